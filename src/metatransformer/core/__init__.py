@@ -1,0 +1,1 @@
+"""Floor 0: fields, samples, tokens, modality, errors."""

@@ -1,0 +1,143 @@
+"""A modality: the one constant that ties reader, transform, tokenizer and default task together.
+
+A file ``modalities/<name>.py`` holds one ``MODALITY``; the thirteenth modality is one new file, or one module of another
+package that announces itself under the entry point group ``metatransformer.modalities``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metatransformer.core.fields import Field
+from metatransformer.core.samples import Record, Sample
+from metatransformer.core.tokens import Tokens
+
+
+class Transform(ABC):
+    """The numpy side of a modality: raw arrays of one sample in, the tokenizer's arrays out.
+
+    A transform is built from the modality's options. What it learns from the training split ends in ``_`` and goes to
+    disk as JSON, through ``state`` and ``load_state``.
+    """
+
+    def fit(self, samples: Iterable[Sample]) -> None:
+        """Learns statistics, columns or a vocabulary from raw training samples; most modalities learn nothing."""
+        del samples
+
+    @abstractmethod
+    def __call__(self, sample: Sample) -> Sample:
+        """Returns the tokenizer's arrays: deterministic, and without a change to its input."""
+
+    def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Returns a randomly changed *transformed* sample; used in training only. The default changes nothing."""
+        del rng
+        return sample
+
+    def state(self) -> dict[str, Any]:
+        """Returns what ``fit`` learned, as JSON values."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes back what ``state`` returned."""
+        assert not state, state
+
+
+@dataclass(frozen=True)
+class Stem:
+    """The image front end that came with a trunk's weights; what it lacks is None.
+
+    ``patch`` is the kernel ``[D, 3, p, p]`` for pixels normalised with ``mean`` and ``std`` (RGB, 0..1 before);
+    ``positions`` is ``[h, w, D]``; ``class_token`` ``[D]`` already includes its own position.
+    """
+
+    patch: Tensor | None = None
+    bias: Tensor | None = None
+    positions: Tensor | None = None
+    class_token: Tensor | None = None
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    @property
+    def patch_size(self) -> int:
+        """The side of a patch in pixels; 16 when the weights brought no kernel."""
+        return 16 if self.patch is None else self.patch.shape[-1]
+
+
+class Tokenizer(nn.Module, ABC):
+    """The torch side of a modality: a batch of its arrays in, ``Tokens`` of the trunk's width out.
+
+    ``native`` says whether its weights came with the trunk; only then does it carry meaning before any training.
+    """
+
+    native: bool = False
+
+    @abstractmethod
+    def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
+        """Returns embeddings + positions + the modality's own summary token."""
+
+
+class SummaryToken(nn.Module):
+    """The learnable summary token that a tokenizer puts first; started from the trunk's class token if it has one."""
+
+    def __init__(self, *, width: int, stem: Stem) -> None:
+        super().__init__()
+        start = torch.zeros(width) if stem.class_token is None else stem.class_token.clone()
+        if stem.class_token is None:
+            nn.init.trunc_normal_(start, std=0.02)
+        self.token = nn.Parameter(start)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns ``[B, 1 + N, D]`` and ``[B, 1 + N]`` with the summary token in front."""
+        batch = x.shape[0]
+        summary = self.token.to(x.dtype).expand(batch, 1, -1)
+        real = torch.ones(batch, 1, dtype=torch.bool, device=mask.device)
+        return torch.cat([summary, x], dim=1), torch.cat([real, mask], dim=1)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a user may hand in as data of one modality, and how it becomes records.
+
+    ``kind`` is ``files`` (one file a sample: a folder per class, a manifest, single files, in-memory arrays) or
+    ``table`` (one row a sample). ``suffixes`` are the file endings that are accepted, lower case with the dot.
+    """
+
+    kind: str
+    suffixes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Modality:
+    """Everything that the rest of the package knows of one kind of data.
+
+    ``load`` reads one record into raw arrays; ``transform`` and ``tokenizer`` are built from ``options`` (a frozen
+    dataclass of typed settings with defaults) and the trunk's stem. ``defaults`` are recipe overrides that make the default recipe good for
+    this modality. ``features`` gives the plain baseline's vector of a *transformed* sample; ``draw`` paints a
+    transformed sample on matplotlib axes; ``synthesize`` makes a raw sample of class ``label`` for tests and
+    self-checks. ``native`` says in words what is used of the trunk's own front end.
+    """
+
+    name: str
+    summary: str
+    source: Source
+    fields: Mapping[str, Field]
+    options: type
+    load: Callable[[Record], Mapping[str, Any]]
+    transform: Callable[[Any, Stem], Transform]
+    tokenizer: Callable[[Any, Transform, int, Stem], Tokenizer]
+    features: Callable[[Sample], np.ndarray]
+    draw: Callable[[Any, Sample], None]
+    synthesize: Callable[[np.random.Generator, int], Mapping[str, Any]]
+    native: str
+    units: str
+    task: str = "classify"
+    metric: str = "accuracy"
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    baseline: str = "logistic"
+    requires: Sequence[str] = ()
+    extra: str = ""

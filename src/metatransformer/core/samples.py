@@ -1,0 +1,44 @@
+"""Records and samples: where one item of data stands, and what was read from there.
+
+A ``Record`` is cheap and holds no data of a file; a modality's ``load`` turns it into a ``Sample``, its ``Transform``
+into the arrays that its tokenizer takes. Everything here is numpy, so that reading and checking need no torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One item of a data set.
+
+    ``key`` names it uniquely and is what people see (a path relative to the data's root, a row number); ``path`` is its
+    file; ``part`` says which part of the file (row, pixel, window); ``value`` holds in-memory input (an array, a table
+    row) where there is no file to read; ``target`` is the label or number to learn, None when unknown; ``split`` one of
+    train, val, test, or None; ``group`` joins items that must not be torn apart by a split (speaker, patient, subject).
+    """
+
+    key: str
+    path: Path | None = None
+    part: int | str | None = None
+    value: Any = None
+    target: Any = None
+    split: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The arrays of one record: raw after ``load``, ready for the tokenizer after ``Transform.__call__``."""
+
+    key: str
+    inputs: Mapping[str, Any]
+    target: Any = None
+
+    def with_inputs(self, inputs: Mapping[str, Any]) -> "Sample":
+        """Returns the same sample with other arrays."""
+        return replace(self, inputs=inputs)

@@ -1,0 +1,88 @@
+"""Tokens: the only thing that crosses the borders between tokenizer, encoder and head.
+
+Axes: B batch, N tokens, D width. Masks say True = real token, False = padding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from metatransformer.core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Span:
+    """The stretch ``[start, stop)`` of the token axis that one modality fills.
+
+    ``summary`` is the absolute position of its summary (class) token, None when it has none. ``grid`` is how the other
+    tokens lie, row-major: ``()`` unordered, ``(t,)``, ``(h, w)``, ``(t, h, w)``; in a padded batch it is the padded grid.
+    """
+
+    modality: str
+    start: int
+    stop: int
+    summary: int | None = None
+    grid: tuple[int, ...] = ()
+
+    def shift(self, offset: int) -> "Span":
+        """Returns the same span ``offset`` tokens further on."""
+        summary = None if self.summary is None else self.summary + offset
+        return replace(self, start=self.start + offset, stop=self.stop + offset, summary=summary)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A batch of token sequences with its mask and the spans that say what stands where."""
+
+    x: Float[Tensor, "B N D"]
+    mask: Bool[Tensor, "B N"]
+    spans: tuple[Span, ...]
+
+    def __post_init__(self) -> None:
+        assert self.x.shape[:2] == self.mask.shape, (self.x.shape, self.mask.shape)
+        assert self.spans and self.spans[-1].stop == self.x.shape[1], (self.spans, self.x.shape)
+
+    @property
+    def width(self) -> int:
+        """The width D of a token."""
+        return self.x.shape[-1]
+
+    def with_x(self, x: Float[Tensor, "B N D"]) -> "Tokens":
+        """Returns the same layout with other embeddings."""
+        return replace(self, x=x)
+
+    @staticmethod
+    def cat(parts: Sequence["Tokens"]) -> "Tokens":
+        """Returns the modalities of one sample side by side on the token axis.
+
+        Raises:
+            UsageError: no part, or parts of different width.
+        """
+        widths = {part.width for part in parts}
+        if len(widths) != 1:
+            raise UsageError(
+                "Tokens.cat", must="get parts of one width", found=f"widths {sorted(widths)}"
+            )
+        if len(parts) == 1:
+            return parts[0]
+        spans: list[Span] = []
+        offset = 0
+        for part in parts:
+            spans += [span.shift(offset) for span in part.spans]
+            offset += part.x.shape[1]
+        return Tokens(
+            x=torch.cat([part.x for part in parts], dim=1),
+            mask=torch.cat([part.mask for part in parts], dim=1),
+            spans=tuple(spans),
+        )
+
+    def summaries(self) -> Bool[Tensor, " N"]:
+        """Returns which positions hold a summary token."""
+        marks = torch.zeros(self.x.shape[1], dtype=torch.bool, device=self.x.device)
+        for span in self.spans:
+            if span.summary is not None:
+                marks[span.summary] = True
+        return marks

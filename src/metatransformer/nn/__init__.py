@@ -1,0 +1,1 @@
+"""Floor 1: layers that know no file and no task."""
