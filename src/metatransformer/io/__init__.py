@@ -1,0 +1,1 @@
+"""Bytes <-> numpy: what stands where (``index``), readers of each format, and safe writing."""

@@ -1,0 +1,168 @@
+"""A manifest: a table whose rows name files, with columns path, label and optionally split, group,
+key."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from metatransformer.core.errors import DataError, nearest
+from metatransformer.core.samples import Record
+from metatransformer.io.folder import accepts
+from metatransformer.io.records import Index, counted, listing, split_name, split_spellings
+from metatransformer.io.table import read_columns
+
+# A number as programs write it: 7, -0.5, 1e-3; not 007, which is a name.
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+
+
+def is_manifest(path: Path) -> bool:
+    """Returns whether a table file has a column 'path'; reads its first line only."""
+    return "path" in read_columns(path)
+
+
+def index_manifest(
+    frame: pd.DataFrame,
+    *,
+    where: object,
+    root: Path,
+    first_line: int,
+    suffixes: Sequence[str],
+    label_column: str,
+    require_labels: bool,
+) -> Index:
+    """Returns one record a row, in the rows' order.
+
+    ``first_line`` is the number of the first row in messages: 2 where a header line comes first.
+    Labels stay what they are; text that is a number throughout the column becomes a number. A key
+    is the path as POSIX, relative to ``root``.
+
+    Raises:
+        DataError: a column, a path, a label or a file is missing; an unknown split; an ending that
+            is not accepted.
+    """
+    row = _Rows(where, first_line)
+    _require_column(frame, "path", where=where)
+    if require_labels:
+        _require_column(frame, label_column, where=where)
+    if frame.empty:
+        raise DataError(where, must="have at least one row", found="none")
+    texts = _texts(frame["path"])
+    row.require_all(texts, column="path")
+    paths = [root / text for text in texts]
+    _check_files(texts, paths=paths, row=row, suffixes=suffixes)
+    count = len(frame)
+    labels = _labels(frame[label_column]) if label_column in frame else [None] * count
+    if require_labels:
+        row.require_all(labels, column=label_column)
+    splits = _splits(frame, row=row)
+    groups = _texts(frame["group"]) if "group" in frame else [None] * count
+    keys = [_key(path, root=root) for path in paths]
+    if "key" in frame:
+        given = _texts(frame["key"])
+        row.require_all(given, column="key")
+        keys = [str(key) for key in given]
+    records = [
+        Record(key, path=path, target=label, split=split, group=group)
+        for key, path, label, split, group in zip(keys, paths, labels, splits, groups, strict=True)
+    ]
+    return Index(tuple(records), tuple(_notes(frame, label_column=label_column)), root)
+
+
+class _Rows:
+    """Names a manifest's rows in messages."""
+
+    def __init__(self, where: object, first_line: int) -> None:
+        self.where, self.first_line = where, first_line
+
+    def name(self, row: int) -> str:
+        word = "line" if self.first_line else "row"
+        return f"{self.where}, {word} {row + self.first_line}"
+
+    def require_all(self, values: Sequence[Any], *, column: str) -> None:
+        bad = [row for row, value in enumerate(values) if value is None]
+        if bad:
+            raise DataError(
+                f"{self.name(bad[0])}, column '{column}'",
+                must="have a value in every row",
+                found=f"{counted(len(bad), 'row')} without one",
+                do="Fill them or remove the rows.",
+            )
+
+
+def _require_column(frame: pd.DataFrame, name: str, *, where: object) -> None:
+    if name not in frame.columns:
+        names = [str(column) for column in frame.columns]
+        raise DataError(
+            where,
+            must=f"have a column '{name}'",
+            found=f"{counted(len(names), 'other column')}",
+            do=nearest(name, names),
+        )
+
+
+def _texts(column: pd.Series) -> list[str | None]:
+    present = column.notna()
+    return [str(value) if ok else None for value, ok in zip(column, present, strict=True)]
+
+
+def _labels(column: pd.Series) -> list[Any]:
+    values = column.astype(object).where(column.notna(), None).tolist()
+    present = [value for value in values if value is not None]
+    if not all(isinstance(value, str) and _NUMBER.fullmatch(value) for value in present):
+        return values
+    whole = all(value.lstrip("-").isdigit() for value in present)
+    number = int if whole else float
+    return [None if value is None else number(value) for value in values]
+
+
+def _splits(frame: pd.DataFrame, *, row: _Rows) -> list[str | None]:
+    if "split" not in frame:
+        return [None] * len(frame)
+    texts = _texts(frame["split"])
+    splits = [None if text is None else split_name(text) for text in texts]
+    for number, (text, split) in enumerate(zip(texts, splits, strict=True)):
+        if text is not None and split is None:
+            raise DataError(
+                f"{row.name(number)}, column 'split'",
+                must=f"be one of {split_spellings()}",
+                found=f"'{text}'",
+            )
+    return splits
+
+
+def _check_files(
+    texts: Sequence[str | None], *, paths: list[Path], row: _Rows, suffixes: Sequence[str]
+) -> None:
+    missing = [number for number, path in enumerate(paths) if not path.is_file()]
+    if missing:
+        first = missing[0]
+        more = f"; {len(missing):,} of {len(paths):,} files are missing" if len(missing) > 1 else ""
+        raise DataError(
+            f"{row.name(first)}, column 'path'",
+            must="name a file",
+            found=f"'{texts[first]}', which is not there ({paths[first]}){more}",
+            do="Relative paths start at the manifest's own folder.",
+        )
+    for number, path in enumerate(paths):
+        if not accepts(path.name, suffixes=suffixes):
+            raise DataError(
+                f"{row.name(number)}, column 'path'",
+                must=f"end in {', '.join(suffixes)}",
+                found=f"'{texts[number]}'",
+            )
+
+
+def _key(path: Path, *, root: Path) -> str:
+    clean, start = Path(os.path.normpath(path)), Path(os.path.normpath(root))
+    inside = clean.is_relative_to(start)
+    return (clean.relative_to(start) if inside else clean).as_posix()
+
+
+def _notes(frame: pd.DataFrame, *, label_column: str) -> list[str]:
+    known = {"path", label_column, "split", "group", "key"}
+    others = [str(column) for column in frame.columns if column not in known]
+    return [f"columns not used: {listing(others)}"] if others else []

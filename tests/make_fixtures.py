@@ -1,0 +1,117 @@
+"""Makes the small files in ``tests/fixtures``: per format a good one and broken ones.
+are broken.
+
+Run ``python tests/make_fixtures.py`` from the repository's root. Everything follows from seeds; a
+file is below 20 kB. The name says what to expect: ``good*`` loads, ``broken_<why>*`` raises
+DataError.
+"""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+from PIL import Image
+
+ROOT = Path(__file__).parent / "fixtures"
+RATE_HZ = 8000
+
+
+def make_images(folder: Path) -> None:
+    """Writes 13 x 17 pictures: RGB, grey of 16 bits, JPEG; and what goes wrong with pictures."""
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 256, size=(13, 17, 3), dtype=np.uint8)
+    Image.fromarray(colour).save(folder / "good.png")
+    Image.fromarray(colour).save(folder / "good.jpg", quality=90)
+    grey = rng.integers(0, 65536, size=(13, 17), dtype=np.uint16)
+    Image.fromarray(grey).save(folder / "good_grey16.png")
+    for name in ("good.png", "good.jpg"):
+        data = (folder / name).read_bytes()
+        half = folder / f"broken_truncated{Path(name).suffix}"
+        half.write_bytes(data[: len(data) // 2])
+    data = bytearray((folder / "good.png").read_bytes())
+    data[len(data) // 2] ^= 0xFF  # one wrong byte in the compressed pixels
+    (folder / "broken_byte.png").write_bytes(data)
+    (folder / "broken_foreign.png").write_text("This is a text file.\n")
+    (folder / "broken_empty.png").write_bytes(b"")
+    (folder / "broken_bomb.png").write_bytes(_png_header(side=40_009))
+
+
+def _png_header(*, side: int) -> bytes:
+    """Returns a PNG that announces ``side ** 2`` pixels in a few bytes."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(name + body))
+        return struct.pack(">I", len(body)) + name + body + check
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(101)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + pixels + chunk(b"IEND", b"")
+
+
+def make_audio(folder: Path) -> None:
+    """Writes a stereo tone of 0.1 s, a mono FLAC; and what goes wrong with recordings."""
+    time_s = np.arange(809) / RATE_HZ
+    tone = 0.5 * np.sin(2 * np.pi * 443 * time_s)
+    soundfile.write(folder / "good.wav", np.stack([tone, -0.5 * tone], axis=1), RATE_HZ)
+    soundfile.write(folder / "good.flac", tone, RATE_HZ)
+    soundfile.write(folder / "broken_no_samples.wav", np.zeros(0), RATE_HZ)
+    bad = tone.astype(np.float32)
+    bad[[5, 7]] = np.nan, np.inf
+    soundfile.write(folder / "broken_nan.wav", bad, RATE_HZ, subtype="FLOAT")
+    loud = (tone * 32768).astype(np.float32)
+    soundfile.write(folder / "broken_scale.wav", loud, RATE_HZ, subtype="FLOAT")
+    for name in ("good.wav", "good.flac"):
+        data = (folder / name).read_bytes()
+        half = folder / f"broken_truncated{Path(name).suffix}"
+        half.write_bytes(data[: len(data) // 2])
+    (folder / "broken_foreign.wav").write_text("This is a text file.\n")
+    (folder / "broken_empty.wav").write_bytes(b"")
+
+
+def make_tables(folder: Path) -> None:
+    """Writes 23 rows of mixed columns with gaps and a target; and what goes wrong with tables."""
+    rng = np.random.default_rng(0)
+    rows = 23
+    frame = pd.DataFrame(
+        {
+            "age": rng.integers(17, 91, size=rows),
+            "weight": rng.normal(70, 11, size=rows).round(2),
+            "colour": rng.choice(["red", "green", "dark blue"], size=rows),
+            "code": rng.choice(["007", "101"], size=rows),
+            "label": rng.choice(["no", "yes"], size=rows),
+        }
+    )
+    text = frame.to_csv(index=False, lineterminator="\n")
+    lines = text.splitlines()
+    lines[3] = lines[3].replace(str(frame.loc[2, "weight"]), "?")
+    lines[5] = "," + lines[5].split(",", 1)[1]
+    good = "\n".join(lines) + "\n"
+    (folder / "good.csv").write_text(good)
+    frame.to_parquet(folder / "good.parquet", index=False)
+    data = (folder / "good.parquet").read_bytes()
+    (folder / "broken_truncated.parquet").write_bytes(data[: len(data) // 2])
+    (folder / "broken_ragged.csv").write_text("\n".join([*lines[:5], "1,2.5", *lines[5:]]) + "\n")
+    (folder / "broken_quote.csv").write_text(good.replace("dark blue", '"dark blue', 1))
+    (folder / "broken_duplicate.csv").write_text(good.replace("weight", "age", 1))
+    latin = good.replace("green", "grün").encode("latin-1")
+    (folder / "broken_encoding.csv").write_bytes(latin)
+    (folder / "broken_header_only.csv").write_text(lines[0] + "\n")
+    (folder / "broken_empty.csv").write_bytes(b"")
+
+
+MAKERS = {"image": make_images, "audio": make_audio, "tabular": make_tables}
+
+
+def main(root: Path = ROOT) -> None:
+    """Makes every fixture anew."""
+    for name, make in MAKERS.items():
+        folder = root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        make(folder)
+
+
+if __name__ == "__main__":
+    main()
