@@ -1,6 +1,8 @@
 """Cells and columns: what is missing, a number, a category, or refused."""
 
+import dataclasses
 import datetime
+import json
 from decimal import Decimal
 
 import numpy as np
@@ -15,6 +17,7 @@ from metatransformer.io.columns import (
     as_number,
     as_word,
     clean,
+    column_from,
     column_kind,
     column_notes,
     common_words,
@@ -145,6 +148,11 @@ def test_a_number_that_is_none_names_row_and_column():
     assert parse_number(" 7".strip(), name="age", key="row 2") == 7.0
     with pytest.raises(DataError, match="^row 2: column 'age': must hold a number"):
         parse_number("old", name="age", key="row 2")
+
+
+def test_a_column_survives_json():
+    column = Column("y", "number", mean=0.1, scale=3.0, edges=(0.5, 1.5), words=(), rare=("c",))
+    assert column_from(json.loads(json.dumps(dataclasses.asdict(column)))) == column
 
 
 def test_notes_and_choices():

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,19 @@ class Column:
     def choices(self) -> int:
         """How many indices a category column has; 0 for numbers."""
         return FIRST + len(self.words) if self.kind == "category" else 0
+
+
+def column_from(state: Mapping[str, Any]) -> Column:
+    """Returns a column again from what ``dataclasses.asdict`` and JSON made of it."""
+    return Column(
+        name=state["name"],
+        kind=state["kind"],
+        mean=state["mean"],
+        scale=state["scale"],
+        edges=tuple(state["edges"]),
+        words=tuple(state["words"]),
+        rare=tuple(state["rare"]),
+    )
 
 
 def clean(value: object, *, where: str) -> Cell:
@@ -114,6 +128,7 @@ def as_number(cell: Cell, *, where: str) -> float | None:
     Raises:
         DataError: the text of an infinity, or a number beyond ``LARGEST``.
     """
+    assert cell is not None
     if isinstance(cell, str):
         digits = cell.lstrip("+-")
         if not _NUMBER.fullmatch(cell) or is_code(digits):

@@ -40,12 +40,7 @@ def read_image(path: str | Path) -> np.ndarray:
             million pixels, or of floating-point or 32-bit values outside 0..65535.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(path, must="be a picture", found="nothing there or a folder")
-    if path.stat().st_size == 0:
-        raise DataError(
-            path, must="be a picture", found="a file of 0 bytes", do="Remove it or copy it again."
-        )
+    _require_content(path)
     try:
         with Image.open(path) as image:
             image.load()
@@ -73,6 +68,13 @@ def read_image(path: str | Path) -> np.ndarray:
             found=f"a damaged one ('{error}')",
             do="Remove it or copy it again.",
         ) from error
+
+
+def _require_content(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(path, must="be a picture", found="nothing there or a folder")
+    if path.stat().st_size == 0:
+        raise DataError(path, must="be a picture", found="a file of 0 bytes", do="Remove it.")
 
 
 def _pixels(image: Image.Image, *, where: Path) -> np.ndarray:

@@ -20,7 +20,7 @@ from metatransformer.io.manifest import index_manifest, is_manifest
 from metatransformer.io.records import Index, natural_key, require_unique
 from metatransformer.io.rows import index_table
 from metatransformer.io.split import split_records
-from metatransformer.io.table import TABLE_SUFFIXES, read_table
+from metatransformer.io.table import TABLE_SUFFIXES, first_line, read_table
 
 __all__ = ["Index", "index_files", "index_table", "split_records"]
 
@@ -48,9 +48,8 @@ def index_files(
             ``require_labels``, an item named twice.
     """
     if isinstance(data, pd.DataFrame):
-        frame = data.reset_index(drop=True)
         index = index_manifest(
-            frame,
+            data,
             where="the DataFrame",
             root=Path.cwd(),
             first_line=0,
@@ -64,8 +63,7 @@ def index_files(
         )
     else:
         index = _index_items(_as_list(data), suffixes=suffixes, require_labels=require_labels)
-    where = data if isinstance(data, str | os.PathLike) else "the data"
-    require_unique(index.records, where=where)
+    require_unique(index.records, where="the data" if index.root is None else index.root)
     return index
 
 
@@ -85,7 +83,7 @@ def _index_path(
             table,
             where=path,
             root=path.parent,
-            first_line=2,
+            first_line=first_line(path),
             suffixes=suffixes,
             label_column=label_column,
             require_labels=require_labels,

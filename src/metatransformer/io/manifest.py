@@ -3,7 +3,7 @@ key."""
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,40 +36,34 @@ def index_manifest(
 ) -> Index:
     """Returns one record a row, in the rows' order.
 
-    ``first_line`` is the number of the first row in messages: 2 where a header line comes first.
+    ``first_line`` is the number of the first row in messages, 0 where rows are no lines.
     Labels stay what they are; text that is a number throughout the column becomes a number. A key
     is the path as POSIX, relative to ``root``.
 
     Raises:
-        DataError: a column, a path, a label or a file is missing; an unknown split; an ending that
-            is not accepted.
+        DataError: a column, a path, a label or a file is missing; an unknown split or ending.
     """
     row = _Rows(where, first_line)
-    _require_column(frame, "path", where=where)
-    if require_labels:
-        _require_column(frame, label_column, where=where)
+    columns = _columns(frame)
+    wanted = ["path", label_column] if require_labels else ["path"]
+    for name in wanted:
+        _require_column(columns, name, where=where)
     if frame.empty:
         raise DataError(where, must="have at least one row", found="none")
-    texts = _texts(frame["path"])
-    row.require_all(texts, column="path")
-    paths = [root / text for text in texts]
-    _check_files(texts, paths=paths, row=row, suffixes=suffixes)
-    count = len(frame)
-    labels = _labels(frame[label_column]) if label_column in frame else [None] * count
-    if require_labels:
-        row.require_all(labels, column=label_column)
-    splits = _splits(frame, row=row)
-    groups = _texts(frame["group"]) if "group" in frame else [None] * count
-    keys = [_key(path, root=root) for path in paths]
-    if "key" in frame:
-        given = _texts(frame["key"])
-        row.require_all(given, column="key")
-        keys = [str(key) for key in given]
+    for name in wanted:
+        row.require_all(columns[name], column=name)
+    paths = [root / str(text) for text in columns["path"]]
+    _check_files(columns["path"], paths=paths, row=row, suffixes=suffixes)
+    keys = _keys(columns, paths=paths, root=root, row=row)
+    nothing: list[Any] = [None] * len(paths)
+    labels = _labels(columns.get(label_column, nothing))
+    splits = _splits(columns.get("split", nothing), row=row)
+    groups = [None if group is None else str(group) for group in columns.get("group", nothing)]
     records = [
         Record(key, path=path, target=label, split=split, group=group)
         for key, path, label, split, group in zip(keys, paths, labels, splits, groups, strict=True)
     ]
-    return Index(tuple(records), tuple(_notes(frame, label_column=label_column)), root)
+    return Index(tuple(records), tuple(_notes(columns, label_column=label_column)), root)
 
 
 class _Rows:
@@ -93,24 +87,23 @@ class _Rows:
             )
 
 
-def _require_column(frame: pd.DataFrame, name: str, *, where: object) -> None:
-    if name not in frame.columns:
-        names = [str(column) for column in frame.columns]
+def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
+    """Returns the columns as Python values, None where one is missing."""
+    filled = frame.astype(object).where(frame.notna(), None)
+    return {str(name): filled.iloc[:, i].tolist() for i, name in enumerate(frame.columns)}
+
+
+def _require_column(columns: Mapping[str, list[Any]], name: str, *, where: object) -> None:
+    if name not in columns:
         raise DataError(
             where,
             must=f"have a column '{name}'",
-            found=f"{counted(len(names), 'other column')}",
-            do=nearest(name, names),
+            found=counted(len(columns), "other column"),
+            do=nearest(name, columns),
         )
 
 
-def _texts(column: pd.Series) -> list[str | None]:
-    present = column.notna()
-    return [str(value) if ok else None for value, ok in zip(column, present, strict=True)]
-
-
-def _labels(column: pd.Series) -> list[Any]:
-    values = column.astype(object).where(column.notna(), None).tolist()
+def _labels(values: list[Any]) -> list[Any]:
     present = [value for value in values if value is not None]
     if not all(isinstance(value, str) and _NUMBER.fullmatch(value) for value in present):
         return values
@@ -119,23 +112,20 @@ def _labels(column: pd.Series) -> list[Any]:
     return [None if value is None else number(value) for value in values]
 
 
-def _splits(frame: pd.DataFrame, *, row: _Rows) -> list[str | None]:
-    if "split" not in frame:
-        return [None] * len(frame)
-    texts = _texts(frame["split"])
-    splits = [None if text is None else split_name(text) for text in texts]
-    for number, (text, split) in enumerate(zip(texts, splits, strict=True)):
-        if text is not None and split is None:
+def _splits(values: list[Any], *, row: _Rows) -> list[str | None]:
+    splits = [None if value is None else split_name(str(value)) for value in values]
+    for number, (value, split) in enumerate(zip(values, splits, strict=True)):
+        if value is not None and split is None:
             raise DataError(
                 f"{row.name(number)}, column 'split'",
                 must=f"be one of {split_spellings()}",
-                found=f"'{text}'",
+                found=f"'{value}'",
             )
     return splits
 
 
 def _check_files(
-    texts: Sequence[str | None], *, paths: list[Path], row: _Rows, suffixes: Sequence[str]
+    texts: Sequence[Any], *, paths: list[Path], row: _Rows, suffixes: Sequence[str]
 ) -> None:
     missing = [number for number, path in enumerate(paths) if not path.is_file()]
     if missing:
@@ -156,13 +146,22 @@ def _check_files(
             )
 
 
+def _keys(
+    columns: Mapping[str, list[Any]], *, paths: list[Path], root: Path, row: _Rows
+) -> list[str]:
+    if "key" not in columns:
+        return [_key(path, root=root) for path in paths]
+    row.require_all(columns["key"], column="key")
+    return [str(key) for key in columns["key"]]
+
+
 def _key(path: Path, *, root: Path) -> str:
     clean, start = Path(os.path.normpath(path)), Path(os.path.normpath(root))
     inside = clean.is_relative_to(start)
     return (clean.relative_to(start) if inside else clean).as_posix()
 
 
-def _notes(frame: pd.DataFrame, *, label_column: str) -> list[str]:
+def _notes(columns: Iterable[str], *, label_column: str) -> list[str]:
     known = {"path", label_column, "split", "group", "key"}
-    others = [str(column) for column in frame.columns if column not in known]
+    others = [name for name in columns if name not in known]
     return [f"columns not used: {listing(others)}"] if others else []

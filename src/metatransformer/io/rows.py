@@ -54,8 +54,7 @@ def index_table(
         notes += _missing_note(columns, count=len(part))
         records += part
     assert names is not None
-    root = Path(data) if isinstance(data, str | os.PathLike) else None
-    root = root.parent if root is not None and root.is_file() else root
+    root = tables[0].path.parent if tables[0].path is not None else None
     return Index(tuple(records), tuple(notes), root, tuple(names))
 
 

@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,19 @@ class EmbeddingShards:
     width: int
     shard_rows: int
     metadata: Mapping[str, str]
-    manifest: Mapping[str, Any]
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What a later run must agree with to go on here."""
+        return {
+            **self.metadata,
+            "format": _FORMAT,
+            "items": _digest(self.ids, self.paths),
+            "rows": len(self.ids),
+            "width": self.width,
+            "shard_rows": self.shard_rows,
+            "modality": self.modality,
+        }
 
     @property
     def count(self) -> int:
@@ -167,23 +179,7 @@ def open_shards(
     target = Path(out)
     folder = target.with_name(target.name + ".parts") if target.suffix == ".parquet" else target
     files = [None if path is None else os.fspath(path) for path in paths]
-    manifest = {
-        "format": _FORMAT,
-        "items": _digest(ids, files),
-        "rows": len(ids),
-        "width": width,
-        "shard_rows": shard_rows,
-        "modality": modality,
-        **dict(sorted(metadata.items())),
-    }
-    found = _existing(target, folder=folder)
-    if found is None:
-        write_json(folder / "manifest.json", manifest)
-    elif found != manifest:
-        raise UsageError(
-            target, must=_difference(found, manifest), found="another run's", do=_GO_ON
-        )
-    return EmbeddingShards(
+    shards = EmbeddingShards(
         out=target,
         folder=folder,
         ids=tuple(ids),
@@ -192,8 +188,20 @@ def open_shards(
         width=width,
         shard_rows=shard_rows,
         metadata=dict(metadata),
-        manifest=manifest,
     )
+    _claim(target, folder=folder, manifest=shards.manifest)
+    return shards
+
+
+def _claim(target: Path, *, folder: Path, manifest: dict[str, Any]) -> None:
+    """Writes the manifest where nothing stands; refuses a place with another one."""
+    found = _existing(target, folder=folder)
+    if found is None:
+        write_json(folder / "manifest.json", manifest)
+    elif found != manifest:
+        raise UsageError(
+            target, must=_difference(found, manifest), found="another run's", do=_GO_ON
+        )
 
 
 def _existing(target: Path, *, folder: Path) -> dict[str, Any] | None:
@@ -245,7 +253,7 @@ def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 def _digest(ids: Sequence[str], paths: Sequence[str | None]) -> str:
     digest = hashlib.sha256()
-    for name, path in zip_longest(ids, paths):
+    for name, path in zip(ids, paths, strict=True):
         place = "" if path is None else os.path.abspath(path)
         digest.update(json.dumps([name, place]).encode())
     return digest.hexdigest()

@@ -3,6 +3,7 @@
 Scores are honest only when nothing of the test items was seen in training: items of one group (a
 speaker, a patient) stay together, and every class of val and test exists in train. The result does
 not depend on the order of the records.
+scikit-learn is imported where it splits: it takes a second, and indexing alone needs none of it.
 """
 
 import warnings
@@ -12,12 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import (
-    GroupShuffleSplit,
-    ShuffleSplit,
-    StratifiedGroupKFold,
-    StratifiedShuffleSplit,
-)
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import Record
@@ -45,9 +40,6 @@ def split_records(
             cut; a class in val or test that train does not have.
     """
     _check_fractions(val_fraction, test_fraction)
-    if not records:
-        raise DataError("the data", must="hold at least one item", found="none")
-    require_unique(records, where="the data")
     given = _given(records)
     splits = [record.split or "train" for record in records]
     notes: list[str] = []
@@ -113,6 +105,8 @@ class _Cutter:
         return chosen
 
     def _by_items(self, size: float, *, name: str) -> list[int]:
+        from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
+
         pool, classes = self.train, 1
         if self.stratify:
             counts = Counter(self.labels[i] for i in pool)
@@ -132,6 +126,8 @@ class _Cutter:
         return [pool[place] for place in places]
 
     def _by_groups(self, size: float, *, name: str) -> list[int]:
+        from sklearn.model_selection import GroupShuffleSplit
+
         pool = self.train
         groups = _codes([self.groups[i] for i in pool])
         count = len(set(groups.tolist()))
@@ -159,6 +155,8 @@ class _Cutter:
 def _best_fold(labels: np.ndarray, *, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Returns the fold that takes no class from train if there is one, then the one of the wanted
     size."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
     count = len(np.unique(groups))
     folds = min(max(round(1 / share), 2), count, int(np.bincount(labels).max()))
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
@@ -197,7 +195,10 @@ def _check_fractions(val: float, test: float) -> None:
 
 
 def _given(records: Sequence[Record]) -> set[str]:
-    """Returns the splits that the data brings."""
+    """Returns the splits that the data brings, after a look at what cannot be split at all."""
+    if not records:
+        raise DataError("the data", must="hold at least one item", found="none")
+    require_unique(records, where="the data")
     given = {record.split for record in records}
     if None in given and len(given) > 1:
         bare = [record.key for record in records if record.split is None]

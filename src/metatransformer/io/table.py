@@ -85,6 +85,11 @@ def read_columns(path: str | Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def first_line(path: Path) -> int:
+    """Returns the line of a table's first row, below its header; 0 where rows are no lines."""
+    return {"parquet": 0, "lines": 1, "delimited": 2}[_kind(path)]
+
+
 def numbers(values: Sequence[str | None]) -> np.ndarray | None:
     """Returns text as numbers (NaN where None), or None when one field is no number or has a
     leading zero."""

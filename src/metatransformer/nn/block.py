@@ -28,6 +28,20 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
+    """Returns ``softmax(q k / sqrt(d)) v`` over ``[B, H, N, d]``; ``keys`` ``[B, 1, 1, N]`` is True for real keys.
+
+    The fused kernel everywhere, except where gradients flow on a CPU: there its backward pass in bfloat16 takes about
+    ten times as long as the three plain products (15 tokens x 256 samples: 232 ms against 24 ms; torch 2.13).
+    """
+    if not (q.requires_grad and q.device.type == "cpu"):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # [B, H, N, N]
+    if keys is not None:
+        scores = scores.masked_fill(~keys, float("-inf"))
+    return scores.softmax(dim=-1).to(v.dtype) @ v
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection for query, key and value."""
 
@@ -45,7 +59,7 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [3, B, H, N, D/H]
         keys = None if mask is None else mask[:, None, None, :]  # [B, 1, 1, N]
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
+        x = attend(q, k, v, keys)
         return self.proj(x.transpose(1, 2).reshape(b, n, d))
 
 

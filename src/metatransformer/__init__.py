@@ -1,0 +1,67 @@
+"""Twelve kinds of data -> tokens -> one shared, frozen, pretrained transformer -> a small head per task.
+
+>>> import metatransformer as mt
+>>> classifier = mt.Classifier("image", encoder="focus-s14").fit("photos/")
+>>> classifier.predict(["new/one.jpg", "new/two.jpg"])
+
+Everything public stands here and is imported when it is first used, so that ``import metatransformer`` takes no time.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from metatransformer.core.errors import (
+    DataError,
+    MetaTransformerError,
+    MissingDependencyError,
+    NotFittedError,
+    UsageError,
+    WeightsError,
+)
+
+if TYPE_CHECKING:
+    from metatransformer.embedder import Embedder, embed
+    from metatransformer.engine.describe import describe
+    from metatransformer.estimators import Classifier, Regressor, load
+    from metatransformer.weights import list_encoders
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Classifier",
+    "DataError",
+    "Embedder",
+    "MetaTransformerError",
+    "MissingDependencyError",
+    "NotFittedError",
+    "Regressor",
+    "UsageError",
+    "WeightsError",
+    "__version__",
+    "describe",
+    "embed",
+    "list_encoders",
+    "load",
+]
+
+_PLACES = {
+    "Classifier": "metatransformer.estimators",
+    "Embedder": "metatransformer.embedder",
+    "Regressor": "metatransformer.estimators",
+    "describe": "metatransformer.engine.describe",
+    "embed": "metatransformer.embedder",
+    "list_encoders": "metatransformer.weights",
+    "load": "metatransformer.estimators",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_PLACES[name]), name)
+    globals()[name] = value  # found directly from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

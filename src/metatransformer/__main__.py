@@ -1,0 +1,8 @@
+"""``python -m metatransformer`` is the command ``metatransformer``."""
+
+import sys
+
+from metatransformer.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""From Python arguments to recipes and records: what ``Classifier``, ``Regressor`` and ``Embedder`` share."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import sklearn.exceptions
+
+from metatransformer.core import errors
+from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.modality import Modality
+from metatransformer.engine.sources import read_index, with_targets, without_column
+from metatransformer.io.index import Index
+from metatransformer.recipe import Recipe, make_recipe, to_dict
+
+# Recipe keys that have a keyword of their own: given twice, one of the two would silently lose.
+KEYWORDS = {
+    "modality": "modality",
+    "encoder": "encoder",
+    "tune": "tune",
+    "optim.epochs": "epochs",
+    "task.name": "class",
+    "task.target": "target",
+    "task.metric": "metric",
+    "run.seed": "seed",
+    "run.device": "device",
+    "run.precision": "precision",
+}
+
+
+class NotFittedError(errors.NotFittedError, sklearn.exceptions.NotFittedError):
+    """The package's own error, which code written for scikit-learn catches as well."""
+
+
+def not_fitted(estimator: object, *, verb: str) -> NotFittedError:
+    """Returns the error of a method that was called before ``fit``."""
+    return NotFittedError(
+        f"{type(estimator).__name__}.{verb}", must="be called on a fitted estimator", found="no fit", do="Call fit."
+    )
+
+
+def recipe_of(
+    modality: Modality, *, defaults: Mapping[str, Any], keywords: Mapping[str, Any], given: Mapping[str, Any] | None
+) -> Recipe:
+    """Returns the recipe of an estimator: ``keywords`` by dotted key, ``given`` the argument ``recipe=``.
+
+    Raises:
+        UsageError: ``given`` is no mapping, sets what has a keyword of its own, or holds an unknown key or a bad value.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise UsageError("recipe", must="be a mapping of dotted keys", found=f"a {type(given).__name__}")
+    given = given or {}
+    for key in _flat(given):
+        if key in KEYWORDS:
+            raise UsageError(f"recipe key '{key}'", must=f"be given as the argument {KEYWORDS[key]}", found="both ways")
+    return make_recipe(
+        modality.name,
+        options=modality.options,
+        defaults={**modality.defaults, **defaults},
+        base=given,
+        overrides=keywords,
+    )
+
+
+def keywords_of(recipe: Recipe) -> dict[str, Any]:
+    """Returns the arguments, ``recipe`` among them, whose ``recipe_of`` is this recipe."""
+    flat = _flat(to_dict(recipe))
+    keywords = {KEYWORDS[key]: flat.pop(key) for key in KEYWORDS}
+    del keywords["class"]
+    return {**keywords, "recipe": flat}
+
+
+def labelled(modality: Modality, X: Any, y: Any, *, recipe: Recipe) -> Index:
+    """Returns the records of X with targets: from ``y`` where it is given, else from X itself.
+
+    Raises:
+        UsageError: ``y`` beside a path or a target column, or neither for a table; another number of labels.
+        DataError: a missing label, or what reading X raises.
+    """
+    target, header = recipe.task.target, recipe.data.header
+    if y is None:
+        if modality.source.kind == "table" and not target:
+            raise UsageError("target", must="name the column to learn, or y be given", found="neither")
+        return read_index(modality, X, target=target, labelled=True, header=header)
+    if target:
+        raise UsageError("y", must="be left out where target= names a column", found="both")
+    if isinstance(X, str | os.PathLike):
+        raise UsageError(
+            "y", must="be left out where X is a path", found="both", do="Hand in a list of files, or a manifest."
+        )
+    return with_targets(read_index(modality, X, labelled=False, header=header), _plain_labels(y))
+
+
+def unlabelled(modality: Modality, X: Any, *, recipe: Recipe) -> Index:
+    """Returns the records of X; labels and the target column that it may bring play no part."""
+    index = read_index(modality, X, labelled=False, header=recipe.data.header)
+    return without_column(index, recipe.task.target)
+
+
+def _plain_labels(y: Any) -> list[Any]:
+    """Returns one-dimensional labels as Python values."""
+    array = np.asarray(y)
+    if array.ndim != 1:
+        raise UsageError("y", must="have one axis", found=f"the shape {array.shape}")
+    missing = np.flatnonzero(pd.isna(array))
+    if missing.size:
+        raise DataError(f"y[{missing[0]}]", must="hold a label or number", found=f"{array[missing[0]]}")
+    return array.tolist()
+
+
+def _flat(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
+    """Returns nested keys as dotted ones."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, prefix=f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Benchmarks on real data: registered data sets, controls beside every score."""

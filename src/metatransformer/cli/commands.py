@@ -1,0 +1,283 @@
+"""The commands: each takes the parsed options and returns its JSON result and the exit status."""
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metatransformer.core.errors import UsageError
+from metatransformer.core.modality import Modality
+from metatransformer.engine.console import Console
+from metatransformer.engine.embed import (
+    EmbeddingModel,
+    embed_to,
+    fit_reader,
+    pretrained_embedder,
+    trained_embedder,
+)
+from metatransformer.engine.sources import (
+    check_records,
+    read_index,
+    saved_model,
+    split_index,
+    without_column,
+)
+from metatransformer.io.index import Index
+from metatransformer.modalities import get_modality
+from metatransformer.recipe import Recipe, make_recipe, parse_overrides, read_recipe
+
+Result = tuple[dict[str, Any], int]
+
+
+def fit(options: Namespace) -> Result:
+    """Trains a model and prints its scores, with controls where asked."""
+    from metatransformer.engine.controls import CONTROLS, run_controls
+    from metatransformer.engine.fit import fit as fit_records
+    from metatransformer.io.write import write_json
+
+    console = Console()
+    recipe = _recipe(options)
+    modality = get_modality(recipe.modality)
+    index = read_index(
+        modality, options.data, target=recipe.task.target, labelled=True, header=recipe.data.header
+    )
+    index = split_index(index, recipe, console=console)
+    out = Path(options.out)
+    fitted = fit_records(
+        index.records, recipe, out=out, overwrite=options.overwrite, console=console
+    )
+    split = "test" if "test" in fitted.metrics else "val"
+    controls = {}
+    if options.controls:
+        controls = run_controls(fitted, CONTROLS, split=split, console=console)
+        write_json(out / "controls.json", {"split": split, "controls": controls})
+    show_scores(fitted.metrics, controls, split=split, console=console)
+    console.note(f"run folder: {out} (report.html, model/, predictions.parquet)")
+    parameters = fitted.pipeline.model.parameter_counts()
+    result = {"run": str(out), "metrics": fitted.metrics, "parameters": parameters}
+    return result | ({"controls": controls} if controls else {}), 0
+
+
+def show_scores(
+    metrics: Mapping[str, Mapping[str, float]],
+    controls: Mapping[str, Mapping[str, float]],
+    *,
+    split: str,
+    console: Console,
+) -> None:
+    """Prints one row for each split and each control."""
+    names = list(next(iter(metrics.values())))
+    rows = [(name, *(_figure(m.get(key)) for key in names)) for name, m in metrics.items()]
+    labels = {
+        "constant": "majority / mean",
+        "baseline": "plain baseline (scikit-learn)",
+        "random": "same recipe, random trunk",
+        "identity": "same recipe, no trunk",
+    }
+    for name, scores in controls.items():
+        title = f"{split}: {labels[name]}"
+        rows.append((title, *(_figure(scores.get(key)) for key in names)))
+    console.table("scores", ["split", *names], rows)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def evaluate(options: Namespace) -> Result:
+    """Scores a trained model on labelled data."""
+    from metatransformer.engine.data import Loader
+    from metatransformer.engine.evaluate import score
+    from metatransformer.pipeline import load_pipeline
+
+    console = Console()
+    pipeline = load_pipeline(saved_model(Path(options.run)), encoder=options.encoder)
+    recipe = pipeline.recipe
+    index = read_index(
+        pipeline.modality,
+        options.data,
+        target=options.target or recipe.task.target,
+        labelled=True,
+        header=recipe.data.header,
+    )
+    splits = {record.split for record in index.records}
+    split = options.split or ("test" if "test" in splits else "")
+    records = [record for record in index.records if not split or record.split == split]
+    if not records:
+        raise UsageError("--split", must=f"be one of {sorted(map(str, splits))}", found=repr(split))
+    console.note(f"scoring {len(records)} samples" + (f" of split '{split}'" if split else ""))
+    loader = Loader(pipeline.reader, records, cache_mb=0, task=pipeline.task)
+    metrics = score(pipeline, loader, console=console, title="scoring")
+    show_scores({split or "all": metrics}, {}, split=split, console=console)
+    return {"metrics": metrics, "samples": len(records), "split": split or "all"}, 0
+
+
+def predict(options: Namespace) -> Result:
+    """Writes one prediction for each input, in order."""
+    from metatransformer.engine.predict import predict as predict_records
+    from metatransformer.io.write import check_table_ending, write_table
+    from metatransformer.pipeline import load_pipeline
+
+    console = Console()
+    check_table_ending(options.out)
+    pipeline = load_pipeline(saved_model(Path(options.run)), encoder=options.encoder)
+    index = read_index(
+        pipeline.modality,
+        _one_or_all(options.paths),
+        labelled=False,
+        header=pipeline.recipe.data.header,
+    )
+    index = without_column(index, pipeline.recipe.task.target)
+    table = predict_records(pipeline, index.records, console=console)
+    write_table(options.out, table)
+    console.table("first predictions", list(table.columns[:3]), table.iloc[:5, :3].itertuples(index=False))
+    console.note(f"{len(table)} predictions in {options.out}")
+    return {"out": options.out, "rows": len(table)}, 0
+
+
+def embed(options: Namespace) -> Result:
+    """Writes one vector for each input."""
+    from metatransformer.pipeline import load_pipeline
+
+    console = Console()
+    if bool(options.model) == bool(options.modality):
+        raise UsageError("embed", must="get either --modality or --model", found="both or neither")
+    if options.model:
+        if options.overrides:
+            raise UsageError("embed --model", must="get no recipe overrides", found=options.overrides[0])
+        pipeline = load_pipeline(saved_model(Path(options.model)), encoder=options.encoder)
+        model = trained_embedder(pipeline, pool=options.pool)
+        index = _embed_index(pipeline.modality, options, header=pipeline.recipe.data.header, console=console)
+    else:
+        # Float32 unless asked otherwise: embeddings are compared across machines.
+        recipe = _recipe(options, first={"run.precision": "float32"})
+        modality = get_modality(recipe.modality)
+        index = _embed_index(modality, options, header=recipe.data.header, console=console)
+        model = _untrained_embedder(recipe, modality, index, pool=options.pool, console=console)
+    place, done = embed_to(model, index.records, Path(options.out), console=console)
+    rows = len(index.records)
+    console.note(f"{rows} vectors of width {model.width} in {place}")
+    return {"out": str(place), "rows": rows, "width": model.width, "done_before": done}, 0
+
+
+def _embed_index(modality: Modality, options: Namespace, *, header: bool, console: Console) -> Index:
+    index = read_index(modality, _one_or_all(options.paths), labelled=False, header=header)
+    for note in index.notes:
+        console.note(note)
+    return index
+
+
+def _untrained_embedder(
+    recipe: Recipe, modality: Modality, index: Index, *, pool: str, console: Console
+) -> EmbeddingModel:
+    """Returns a pretrained embedder; only a table's transform learns from the data, as it cannot do without."""
+    from metatransformer.pipeline import Reader
+    from metatransformer.weights import load_encoder
+
+    trunk = load_encoder(recipe.encoder)
+    reader = Reader(modality, modality.transform(recipe.input, trunk.stem))
+    if modality.source.kind == "table":
+        reader = fit_reader(reader, index.records)
+    return pretrained_embedder(recipe, trunk=trunk, reader=reader, pool=pool, console=console)
+
+
+def check(options: Namespace) -> Result:
+    """Lists every bad sample and goes on; status 2 when there is one."""
+    from metatransformer.pipeline import Reader
+    from metatransformer.weights import load_encoder
+
+    console = Console()
+    modality = get_modality(options.modality)
+    recipe = _recipe(options, first={"encoder": "test"})
+    index = read_index(
+        modality, options.data, target=recipe.task.target, labelled=False, header=recipe.data.header
+    )
+    for note in index.notes:
+        console.note(note)
+    stem = load_encoder(recipe.encoder).stem
+    reader = Reader(modality, modality.transform(recipe.input, stem))
+    problems = check_records(reader, index.records, console=console)
+    for _, message in problems:
+        console.note(f"bad: {message}")
+    console.note(f"{len(index.records)} samples read, {len(problems)} bad")
+    listed = [{"key": key, "problem": message} for key, message in problems]
+    return {"samples": len(index.records), "bad": len(problems), "problems": listed}, 2 * bool(problems)
+
+
+def modalities(options: Namespace) -> Result:
+    """Lists the modalities, or describes one."""
+    from metatransformer.engine.describe import describe, modality_table
+    from metatransformer.modalities import modality_names
+
+    console = Console()
+    if options.name:
+        console.note(describe(options.name))
+        return {"modality": options.name}, 0
+    columns, rows = modality_table()
+    console.table("modalities", columns, rows)
+    return {"modalities": modality_names()}, 0
+
+
+def weights(options: Namespace) -> Result:
+    """Shows the known encoders and where each was looked for."""
+    from metatransformer.weights import list_encoders, load_encoder, locate
+
+    console = Console()
+    if options.fetch:
+        if not options.name:
+            raise UsageError("weights --fetch", must="name an encoder", found="none")
+        found = load_encoder(options.name)
+        console.note(f"{found.name}: ready, sha256 {found.sha256}, licence {found.licence}")
+    names = [options.name] if options.name else [entry.name for entry in list_encoders()]
+    places = {name: locate(name) for name in names}
+    rows = [
+        (name, place.place, "found" if place.found else "-", place.detail)
+        for name in names
+        for place in places[name]
+    ]
+    console.table("encoders", ["encoder", "looked in", "", "detail"], rows)
+    return {name: [place._asdict() for place in found] for name, found in places.items()}, 0
+
+
+def doctor(options: Namespace) -> Result:
+    """Checks the installation."""
+    from metatransformer.engine.doctor import examine
+
+    del options
+    return examine(Console())
+
+
+def demo(options: Namespace) -> Result:
+    """Runs the main job on data that scikit-learn carries."""
+    from metatransformer.engine.demo import run_demo
+
+    return run_demo(Path(options.out), encoder=options.encoder, console=Console()), 0
+
+
+def _recipe(options: Namespace, *, first: Mapping[str, Any] | None = None) -> Recipe:
+    """Returns the resolved recipe of a command's flags; ``first`` changes the defaults."""
+    flags = {
+        "encoder": "encoder",
+        "tune": "tune",
+        "task": "task.name",
+        "target": "task.target",
+        "epochs": "optim.epochs",
+        "seed": "run.seed",
+    }
+    given = {key: getattr(options, flag, None) for flag, key in flags.items()}
+    overrides = {key: value for key, value in given.items() if value not in (None, "")}
+    overrides |= parse_overrides(options.overrides)
+    modality = get_modality(options.modality)
+    path = getattr(options, "recipe", "")
+    return make_recipe(
+        options.modality,
+        options=modality.options,
+        defaults={**modality.defaults, **(first or {})},
+        base=read_recipe(Path(path)) if path else {},
+        overrides=overrides,
+    )
+
+
+def _one_or_all(paths: list[str]) -> str | list[str]:
+    """Returns one path as it is (a folder, manifest or table), several as a list of files."""
+    return paths[0] if len(paths) == 1 else paths

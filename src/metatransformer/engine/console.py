@@ -1,0 +1,86 @@
+"""What people see while something runs: notes and progress bars on standard error; programs read standard output."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+T = TypeVar("T", bound=Sized)
+
+
+class Console:
+    """Notes, bars and tables on standard error; a quiet console says nothing.
+
+    On a terminal a bar is drawn; in a log file a line is written when it is done, so that logs stay short.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.rich = RichConsole(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Prints one line."""
+        self.rich.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Prints one line that stands out."""
+        self.rich.print(f"warning: {text}", style="yellow", markup=False)
+
+    def table(self, title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:
+        """Prints a table; columns of figures are right-aligned, columns of words left-aligned."""
+        lines = [[str(cell) for cell in row] for row in rows]
+        table = Table(title=title, title_justify="left")
+        for number, column in enumerate(columns):
+            figures = all(_is_figure(line[number]) for line in lines)
+            table.add_column(column, justify="right" if figures else "left", no_wrap=not number)
+        for line in lines:
+            table.add_row(*line)
+        self.rich.print(table)
+
+    @contextmanager
+    def bar(self, title: str, *, total: int) -> Iterator["Bar"]:
+        """Shows progress until the block ends; call ``advance`` on what it yields."""
+        if self.quiet or not sys.stderr.isatty():
+            start = time.monotonic()
+            yield Bar(None)
+            self.note(f"{title}: {total} in {time.monotonic() - start:.1f} s")
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+        )
+        with Progress(*columns, console=self.rich, transient=True) as progress:
+            progress.add_task(title, total=total, status="")
+            yield Bar(progress)
+
+    def track(self, items: Iterable[T], *, title: str, total: int) -> Iterator[T]:
+        """Yields the items and advances a bar by the length of each."""
+        with self.bar(title, total=total) as bar:
+            for item in items:
+                yield item
+                bar.advance(len(item))
+
+
+class Bar:
+    """One running progress bar (or nothing, where there is no terminal)."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+
+    def advance(self, steps: int = 1, *, status: str = "") -> None:
+        """Moves the bar on; ``status`` stands behind it."""
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], advance=steps, status=status)
+
+
+def _is_figure(text: str) -> bool:
+    return text in ("", "-") or (text.lstrip("+-")[:1].isdigit() and " " not in text)

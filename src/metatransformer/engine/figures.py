@@ -1,0 +1,152 @@
+"""The pictures of a report, as PNG in ``data:`` addresses.
+
+Painted with matplotlib's objects alone: no pyplot, no chosen backend, no settings that another program would notice.
+"""
+
+import base64
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from metatransformer.engine.verdict import words
+
+INK, FAINT, LINE = "#1c2430", "#68727f", "#d9dee5"
+BLUE, RED = "#2457a6", "#c0392b"
+DPI = 144  # twice the size at which the page shows them: sharp on dense screens
+NUMBERED = 14  # classes up to which a confusion matrix has room for its counts
+NAMED = 40  # and for the names of its classes
+
+
+class Picture(NamedTuple):
+    """A PNG as a ``data:`` address, and the width in pixels of the page at which it is shown."""
+
+    address: str
+    width: int
+
+
+def learning_curves(history: Sequence[dict[str, Any]], *, metric: str, best: int) -> Picture:
+    """Returns the course of a training: the loss and the validation score by epoch, or the score by L2 penalty.
+
+    ``best`` is the position in ``history`` whose weights were kept.
+    """
+    if "l2" in history[0]:
+        figure = Figure(figsize=(5.4, 2.7), layout="constrained")
+        axes = _plain_axes(figure.add_subplot(), f"validation {words(metric)}", "L2 penalty of the head")
+        _curve(axes, [line["l2"] for line in history], history, key=f"val_{metric}", best=best)
+        axes.set_xscale("log")
+        axes.minorticks_off()
+        return _painted(figure)
+    figure = Figure(figsize=(8.4, 2.7), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [line["epoch"] for line in history]
+    _curve(_plain_axes(left, "training loss", "epoch"), epochs, history, key="train_loss", best=None)
+    _curve(_plain_axes(right, f"validation {words(metric)}", "epoch"), epochs, history, key=f"val_{metric}", best=best)
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    return _painted(figure)
+
+
+def confusion_picture(counts: np.ndarray, *, names: Sequence[str]) -> Picture:
+    """Returns a confusion matrix: ``counts`` [C, C], rows the truth, columns the prediction; shaded by row share."""
+    many = len(names)
+    side = float(np.clip(1.9 + 0.38 * many, 3.2, 7.2))
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xlabel("predicted", color=FAINT)
+    axes.set_ylabel("true", color=FAINT)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=8, labelcolor=INK)
+    short = [_short(name, 14) for name in names] if many <= NAMED else []
+    turned = 90 if any(len(name) > 3 for name in short) else 0
+    places = range(len(short))
+    axes.set_xticks(places, short, rotation=turned, parse_math=False)
+    axes.set_yticks(places, short, parse_math=False)
+    if many <= NUMBERED:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if share[row, column] > 0.55 else INK
+                axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
+    return _painted(figure)
+
+
+def scatter_picture(truth: np.ndarray, guess: np.ndarray) -> Picture:
+    """Returns predictions against true values, with the diagonal on which perfect ones would lie."""
+    figure = Figure(figsize=(4.4, 4.4), layout="constrained")
+    axes = _plain_axes(figure.add_subplot(), "predicted", "true")
+    low, high = float(min(truth.min(), guess.min())), float(max(truth.max(), guess.max()))
+    axes.plot([low, high], [low, high], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.plot(truth, guess, "o", color=BLUE, markersize=4, alpha=0.45, markeredgewidth=0)
+    axes.set_aspect("equal", adjustable="datalim")
+    return _painted(figure)
+
+
+def sample_picture(draw: Any, sample: Any) -> Picture:
+    """Returns one sample as its modality paints it with ``draw(axes, sample)``."""
+    figure = Figure(figsize=(2.6, 2.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.tick_params(labelsize=6, labelcolor=FAINT, color=LINE)
+    draw(axes, sample)
+    axes.xaxis.label.set(fontsize=6, color=FAINT)
+    axes.yaxis.label.set(fontsize=6, color=FAINT)
+    axes.spines[:].set_color(LINE)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _painted(figure)
+
+
+def _plain_axes(axes: Axes, title: str, below: str) -> Axes:
+    """Returns the axes with a quiet frame: a title at the left, two spines, horizontal lines."""
+    axes.set_title(title, loc="left", fontsize=9.5, color=INK)
+    axes.set_xlabel(below, fontsize=8.5, color=FAINT)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(LINE)
+    axes.tick_params(labelsize=8, labelcolor=FAINT, color=LINE)
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def _curve(axes: Axes, x: Sequence[float], history: Sequence[dict[str, Any]], *, key: str, best: int | None) -> None:
+    y = [line[key] for line in history]
+    axes.plot(x, y, color=BLUE, linewidth=1.6, marker="o", markersize=3 if len(x) < 60 else 0)
+    if best is None:
+        return
+    axes.plot(x[best], y[best], "o", color=RED, markersize=6)
+    left = x.index(x[best]) >= len(x) / 2 if x[0] < x[-1] else x.index(x[best]) < len(x) / 2
+    axes.annotate(
+        f"kept: {y[best]:.4g}",
+        (x[best], y[best]),
+        xytext=(-7 if left else 7, -12),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        fontsize=8,
+        color=RED,
+    )
+
+
+def _painted(figure: Figure) -> Picture:
+    """Returns the figure as PNG."""
+    FigureCanvasAgg(figure)
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        # A class name in a script that the built-in font lacks is shown as boxes; the page's text has it right.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(file, format="png", dpi=DPI, facecolor="white")
+    data = base64.b64encode(file.getvalue()).decode("ascii")
+    return Picture(f"data:image/png;base64,{data}", width=round(96 * figure.get_figwidth()))
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def words(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,244 @@
+"""Fit: from a data set and a recipe to a trained, scored, saved pipeline."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.samples import SPLITS, Record
+from metatransformer.encoder import Encoder
+from metatransformer.engine.console import Console
+from metatransformer.engine.data import Loader, Place
+from metatransformer.engine.evaluate import compute_features, compute_outputs, score_outputs
+from metatransformer.engine.probe import Probe, fit_probes
+from metatransformer.engine.run import RunFolder, data_identity
+from metatransformer.engine.train import Trainer, join_processes
+from metatransformer.io.write import atomic_file, write_table
+from metatransformer.modalities import get_modality
+from metatransformer.pipeline import Pipeline, build_pipeline, read_raw
+from metatransformer.recipe import Recipe
+from metatransformer.weights import Pretrained, load_encoder
+
+
+PATIENCE = 2  # weaker penalties without a gain after which no weaker one is tried
+
+
+@dataclass
+class Fitted:
+    """A trained pipeline with its scores: ``metrics[split][name]``, and what was logged on the way."""
+
+    pipeline: Pipeline
+    loaders: dict[str, Loader]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    outputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def fit(
+    records: Sequence[Record],
+    recipe: Recipe,
+    *,
+    out: Path | None = None,
+    overwrite: bool = False,
+    console: Console,
+    trunk: Pretrained | None = None,
+) -> Fitted:
+    """Trains on the records of split ``train``, chooses on ``val``, scores on both and on ``test`` where there is one.
+
+    ``out`` is the run folder; an unfinished run in it is continued.
+
+    Raises:
+        MetaTransformerError: whatever the user must change: data, recipe, weights, folder.
+    """
+    place = join_processes()
+    console = console if place.rank == 0 else Console(quiet=True)
+    modality = get_modality(recipe.modality)
+    parts = {name: [r for r in records if r.split == name] for name in SPLITS}
+    for name in ("train", "val"):
+        if not parts[name]:
+            raise DataError("data", must=f"have samples in the split '{name}'", found="none")
+    trunk = load_encoder(recipe.encoder)
+    run = None if out is None else RunFolder(out, place=place)
+    if run is not None:
+        identity = {"data": data_identity(records), "weights": trunk.sha256}
+        if run.open(recipe, identity=identity, overwrite=overwrite):
+            console.note(f"continuing the unfinished run in {out}")
+    pipeline = build_pipeline(
+        recipe,
+        modality=modality,
+        trunk=trunk,
+        samples=(read_raw(modality, record) for record in parts["train"]),
+        targets=[record.target for record in parts["train"]],
+    )
+    frozen_bytes = trunk.encoder.bytes_hash()
+    say_what_learns(pipeline, console)
+    loaders = _loaders(pipeline, parts, console)
+    fitted = Fitted(pipeline, loaders)
+    if recipe.tune == "head":
+        _fit_head(fitted, run=run, console=console)
+    else:
+        _fit_ends(fitted, run=run, place=place, console=console)
+    if recipe.tune != "all":
+        require_unchanged(trunk.encoder, frozen_bytes)
+    _score(fitted, console)
+    if run is not None:
+        _write(fitted, run)
+    return fitted
+
+
+def require_unchanged(encoder: Encoder, bytes_before: str) -> None:
+    """Raises an assertion when training has touched a frozen trunk: that would be a bug, not a user's mistake."""
+    assert encoder.bytes_hash() == bytes_before, "the frozen trunk changed during training"
+
+
+def say_what_learns(pipeline: Pipeline, console: Console) -> None:
+    """Prints trunk, tune mode and the trainable parameters of the complete model."""
+    counts = pipeline.model.parameter_counts()
+    learns = " / ".join(f"{part} {n['trainable']:,}" for part, n in counts.items())
+    trunk = counts["trunk"]["total"]
+    mode = pipeline.recipe.tune
+    console.note(f"trunk {pipeline.trunk.name} ({trunk:,} parameters), tune mode {mode}")
+    console.note(f"trainable parameters: {learns}")
+    tokenizer = pipeline.model.tokenizers[pipeline.modality.name]
+    if mode == "head" and not tokenizer.native:
+        console.warn(
+            f"tune mode 'head' freezes the {pipeline.modality.name} tokenizer, which has random weights here; "
+            "use --tune ends to train it"
+        )
+
+
+def _loaders(
+    pipeline: Pipeline, parts: dict[str, list[Record]], console: Console
+) -> dict[str, Loader]:
+    total = sum(len(records) for records in parts.values())
+    loaders = {}
+    for name, records in parts.items():
+        if records:
+            cache = pipeline.recipe.data.cache_mb * len(records) // total
+            loaders[name] = Loader(
+                pipeline.reader, records, cache_mb=cache, task=pipeline.task
+            )
+            loaders[name].prepare(console, title=f"{name} samples")
+    return loaders
+
+
+def _fit_ends(
+    fitted: Fitted, *, run: RunFolder | None, place: Place, console: Console
+) -> None:
+    trainer = Trainer(
+        fitted.pipeline,
+        train=fitted.loaders["train"],
+        val=fitted.loaders["val"],
+        run=run,
+        place=place,
+        console=console,
+    )
+    fitted.history = trainer.fit().history
+
+
+def _fit_head(fitted: Fitted, *, run: RunFolder | None, console: Console) -> None:
+    """Computes features once, fits a path of linear heads on them, and keeps the best on validation."""
+    pipeline, task, optim = fitted.pipeline, fitted.pipeline.task, fitted.pipeline.recipe.optim
+    _require_linear(pipeline.recipe)
+    features = [
+        _features(fitted, "train", view=view, run=run, console=console)
+        for view in range(optim.views + 1)
+    ]
+    val_features = _features(fitted, "val", view=0, run=run, console=console)
+    target, val_target = fitted.loaders["train"].target, fitted.loaders["val"].target
+    assert target is not None and val_target is not None
+    probes = fit_probes(
+        task, features=torch.cat(features), target=torch.cat([target] * len(features)), l2=optim.l2
+    )
+    best, best_score, stale = None, task.worst, 0
+    for number, probe in enumerate(probes):
+        scores = task.metrics(probe.outputs(val_features), val_target)
+        line = {"step": number, "l2": probe.l2}
+        line |= {f"val_{name}": value for name, value in scores.items()}
+        fitted.history.append(line)
+        if run is not None:
+            run.log(line)
+        if best is None or task.is_better(scores[task.primary], best_score):
+            best, best_score, stale = probe, scores[task.primary], 0
+        else:
+            stale += 1
+        if stale == PATIENCE:
+            break
+    assert best is not None
+    chosen = f"best of {len(fitted.history)} heads: l2 {best.l2:g}"
+    console.note(f"{chosen}, validation {task.primary} {best_score:.4f}")
+    _put_probe(pipeline, best)
+    fitted.outputs["val"] = best.outputs(val_features)
+
+
+def _require_linear(recipe: Recipe) -> None:
+    if recipe.head.hidden or recipe.head.dropout:
+        raise UsageError(
+            "head.hidden / head.dropout",
+            must="be 0 in tune mode 'head', which fits linear heads",
+            found=f"{recipe.head.hidden} / {recipe.head.dropout}",
+            do="Use tune=ends for a head with a hidden layer.",
+        )
+
+
+def _put_probe(pipeline: Pipeline, probe: Probe) -> None:
+    head = pipeline.head
+    with torch.no_grad():
+        head.norm.mean.copy_(probe.mean)
+        head.norm.scale.copy_(probe.scale)
+        head.net[-1].weight.copy_(probe.weight)
+        head.net[-1].bias.copy_(probe.bias)
+
+
+def _features(
+    fitted: Fitted, split: str, *, view: int, run: RunFolder | None, console: Console
+) -> torch.Tensor:
+    """Returns the features of a split, from the run folder when a killed run left them there."""
+    title = f"features, {split}" + (f", view {view}" if view else "")
+    path = None if run is None else run.checkpoint.parent / f"features-{split}-{view}.pt"
+    if path is not None and path.is_file():
+        return torch.load(path, weights_only=True)
+    features = compute_features(
+        fitted.pipeline, fitted.loaders[split], console=console, title=title, view=view
+    )
+    if path is not None:
+        with atomic_file(path) as temporary:
+            torch.save(features, temporary)
+    return features
+
+
+def _score(fitted: Fitted, console: Console) -> None:
+    """Scores what fitting has not computed already."""
+    for name in ("val", "test"):
+        if name not in fitted.loaders:
+            continue
+        loader = fitted.loaders[name]
+        if name not in fitted.outputs:
+            fitted.outputs[name] = compute_outputs(
+                fitted.pipeline, loader, console=console, title=f"scoring {name}"
+            )
+        if loader.target is not None:
+            fitted.metrics[name] = score_outputs(fitted.pipeline, loader, fitted.outputs[name])
+
+
+def _write(fitted: Fitted, run: RunFolder) -> None:
+    """Writes model, predictions and metrics; ``run.finish`` comes last and marks the run as done."""
+    if not run.writes:
+        return
+    from metatransformer.engine.predict import prediction_table
+    from metatransformer.engine.report import write_report
+
+    fitted.pipeline.save(run.path / "model", metrics=fitted.metrics)
+    tables = [
+        prediction_table(fitted.pipeline, fitted.loaders[name].records, outputs, split=name)
+        for name, outputs in fitted.outputs.items()
+    ]
+    import pandas as pd
+
+    write_table(run.path / "predictions.parquet", pd.concat(tables, ignore_index=True))
+    write_report(fitted, run.path / "report.html")
+    counts = fitted.pipeline.model.parameter_counts()
+    run.finish({"metrics": fitted.metrics, "parameters": counts, "history": fitted.history})

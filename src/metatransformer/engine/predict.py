@@ -1,0 +1,36 @@
+"""Predictions as tables: one row for each input, in the order of the inputs."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from torch import Tensor
+
+from metatransformer.core.samples import Record
+from metatransformer.engine.console import Console
+from metatransformer.engine.data import Loader
+from metatransformer.engine.evaluate import compute_outputs
+from metatransformer.pipeline import Pipeline
+
+
+def predict(pipeline: Pipeline, records: Sequence[Record], *, console: Console) -> pd.DataFrame:
+    """Returns ``key``, ``prediction`` and the task's other columns, one row a record in the given order."""
+    # A label in the data plays no part in a prediction, also not one that training never saw.
+    loader = Loader(pipeline.reader, records, cache_mb=0, task=None)
+    outputs = compute_outputs(pipeline, loader, console=console, title="predicting")
+    return prediction_table(pipeline, records, outputs, split="")
+
+
+def prediction_table(
+    pipeline: Pipeline, records: Sequence[Record], outputs: Tensor, *, split: str
+) -> pd.DataFrame:
+    """Returns outputs as a table, with the truth and the split where they are known."""
+    table = pd.DataFrame({"key": [record.key for record in records]})
+    if split:
+        table["split"] = split
+    targets = [record.target for record in records]
+    if all(target is not None for target in targets):
+        table["target"] = [str(t) for t in targets] if pipeline.task.name == "classify" else targets
+    for name, column in pipeline.task.decode(outputs).items():
+        table[name] = column
+    return table
+

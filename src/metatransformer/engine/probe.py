@@ -1,0 +1,71 @@
+"""Tune mode ``head``: linear heads on features that were computed once.
+
+One head is fitted for each L2 penalty, from the strongest to the weakest, each started from the one before, until the
+validation split sees no more gain. The features are standardised by the training split, and the head carries these statistics.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metatransformer.core.errors import UsageError
+from metatransformer.tasks import Task
+
+MAX_ITERATIONS = 200
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear head: ``weight`` [C, F], ``bias`` [C], on features standardised by ``mean`` and ``scale`` [F]."""
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    scale: Tensor
+    l2: float
+
+    def outputs(self, features: Tensor) -> Tensor:
+        """Returns the outputs ``[n, C]`` of features ``[n, F]``."""
+        return ((features - self.mean) / self.scale) @ self.weight.T + self.bias
+
+
+def fit_probes(
+    task: Task, *, features: Tensor, target: Tensor, l2: Sequence[float]
+) -> Iterator[Probe]:
+    """Yields one fitted probe for each penalty, strongest first; weaker ones cost more, so stop asking in time.
+
+    Minimises ``task.loss + l2 / 2 * |weight|^2`` with L-BFGS; the bias is not penalised and starts at the constant answer.
+
+    Raises:
+        UsageError: no penalty is given.
+    """
+    if not l2:
+        raise UsageError("optim.l2", must="list at least one penalty", found="none")
+    mean = features.mean(dim=0)
+    scale = features.std(dim=0, correction=0)
+    # A feature that never changes (or hardly, against the others) carries nothing: leave its scale alone.
+    scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale))
+    x = (features - mean) / scale
+    weight = torch.zeros(task.outputs, x.shape[1], requires_grad=True)
+    bias = task.constant().clone().requires_grad_(True)
+    for penalty in sorted(l2, reverse=True):
+        _minimise(task, x, target, weight, bias, penalty)
+        yield Probe(weight.detach().clone(), bias.detach().clone(), mean, scale, penalty)
+
+
+def _minimise(
+    task: Task, x: Tensor, target: Tensor, weight: Tensor, bias: Tensor, penalty: float
+) -> None:
+    solver = torch.optim.LBFGS(
+        [weight, bias], max_iter=MAX_ITERATIONS, history_size=10, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = task.loss(x @ weight.T + bias, target) + penalty / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    solver.step(closure)

@@ -1,0 +1,244 @@
+"""The report of a run: one HTML file that needs no network, no other file and no script.
+
+It shows the score beside its controls, says in one computed sentence what the pretrained trunk brings, and lets a
+person look: the course of the training, the confusions or the scatter, and samples with prediction and truth.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+from markupsafe import Markup
+
+from metatransformer.core.errors import DataError
+from metatransformer.core.samples import SPLITS
+from metatransformer.engine import figures
+from metatransformer.engine.fit import Fitted
+from metatransformer.engine.verdict import CONTROL_NAMES, margin, verdict, words
+from metatransformer.engine.versions import version_of
+from metatransformer.io.write import atomic_file
+from metatransformer.recipe import to_yaml
+from metatransformer.tasks import Classify, Regress, Task
+from metatransformer.weights import KNOWN, Pretrained
+
+SAMPLES = 12
+CONFUSIONS = 6
+KINDS = {"classify": "classification", "regress": "regression"}
+TUNE = {
+    "head": "trunk and tokenizer frozen, a linear head learned",
+    "ends": "trunk frozen, tokenizer and head learned",
+    "all": "tokenizer, trunk and head learned",
+}
+NONE: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A table on top of several reports: ``rows`` of cells below ``columns``, with a lead and notes around it."""
+
+    title: str
+    lead: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+    commands: str = ""
+
+
+def write_report(fitted: Fitted, path: Path, *, controls: Mapping[str, Mapping[str, float]] = NONE) -> None:
+    """Writes the report of one run; ``controls`` are the scores of ``run_controls`` on the same split.
+
+    The command to predict that it shows takes the folder of ``path`` for the run folder.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    context = report_context(fitted, run=path.parent, controls=controls)
+    _write(path, {"kind": "report", "title": context["title"], "part": context})
+
+
+def join_reports(reports: Sequence[Path], path: Path, *, summary: Summary) -> None:
+    """Writes one file with a summary and the whole content of reports that ``write_report`` wrote.
+
+    Raises:
+        DataError: a report is missing or was not written by ``write_report``, or the file cannot be written.
+    """
+    parts = [Markup(_main(report)) for report in reports]
+    _write(path, {"kind": "joined", "title": summary.title, "summary": summary, "parts": parts})
+
+
+def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Returns everything that the template shows, as texts, rows and pictures."""
+    pipeline, task = fitted.pipeline, fitted.pipeline.task
+    recipe, modality = pipeline.recipe, pipeline.modality
+    split = scored_split(fitted)
+    scores, samples = fitted.metrics[split], len(fitted.loaders[split])
+    frozen = recipe.tune != "all"
+    sentence = verdict(task, scores, controls, samples=samples, encoder=pipeline.trunk.name, frozen=frozen)
+    new = "new.csv" if modality.source.kind == "table" else f"new{next(iter(modality.source.suffixes), '')}"
+    return {
+        "title": f"{modality.name.capitalize()} {KINDS.get(task.name, task.name)}",
+        "target": recipe.task.target,
+        "counts": [(name, len(fitted.loaders[name])) for name in SPLITS if name in fitted.loaders],
+        "classes": task.outputs if isinstance(task, Classify) else 0,
+        "metric": words(task.primary),
+        "higher": task.higher_is_better,
+        "split": split,
+        "samples": samples,
+        "score": _figure(scores[task.primary]),
+        "margin": _own_margin(task, scores[task.primary], samples=samples),
+        "verdict": sentence,
+        "bars": _bars(task, scores, controls),
+        "metrics": [words(name) for name in scores],
+        "rows": _metric_rows(fitted, controls, split=split),
+        "trunk": trunk_facts(pipeline.trunk),
+        "tune": f"{recipe.tune}: {TUNE[recipe.tune]}",
+        "parameters": _parameter_rows(fitted),
+        "curve": _curve(fitted),
+        **_outcome(fitted, split),
+        "grid": _grid(fitted, split),
+        "recipe": to_yaml(recipe),
+        "command": f"metatransformer predict {run} {new} --out predictions.csv",
+        "date": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0"),
+        "versions": [(name, version_of(name)) for name in ("metatransformer", "torch", "numpy", "scikit-learn")],
+    }
+
+
+def scored_split(fitted: Fitted) -> str:
+    """Returns the split whose scores are shown: test where it has targets, else val."""
+    return "test" if "test" in fitted.metrics else "val"
+
+
+def trunk_facts(trunk: Pretrained) -> list[tuple[str, str]]:
+    """Returns what a trunk is, as pairs of label and text."""
+    config = trunk.encoder.config
+    parameters = sum(p.numel() for p in trunk.encoder.parameters())
+    shape = f"{config.width} wide, {config.depth} blocks, {config.heads} heads, {parameters:,} parameters"
+    checked = "compared with the recorded fingerprint" if trunk.verified else "no recorded fingerprint to compare with"
+    about = KNOWN[trunk.name].summary if trunk.name in KNOWN else trunk.note
+    facts = [("trunk", trunk.name), ("what it is", about), ("shape", shape), ("licence", trunk.licence)]
+    return [*facts, ("sha256", f"{trunk.sha256[:16]}…, {checked}")]
+
+
+def _own_margin(task: Task, score: float, *, samples: int) -> str:
+    """Returns two standard errors of one score, empty where there is no formula."""
+    both = margin(task.primary, score, score, samples=samples)
+    return "" if both is None else f"± {both / 2**0.5:.3f}"
+
+
+def _bars(
+    task: Task, scores: Mapping[str, float], controls: Mapping[str, Mapping[str, float]]
+) -> list[dict[str, Any]]:
+    """Returns one bar for the model and each control; a bar's length is its share of the longest, at least of 1."""
+    values = {"this model": scores[task.primary]}
+    values |= {CONTROL_NAMES[name]: control[task.primary] for name, control in controls.items()}
+    longest = max(values.values(), default=0)
+    if task.higher_is_better:
+        longest = max(longest, 1.0)
+    return [
+        {"name": name, "score": _figure(value), "share": f"{100 * max(value, 0) / (longest or 1):.1f}", "own": not i}
+        for i, (name, value) in enumerate(values.items())
+    ]
+
+
+def _metric_rows(
+    fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, split: str
+) -> list[tuple[str, list[str]]]:
+    names = list(fitted.metrics[split])
+    lines = [(f"this model, {part}", scores) for part, scores in fitted.metrics.items()]
+    lines += [(f"{CONTROL_NAMES[name]}, {split}", scores) for name, scores in controls.items()]
+    return [(label, [_figure(scores.get(name)) for name in names]) for label, scores in lines]
+
+
+def _parameter_rows(fitted: Fitted) -> list[tuple[str, str, str]]:
+    counts = fitted.pipeline.model.parameter_counts()
+    return [(part, f"{n['trainable']:,}", f"{n['total']:,}") for part, n in counts.items()]
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None or not np.isfinite(value) else f"{value:.4g}" if value >= 10 else f"{value:.4f}"
+
+
+def _curve(fitted: Fitted) -> figures.Picture | None:
+    """Returns the picture of the training, None when nothing was trained."""
+    task, history = fitted.pipeline.task, fitted.history
+    if not history:
+        return None
+    best, position = task.worst, 0
+    for number, line in enumerate(history):
+        if task.is_better(line[f"val_{task.primary}"], best):
+            best, position = line[f"val_{task.primary}"], number
+    return figures.learning_curves(history, metric=task.primary, best=position)
+
+
+def _outcome(fitted: Fitted, split: str) -> dict[str, Any]:
+    """Returns the confusion matrix with the most frequent mistakes, or the scatter, or nothing for other tasks."""
+    task, target = fitted.pipeline.task, fitted.loaders[split].target
+    assert target is not None
+    outputs = fitted.outputs[split]
+    nothing = {"confusion": None, "mistakes": [], "scatter": None}
+    if isinstance(task, Classify):
+        counts = np.zeros((task.outputs, task.outputs), dtype=int)
+        np.add.at(counts, (target.numpy(), outputs.argmax(dim=1).numpy()), 1)
+        mistakes = counts - np.diag(np.diag(counts))
+        order = np.argsort(-mistakes, axis=None, kind="stable")[:CONFUSIONS]
+        pairs = [divmod(int(place), task.outputs) for place in order]
+        listed = [(task.classes_[t], task.classes_[p], int(mistakes[t, p])) for t, p in pairs if mistakes[t, p]]
+        return nothing | {"confusion": figures.confusion_picture(counts, names=task.classes_), "mistakes": listed}
+    if isinstance(task, Regress):
+        truth, guess = _decoded(task, target[:, None]), _decoded(task, outputs)
+        return nothing | {"scatter": figures.scatter_picture(truth, guess)}
+    return nothing
+
+
+def _decoded(task: Task, outputs: torch.Tensor) -> np.ndarray:
+    return np.asarray(task.decode(outputs)["prediction"])
+
+
+def _grid(fitted: Fitted, split: str) -> list[dict[str, Any]]:
+    """Returns samples to look at: the most confident mistakes (or largest errors) first, then a spread of the others."""
+    task, loader, modality = fitted.pipeline.task, fitted.loaders[split], fitted.pipeline.modality
+    table = task.decode(fitted.outputs[split])
+    guess, truth = np.asarray(table["prediction"]), [record.target for record in loader.records]
+    if isinstance(task, Classify):
+        wrong = np.array([str(t) != str(g) for t, g in zip(truth, guess, strict=True)])
+        first = sorted(np.flatnonzero(wrong), key=lambda i: -table["confidence"][i])[: SAMPLES // 2]
+        rest = np.flatnonzero(~wrong)
+    else:
+        errors = np.abs(guess - np.array([float(t) for t in truth]))
+        first = list(np.argsort(-errors, kind="stable")[: SAMPLES // 2])
+        wrong = np.isin(np.arange(len(guess)), first)
+        rest = np.flatnonzero(~wrong)
+    spread = np.unique(np.linspace(0, len(rest) - 1, min(SAMPLES - len(first), len(rest))).round().astype(int))
+    cards = []
+    for i in [int(i) for i in (*first, *rest[spread])]:
+        sure = f", {100 * table['confidence'][i]:.0f} %" if "confidence" in table else ""
+        picture = figures.sample_picture(modality.draw, loader.sample(i))
+        words_of = [f"{v:.4g}" if task.name == "regress" else str(v) for v in (guess[i], truth[i])]
+        card = {"picture": picture, "guess": words_of[0], "truth": words_of[1], "sure": sure}
+        cards.append(card | {"wrong": bool(wrong[i]), "key": loader.records[i].key})
+    return cards
+
+
+def _main(report: Path) -> str:
+    """Returns the content of a report's ``main`` element."""
+    text = report.read_text(encoding="utf-8") if report.is_file() else ""
+    _, start, rest = text.partition("<main>")
+    content, end, _ = rest.rpartition("</main>")
+    if not start or not end:
+        raise DataError(report, must="be a report of a run", found="none" if not text else "another file")
+    return content
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    text = resources.files("metatransformer.engine").joinpath("report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    page = environment.from_string(text).render(values)
+    with atomic_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")

@@ -1,0 +1,204 @@
+"""The run folder: what was asked, on what, with what, and how far it got.
+
+``recipe.yaml`` (resolved), ``run.json`` (versions, seed, data and weight hashes, status), ``log.jsonl``, ``tensorboard/``,
+``checkpoints/``, ``model/``, ``metrics.json``, ``predictions.parquet``, ``report.html``.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.samples import Record
+from metatransformer.engine.data import Place
+from metatransformer.io.write import atomic_file, write_json
+from metatransformer.recipe import Recipe, to_dict, to_yaml
+
+LIBRARIES = ("metatransformer", "torch", "numpy", "scikit-learn", "pandas", "pyarrow", "pillow")
+
+
+class RunFolder:
+    """One run on disk. ``place`` other than the first process writes nothing."""
+
+    def __init__(self, path: Path, *, place: Place) -> None:
+        self.path = path
+        self.writes = place.rank == 0
+        self._board: Any = None
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that a killed run continues from."""
+        return self.path / "checkpoints" / "last.pt"
+
+    def open(
+        self, recipe: Recipe, *, identity: Mapping[str, str], overwrite: bool
+    ) -> bool:
+        """Creates the folder, or takes up an unfinished run; returns whether there is one to continue.
+
+        Raises:
+            UsageError: the folder holds a finished run, a run of another recipe or data, or foreign files.
+        """
+        if overwrite and (self.path / "run.json").is_file() and self.writes:
+            shutil.rmtree(self.path)
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"--out {self.path}", must="be a folder", found="a file")
+        if not self.path.exists() or not any(self.path.iterdir()):
+            self._create(recipe, identity)
+            return False
+        self._require_same(recipe, identity)
+        return True
+
+    def _create(self, recipe: Recipe, identity: Mapping[str, str]) -> None:
+        if not self.writes:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"--out {self.path}", must="be a folder that can be written", found=str(error)
+            ) from error
+        with atomic_file(self.path / "recipe.yaml") as temporary:
+            temporary.write_text(to_yaml(recipe), encoding="utf-8")
+        about = {
+            "status": "running",
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": about_machine(),
+            "seed": recipe.run.seed,
+            "recipe": to_dict(recipe),
+            "identity": dict(identity),
+        }
+        write_json(self.path / "run.json", about)
+
+    def _require_same(self, recipe: Recipe, identity: Mapping[str, str]) -> None:
+        where = f"--out {self.path}"
+        if not (self.path / "run.json").is_file():
+            raise UsageError(
+                where, must="be a new or empty folder", found="other files in it", do="Name another."
+            )
+        about = self.about()
+        if about["status"] == "done":
+            raise UsageError(
+                where,
+                must="not hold a finished run",
+                found=f"one of {about['started']}",
+                do="Name another folder, or add --overwrite to replace it.",
+            )
+        changed = [key for key, value in identity.items() if about["identity"].get(key) != value]
+        if about["recipe"] != to_dict(recipe):
+            changed.append("recipe")
+        if changed:
+            raise UsageError(
+                where,
+                must="continue with the recipe, data and weights that it was started with",
+                found=f"another {' and '.join(changed)}",
+                do="Name another folder, or add --overwrite to start again.",
+            )
+
+    def about(self) -> dict[str, Any]:
+        """Returns the content of ``run.json``."""
+        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Writes ``metrics.json``, marks the run as done and removes the checkpoint, which nothing needs any more."""
+        if not self.writes:
+            return
+        write_json(self.path / "metrics.json", dict(metrics))
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(self.path / "run.json", self.about() | {"status": "done", "ended": ended})
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        if self._board is not None:
+            self._board.close()
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Appends one line to ``log.jsonl`` and its numbers to TensorBoard at ``line["step"]``."""
+        if not self.writes:
+            return
+        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._board is None:
+            from tensorboardX import SummaryWriter
+
+            self._board = SummaryWriter(str(self.path / "tensorboard"))
+        for key, value in line.items():
+            if isinstance(value, float):
+                self._board.add_scalar(key, value, line["step"])
+
+    def rewind_log(self, lines: int) -> None:
+        """Drops what was logged after the checkpoint that a run continues from."""
+        path = self.path / "log.jsonl"
+        if self.writes and path.is_file():
+            kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
+            with atomic_file(path) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Writes the training state; the one before stays until the new one is complete."""
+        if self.writes:
+            self.checkpoint.parent.mkdir(exist_ok=True)
+            with atomic_file(self.checkpoint) as temporary:
+                torch.save(dict(state), temporary)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Returns the last training state, None when the run was killed before the first.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        if not self.checkpoint.is_file():
+            return None
+        try:
+            return torch.load(self.checkpoint, weights_only=True, map_location="cpu")
+        except (RuntimeError, EOFError, OSError) as error:
+            raise DataError(
+                self.checkpoint,
+                must="be a checkpoint of this run",
+                found=str(error).splitlines()[0],
+                do="Start again with --overwrite.",
+            ) from error
+
+
+def data_identity(records: Sequence[Record]) -> str:
+    """Returns a hash of keys, splits, targets, and the size and time of every file: enough to see that data changed."""
+    digest = hashlib.sha256()
+    for record in records:
+        line = [record.key, record.split, record.target, record.group, record.part]
+        if record.path is not None:
+            about = record.path.stat()
+            line += [about.st_size, about.st_mtime_ns]
+        else:
+            line.append(repr(record.value))
+        digest.update(repr(line).encode())
+    return digest.hexdigest()
+
+
+def about_machine() -> dict[str, str]:
+    """Returns the versions, the commit of a source checkout, and what the machine computes with."""
+    versions = {name: _version(name) for name in LIBRARIES}
+    hardware = f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"
+    return {"revision": _revision(), "python": platform.python_version(), **versions, "hardware": hardware}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _revision() -> str:
+    """Returns the commit of a source checkout, empty elsewhere."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""

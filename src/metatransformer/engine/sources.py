@@ -1,0 +1,117 @@
+"""From what a user hands in to records, for any modality."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from metatransformer.core.errors import MetaTransformerError, UsageError
+from metatransformer.core.modality import Modality
+from metatransformer.core.samples import Record
+from metatransformer.engine.console import Console
+from metatransformer.io.index import Index, index_files, index_table, split_records
+from metatransformer.pipeline import Reader, read_raw
+from metatransformer.recipe import Recipe
+
+
+def read_index(
+    modality: Modality, data: Any, *, target: str = "", labelled: bool, header: bool = True
+) -> Index:
+    """Returns the records of a folder, manifest, table, list of files, list of arrays or DataFrame.
+
+    ``target`` names the column to learn; ``labelled`` demands one.
+
+    Raises:
+        DataError: see ``io.index``.
+        UsageError: a table to learn from without ``target``.
+    """
+    if modality.source.kind == "table":
+        if labelled and not target:
+            raise UsageError(
+                "--target", must="name the column to learn for a table", found="nothing"
+            )
+        return index_table(data, target=target or None, header=header)
+    return index_files(
+        data,
+        suffixes=modality.source.suffixes,
+        label_column=target or "label",
+        require_labels=labelled,
+    )
+
+
+def with_targets(index: Index, targets: Sequence[Any]) -> Index:
+    """Returns the index with targets that were handed in beside the data.
+
+    Raises:
+        UsageError: another number of them.
+    """
+    if len(targets) != len(index.records):
+        raise UsageError(
+            "y", must=f"have one entry for each of the {len(index.records)} samples", found=str(len(targets))
+        )
+    records = [
+        replace(record, target=target)
+        for record, target in zip(index.records, targets, strict=True)
+    ]
+    return replace(index, records=tuple(records))
+
+
+def without_column(index: Index, name: str) -> Index:
+    """Returns the index of a table without one column, the target that a prediction must not see; or as it is."""
+    if name not in index.columns:
+        return index
+    records = [
+        replace(record, value={key: value for key, value in record.value.items() if key != name})
+        for record in index.records
+    ]
+    columns = tuple(column for column in index.columns if column != name)
+    return replace(index, records=tuple(records), columns=columns)
+
+
+def split_index(index: Index, recipe: Recipe, *, console: Console) -> Index:
+    """Returns the index with a split for every record, made where the data brings none, and says so."""
+    split = split_records(
+        index.records,
+        val_fraction=recipe.data.val_fraction,
+        test_fraction=recipe.data.test_fraction,
+        seed=recipe.run.seed,
+        stratify=recipe.task.name == "classify",
+    )
+    for note in (*index.notes, *split.notes):
+        console.note(note)
+    return split
+
+
+def check_records(
+    reader: Reader, records: Sequence[Record], *, console: Console
+) -> list[tuple[str, str]]:
+    """Reads every record as ``fit`` would and returns ``(key, message)`` of each that is bad."""
+    problems: list[tuple[str, str]] = []
+    good: list[Record] = []
+    with console.bar("reading", total=len(records)) as bar:
+        for record in records:
+            try:
+                read_raw(reader.modality, record)
+                good.append(record)
+            except MetaTransformerError as error:
+                problems.append((record.key, str(error)))
+            bar.advance()
+    if not good:
+        return problems
+    try:
+        reader.transform.fit(read_raw(reader.modality, record) for record in good)
+    except MetaTransformerError as error:
+        return [*problems, ("the data as a whole", str(error))]
+    with console.bar("checking", total=len(good)) as bar:
+        for record in good:
+            try:
+                reader.sample(record)
+            except MetaTransformerError as error:
+                problems.append((record.key, str(error)))
+            bar.advance()
+    return problems
+
+
+def saved_model(run: Path) -> Path:
+    """Returns the model folder of a run folder, or the folder itself when it is a model."""
+    return run / "model" if (run / "model" / "model.json").is_file() else run

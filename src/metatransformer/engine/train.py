@@ -1,0 +1,249 @@
+"""The one training loop: AdamW with warm-up and cosine, best epoch by validation, early stopping, exact resume.
+
+Runs on one process or under ``torchrun``: each process takes its share of every batch and the gradients are averaged.
+Only parameters that learn are kept in checkpoints.
+"""
+
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from metatransformer.core.errors import UsageError
+from metatransformer.engine.console import Bar, Console
+from metatransformer.engine.data import Loader, Place
+from metatransformer.engine.device import autocast, choose_device, choose_precision
+from metatransformer.engine.evaluate import score
+from metatransformer.engine.run import RunFolder
+from metatransformer.pipeline import Pipeline
+
+
+def join_processes() -> Place:
+    """Returns this process's place; joins the others when started by ``torchrun``."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Place()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    return Place(dist.get_rank(), world)
+
+
+@dataclass
+class Progress:
+    """How far a training got; everything here is in the checkpoint."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    lines: int = 0
+    stale: int = 0
+    best: float | None = None
+    loss_sum: float = 0.0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains one pipeline; ``run`` None keeps everything in memory."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        train: Loader,
+        val: Loader,
+        run: RunFolder | None,
+        place: Place,
+        console: Console,
+    ) -> None:
+        self.pipeline, self.train, self.val = pipeline, train, val
+        self.run, self.place, self.console = run, place, console
+        self.recipe = pipeline.recipe
+        self.device = choose_device(self.recipe.run.device)
+        self.precision = choose_precision(self.recipe.run.precision, device=self.device)
+        self.model = pipeline.model.to(self.device)
+        self.learning = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        optim, data = self.recipe.optim, self.recipe.data
+        plan = train.plan(batch_size=data.batch_size, seed=0, epoch=0, place=place)
+        self.steps_per_epoch = len(plan)
+        self.total_steps = optim.epochs * self.steps_per_epoch
+        self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.999))
+        self.average = {name: p.detach().clone() for name, p in self.learning.items()}
+        self.progress = Progress()
+        self._saved = time.monotonic()
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Returns the parameter groups: a tuned trunk learns slower, vectors are not decayed."""
+        optim = self.recipe.optim
+        groups = []
+        for in_trunk, lr in ((False, optim.lr), (True, optim.trunk_lr)):
+            for matrix, decay in ((True, optim.weight_decay), (False, 0.0)):
+                params = [
+                    p
+                    for name, p in self.learning.items()
+                    if name.startswith("encoder.") == in_trunk and (p.ndim >= 2) == matrix
+                ]
+                if params:
+                    groups.append({"params": params, "lr": lr, "base": lr, "weight_decay": decay})
+        return groups
+
+    def fit(self) -> Progress:
+        """Trains to the end, leaves the best weights in the model and returns the history.
+
+        Raises:
+            UsageError: the loss is no longer finite.
+        """
+        self._resume()
+        optim = self.recipe.optim
+        total = self.total_steps - self.progress.step
+        with self.console.bar("training, steps", total=total) as bar:
+            while self.progress.epoch < optim.epochs:
+                self._epoch(bar)
+                self._validate()
+                if optim.patience and self.progress.stale >= optim.patience:
+                    self.console.note(f"stopped early: no gain in {optim.patience} epochs")
+                    break
+        self._load(self.progress.weights)
+        return self.progress
+
+    def _epoch(self, bar: Bar) -> None:
+        """Trains on the rest of the current epoch."""
+        progress, recipe = self.progress, self.recipe
+        self.model.train()
+        batches = self.train.epoch(
+            batch_size=recipe.data.batch_size,
+            seed=recipe.run.seed,
+            epoch=progress.epoch,
+            augment=recipe.data.augment,
+            place=self.place,
+            skip=progress.batch,
+        )
+        for _, batch in batches:
+            loss = self._step(batch)
+            progress.loss_sum += loss
+            progress.step += 1
+            progress.batch += 1
+            bar.advance(status=f"epoch {progress.epoch + 1}, loss {loss:.3f}")
+            minutes = (time.monotonic() - self._saved) / 60
+            if self.run is not None and minutes > recipe.run.checkpoint_minutes:
+                self._save()
+
+    def _step(self, batch: Any) -> float:
+        """Takes one optimiser step and returns the loss."""
+        factor = self._schedule(self.progress.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * factor
+        batch = batch.to(self.device)
+        name, task = self.pipeline.modality.name, self.pipeline.task
+        with autocast(self.precision, device=self.device):
+            outputs = self.model({name: batch}, head=self.recipe.task.name)
+        assert batch.target is not None
+        loss = task.loss(outputs.float(), batch.target)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise UsageError(
+                f"training step {self.progress.step}",
+                must="have a finite loss",
+                found=str(value),
+                do="Lower optim.lr, or set run.precision=float32.",
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._share_gradients()
+        if self.recipe.optim.clip:
+            nn.utils.clip_grad_norm_(self.learning.values(), self.recipe.optim.clip)
+        self.optimizer.step()
+        self._update_average()
+        return value
+
+    def _share_gradients(self) -> None:
+        # One averaged copy instead of DistributedDataParallel: what learns is small, and nothing has to be wrapped.
+        if self.place.world > 1:
+            for parameter in self.learning.values():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= self.place.world
+
+    def _schedule(self, step: int) -> float:
+        """Returns the factor on the learning rate: linear warm-up, then half a cosine to zero."""
+        warm = max(1, round(self.recipe.optim.warmup * self.total_steps))
+        if step < warm:
+            return (step + 1) / warm
+        done = (step - warm) / max(1, self.total_steps - warm)
+        return 0.5 * (1 + math.cos(math.pi * done))
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # The average follows closely at first: its start, the untrained weights, is worth nothing.
+        step = self.progress.step
+        decay = min(self.recipe.optim.average, (1 + step) / (10 + step))
+        for name, parameter in self.learning.items():
+            self.average[name].lerp_(parameter.detach(), 1 - decay)
+
+    def _validate(self) -> None:
+        """Scores the averaged weights, keeps the best, logs, and saves a checkpoint."""
+        progress, task = self.progress, self.pipeline.task
+        current = {name: p.detach().clone() for name, p in self.learning.items()}
+        self._load(self.average)
+        line = {"epoch": progress.epoch + 1, "step": progress.step}
+        line["train_loss"] = progress.loss_sum / max(1, self.steps_per_epoch)
+        line["lr"] = self.optimizer.param_groups[0]["lr"]
+        scores = score(self.pipeline, self.val, console=Console(quiet=True), title="validating")
+        line |= {f"val_{name}": value for name, value in scores.items()}
+        if task.is_better(scores[task.primary], task.worst if progress.best is None else progress.best):
+            progress.best, progress.stale = scores[task.primary], 0
+            progress.weights = {name: t.clone() for name, t in self.average.items()}
+        else:
+            progress.stale += 1
+        self._load(current)
+        progress.history.append(line)
+        progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
+        self.console.note(
+            f"epoch {progress.epoch}/{self.recipe.optim.epochs}: loss {line['train_loss']:.4f}, "
+            f"validation {task.primary} {scores[task.primary]:.4f} (best {progress.best:.4f})"
+        )
+        if self.run is not None:
+            self.run.log(line)
+            progress.lines += 1
+            self._save()
+
+    @torch.no_grad()
+    def _load(self, weights: dict[str, Tensor]) -> None:
+        for name, parameter in self.learning.items():
+            parameter.copy_(weights[name])
+
+    def _save(self) -> None:
+        assert self.run is not None
+        self._saved = time.monotonic()
+        self.run.save_checkpoint(
+            {
+                "progress": vars(self.progress),
+                "weights": {name: p.detach() for name, p in self.learning.items()},
+                "average": self.average,
+                "optimizer": self.optimizer.state_dict(),
+                "random": torch.get_rng_state(),
+            }
+        )
+
+    def _resume(self) -> None:
+        """Takes up the last checkpoint, if the run has one; otherwise seeds the generator of the dropout."""
+        state = None if self.run is None else self.run.load_checkpoint()
+        if state is None:
+            torch.manual_seed(self.recipe.run.seed + self.place.rank)
+            return
+        self.progress = Progress(**state["progress"])
+        self._load(state["weights"])
+        self.average = {n: t.to(self.device) for n, t in state["average"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        assert self.run is not None
+        self.run.rewind_log(self.progress.lines)
+        self.console.note(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")

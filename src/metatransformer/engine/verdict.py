@@ -1,0 +1,109 @@
+"""What a score says beside its controls, in one sentence that is computed and never flattering.
+
+"Clearly" means that a difference exceeds two standard errors, with the two scores taken as independent. They come from
+the same samples, so this is the careful side: a paired test would call more differences clear.
+"""
+
+from collections.abc import Mapping
+
+from metatransformer.tasks import Task
+
+CONTROL_NAMES = {
+    "constant": "majority / mean",
+    "baseline": "plain baseline (scikit-learn)",
+    "random": "same recipe, random trunk",
+    "identity": "same recipe, no trunk",
+}
+SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")  # between 0 and 1: errors as of a share
+DISTANCES = ("rmse", "mae")  # errors as of a root mean square of normal deviations
+NOT_PRETRAINED = ("random", "identity", "test")
+
+
+def margin(metric: str, a: float, b: float, *, samples: int) -> float | None:
+    """Returns two standard errors of the difference of two scores, None for a metric without a simple formula.
+
+    Source: the binomial variance p (1 - p) / n with one success and one failure added; for a root mean square s of n
+    normal deviations s^2 / 2n.
+    """
+    if metric in SHARES:
+        shares = [(p * samples + 1) / (samples + 2) for p in (a, b)]
+        return 2 * sum(p * (1 - p) / samples for p in shares) ** 0.5
+    if metric in DISTANCES:
+        return 2 * ((a**2 + b**2) / (2 * samples)) ** 0.5
+    return None
+
+
+def compare(task: Task, ours: float, other: float, *, samples: int) -> int:
+    """Returns 1 when ``ours`` is clearly better, -1 when it is clearly worse, 0 when these samples cannot tell."""
+    limit = margin(task.primary, ours, other, samples=samples)
+    if abs(ours - other) <= (limit or 0.0):
+        return 0
+    return 1 if task.is_better(ours, other) else -1
+
+
+def is_pretrained(encoder: str) -> bool:
+    """Returns whether an encoder's name means weights that were trained on data."""
+    return encoder.partition(":")[0] not in NOT_PRETRAINED
+
+
+def verdict(
+    task: Task,
+    scores: Mapping[str, float],
+    controls: Mapping[str, Mapping[str, float]],
+    *,
+    samples: int,
+    encoder: str,
+    frozen: bool,
+) -> str:
+    """Returns what the trunk brings on ``samples`` scored samples, and says so when it brings nothing."""
+    metric = task.primary
+    ours = scores[metric]
+    known = {name: values[metric] for name, values in controls.items() if metric in values}
+    score = f"{words(metric)} {ours:.3f}"
+    if not is_pretrained(encoder):
+        return f"This run uses the trunk '{encoder}', which was never trained: {score} says nothing about pretraining."
+    if not known:
+        return f"No controls were run, so whether the pretrained trunk helps here is not known: {score} stands alone."
+    results = {name: compare(task, ours, value, samples=samples) for name, value in known.items()}
+    sentence = f"Here {_what_the_trunk_brings(results, frozen=frozen)}{_beside_the_baseline(results)}: {score}"
+    clauses = [f"{value:.3f} {_PLACES[name]}{_SIGNS[results[name]]}" for name, value in known.items()]
+    return f"{sentence}, against {', '.join(clauses)}."
+
+
+_PLACES = {
+    "constant": "for the constant answer",
+    "baseline": "for the plain baseline",
+    "random": "on a random trunk",
+    "identity": "with no trunk",
+}
+_SIGNS = {1: "", 0: " (too close to tell)", -1: " (better)"}
+
+
+def _what_the_trunk_brings(results: Mapping[str, int], *, frozen: bool) -> str:
+    trunk = f"the {'frozen' if frozen else 'tuned'} pretrained trunk"
+    names = {"random": "a random one", "identity": "none at all"}
+    tried = {names[name]: result for name, result in results.items() if name in names}
+    if not tried:
+        return "it was not tried what " + trunk + " brings"
+    gains = [name for name, result in tried.items() if result > 0]
+    losses = [name for name, result in tried.items() if result < 0]
+    if losses:
+        return f"{trunk} does harm: it is clearly worse than {' and '.join(losses)}"
+    if len(gains) == len(tried):
+        return f"{trunk} helps"
+    if gains:
+        return f"{trunk} helps against {gains[0]}, but not clearly against {next(n for n in tried if n not in gains)}"
+    return f"{trunk} brings nothing that these samples could show"
+
+
+def _beside_the_baseline(results: Mapping[str, int]) -> str:
+    if "baseline" not in results:
+        return ""
+    endings = {1: "and the model beats a plain baseline", 0: "and a plain baseline does as well"}
+    return ", " + endings.get(results["baseline"], "and a plain baseline does better")
+
+
+def words(metric: str) -> str:
+    """Returns a metric's name as people write it."""
+    special = {"auroc": "AUROC", "rmse": "RMSE", "mae": "MAE", "r2": "R²", "macro_f1": "macro F1"}
+    return special.get(metric, metric.replace("_", " "))

@@ -1,0 +1,69 @@
+"""The whole model: tokenizers + one trunk + heads, and the modes that say which of them learn."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from metatransformer.core.batch import Batch
+from metatransformer.core.errors import UsageError
+from metatransformer.core.modality import Tokenizer
+from metatransformer.core.tokens import Tokens
+from metatransformer.encoder import Encoder
+from metatransformer.tasks import Head
+
+
+class MetaTransformer(nn.Module):
+    """``heads[task](encoder(Tokens.cat(tokenizers[m](batch[m]) for each modality m)))``."""
+
+    def __init__(
+        self, *, tokenizers: Mapping[str, Tokenizer], encoder: Encoder, heads: Mapping[str, Head]
+    ) -> None:
+        super().__init__()
+        self.tokenizers = nn.ModuleDict(tokenizers)
+        self.encoder = encoder
+        self.heads = nn.ModuleDict(heads)
+
+    def tune(self, mode: str) -> None:
+        """Chooses what learns: ``head`` the heads; ``ends`` tokenizers and heads, with gradients through the frozen
+        trunk (the paper's F); ``all`` everything (the paper's T).
+
+        Raises:
+            UsageError: an unknown mode.
+        """
+        if mode not in ("head", "ends", "all"):
+            raise UsageError("tune", must="be head, ends or all", found=repr(mode))
+        self.tokenizers.requires_grad_(mode != "head")
+        self.heads.requires_grad_(True)
+        if mode == "all":
+            self.encoder.unfreeze()
+        else:
+            self.encoder.freeze()
+
+    def parameter_counts(self) -> dict[str, dict[str, int]]:
+        """Returns trainable and total parameters of tokenizer, trunk and head, counted on the complete model."""
+        parts = {"tokenizer": self.tokenizers, "trunk": self.encoder, "head": self.heads}
+        return {
+            name: {
+                "trainable": sum(p.numel() for p in part.parameters() if p.requires_grad),
+                "total": sum(p.numel() for p in part.parameters()),
+            }
+            for name, part in parts.items()
+        }
+
+    def tokenize(self, batches: Mapping[str, Batch]) -> Tokens:
+        """Returns the tokens of all given modalities of the same samples, side by side."""
+        return Tokens.cat(
+            [self.tokenizers[name](batch.inputs, batch.masks) for name, batch in batches.items()]
+        )
+
+    def layers(self, batches: Mapping[str, Batch], *, head: str) -> list[Tokens]:
+        """Returns the trunk's tokens after each block that the head reads."""
+        return self.encoder.read(self.tokenize(batches), after=self.heads[head].blocks)
+
+    def pooled(self, batches: Mapping[str, Batch], *, head: str) -> Tensor:
+        """Returns the pooled features ``[B, F]`` that the head predicts from."""
+        return self.heads[head].pooled(self.layers(batches, head=head))
+
+    def forward(self, batches: Mapping[str, Batch], head: str) -> Tensor:
+        """Returns the outputs ``[B, outputs]`` of one head."""
+        return self.heads[head](self.layers(batches, head=head))

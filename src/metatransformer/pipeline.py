@@ -1,0 +1,314 @@
+"""A pipeline: everything between a record and its prediction, as one object that is saved and loaded as a folder.
+
+The folder holds ``model.json`` (format number, recipe, learned transform state, task state, the trunk's name, hash,
+fingerprint and shape), ``tokenizers/<modality>.safetensors``, ``heads/<task>.safetensors``, and ``encoder.safetensors``
+only where the trunk was tuned or a standalone copy was asked for. No pickle anywhere.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+from metatransformer.core.errors import DataError, UsageError, WeightsError, nearest
+from metatransformer.core.modality import Modality, Stem, Transform
+from metatransformer.core.samples import Record, Sample
+from metatransformer.encoder import Encoder, EncoderConfig
+from metatransformer.io.write import atomic_file, write_json
+from metatransformer.modalities import get_modality
+from metatransformer.model import MetaTransformer
+from metatransformer.recipe import Recipe, make_recipe, to_dict
+from metatransformer.tasks import TASKS, Head, Task
+from metatransformer.weights import Pretrained, load_encoder
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A modality with its transform: records in, checked samples for the tokenizer out."""
+
+    modality: Modality
+    transform: Transform
+
+    def sample(self, record: Record) -> Sample:
+        """Returns the transformed, checked arrays of one record.
+
+        Raises:
+            DataError: the file or its content is not what the modality declares.
+        """
+        sample = self.transform(read_raw(self.modality, record))
+        for name, field in self.modality.fields.items():
+            field.check(sample.inputs[name], where=f"{record.key}: {name}")
+        return sample
+
+
+def read_raw(modality: Modality, record: Record) -> Sample:
+    """Returns the raw arrays of one record."""
+    return Sample(record.key, modality.load(record), record.target)
+
+
+@dataclass
+class Pipeline:
+    """A modality's transform, the model and the task, with the identity of the trunk below them."""
+
+    recipe: Recipe
+    reader: Reader
+    task: Task
+    model: MetaTransformer
+    trunk: Pretrained
+
+    @property
+    def modality(self) -> Modality:
+        """The pipeline's one modality."""
+        return self.reader.modality
+
+    @property
+    def transform(self) -> Transform:
+        """The modality's fitted transform."""
+        return self.reader.transform
+
+    @property
+    def head(self) -> Head:
+        """The head of the pipeline's one task."""
+        return self.model.heads[self.recipe.task.name]
+
+    def save(self, folder: Path, *, metrics: dict[str, Any], standalone: bool = False) -> None:
+        """Writes the folder; ``standalone`` includes the trunk although it was not tuned."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name, task = self.modality.name, self.recipe.task.name
+        _save(self.model.tokenizers[name], folder / "tokenizers" / f"{name}.safetensors")
+        _save(self.head, folder / "heads" / f"{task}.safetensors")
+        with_trunk = standalone or self.recipe.tune == "all"
+        if with_trunk:
+            _save(self.model.encoder, folder / "encoder.safetensors")
+        description = {
+            "format": FORMAT,
+            "recipe": to_dict(self.recipe),
+            "transform": self.transform.state(),
+            "task": self.task.state(),
+            "encoder": {
+                "name": self.trunk.name,
+                "sha256": self.trunk.sha256,
+                "fingerprint": list(self.trunk.fingerprint),
+                "licence": self.trunk.licence,
+                "config": dataclasses.asdict(self.model.encoder.config),
+                "stem": _stem_shapes(self.trunk.stem),
+                "included": with_trunk,
+                "bytes": self.model.encoder.bytes_hash(),
+            },
+            "metrics": metrics,
+        }
+        # Last, so that a folder with a model.json is complete.
+        write_json(folder / "model.json", description)
+
+
+def build_pipeline(
+    recipe: Recipe,
+    *,
+    modality: Modality,
+    trunk: Pretrained,
+    samples: Iterable[Sample],
+    targets: Sequence[Any],
+) -> Pipeline:
+    """Returns an untrained pipeline whose transform and task have learned from the raw training samples.
+
+    The trunk is verified after the model is complete: nothing may have touched it.
+    """
+    transform = modality.transform(recipe.input, trunk.stem)
+    transform.fit(samples)
+    task = make_task(recipe, modality=modality)
+    task.fit(targets)
+    return _assemble(recipe, modality=modality, trunk=trunk, transform=transform, task=task)
+
+
+def make_task(recipe: Recipe, *, modality: Modality) -> Task:
+    """Returns the unfitted task of a recipe; the metric is the modality's own unless the recipe names one.
+
+    Raises:
+        UsageError: an unknown task or metric, or an option that the task does not have.
+    """
+    options = recipe.task
+    if options.name not in TASKS:
+        raise UsageError(
+            "task.name", must="be a known task", found=options.name, do=nearest(options.name, TASKS)
+        )
+    metric = options.metric or (modality.metric if options.name == modality.task else "")
+    chosen = {"metric": metric} if metric else {}
+    if options.name == "classify":
+        return TASKS["classify"](
+            class_weight=options.class_weight, label_smoothing=options.label_smoothing, **chosen
+        )
+    if options.class_weight != "none" or options.label_smoothing:
+        raise UsageError(
+            "task.class_weight / task.label_smoothing",
+            must="stay at their defaults for this task",
+            found=f"task.name={options.name}",
+            do="They change classification only.",
+        )
+    return TASKS[options.name](**chosen)
+
+
+def read_blocks(recipe: Recipe, *, depth: int) -> tuple[int, ...]:
+    """Returns the blocks that the head reads, counted from the front; the identity trunk (depth 0) has only 0.
+
+    Raises:
+        UsageError: a block beyond the trunk's depth, or none.
+    """
+    if not recipe.head.read:
+        raise UsageError("head.read", must="name at least one block", found="none")
+    if depth == 0:
+        return (0,)
+    blocks = tuple(k if k >= 0 else depth + 1 + k for k in recipe.head.read)
+    if bad := [k for k in blocks if not 0 <= k <= depth]:
+        raise UsageError(
+            "head.read", must=f"lie in -{depth}..{depth} for this trunk", found=f"{bad[0]}"
+        )
+    return blocks
+
+
+def load_pipeline(folder: Path, *, encoder: str = "") -> Pipeline:
+    """Returns a saved pipeline, ready to predict.
+
+    ``encoder`` names another place of the same trunk (a path); by default the name in the folder is resolved.
+
+    Raises:
+        DataError: the folder is not a saved model, or a part of it is missing or damaged.
+        WeightsError: the trunk found is not the one that the model was trained on.
+    """
+    description = _read_description(folder)
+    entry = description["encoder"]
+    modality = get_modality(description["recipe"]["modality"])
+    recipe = make_recipe(
+        modality.name, options=modality.options, defaults={}, base=description["recipe"], overrides={}
+    )
+    if entry["included"]:
+        trunk = _included_trunk(folder, entry)
+    else:
+        trunk = load_encoder(encoder or entry["name"])
+        _require_same_trunk(trunk, entry, where=f"{folder}: trunk '{entry['name']}'")
+    transform = modality.transform(recipe.input, trunk.stem)
+    transform.load_state(description["transform"])
+    task = make_task(recipe, modality=modality)
+    task.load_state(description["task"])
+    pipeline = _assemble(recipe, modality=modality, trunk=trunk, transform=transform, task=task)
+    _load(pipeline.model.tokenizers[modality.name], folder / "tokenizers" / f"{modality.name}.safetensors")
+    _load(pipeline.head, folder / "heads" / f"{recipe.task.name}.safetensors")
+    pipeline.model.eval()
+    return pipeline
+
+
+def _assemble(
+    recipe: Recipe, *, modality: Modality, trunk: Pretrained, transform: Transform, task: Task
+) -> Pipeline:
+    config = trunk.encoder.config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.run.seed)
+        tokenizer = modality.tokenizer(recipe.input, transform, config.width, trunk.stem)
+        head = Head(
+            width=config.width,
+            outputs=task.outputs,
+            kind=recipe.head.pool,
+            blocks=read_blocks(recipe, depth=config.depth),
+            norm="standard" if recipe.tune == "head" else "layer",
+            hidden=recipe.head.hidden,
+            dropout=recipe.head.dropout,
+        )
+    model = MetaTransformer(
+        tokenizers={modality.name: tokenizer},
+        encoder=trunk.encoder,
+        heads={recipe.task.name: head},
+    )
+    model.tune(recipe.tune)
+    trunk.encoder.verify(trunk.fingerprint, where=f"trunk '{trunk.name}' after building the model")
+    return Pipeline(recipe, Reader(modality, transform), task, model, trunk)
+
+
+def _included_trunk(folder: Path, entry: dict[str, Any]) -> Pretrained:
+    encoder = Encoder(EncoderConfig(**entry["config"]))
+    _load(encoder, folder / "encoder.safetensors")
+    if encoder.bytes_hash() != entry["bytes"]:
+        raise WeightsError(
+            folder / "encoder.safetensors",
+            must="hold the trunk that model.json describes",
+            found="other bytes",
+            do="Copy the whole model folder again.",
+        )
+    shapes = entry["stem"]
+    # Only the shapes matter: the tokenizer's saved parameters replace the values.
+    tensors = {name: torch.zeros(shape) for name, shape in shapes["shapes"].items()}
+    stem = Stem(**tensors, mean=tuple(shapes["mean"]), std=tuple(shapes["std"]))
+    return Pretrained(
+        encoder=encoder,
+        stem=stem,
+        name=entry["name"],
+        sha256=entry["sha256"],
+        fingerprint=encoder.fingerprint(),
+        licence=entry["licence"],
+        size=0,
+        verified=True,
+        note=f"the trunk that was saved in {folder}",
+    )
+
+
+def _stem_shapes(stem: Stem) -> dict[str, Any]:
+    names = ("patch", "bias", "positions", "class_token")
+    tensors = {name: getattr(stem, name) for name in names}
+    shapes = {name: list(t.shape) for name, t in tensors.items() if t is not None}
+    return {"shapes": shapes, "mean": stem.mean, "std": stem.std}
+
+
+def _require_same_trunk(trunk: Pretrained, entry: dict[str, Any], *, where: str) -> None:
+    if dataclasses.asdict(trunk.encoder.config) != entry["config"]:
+        raise WeightsError(
+            where, must=f"have the shape {entry['config']}", found=f"{trunk.encoder.config}"
+        )
+    trunk.encoder.verify(entry["fingerprint"], where=where)
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / "model.json"
+    if not path.is_file():
+        raise DataError(
+            folder,
+            must="be a saved model (a folder with model.json)",
+            found="no model.json",
+            do="Name a run's model folder, or fit first.",
+        )
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(path, must="be valid JSON", found=str(error)) from error
+    if description.get("format") != FORMAT:
+        raise DataError(
+            path,
+            must=f"have format {FORMAT}",
+            found=repr(description.get("format")),
+            do="Use the version of metatransformer that wrote it.",
+        )
+    return description
+
+
+def _save(module: torch.nn.Module, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def _load(module: torch.nn.Module, path: Path) -> None:
+    try:
+        module.load_state_dict(load_file(path))
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        raise DataError(
+            path,
+            must="hold the parameters that model.json describes",
+            found=str(error).splitlines()[0],
+            do="Copy the whole model folder again.",
+        ) from error

@@ -1,0 +1,246 @@
+"""A recipe: every setting of one run, typed, with defaults, free of torch.
+
+Values come from five places, later ones win: the defaults below, the modality's ``defaults``, a recipe file (YAML, or a
+Python file with a function ``recipe`` that returns a mapping), the flags of the command line, and dotted overrides
+(``optim.lr=1e-3``). An unknown key is an error that names the nearest valid one. The resolved recipe is written to the
+run folder and can be used as a recipe file again.
+"""
+
+import dataclasses
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+
+from metatransformer.core.errors import UsageError, nearest
+
+TUNE_MODES = ("head", "ends", "all")
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What is learned. ``target`` names the column of a table or manifest; ``metric`` chooses the best epoch."""
+
+    name: str = "classify"
+    target: str = ""
+    metric: str = ""
+    class_weight: Literal["none", "balanced"] = "none"
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """How the trunk's tokens become outputs.
+
+    ``read`` lists the blocks whose normalised output is pooled, counted from the front (1 = after the first block) or
+    from the back (-1 = after the last); blocks behind the last one read are not computed. ``pool`` is the summary
+    token, the mean of the other tokens, or both. ``hidden`` > 0 puts one hidden layer before the output.
+    """
+
+    read: tuple[int, ...] = (-1,)
+    pool: Literal["summary", "mean", "both"] = "both"
+    hidden: int = 0
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class OptimOptions:
+    """AdamW with linear warm-up and cosine decay. ``lr`` is for new parameters, ``trunk_lr`` for a tuned trunk.
+
+    ``warmup`` is the share of all steps; ``patience`` the number of epochs without a better validation score after which
+    training stops (0 = never); ``average`` the decay of an exponential moving average of the weights (0 = none), which is
+    then what is validated and kept. In tune mode ``head`` there is no such training: ``l2`` lists the penalties that are
+    tried on the validation split, and ``views`` is how many augmented copies of each training sample are cached besides
+    the plain one.
+    """
+
+    lr: float = 1e-3
+    trunk_lr: float = 1e-5
+    weight_decay: float = 0.05
+    epochs: int = 20
+    warmup: float = 0.1
+    clip: float = 1.0
+    patience: int = 0
+    average: float = 0.0
+    views: int = 0
+    l2: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Batches and splits. Fractions apply where the data brings no split of its own."""
+
+    batch_size: int = 64
+    val_fraction: float = 0.15
+    test_fraction: float = 0.15
+    augment: bool = True
+    workers: int = 0
+    cache_mb: int = 2048
+    header: bool = True
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how it runs. ``checkpoint_minutes`` is the longest time between two checkpoints inside an epoch."""
+
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    checkpoint_minutes: float = 5.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run. ``input`` are the modality's own options (see ``metatransformer modalities NAME``)."""
+
+    modality: str
+    encoder: str = "meta-b16"
+    tune: Literal["head", "ends", "all"] = "ends"
+    input: Any = None
+    task: TaskOptions = field(default_factory=TaskOptions)
+    head: HeadOptions = field(default_factory=HeadOptions)
+    optim: OptimOptions = field(default_factory=OptimOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+
+
+def make_recipe(
+    modality: str,
+    *,
+    options: type,
+    defaults: Mapping[str, Any],
+    base: Mapping[str, Any],
+    overrides: Sequence[str] | Mapping[str, Any],
+) -> Recipe:
+    """Returns the resolved recipe.
+
+    ``options`` is the dataclass of the modality's own settings, ``defaults`` its changes to the general defaults, ``base``
+    the content of a recipe file, ``overrides`` a mapping of dotted keys or a list of ``key.sub=value`` texts.
+
+    Raises:
+        UsageError: an unknown key (with the nearest valid one), or a value of the wrong type.
+    """
+    tree: dict[str, Any] = {}
+    for layer in (defaults, base, parse_overrides(overrides)):
+        for key, value in layer.items():
+            _put(tree, key, value)
+    if tree.get("modality", modality) != modality:
+        raise UsageError(
+            "recipe key 'modality'", must=f"be '{modality}' here", found=repr(tree["modality"])
+        )
+    given = tree.pop("input", None) or {}
+    values = _typed(options, given, prefix="input.")
+    recipe = _typed(Recipe, tree | {"modality": modality}, prefix="")
+    return dataclasses.replace(recipe, input=values)
+
+
+def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Returns dotted keys with their values; texts are read as YAML (``3``, ``1e-3``, ``[1, 2]``, ``true``)."""
+    if isinstance(overrides, Mapping):
+        return dict(overrides)
+    result: dict[str, Any] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(
+                f"override '{text}'", must="look like key.sub=value", found="no key and value"
+            )
+        result[key.strip()] = yaml.safe_load(value)
+    return result
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Returns the content of a recipe file: YAML, or a Python file whose function ``recipe()`` returns a mapping.
+
+    Raises:
+        UsageError: the file is missing, cannot be parsed, or does not hold a mapping.
+    """
+    where = f"recipe {path}"
+    if not path.is_file():
+        raise UsageError(where, must="be a YAML or Python file", found="no such file")
+    if path.suffix == ".py":
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if not hasattr(module, "recipe"):
+            raise UsageError(where, must="define a function recipe()", found="none")
+        content = module.recipe()
+    else:
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise UsageError(where, must="be valid YAML", found=str(error)) from error
+    if not isinstance(content, Mapping):
+        raise UsageError(where, must="hold keys and values", found=type(content).__name__)
+    return dict(content)
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Returns the recipe as plain values for YAML and JSON; ``make_recipe`` takes them back as ``base``."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return plain(dataclasses.asdict(recipe))
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """Returns the recipe as YAML text."""
+    return yaml.safe_dump(to_dict(recipe), sort_keys=False)
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a dotted key; a mapping as value is merged, not replaced."""
+    head, _, rest = key.partition(".")
+    if rest:
+        branch = tree.setdefault(head, {})
+        if not isinstance(branch, dict):
+            raise UsageError(f"recipe key '{key}'", must="stand below a section", found=f"'{head}'")
+        _put(branch, rest, value)
+    elif isinstance(value, Mapping):
+        branch = tree.setdefault(head, {})
+        for name, item in value.items():
+            _put(branch, name, item)
+    else:
+        tree[head] = value
+
+
+def _typed(kind: type, values: Any, *, prefix: str) -> Any:
+    """Returns the dataclass ``kind`` built from nested plain values."""
+    _refuse_unknown(kind, values, prefix=prefix)
+    try:
+        return pydantic.TypeAdapter(kind).validate_python(values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = prefix + ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"recipe key '{key}'",
+            must=first["msg"].removeprefix("Input should be ").removeprefix("Value error, "),
+            found=repr(first["input"]),
+        ) from error
+
+
+def _refuse_unknown(kind: type, values: Any, *, prefix: str) -> None:
+    if not isinstance(values, Mapping):
+        raise UsageError(
+            f"recipe section '{prefix.rstrip('.')}'", must="hold keys", found=repr(values)
+        )
+    types = {item.name: item.type for item in dataclasses.fields(kind)}
+    for key, value in values.items():
+        if key not in types:
+            known = [prefix + name for name in types]
+            raise UsageError(
+                f"recipe key '{prefix}{key}'",
+                must="be a setting",
+                found="no such one",
+                do=nearest(prefix + key, known),
+            )
+        if dataclasses.is_dataclass(types[key]):
+            _refuse_unknown(types[key], value, prefix=f"{prefix}{key}.")

@@ -1,0 +1,82 @@
+"""Heads: from the trunk's tokens to a task's outputs.
+
+A head pools the tokens of one or more blocks without parameters, normalises the pooled features, and applies a small
+network. The pooled features of a frozen tokenizer and trunk can therefore be computed once, and many heads trained on
+them.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metatransformer.core.tokens import Tokens
+from metatransformer.nn.pool import pool
+
+
+class Head(nn.Module):
+    """Pool, normalise, then a linear layer or a two-layer MLP with GELU and dropout (``hidden`` > 0).
+
+    ``norm`` is ``standard``, by statistics of the training split (neutral until they are set: where features are computed
+    once), or ``layer``, a LayerNorm over the pooled vector (where they change while training).
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        outputs: int,
+        kind: str,
+        blocks: Sequence[int],
+        norm: str,
+        hidden: int = 0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.blocks = tuple(blocks)
+        self.features = width * len(self.blocks) * (2 if kind == "both" else 1)
+        self.norm = Standardise(self.features) if norm == "standard" else nn.LayerNorm(self.features)
+        self.net = _network(self.features, outputs, hidden=hidden, dropout=dropout)
+
+    def pooled(self, layers: Sequence[Tokens]) -> Float[Tensor, "B F"]:
+        """Returns the pooled features of the blocks that the head reads, side by side, in float32."""
+        return torch.cat([pool(tokens, kind=self.kind).float() for tokens in layers], dim=-1)
+
+    def predict(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
+        """Returns the task's outputs for pooled features."""
+        return self.net(self.norm(features))
+
+    def forward(self, layers: Sequence[Tokens]) -> Float[Tensor, "B C"]:
+        """Returns the task's outputs for the tokens after each of ``blocks``."""
+        return self.predict(self.pooled(layers))
+
+
+class Standardise(nn.Module):
+    """``(x - mean) / scale`` with fixed statistics; changes nothing until they are set."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+
+    def forward(self, x: Float[Tensor, "B F"]) -> Float[Tensor, "B F"]:
+        """Returns the standardised features."""
+        return (x - self.mean) / self.scale
+
+
+def _network(features: int, outputs: int, *, hidden: int, dropout: float) -> nn.Module:
+    last = nn.Linear(hidden or features, outputs)
+    # Small weights: a fresh head starts near the constant answer, and the first steps do not shake the tokenizer.
+    nn.init.trunc_normal_(last.weight, std=0.01)
+    nn.init.zeros_(last.bias)
+    if not hidden:
+        return nn.Sequential(nn.Dropout(dropout), last)
+    first = nn.Linear(features, hidden)
+    nn.init.trunc_normal_(first.weight, std=0.02)
+    nn.init.zeros_(first.bias)
+    return nn.Sequential(first, nn.GELU(), nn.Dropout(dropout), last)

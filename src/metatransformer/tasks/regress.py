@@ -1,0 +1,99 @@
+"""Regression: one number a sample."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn import metrics as scores
+from torch import Tensor
+
+from metatransformer.core.errors import DataError, UsageError, nearest
+from metatransformer.tasks.task import Task
+
+METRICS = ("rmse", "mae", "r2")
+
+
+class Regress(Task):
+    """Squared error on targets standardised by the training split; scores are in the target's own unit."""
+
+    name = "regress"
+    outputs = 1
+
+    def __init__(self, *, metric: str = "rmse") -> None:
+        if metric not in METRICS:
+            raise UsageError(
+                "task.metric", must="be a score of 'regress'", found=metric, do=nearest(metric, METRICS)
+            )
+        self.primary = metric
+        self.higher_is_better = metric == "r2"
+        self.mean_, self.std_ = 0.0, 1.0
+
+    def fit(self, targets: Sequence[Any]) -> None:
+        """Learns mean and standard deviation."""
+        values = _numbers(targets)
+        self.mean_, self.std_ = float(values.mean()), float(values.std())
+        if self.std_ == 0:
+            raise DataError(
+                "training targets", must="differ from each other", found=f"only {self.mean_:g}"
+            )
+
+    def encode(self, targets: Sequence[Any]) -> Tensor:
+        """Returns standardised targets ``[B]``."""
+        return torch.from_numpy((_numbers(targets) - self.mean_) / self.std_).float()
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Returns the mean squared error of standardised values."""
+        return F.mse_loss(outputs[:, 0], target)
+
+    def metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
+        """Returns RMSE and MAE in the target's unit, and R2."""
+        guess, truth = self._restore(outputs[:, 0]), self._restore(target)
+        return {
+            "rmse": float(np.sqrt(np.mean((guess - truth) ** 2))),
+            "mae": float(np.mean(np.abs(guess - truth))),
+            "r2": float(scores.r2_score(truth, guess)) if len(truth) > 1 else float("nan"),
+        }
+
+    def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
+        """Returns the prediction in the target's unit."""
+        return {"prediction": self._restore(outputs[:, 0])}
+
+    def constant(self) -> Tensor:
+        """Returns the mean (0 on the standardised scale)."""
+        return torch.zeros(1)
+
+    def state(self) -> dict[str, Any]:
+        """Returns mean and deviation."""
+        return {"mean": self.mean_, "std": self.std_}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes back mean and deviation."""
+        self.mean_, self.std_ = float(state["mean"]), float(state["std"])
+
+    def _restore(self, values: Tensor) -> np.ndarray:
+        return values.double().numpy() * self.std_ + self.mean_
+
+
+def _numbers(targets: Sequence[Any]) -> np.ndarray:
+    """Returns the targets as float64.
+
+    Raises:
+        DataError: one is missing, not a number, or not finite.
+    """
+    try:
+        values = np.array([float(target) for target in targets])
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            "targets",
+            must="be numbers for the task 'regress'",
+            found=str(error),
+            do="Use --task classify for classes.",
+        ) from error
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        raise DataError(
+            "targets", must="be finite", found=f"{bad} NaN or infinite of {len(values)}"
+        )
+    return values

@@ -1,0 +1,106 @@
+"""What several test files share: tiny recipes, synthetic data, and processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metatransformer.cli import main
+from metatransformer.core.modality import Modality
+from metatransformer.core.samples import Record, Sample
+from metatransformer.modalities import get_modality
+from metatransformer.pipeline import Pipeline, build_pipeline
+from metatransformer.recipe import Recipe, make_recipe
+from metatransformer.weights import load_encoder
+
+ROOT = Path(__file__).parents[1]
+FIXTURES = Path(__file__).parent / "fixtures"
+
+# Settings that keep a modality's samples small here; one that is not listed is tested as it is.
+TINY: dict[str, dict[str, Any]] = {"image": {"input.size": 16}}
+# The trunk of the tests has two blocks; a modality may read deeper ones by default.
+SMALL = {"encoder": "test", "head.read": [1, -1], "run.device": "cpu", "run.precision": "float32"}
+
+
+def make_values(modality: Modality, count: int, *, seed: int = 0) -> tuple[list[Any], list[str]]:
+    """Returns in-memory samples as a user hands them in, and their labels "a" and "b" in turn."""
+    rng = np.random.default_rng(seed)
+    raw = [modality.synthesize(rng, number % 2) for number in range(count)]
+    return [as_value(one) for one in raw], ["ab"[number % 2] for number in range(count)]
+
+
+def as_value(raw: Mapping[str, Any]) -> Any:
+    """Returns what ``load`` takes in memory: the one array of a sample, or the mapping of several."""
+    return next(iter(raw.values())) if len(raw) == 1 else raw
+
+
+def make_records(modality: Modality, *, train: int, val: int = 0, test: int = 0, seed: int = 0) -> list[Record]:
+    """Returns labelled records of all three splits, in memory."""
+    splits = ["train"] * train + ["val"] * val + ["test"] * test
+    values, labels = make_values(modality, len(splits), seed=seed)
+    return [
+        Record(f"sample {number}", value=value, target=label, split=split)
+        for number, (value, label, split) in enumerate(zip(values, labels, splits, strict=True))
+    ]
+
+
+def make_samples(modality: Modality, count: int, *, seed: int = 0) -> list[Sample]:
+    """Returns raw labelled samples."""
+    records = make_records(modality, train=count, seed=seed)
+    return [Sample(record.key, modality.load(record), record.target) for record in records]
+
+
+def tiny_recipe(modality: Modality, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Returns a recipe on the tests' trunk, in float32 on the CPU."""
+    given = {**SMALL, **TINY.get(modality.name, {}), **(overrides or {})}
+    return make_recipe(
+        modality.name, options=modality.options, defaults=modality.defaults, base={}, overrides=given
+    )
+
+
+def tiny_pipeline(name: str, overrides: Mapping[str, Any] | None = None, *, count: int = 7) -> Pipeline:
+    """Returns an untrained pipeline that has seen ``count`` samples."""
+    modality = get_modality(name)
+    recipe = tiny_recipe(modality, overrides)
+    samples = make_samples(modality, count)
+    return build_pipeline(
+        recipe,
+        modality=modality,
+        trunk=load_encoder(recipe.encoder),
+        samples=samples,
+        targets=[sample.target for sample in samples],
+    )
+
+
+def settings_of(name: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the argument ``recipe`` of an estimator on the tests' trunk."""
+    return {"head.read": SMALL["head.read"], **TINY.get(name, {}), **(more or {})}
+
+
+def words_of(settings: Mapping[str, Any]) -> list[str]:
+    """Returns settings as the words ``key=value`` of a command line."""
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+
+
+def run(words: Sequence[object], capsys: Any) -> tuple[int, dict[str, Any], str]:
+    """Runs a command here and returns exit status, the JSON object of its last line, and what people read."""
+    capsys.readouterr()
+    status = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    return status, json.loads(lines[-1]) if lines else {}, err
+
+
+def run_alone(
+    words: Sequence[object], *, env: Mapping[str, str] | None = None, timeout_s: float = 240
+) -> subprocess.CompletedProcess[str]:
+    """Runs Python in a process of its own, as the tests run: one thread, this source tree, no network."""
+    path = os.pathsep.join([str(ROOT / "src"), str(Path(__file__).parent)])
+    settings = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(env or {})}
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=settings, timeout=timeout_s, check=False)

@@ -1,0 +1,36 @@
+"""What every test runs under: checked shapes and types, one thread, an empty cache, and no network."""
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+
+# Before the package or the Hub's client is imported: both read their settings then.
+os.environ["METATRANSFORMER_CACHE"] = tempfile.mkdtemp(prefix="metatransformer-tests-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.pop("METATRANSFORMER_DEVICE", None)
+
+from jaxtyping import install_import_hook
+
+# Every signature of the package is checked while the tests run: tensor shapes and plain types.
+install_import_hook("metatransformer", "checker.check")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Refuses every connection that leaves this machine."""
+    real = socket.socket.connect
+
+    def connect(self: socket.socket, address: object) -> None:
+        local = not isinstance(address, tuple) or address[0] in ("127.0.0.1", "::1", "localhost")
+        assert local, f"a test asked the network for {address}"
+        real(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    yield
