@@ -1,4 +1,4 @@
-"""The trunk: padding, reading between blocks, freezing, hash, fingerprint, and parity with torch."""
+"""The trunk: padding, reading between blocks, freezing, hash, fingerprint, parity with torch."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def trained(config: EncoderConfig = CONFIG, *, seed: int = 5) -> Encoder:
-    """A trunk whose weights are as large and as uneven as trained ones, biases and norms included."""
+    """A trunk with weights as large and uneven as trained ones, biases and norms included."""
     encoder = Encoder(config)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -173,7 +173,7 @@ def test_the_fingerprint_refuses_wrong_settings(settings: dict[str, object], pre
     scale = max(abs(value) for value in expected)
     moved = max(abs(a - b) for a, b in zip(expected, found, strict=True)) / scale
     # Well outside the tolerance, so that no rounding on another machine can hide it. The two forms
-    # of GELU differ by 1e-4 on so small a trunk; tests/test_weights_golden.py has them on a real one.
+    # of GELU differ by 1e-4 on so small a trunk: tests/test_weights_golden.py has a real one.
     assert moved > 10 * FINGERPRINT_TOLERANCE
     with pytest.raises(WeightsError, match="w.pth: must compute what was recorded.*head count"):
         change(encoder, **settings).verify(expected, where="w.pth")

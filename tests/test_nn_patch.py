@@ -7,11 +7,9 @@ import torch.nn.functional as F
 from metatransformer.core.errors import UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.nn.patch import (
-    DEFAULT_PATCH,
     GridPositions,
     PatchEmbedding,
     adapt_kernel,
-    patch_side,
     rectangles,
     resample_positions,
 )
@@ -101,7 +99,6 @@ def test_padding_does_not_change_a_sample(stride):
 
 
 def test_without_a_front_end_everything_is_drawn():
-    assert patch_side(Stem()) == DEFAULT_PATCH and patch_side(stem()) == 5
     embed = PatchEmbedding(width=WIDTH, channels=2, stem=Stem(), size=(7, 7))
     tokens, mask = embed(torch.randn(3, 2, 7, 14), full(3, 7, 14))
     assert tokens.shape == (3, 1, 2, WIDTH)

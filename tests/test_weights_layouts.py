@@ -1,4 +1,4 @@
-"""Conversion of foreign state dicts: equal outputs with transformers, and every key accounted for."""
+"""Conversion of foreign state dicts: equal to transformers, and every key accounted for."""
 
 import re
 
@@ -29,7 +29,7 @@ TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def randomize(model: nn.Module) -> nn.Module:
-    """Gives every parameter its own value: freshly built models have zeros and ones that hide swaps."""
+    """Gives every parameter its own value: fresh models have zeros and ones that hide swaps."""
     draw = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -47,7 +47,7 @@ def dinov2_like(*, seed: int = 0) -> dict[str, Tensor]:
 
 
 def export(state: dict[str, Tensor]) -> bytes:
-    """The state dict as torch exports it: linear weights and positions folded and without a name."""
+    """The state dict as torch exports it: linear weights and positions folded and nameless."""
     initializers, nodes = [], []
 
     def fold(tensor: Tensor, kind: str, node: str) -> None:

@@ -1,4 +1,4 @@
-"""The resolver: path, cache, download, the made trunks, and one clear message when there is nothing."""
+"""The resolver: path, cache, download, made trunks, one clear message when there is nothing."""
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -146,6 +146,13 @@ def test_a_stored_fingerprint_refuses_wrong_settings_before_anything_is_cached(
     assert not (tmp_path / "wrong").exists()
     with pytest.raises(WeightsError, match=r"must hold 'tiny', .*heads=8.*Delete it"):
         load_encoder("tiny", cache_dir=tmp_path / "right")
+
+
+def test_one_known_trunk_does_not_pass_for_another(hub_file, monkeypatch):
+    good = load_encoder(f"{hub_file}?like=tiny")
+    monkeypatch.setitem(KNOWN, "other", entry(name="other", sha256=good.sha256))
+    with pytest.raises(WeightsError, match="must hold 'tiny'; found 'other'"):
+        load_encoder(f"{hub_file}?like=tiny")
 
 
 def test_another_revision_of_a_known_trunk_is_refused(tmp_path, hub_file, monkeypatch):
@@ -306,5 +313,5 @@ def test_the_identity_control_has_no_trunk():
 def test_the_test_trunk():
     tiny = load_encoder("test")
     config = tiny.encoder.config
-    assert (config.width, config.depth, config.heads, config.hidden) == (32, 2, 4, 64)
+    assert (config.width, config.depth, config.heads, config.hidden) == (32, 6, 4, 64)
     assert tiny.stem.patch.shape == (32, 3, 4, 4) and tiny.stem.positions.shape == (8, 8, 32)

@@ -40,7 +40,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         modality: str,
         *,
         encoder: str = "meta-b16",
-        pool: Literal["summary", "mean", "both"] = "summary",
+        pool: Literal["summary", "mean", "both", "grid"] = "summary",
         seed: int = 0,
         device: str = "auto",
         precision: Literal["auto", "float32", "bfloat16"] = "float32",
@@ -126,9 +126,10 @@ def embed(
     *,
     modality: str = "",
     encoder: str = "meta-b16",
-    pool: Literal["summary", "mean", "both"] = "summary",
+    pool: Literal["summary", "mean", "both", "grid"] = "summary",
     device: str = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "float32",
+    recipe: Mapping[str, Any] | None = None,
     verbose: bool = False,
 ) -> np.ndarray:
     """Returns the vector ``[D]`` of one file or array, or ``[n, D]`` for a list, folder, manifest or DataFrame.
@@ -150,13 +151,13 @@ def embed(
             do=f"Use Embedder('{kind.name}').fit_transform(rows), which learns the columns from your rows.",
         )
     keywords = {"encoder": encoder, "run.device": device, "run.precision": precision}
-    recipe = recipe_of(kind, defaults={}, keywords=keywords, given=None)
+    resolved = recipe_of(kind, defaults={}, keywords=keywords, given=recipe)
     console = Console(quiet=not verbose)
     single = _is_single(x, kind)
-    index = unlabelled(kind, [x] if single else x, recipe=recipe)
+    index = unlabelled(kind, [x] if single else x, recipe=resolved)
     trunk = load_encoder(encoder)
-    reader = Reader(kind, kind.transform(recipe.input, trunk.stem))
-    model = pretrained_embedder(recipe, trunk=trunk, reader=reader, pool=pool, console=console)
+    reader = Reader(kind, kind.transform(resolved.input, trunk.stem))
+    model = pretrained_embedder(resolved, trunk=trunk, reader=reader, pool=pool, console=console)
     _warn_untrained(model)
     vectors = embed_records(model, index.records, console=console)
     return vectors[0] if single else vectors

@@ -87,12 +87,14 @@ class _Estimator(BaseEstimator):
         """
         modality, console = get_modality(self.modality), self._console()
         recipe = self._recipe(modality)
-        index = split_index(labelled(modality, X, y, recipe=recipe), recipe, console=console)
-        self._learn_labels([record.target for record in index.records if record.split == "train"])
+        found = labelled(modality, X, y, recipe=recipe)
+        index = split_index(found, recipe, console=console)
+        labels = self._learn_labels([record.target for record in index.records if record.split == "train"])
         fitted = fit(index.records, recipe, console=console)
+        vars(self).update(labels)
         self.pipeline_, self.history_, self.metrics_ = fitted.pipeline, fitted.history, fitted.metrics
-        if index.columns:
-            self.n_features_in_ = len(index.columns)
+        if found.columns:
+            self.n_features_in_ = len(found.columns)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -129,8 +131,10 @@ class _Estimator(BaseEstimator):
         self.pipeline_, self.history_ = pipeline, []
         self.metrics_ = json.loads((folder / "model.json").read_text(encoding="utf-8"))["metrics"]
 
-    def _learn_labels(self, targets: Sequence[Any]) -> None:
-        """Learns what the task does not keep of the targets; a regression keeps all that is needed."""
+    def _learn_labels(self, targets: Sequence[Any]) -> dict[str, Any]:
+        """Returns, by attribute, what the task does not keep of the targets; a regression keeps all that is needed."""
+        del targets
+        return {}
 
     def _save_labels(self, folder: Path) -> None:
         """Writes what ``_learn_labels`` learned."""
@@ -165,7 +169,8 @@ class Classifier(ClassifierMixin, _Estimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Returns the most probable class of each sample, ``[n]``, as ``fit`` was given it."""
-        return self.classes_[self._probabilities(self._records(X, verb="predict")).argmax(axis=1)]
+        records = self._records(X, verb="predict")
+        return self.classes_[self._probabilities(records).argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Returns probabilities ``[n, C]``, the columns in the order of ``classes_``."""
@@ -183,11 +188,11 @@ class Classifier(ClassifierMixin, _Estimator):
         columns = self.pipeline_.task.decode(self._outputs(records))
         return np.stack([columns[f"p({label})"] for label in self.classes_.tolist()], axis=1)
 
-    def _learn_labels(self, targets: Sequence[Any]) -> None:
+    def _learn_labels(self, targets: Sequence[Any]) -> dict[str, Any]:
         kinds = sorted({type(target).__name__ for target in targets})
         if len(kinds) > 1:
             raise DataError("labels", must="be of one type", found=" and ".join(kinds), do="Make all of them text.")
-        self.classes_ = np.unique(np.asarray(targets))
+        return {"classes_": np.unique(np.asarray(targets))}
 
     def _save_labels(self, folder: Path) -> None:
         write_json(folder / LABELS, self.classes_.tolist())

@@ -215,6 +215,8 @@ def _assemble(
             width=config.width,
             outputs=task.outputs,
             kind=recipe.head.pool,
+            cells=recipe.head.cells,
+            axes=tokenizer.axes,
             blocks=read_blocks(recipe, depth=config.depth),
             norm="standard" if recipe.tune == "head" else "layer",
             hidden=recipe.head.hidden,

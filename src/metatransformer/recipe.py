@@ -38,11 +38,13 @@ class HeadOptions:
 
     ``read`` lists the blocks whose normalised output is pooled, counted from the front (1 = after the first block) or
     from the back (-1 = after the last); blocks behind the last one read are not computed. ``pool`` is the summary
-    token, the mean of the other tokens, or both. ``hidden`` > 0 puts one hidden layer before the output.
+    token, the mean of the other tokens, both, or the means in a ``grid`` of ``cells`` parts an axis, which keeps where or
+    when something is. ``hidden`` > 0 puts one hidden layer before the output.
     """
 
     read: tuple[int, ...] = (-1,)
-    pool: Literal["summary", "mean", "both"] = "both"
+    pool: Literal["summary", "mean", "both", "grid"] = "both"
+    cells: int = 4
     hidden: int = 0
     dropout: float = 0.0
 
@@ -218,13 +220,30 @@ def _typed(kind: type, values: Any, *, prefix: str) -> Any:
     try:
         return pydantic.TypeAdapter(kind).validate_python(values)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        key = prefix + ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"recipe key '{key}'",
-            must=first["msg"].removeprefix("Input should be ").removeprefix("Value error, "),
-            found=repr(first["input"]),
-        ) from error
+        raise _refusal(kind, error, prefix=prefix) from error
+
+
+def _refusal(kind: type, error: pydantic.ValidationError, *, prefix: str) -> UsageError:
+    """Returns the error for the first wrong setting, with all that it may be."""
+    problems = error.errors()
+    cause = problems[0].get("ctx", {}).get("error")
+    if isinstance(cause, UsageError):  # from the options' own check, which says it best
+        return cause
+    key = _key_of(kind, problems[0]["loc"])
+    texts = [item["msg"] for item in problems if _key_of(kind, item["loc"]) == key]
+    must = " or ".join(dict.fromkeys(text.removeprefix("Input should ") for text in texts))
+    return UsageError(f"recipe key '{prefix}{key}'", must=must, found=repr(problems[0]["input"]))
+
+
+def _key_of(kind: Any, location: Sequence[int | str]) -> str:
+    """Returns the dotted key of a setting; what follows behind it (a position, one of several types) is left out."""
+    parts: list[str] = []
+    for part in location:
+        if not dataclasses.is_dataclass(kind):
+            break
+        parts.append(str(part))
+        kind = {item.name: item.type for item in dataclasses.fields(kind)}.get(str(part))
+    return ".".join(parts)
 
 
 def _refuse_unknown(kind: type, values: Any, *, prefix: str) -> None:

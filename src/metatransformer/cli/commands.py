@@ -33,6 +33,7 @@ def fit(options: Namespace) -> Result:
     """Trains a model and prints its scores, with controls where asked."""
     from metatransformer.engine.controls import CONTROLS, run_controls
     from metatransformer.engine.fit import fit as fit_records
+    from metatransformer.engine.report import write_report
     from metatransformer.io.write import write_json
 
     console = Console()
@@ -51,6 +52,7 @@ def fit(options: Namespace) -> Result:
     if options.controls:
         controls = run_controls(fitted, CONTROLS, split=split, console=console)
         write_json(out / "controls.json", {"split": split, "controls": controls})
+        write_report(fitted, out / "report.html", controls=controls)
     show_scores(fitted.metrics, controls, split=split, console=console)
     console.note(f"run folder: {out} (report.html, model/, predictions.parquet)")
     parameters = fitted.pipeline.model.parameter_counts()

@@ -7,6 +7,7 @@ user must change something (one message, no traceback), 1 a bug.
 import argparse
 import importlib
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from metatransformer.core.errors import MetaTransformerError
 
 OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
 TAKES_OVERRIDES = ("fit", "check", "embed")
+FLAGS = ("--controls", "--overwrite")  # the options of these commands that take no value
 
 DESCRIPTION = """\
 Twelve kinds of data -> tokens -> ONE shared, frozen, pretrained transformer -> a small head per task.
@@ -58,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was finished is on disk, the same command continues", file=sys.stderr)
         return 130
-    print(json.dumps(result), flush=True)
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, the first one speaks for all
+        print(json.dumps(result), flush=True)
     return status
 
 
@@ -70,11 +73,12 @@ def _take_overrides(words: list[str]) -> tuple[list[str], list[str]]:
     def is_override(word: str) -> bool:
         return bool(OVERRIDE.match(word)) and not Path(word).exists()
 
+    def takes_value(word: str) -> bool:
+        return word.startswith("--") and "=" not in word and word not in FLAGS
+
     # A word behind an option that takes a value is that value.
     chosen = [
-        position
-        for position, word in enumerate(words)
-        if is_override(word) and not words[position - 1].startswith("--")
+        position for position, word in enumerate(words) if is_override(word) and not takes_value(words[position - 1])
     ]
     return (
         [word for position, word in enumerate(words) if position not in chosen],
@@ -108,19 +112,8 @@ def _parser() -> argparse.ArgumentParser:
 
     _fit(command("fit", "train a model on your files", FIT_EPILOG))
 
-    evaluate = command("evaluate", "score a trained model on labelled data")
-    evaluate.add_argument("run", metavar="RUN", help="a run folder or a saved model")
-    evaluate.add_argument("data", metavar="DATA", help="its split 'test' if it has one, else all of it")
-    evaluate.add_argument("--split", default="", help="train, val or test instead")
-    _target(evaluate)
-    _trunk_place(evaluate)
-
-    predict = command("predict", "predict for new files; one row for each, in order")
-    predict.add_argument("run", metavar="RUN", help="a run folder or a saved model")
-    predict.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, a manifest or a table")
-    predict.add_argument("--out", required=True, metavar="FILE", help=".csv, .tsv, .parquet or .jsonl")
-    _trunk_place(predict)
-
+    _evaluate(command("evaluate", "score a trained model on labelled data"))
+    _predict(command("predict", "predict for new files; one row for each, in order"))
     _embed(command("embed", "turn each sample into one vector; an interrupted call continues"))
 
     weights = command("weights", "show the known encoders and where each was looked for and found")
@@ -144,6 +137,21 @@ def _fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--recipe", default="", metavar="R", help="a YAML file, or a Python file with recipe()")
     fit.add_argument("--controls", action="store_true", help="score the controls too: majority, plain baseline, random and no trunk")
     fit.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
+
+
+def _evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.add_argument("run", metavar="RUN", help="a run folder or a saved model")
+    evaluate.add_argument("data", metavar="DATA", help="its split 'test' if it has one, else all of it")
+    evaluate.add_argument("--split", default="", help="train, val or test instead")
+    _target(evaluate)
+    _trunk_place(evaluate)
+
+
+def _predict(predict: argparse.ArgumentParser) -> None:
+    predict.add_argument("run", metavar="RUN", help="a run folder or a saved model")
+    predict.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, a manifest or a table")
+    predict.add_argument("--out", required=True, metavar="FILE", help=".csv, .tsv, .parquet or .jsonl")
+    _trunk_place(predict)
 
 
 def _embed(embed: argparse.ArgumentParser) -> None:

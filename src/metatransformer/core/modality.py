@@ -38,6 +38,11 @@ class Transform(ABC):
         del rng
         return sample
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should be told after ``fit``: how the data was understood, what was left out."""
+        return ()
+
     def state(self) -> dict[str, Any]:
         """Returns what ``fit`` learned, as JSON values."""
         return {}
@@ -72,9 +77,11 @@ class Tokenizer(nn.Module, ABC):
     """The torch side of a modality: a batch of its arrays in, ``Tokens`` of the trunk's width out.
 
     ``native`` says whether its weights came with the trunk; only then does it carry meaning before any training.
+    ``axes`` is the number of axes of its tokens' grid, 0 where they lie in no order.
     """
 
     native: bool = False
+    axes: int = 0
 
     @abstractmethod
     def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:

@@ -1,5 +1,6 @@
 """What people see while something runs: notes and progress bars on standard error; programs read standard output."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -21,8 +22,9 @@ class Console:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self.rich = RichConsole(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        # Of the processes that torchrun starts, the first one speaks for all.
+        self.quiet = quiet or os.environ.get("RANK", "0") != "0"
+        self.rich = RichConsole(stderr=True, quiet=self.quiet, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Prints one line."""

@@ -62,7 +62,7 @@ def _baseline(fitted: Fitted, split: str) -> dict[str, float]:
     known = [fitted.loaders[name] for name in ("train", "val")]
     x = np.concatenate([_raw_features(loader) for loader in known])
     y = np.concatenate([_targets(loader) for loader in known])
-    model = _estimator(task, kind=modality.baseline, features=x.shape[1])
+    model = _estimator(task, kind=modality.baseline, shape=x.shape)
     model.fit(x, y)
     loader = fitted.loaders[split]
     outputs = _as_outputs(model, task, _raw_features(loader))
@@ -80,7 +80,7 @@ def _targets(loader: Loader) -> np.ndarray:
     return loader.target.numpy()
 
 
-def _estimator(task: Task, *, kind: str, features: int) -> Any:
+def _estimator(task: Task, *, kind: str, shape: tuple[int, ...]) -> Any:
     classify = task.name == "classify"
     if kind == "boosting":
         return (
@@ -89,8 +89,9 @@ def _estimator(task: Task, *, kind: str, features: int) -> Any:
             else HistGradientBoostingRegressor(random_state=0)
         )
     steps = [StandardScaler()]
+    rows, features = shape
     if features > MAX_FEATURES:
-        steps = [PCA(MAX_FEATURES, random_state=0), StandardScaler()]
+        steps = [PCA(min(MAX_FEATURES, rows), random_state=0), StandardScaler()]
     steps.append(LogisticRegression(max_iter=2000) if classify else Ridge())
     return make_pipeline(*steps)
 
@@ -109,6 +110,10 @@ def _other_trunk(fitted: Fitted, kind: str, split: str, console: Console) -> dic
     recipe = fitted.pipeline.recipe
     base = fitted.pipeline.trunk.name
     name = f"random:{recipe.run.seed}:{base}" if kind == "random" else f"identity:{base}"
+    head = recipe.head
+    if kind == "identity" and head.pool == "summary":
+        # Without a trunk the summary token sees nothing of the sample: its score would be the constant answer's.
+        head = dataclasses.replace(head, pool="mean")
     records = [record for loader in fitted.loaders.values() for record in loader.records]
-    other = fit(records, dataclasses.replace(recipe, encoder=name), console=console)
+    other = fit(records, dataclasses.replace(recipe, encoder=name, head=head), console=console)
     return other.metrics[split]

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metatransformer.core.batch import Batch
 from metatransformer.core.errors import UsageError
+from metatransformer.core.modality import Tokenizer
 from metatransformer.core.samples import Record
 from metatransformer.encoder import Encoder
 from metatransformer.engine.console import Console
@@ -17,7 +18,7 @@ from metatransformer.engine.data import Loader
 from metatransformer.engine.device import choose_device
 from metatransformer.engine.evaluate import run_batches
 from metatransformer.io.shards import open_shards
-from metatransformer.nn.pool import POOLS, pool
+from metatransformer.nn.pool import POOLS, pool, pooled_width
 from metatransformer.pipeline import Pipeline, Reader, read_raw
 from metatransformer.recipe import Recipe
 from metatransformer.weights import Pretrained
@@ -29,14 +30,15 @@ class EmbeddingModel:
 
     recipe: Recipe
     reader: Reader
-    tokenizer: nn.Module
+    tokenizer: Tokenizer
     trunk: Pretrained
     pool: str
 
     @property
     def width(self) -> int:
         """The length of a vector."""
-        return self.trunk.encoder.config.width * (2 if self.pool == "both" else 1)
+        width, axes = self.trunk.encoder.config.width, self.tokenizer.axes
+        return pooled_width(width, kind=self.pool, cells=self.recipe.head.cells, axes=axes)
 
     def compute(self) -> Callable[[Mapping[str, Batch]], Tensor]:
         """Returns the function from a batch to its vectors, ready on the recipe's device."""
@@ -46,7 +48,7 @@ class EmbeddingModel:
 
         def vectors(batches: Mapping[str, Batch]) -> Tensor:
             (batch,) = batches.values()
-            return pool(encoder(tokenizer(batch.inputs, batch.masks)), kind=self.pool)
+            return pool(encoder(tokenizer(batch.inputs, batch.masks)), kind=self.pool, cells=self.recipe.head.cells)
 
         return vectors
 

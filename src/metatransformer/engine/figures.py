@@ -10,16 +10,18 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from metatransformer.engine.verdict import words
 
-INK, FAINT, LINE = "#1c2430", "#68727f", "#d9dee5"
+INK, FAINT, LINE, SOFT = "#1c2430", "#5f6975", "#dfe3e8", "#f5f7f9"
 BLUE, RED = "#2457a6", "#c0392b"
-DPI = 144  # twice the size at which the page shows them: sharp on dense screens
+DPI = 180  # about twice the page's 96: sharp on dense screens
 NUMBERED = 14  # classes up to which a confusion matrix has room for its counts
 NAMED = 40  # and for the names of its classes
 
@@ -54,26 +56,35 @@ def learning_curves(history: Sequence[dict[str, Any]], *, metric: str, best: int
 
 
 def confusion_picture(counts: np.ndarray, *, names: Sequence[str]) -> Picture:
-    """Returns a confusion matrix: ``counts`` [C, C], rows the truth, columns the prediction; shaded by row share."""
+    """Returns a confusion matrix: ``counts`` [C, C], rows the truth, columns the prediction.
+
+    Shades follow the share of the row: right answers blue, mistakes red and stronger, so that they can be seen.
+    """
     many = len(names)
-    side = float(np.clip(1.9 + 0.38 * many, 3.2, 7.2))
+    side = float(np.clip(1.7 + 0.34 * many, 3.2, 7.2))
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xlabel("predicted", color=FAINT)
-    axes.set_ylabel("true", color=FAINT)
+    right = np.eye(many, dtype=bool)[..., None]
+    shades = np.where(right, colormaps["Blues"](0.15 + 0.75 * share), colormaps["Reds"](0.65 * share**0.5))
+    shades[(counts == 0) & ~right[..., 0]] = to_rgba(SOFT)
+    axes.imshow(shades)
+    for edge in np.arange(many - 1) + 0.5 if many <= NAMED else ():
+        axes.axhline(edge, color="white", linewidth=1)
+        axes.axvline(edge, color="white", linewidth=1)
+    axes.set_xlabel("predicted", color=FAINT, fontsize=8.5)
+    axes.set_ylabel("true", color=FAINT, fontsize=8.5)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=8, labelcolor=INK)
     short = [_short(name, 14) for name in names] if many <= NAMED else []
-    turned = 90 if any(len(name) > 3 for name in short) else 0
-    places = range(len(short))
-    axes.set_xticks(places, short, rotation=turned, parse_math=False)
-    axes.set_yticks(places, short, parse_math=False)
+    cell = (side - 1) / many  # inches; a character of 8 points is about 0.08 wide
+    turned = 90 if any(0.08 * len(name) > cell for name in short) else 0
+    axes.set_xticks(range(len(short)), short, rotation=turned, parse_math=False)
+    axes.set_yticks(range(len(short)), short, parse_math=False)
     if many <= NUMBERED:
         for (row, column), count in np.ndenumerate(counts):
             if count:
-                colour = "white" if share[row, column] > 0.55 else INK
+                colour = "white" if row == column and share[row, column] > 0.4 else INK
                 axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
     return _painted(figure)
 
@@ -89,17 +100,21 @@ def scatter_picture(truth: np.ndarray, guess: np.ndarray) -> Picture:
     return _painted(figure)
 
 
-def sample_picture(draw: Any, sample: Any) -> Picture:
-    """Returns one sample as its modality paints it with ``draw(axes, sample)``."""
-    figure = Figure(figsize=(2.6, 2.2), layout="constrained")
+def sample_picture(draw: Any, sample: Any) -> tuple[Picture, str]:
+    """Returns one sample as its modality paints it with ``draw(axes, sample)``, and what its axes show, in words.
+
+    The words stand once below all samples: in a picture of this size they could not be read.
+    """
+    figure = Figure(figsize=(2.05, 1.75), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
     axes = figure.add_subplot()
-    axes.tick_params(labelsize=6, labelcolor=FAINT, color=LINE)
-    draw(axes, sample)
-    axes.xaxis.label.set(fontsize=6, color=FAINT)
-    axes.yaxis.label.set(fontsize=6, color=FAINT)
-    axes.spines[:].set_color(LINE)
     axes.spines[["top", "right"]].set_visible(False)
-    return _painted(figure)
+    axes.spines[["left", "bottom"]].set_color(LINE)
+    axes.tick_params(labelsize=6, labelcolor=FAINT, color=LINE, length=2)
+    draw(axes, sample)
+    labels = {"across": axes.get_xlabel(), "down": axes.get_ylabel()}
+    axes.set(xlabel="", ylabel="", title="")
+    return _painted(figure), "; ".join(f"{where}: {label}" for where, label in labels.items() if label)
 
 
 def _plain_axes(axes: Axes, title: str, below: str) -> Axes:
@@ -119,14 +134,16 @@ def _curve(axes: Axes, x: Sequence[float], history: Sequence[dict[str, Any]], *,
     axes.plot(x, y, color=BLUE, linewidth=1.6, marker="o", markersize=3 if len(x) < 60 else 0)
     if best is None:
         return
+    axes.margins(y=0.2)
     axes.plot(x[best], y[best], "o", color=RED, markersize=6)
-    left = x.index(x[best]) >= len(x) / 2 if x[0] < x[-1] else x.index(x[best]) < len(x) / 2
+    place = sorted(x).index(x[best]) / max(1, len(x) - 1)
+    side = "left" if place < 0.2 else "right" if place > 0.8 else "center"
     axes.annotate(
         f"kept: {y[best]:.4g}",
         (x[best], y[best]),
-        xytext=(-7 if left else 7, -12),
+        xytext=(0, 7),
         textcoords="offset points",
-        ha="right" if left else "left",
+        ha=side,
         fontsize=8,
         color=RED,
     )
@@ -146,7 +163,3 @@ def _painted(figure: Figure) -> Picture:
 
 def _short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def words(name: str) -> str:
-    return name.replace("_", " ")

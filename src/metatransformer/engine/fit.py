@@ -15,13 +15,12 @@ from metatransformer.engine.data import Loader, Place
 from metatransformer.engine.evaluate import compute_features, compute_outputs, score_outputs
 from metatransformer.engine.probe import Probe, fit_probes
 from metatransformer.engine.run import RunFolder, data_identity
-from metatransformer.engine.train import Trainer, join_processes
+from metatransformer.engine.train import Trainer, join_processes, wait_for_all
 from metatransformer.io.write import atomic_file, write_table
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, build_pipeline, read_raw
 from metatransformer.recipe import Recipe
-from metatransformer.weights import Pretrained, load_encoder
-
+from metatransformer.weights import load_encoder
 
 PATIENCE = 2  # weaker penalties without a gain after which no weaker one is tried
 
@@ -44,7 +43,6 @@ def fit(
     out: Path | None = None,
     overwrite: bool = False,
     console: Console,
-    trunk: Pretrained | None = None,
 ) -> Fitted:
     """Trains on the records of split ``train``, chooses on ``val``, scores on both and on ``test`` where there is one.
 
@@ -64,8 +62,10 @@ def fit(
     run = None if out is None else RunFolder(out, place=place)
     if run is not None:
         identity = {"data": data_identity(records), "weights": trunk.sha256}
-        if run.open(recipe, identity=identity, overwrite=overwrite):
+        # The first process opens the folder, then the others see it complete.
+        if place.rank == 0 and run.open(recipe, identity=identity, overwrite=overwrite):
             console.note(f"continuing the unfinished run in {out}")
+        wait_for_all(place)
     pipeline = build_pipeline(
         recipe,
         modality=modality,
@@ -73,6 +73,8 @@ def fit(
         samples=(read_raw(modality, record) for record in parts["train"]),
         targets=[record.target for record in parts["train"]],
     )
+    for note in pipeline.transform.notes:
+        console.note(note)
     frozen_bytes = trunk.encoder.bytes_hash()
     say_what_learns(pipeline, console)
     loaders = _loaders(pipeline, parts, console)
@@ -143,6 +145,8 @@ def _fit_head(fitted: Fitted, *, run: RunFolder | None, console: Console) -> Non
     """Computes features once, fits a path of linear heads on them, and keeps the best on validation."""
     pipeline, task, optim = fitted.pipeline, fitted.pipeline.task, fitted.pipeline.recipe.optim
     _require_linear(pipeline.recipe)
+    if run is not None:
+        run.rewind_log(0)  # the heads are cheap: a killed run fits them all again
     features = [
         _features(fitted, "train", view=view, run=run, console=console)
         for view in range(optim.views + 1)

@@ -41,12 +41,13 @@ NONE: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Summary:
-    """A table on top of several reports: ``rows`` of cells below ``columns``, with a lead and notes around it."""
+    """A table on top of several reports: ``rows`` of cells below ``columns``, with a lead before it, then findings (name, sentence) and notes."""
 
     title: str
     lead: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    findings: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     commands: str = ""
 
@@ -83,6 +84,7 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
     sentence = verdict(task, scores, controls, samples=samples, encoder=pipeline.trunk.name, frozen=frozen)
     new = "new.csv" if modality.source.kind == "table" else f"new{next(iter(modality.source.suffixes), '')}"
     return {
+        "run": run.name,
         "title": f"{modality.name.capitalize()} {KINDS.get(task.name, task.name)}",
         "target": recipe.task.target,
         "counts": [(name, len(fitted.loaders[name])) for name in SPLITS if name in fitted.loaders],
@@ -91,7 +93,7 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
         "higher": task.higher_is_better,
         "split": split,
         "samples": samples,
-        "score": _figure(scores[task.primary]),
+        "score": _short_figure(scores[task.primary]),
         "margin": _own_margin(task, scores[task.primary], samples=samples),
         "verdict": sentence,
         "bars": _bars(task, scores, controls),
@@ -102,10 +104,10 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
         "parameters": _parameter_rows(fitted),
         "curve": _curve(fitted),
         **_outcome(fitted, split),
-        "grid": _grid(fitted, split),
+        **_grid(fitted, split),
         "recipe": to_yaml(recipe),
         "command": f"metatransformer predict {run} {new} --out predictions.csv",
-        "date": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0"),
+        "date": datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),
         "versions": [(name, version_of(name)) for name in ("metatransformer", "torch", "numpy", "scikit-learn")],
     }
 
@@ -132,9 +134,7 @@ def _own_margin(task: Task, score: float, *, samples: int) -> str:
     return "" if both is None else f"± {both / 2**0.5:.3f}"
 
 
-def _bars(
-    task: Task, scores: Mapping[str, float], controls: Mapping[str, Mapping[str, float]]
-) -> list[dict[str, Any]]:
+def _bars(task: Task, scores: Mapping[str, float], controls: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
     """Returns one bar for the model and each control; a bar's length is its share of the longest, at least of 1."""
     values = {"this model": scores[task.primary]}
     values |= {CONTROL_NAMES[name]: control[task.primary] for name, control in controls.items()}
@@ -142,7 +142,12 @@ def _bars(
     if task.higher_is_better:
         longest = max(longest, 1.0)
     return [
-        {"name": name, "score": _figure(value), "share": f"{100 * max(value, 0) / (longest or 1):.1f}", "own": not i}
+        {
+            "name": name,
+            "score": _short_figure(value),
+            "share": f"{100 * max(value, 0) / (longest or 1):.1f}",
+            "own": not i,
+        }
         for i, (name, value) in enumerate(values.items())
     ]
 
@@ -161,8 +166,14 @@ def _parameter_rows(fitted: Fitted) -> list[tuple[str, str, str]]:
     return [(part, f"{n['trainable']:,}", f"{n['total']:,}") for part, n in counts.items()]
 
 
-def _figure(value: float | None) -> str:
-    return "–" if value is None or not np.isfinite(value) else f"{value:.4g}" if value >= 10 else f"{value:.4f}"
+def _figure(value: float | None, *, digits: int = 4) -> str:
+    if value is None or not np.isfinite(value):
+        return "–"
+    return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.5g}"
+
+
+def _short_figure(value: float) -> str:
+    return _figure(value, digits=3)
 
 
 def _curve(fitted: Fitted) -> figures.Picture | None:
@@ -201,29 +212,45 @@ def _decoded(task: Task, outputs: torch.Tensor) -> np.ndarray:
     return np.asarray(task.decode(outputs)["prediction"])
 
 
-def _grid(fitted: Fitted, split: str) -> list[dict[str, Any]]:
-    """Returns samples to look at: the most confident mistakes (or largest errors) first, then a spread of the others."""
+def _grid(fitted: Fitted, split: str) -> dict[str, Any]:
+    """Returns the cards of the chosen samples, and what the axes of their pictures show."""
     task, loader, modality = fitted.pipeline.task, fitted.loaders[split], fitted.pipeline.modality
     table = task.decode(fitted.outputs[split])
-    guess, truth = np.asarray(table["prediction"]), [record.target for record in loader.records]
+    chosen, wrong = choose_samples(task, table, [record.target for record in loader.records])
+    cards, axes = [], ""
+    for i in chosen:
+        record = loader.records[i]
+        picture, axes = figures.sample_picture(modality.draw, loader.sample(i))
+        card = {"picture": picture, "key": record.key, "wrong": bool(wrong[i])}
+        card["guess"], card["truth"] = (_answer(task, value) for value in (table["prediction"][i], record.target))
+        card["sure"] = f", {100 * table['confidence'][i]:.0f} %" if "confidence" in table else ""
+        cards.append(card)
+    return {"grid": cards, "axes": axes}
+
+
+def choose_samples(task: Task, table: Mapping[str, np.ndarray], targets: Sequence[Any]) -> tuple[list[int], np.ndarray]:
+    """Returns up to 12 places, half of them the most confident mistakes or the largest errors, and what is wrong [n].
+
+    ``table`` are the columns of ``task.decode``. The others are spread evenly over the rest. Of a task that is not
+    classification the largest errors count as wrong.
+    """
+    guess = table["prediction"]
     if isinstance(task, Classify):
-        wrong = np.array([str(t) != str(g) for t, g in zip(truth, guess, strict=True)])
-        first = sorted(np.flatnonzero(wrong), key=lambda i: -table["confidence"][i])[: SAMPLES // 2]
-        rest = np.flatnonzero(~wrong)
+        wrong = np.array([str(t) != str(g) for t, g in zip(targets, guess, strict=True)])
+        badness = np.where(wrong, table["confidence"], -1.0)
+        worst = [i for i in np.argsort(-badness, kind="stable")[: SAMPLES // 2] if wrong[i]]
     else:
-        errors = np.abs(guess - np.array([float(t) for t in truth]))
-        first = list(np.argsort(-errors, kind="stable")[: SAMPLES // 2])
-        wrong = np.isin(np.arange(len(guess)), first)
-        rest = np.flatnonzero(~wrong)
-    spread = np.unique(np.linspace(0, len(rest) - 1, min(SAMPLES - len(first), len(rest))).round().astype(int))
-    cards = []
-    for i in [int(i) for i in (*first, *rest[spread])]:
-        sure = f", {100 * table['confidence'][i]:.0f} %" if "confidence" in table else ""
-        picture = figures.sample_picture(modality.draw, loader.sample(i))
-        words_of = [f"{v:.4g}" if task.name == "regress" else str(v) for v in (guess[i], truth[i])]
-        card = {"picture": picture, "guess": words_of[0], "truth": words_of[1], "sure": sure}
-        cards.append(card | {"wrong": bool(wrong[i]), "key": loader.records[i].key})
-    return cards
+        badness = np.abs(np.asarray(guess) - np.array([float(target) for target in targets]))
+        worst = list(np.argsort(-badness, kind="stable")[: SAMPLES // 2])
+        wrong = np.isin(np.arange(len(guess)), worst)
+    rest = np.flatnonzero(~wrong)
+    count = min(SAMPLES - len(worst), len(rest))
+    spread = rest[np.linspace(0, len(rest) - 1, count).round().astype(int)] if count else rest
+    return [int(i) for i in (*worst, *spread)], wrong
+
+
+def _answer(task: Task, value: Any) -> str:
+    return str(value) if isinstance(task, Classify) else f"{float(value):.4g}"
 
 
 def _main(report: Path) -> str:

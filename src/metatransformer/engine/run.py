@@ -66,8 +66,6 @@ class RunFolder:
             raise UsageError(
                 f"--out {self.path}", must="be a folder that can be written", found=str(error)
             ) from error
-        with atomic_file(self.path / "recipe.yaml") as temporary:
-            temporary.write_text(to_yaml(recipe), encoding="utf-8")
         about = {
             "status": "running",
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -76,7 +74,10 @@ class RunFolder:
             "recipe": to_dict(recipe),
             "identity": dict(identity),
         }
+        # First: a run that is killed from here on is known as one and can be continued or overwritten.
         write_json(self.path / "run.json", about)
+        with atomic_file(self.path / "recipe.yaml") as temporary:
+            temporary.write_text(to_yaml(recipe), encoding="utf-8")
 
     def _require_same(self, recipe: Recipe, identity: Mapping[str, str]) -> None:
         where = f"--out {self.path}"

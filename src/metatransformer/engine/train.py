@@ -35,6 +35,12 @@ def join_processes() -> Place:
     return Place(dist.get_rank(), world)
 
 
+def wait_for_all(place: Place) -> None:
+    """Returns when every process has come here."""
+    if place.world > 1:
+        dist.barrier()
+
+
 @dataclass
 class Progress:
     """How far a training got; everything here is in the checkpoint."""

@@ -65,7 +65,12 @@ def verdict(
     if not known:
         return f"No controls were run, so whether the pretrained trunk helps here is not known: {score} stands alone."
     results = {name: compare(task, ours, value, samples=samples) for name, value in known.items()}
-    sentence = f"Here {_what_the_trunk_brings(results, frozen=frozen)}{_beside_the_baseline(results)}: {score}"
+    findings = [
+        _what_the_trunk_brings(results, frozen=frozen),
+        _beside_the_baseline(results),
+        _beside_the_constant(results),
+    ]
+    sentence = f"Here {'; '.join(finding for finding in findings if finding)}: {score}"
     clauses = [f"{value:.3f} {_PLACES[name]}{_SIGNS[results[name]]}" for name, value in known.items()]
     return f"{sentence}, against {', '.join(clauses)}."
 
@@ -84,7 +89,7 @@ def _what_the_trunk_brings(results: Mapping[str, int], *, frozen: bool) -> str:
     names = {"random": "a random one", "identity": "none at all"}
     tried = {names[name]: result for name, result in results.items() if name in names}
     if not tried:
-        return "it was not tried what " + trunk + " brings"
+        return f"it was not tried what {trunk} brings"
     gains = [name for name, result in tried.items() if result > 0]
     losses = [name for name, result in tried.items() if result < 0]
     if losses:
@@ -97,10 +102,16 @@ def _what_the_trunk_brings(results: Mapping[str, int], *, frozen: bool) -> str:
 
 
 def _beside_the_baseline(results: Mapping[str, int]) -> str:
-    if "baseline" not in results:
-        return ""
-    endings = {1: "and the model beats a plain baseline", 0: "and a plain baseline does as well"}
-    return ", " + endings.get(results["baseline"], "and a plain baseline does better")
+    endings = {
+        1: "the model beats a plain baseline",
+        0: "a plain baseline is as good",
+        -1: "a plain baseline is better",
+    }
+    return endings[results["baseline"]] if "baseline" in results else ""
+
+
+def _beside_the_constant(results: Mapping[str, int]) -> str:
+    return "the model is not clearly better than a constant answer" if results.get("constant", 1) < 1 else ""
 
 
 def words(metric: str) -> str:

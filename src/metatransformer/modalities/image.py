@@ -12,26 +12,21 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
 
-from metatransformer.core.errors import DataError
 from metatransformer.core.fields import Field
-from metatransformer.core.modality import (
-    Modality,
-    Source,
-    Stem,
-    SummaryToken,
-    Tokenizer,
-    Transform,
-)
+from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, Sample
-from metatransformer.core.tokens import Span, Tokens
-from metatransformer.nn.patch import GridPositions, PatchEmbedding
+from metatransformer.io.pixels import (
+    as_rgb,
+    random_crop,
+    random_mirror,
+    thumbnail,
+    to_patches,
+    typical_side,
+)
+from metatransformer.nn.image import PictureTokenizer
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-MAX_ASPECT = 16.0  # beyond it one side would have less than one patch at the default sizes
 
 
 @dataclass(frozen=True)
@@ -60,33 +55,20 @@ class ImageTransform(Transform):
         """Learns the side from at most the first 256 pictures: their median is stable long before."""
         if self.options.size != "auto":
             return
-        sides = []
-        for sample, _ in zip(samples, range(256), strict=False):
-            h, w = sample.inputs["pixels"].shape[:2]
-            sides.append((h * w) ** 0.5)
-        self.side_ = int(np.clip(4 * np.median(sides), 112, 224))
+        pictures = (sample.inputs["pixels"] for sample in samples)
+        self.side_ = typical_side(pictures, default=self.side_)
 
     def __call__(self, sample: Sample) -> Sample:
         """Returns ``pixels`` [h, w, 3] uint8 whose sides are whole patches."""
         pixels = as_rgb(sample.inputs["pixels"], where=sample.key)
-        rows, columns = patch_grid(
-            pixels.shape[0], pixels.shape[1], side=self.side_, patch=self.patch, where=sample.key
-        )
-        size = (columns * self.patch, rows * self.patch)
-        resized = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-        return sample.with_inputs({"pixels": np.asarray(resized)})
+        patches = to_patches(pixels, side=self.side_, patch=self.patch, where=sample.key)
+        return sample.with_inputs({"pixels": patches})
 
     def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Returns a random crop, resized back, mirrored half of the time."""
-        pixels = sample.inputs["pixels"]
-        h, w = pixels.shape[:2]
-        keep = rng.uniform(self.options.crop, 1.0)
-        top, left = rng.uniform(0, 1 - keep, size=2)
-        box = (left * w, top * h, (left + keep) * w, (top + keep) * h)
-        image = Image.fromarray(pixels).resize((w, h), Image.Resampling.BICUBIC, box=box)
-        if self.options.flip and rng.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return sample.with_inputs({"pixels": np.asarray(image)})
+        pixels = random_crop(sample.inputs["pixels"], rng, least=self.options.crop)
+        axes = (1,) if self.options.flip else ()
+        return sample.with_inputs({"pixels": random_mirror(pixels, rng, axes=axes)})
 
     def state(self) -> dict[str, Any]:
         """Returns the learned side."""
@@ -97,74 +79,12 @@ class ImageTransform(Transform):
         self.side_ = int(state["side"])
 
 
-def as_rgb(pixels: np.ndarray, *, where: str) -> np.ndarray:
-    """Returns ``[h, w, 3]`` uint8 from grey or RGB of 8 or 16 bit; 16 bit is divided by 257.
-
-    Raises:
-        DataError: another shape or type, or a side of zero.
-    """
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
-        raise DataError(
-            f"{where}: pixels",
-            must="have the shape [h, w], [h, w, 1] or [h, w, 3]",
-            found=str(pixels.shape),
-        )
-    if pixels.dtype == np.uint16:
-        pixels = (pixels // 257).astype(np.uint8)
-    if pixels.dtype != np.uint8:
-        raise DataError(
-            f"{where}: pixels",
-            must="be uint8 (0..255) or uint16 (0..65535)",
-            found=str(pixels.dtype),
-            do="Scale the values to 0..255 and convert them with astype('uint8').",
-        )
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-
-
-def patch_grid(height: int, width: int, *, side: int, patch: int, where: str) -> tuple[int, int]:
-    """Returns rows and columns of patches: about ``(side / patch) ** 2`` in all, in the picture's aspect.
-
-    Raises:
-        DataError: one side is more than 16 times the other.
-    """
-    aspect = height / width
-    if not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
-        raise DataError(
-            where,
-            must=f"have an aspect ratio of at most {MAX_ASPECT:g}",
-            found=f"{height} x {width} pixels",
-            do="Cut it into pieces.",
-        )
-    root = max(side / patch, 1.0)
-    return max(1, round(root * aspect**0.5)), max(1, round(root / aspect**0.5))
-
-
-class ImageTokenizer(Tokenizer):
-    """Normalise, cut into patches, add positions, put the class token in front."""
-
-    def __init__(
-        self, options: ImageOptions, transform: Transform, width: int, stem: Stem
-    ) -> None:
-        super().__init__()
-        del options, transform
-        self.native = stem.patch is not None
-        side = stem.patch_size
-        self.patches = PatchEmbedding(width=width, channels=3, stem=stem, size=(side, side))
-        self.positions = GridPositions(width=width, stem=stem)
-        self.summary = SummaryToken(width=width, stem=stem)
-        self.register_buffer("mean", torch.tensor(stem.mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(stem.std)[:, None, None], persistent=False)
-
-    def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
-        """Returns the class token and ``h x w`` patch tokens; ``pixels`` is ``[B, H, W, 3]`` uint8."""
-        pixels = inputs["pixels"].permute(0, 3, 1, 2).float() / 255  # [B, 3, H, W]
-        x, real = self.patches((pixels - self.mean) / self.std, masks["pixels"])
-        grid = (x.shape[1], x.shape[2])
-        x = (x + self.positions(real)).flatten(1, 2)  # [B, h, w, D] -> [B, h w, D]
-        x, mask = self.summary(x, real.flatten(1, 2))
-        return Tokens(x, mask, (Span("image", 0, x.shape[1], summary=0, grid=grid),))
+def tokenizer(
+    options: ImageOptions, transform: Transform, width: int, stem: Stem
+) -> PictureTokenizer:
+    """Returns the tokenizer of RGB pictures."""
+    del options, transform
+    return PictureTokenizer(name="image", channels=3, width=width, stem=stem)
 
 
 def load(record: Record) -> dict[str, np.ndarray]:
@@ -178,8 +98,7 @@ def load(record: Record) -> dict[str, np.ndarray]:
 
 def features(sample: Sample) -> np.ndarray:
     """Returns the 32 x 32 grey-and-colour thumbnail, flat: the raw pixels of the plain baseline."""
-    image = Image.fromarray(sample.inputs["pixels"]).resize((32, 32), Image.Resampling.BOX)
-    return np.asarray(image, dtype=np.float32).reshape(-1) / 255
+    return thumbnail(sample.inputs["pixels"], side=32)
 
 
 def draw(axes: Any, sample: Sample) -> None:
@@ -206,11 +125,11 @@ MODALITY = Modality(
     options=ImageOptions,
     load=load,
     transform=ImageTransform,
-    tokenizer=ImageTokenizer,
+    tokenizer=tokenizer,
     features=features,
     draw=draw,
     synthesize=synthesize,
     native="patch kernel, positions and class token of the trunk",
     units="8 or 16 bit per channel",
-    defaults={"tune": "head"},
+    defaults={"tune": "head", "head.pool": "summary", "head.read": [-4, -3, -2, -1]},
 )

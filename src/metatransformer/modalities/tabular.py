@@ -10,8 +10,7 @@ Nothing is imputed. No positions: a column's vector is its position.
 Sources: Meta-Transformer's supplement (TabTransformer's column embeddings, arXiv 2012.06678);
 FT-Transformer (arXiv 2106.11959) for one token a column, numbers included; Gorishniy et al. 2022
 (arXiv 2203.05556) for the numbers' codes.
-Errors: an infinity, a date, a stray text in a column of numbers, a cell that holds a list, a column
-missing at predict time, no column that tells anything.
+Errors: an infinity, a date, a stray text among numbers, a list in a cell, a missing column.
 """
 
 import logging
@@ -99,13 +98,13 @@ class TabularOptions:
     most_categories: int = 1000
 
     def __post_init__(self) -> None:
-        for name, low in (("bins", 2), ("most_categories", 1)):
-            if getattr(self, name) < low:
-                raise UsageError(
-                    f"input.{name}", must=f"be at least {low}", found=str(getattr(self, name))
-                )
-        if not 0 <= self.rare < 1:
-            raise UsageError("input.rare", must="lie in [0, 1)", found=str(self.rare))
+        for name, good, must in (
+            ("bins", self.bins >= 2, "be at least 2"),
+            ("rare", 0 <= self.rare < 1, "lie in [0, 1)"),
+            ("most_categories", self.most_categories >= 1, "be at least 1"),
+        ):
+            if not good:
+                raise UsageError(f"input.{name}", must=must, found=str(getattr(self, name)))
 
 
 class TabularTransform(Transform):
@@ -130,12 +129,13 @@ class TabularTransform(Transform):
             DataError: a column cannot be decided (dates, stray texts), or none is left.
             UsageError: an option names a column that does not exist.
         """
-        keys, rows = [], []
-        for sample in samples:
-            keys.append(sample.key)
-            rows.append(sample.inputs["row"])
+        samples, options = list(samples), self.options
+        keys, rows = (
+            [sample.key for sample in samples],
+            [sample.inputs["row"] for sample in samples],
+        )
         names = list(dict.fromkeys(name for row in rows for name in row))
-        _require_known(self.options, names)
+        _require_known(options, names)
         columns: list[Column] = []
         self.dropped_ = {}
         for name in names:
@@ -144,11 +144,9 @@ class TabularTransform(Transform):
             if kind in _REASONS:
                 self.dropped_[name] = _REASONS[kind]
             elif kind == "number":
-                columns.append(_learn_number(name, cells, keys=keys, bins=self.options.bins))
+                columns.append(_learn_number(name, cells, keys=keys, bins=options.bins))
             else:
-                words, rare = common_words(
-                    cells, share=self.options.rare, most=self.options.most_categories
-                )
+                words, rare = common_words(cells, share=options.rare, most=options.most_categories)
                 columns.append(Column(name, kind, words=words, rare=rare))
         if not columns:
             raise DataError(
@@ -165,9 +163,10 @@ class TabularTransform(Transform):
         options = self.options
         if name in options.ignore:
             return "ignored"
-        for kind, forced in (("category", options.categories), ("number", options.numbers)):
-            if name in forced and any(cell is not None for cell in cells):
-                return kind
+        forced = {"category": options.categories, "number": options.numbers}
+        kinds = [kind for kind, named in forced.items() if name in named]
+        if kinds and any(cell is not None for cell in cells):
+            return kinds[0]
         return column_kind(name, cells, keys=keys)
 
     def _take(self, columns: Iterable[Column]) -> None:
@@ -218,8 +217,7 @@ class TabularTransform(Transform):
         )
 
     def _note_extra(self, row: Mapping[str, Cell]) -> None:
-        extra = row.keys() - self._known - self._extra
-        if extra:
+        if extra := row.keys() - self._known - self._extra:
             self._extra |= extra
             _log.warning("columns not used, since training did not have them: %s", sorted(extra))
 
@@ -241,12 +239,8 @@ def _require_known(options: TabularOptions, names: Sequence[str]) -> None:
     for option in ("ignore", "categories", "numbers"):
         for name in getattr(options, option):
             if name not in names:
-                raise UsageError(
-                    f"input.{option}",
-                    must="name columns of the table",
-                    found=repr(name),
-                    do=nearest(name, names),
-                )
+                must, do = "name columns of the table", nearest(name, names)
+                raise UsageError(f"input.{option}", must=must, found=repr(name), do=do)
 
 
 def _learn_number(name: str, cells: Sequence[Cell], *, keys: Sequence[str], bins: int) -> Column:
@@ -278,17 +272,14 @@ class TabularTokenizer(Tokenizer):
         super().__init__()
         assert isinstance(transform, TabularTransform) and transform.columns_
         columns = transform.columns_
-        where = {
-            kind: [i for i, column in enumerate(columns) if column.kind == kind]
-            for kind in ("number", "category")
-        }
-        order = where["number"] + where["category"]
-        self.register_buffer("numbers", torch.tensor(where["number"]).long(), persistent=False)
-        self.register_buffer("words", torch.tensor(where["category"]).long(), persistent=False)
+        numbers = [i for i, column in enumerate(columns) if column.kind == "number"]
+        words = [i for i, column in enumerate(columns) if column.kind == "category"]
+        self.register_buffer("numbers", torch.tensor(numbers).long(), persistent=False)
+        self.register_buffer("words", torch.tensor(words).long(), persistent=False)
         # Position of each column among the numbers first, then the categories.
-        self.register_buffer("back", torch.tensor(order).argsort(), persistent=False)
-        self.number = _number_embedding([columns[i] for i in where["number"]], options, width=width)
-        sizes = [columns[i].choices for i in where["category"]]
+        self.register_buffer("back", torch.tensor(numbers + words).argsort(), persistent=False)
+        self.number = _number_embedding([columns[i] for i in numbers], options, width=width)
+        sizes = [columns[i].choices for i in words]
         starts = torch.tensor([0, *sizes]).cumsum(0)[:-1]
         self.register_buffer("starts", starts, persistent=False)
         table = torch.randn(sum(sizes), width) * VALUE_STD
@@ -349,21 +340,19 @@ def features(sample: Sample) -> np.ndarray:
     parts = []
     for cell, choices in zip(sample.inputs["cells"], sample.inputs["choices"], strict=True):
         gone = np.isnan(cell)
-        if not choices:
-            parts.append(np.array([0 if gone else cell, gone], dtype=np.float32))
-            continue
-        one_hot = np.zeros(choices + 1, dtype=np.float32)
-        one_hot[choices if gone else int(cell)] = 1
-        parts.append(one_hot)
+        part = np.zeros(choices + 1 if choices else 2, dtype=np.float32)
+        if choices:
+            part[choices if gone else int(cell)] = 1
+        else:
+            part[:] = 0 if gone else cell, gone
+        parts.append(part)
     return np.concatenate(parts)
 
 
 def draw(axes: Any, sample: Sample) -> None:
-    """Paints one bar a column: blue standardised numbers, grey indices of categories, a red cross
-    where missing."""
+    """Paints one bar a column: numbers blue, indices of categories grey, missing cells a red x."""
     cells, choices = sample.inputs["cells"], sample.inputs["choices"]
-    gone = np.isnan(cells)
-    places = np.arange(1, len(cells) + 1)
+    gone, places = np.isnan(cells), np.arange(1, len(cells) + 1)
     colours = np.where(choices > 0, "0.6", "tab:blue")
     axes.barh(places, np.where(gone, 0, cells), color=list(colours))
     axes.plot(np.zeros(gone.sum()), places[gone], "x", color="tab:red")

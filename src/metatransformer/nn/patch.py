@@ -18,14 +18,8 @@ from torch import Tensor, nn
 from metatransformer.core.errors import UsageError
 from metatransformer.core.modality import Stem
 
-# Both for a trunk that came without a front end: ViT's usual patch, and its grid at 224 pixels.
-DEFAULT_PATCH = 16
+# For a trunk that came without positions: the grid of the usual ViT, 224 pixels in patches of 16.
 DEFAULT_GRID = 14
-
-
-def patch_side(stem: Stem) -> int:
-    """Returns the patch side in pixels that the trunk was trained with."""
-    return DEFAULT_PATCH if stem.patch is None else stem.patch.shape[-1]
 
 
 def adapt_kernel(

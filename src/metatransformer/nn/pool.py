@@ -1,13 +1,13 @@
 """Pooling: from the tokens that the trunk returns to one vector a sample. No parameters, so results can be cached."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metatransformer.core.errors import UsageError
-from metatransformer.core.tokens import Tokens
+from metatransformer.core.tokens import Span, Tokens
 
-POOLS = ("summary", "mean", "both")
+POOLS = ("summary", "mean", "both", "grid")
 
 
 def mean_tokens(tokens: Tokens) -> Float[Tensor, "B D"]:
@@ -33,11 +33,65 @@ def summary_token(tokens: Tokens) -> Float[Tensor, "B D"]:
     return (tokens.x * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
-def pool(tokens: Tokens, *, kind: str) -> Float[Tensor, "B F"]:
-    """Returns ``summary``, ``mean`` (width D) or ``both`` side by side (width 2 D)."""
+def grid_cells(tokens: Tokens, *, cells: int) -> Float[Tensor, "B F"]:
+    """Returns the means of the tokens in ``cells`` equal parts of each axis of the grid, row-major, side by side.
+
+    Keeps roughly where (or when) something is, at ``cells ** axes`` times the width. The parts follow each sample's own
+    extent, so padding changes nothing; where an axis has fewer tokens than parts, neighbouring parts share tokens.
+
+    Raises:
+        UsageError: the tokens come from several modalities, or lie on no grid of 1 to 3 axes.
+    """
+    if len(tokens.spans) != 1 or not 1 <= len(tokens.spans[0].grid) <= 3:
+        found = [f"{span.modality} {span.grid}" for span in tokens.spans]
+        raise UsageError(
+            "head.pool",
+            must="be summary, mean or both for tokens that lie on no single grid",
+            found=f"'grid' for {', '.join(found)}",
+        )
+    (span,) = tokens.spans
+    x, mask = _on_grid(tokens, span)
+    for axis, size in enumerate(span.grid):
+        others = [1 + k for k in range(len(span.grid)) if k != axis]
+        extent = mask.any(dim=others).sum(dim=1) if others else mask.sum(dim=1)  # [B]
+        parts = _parts(extent, cells=cells, size=size).to(x.dtype)  # [B, cells, size]
+        moved = x.movedim(1 + axis, 1)  # [B, size, ..., D]
+        x = torch.einsum("bcs,bs...->bc...", parts, moved).movedim(1, 1 + axis)
+    return x.flatten(1)
+
+
+def _on_grid(tokens: Tokens, span: Span) -> tuple[Tensor, Bool[Tensor, "B *grid"]]:
+    """Returns the span's ordinary tokens and their mask in the shape of its grid."""
+    places = [i for i in range(span.start, span.stop) if i != span.summary]
+    x, mask = tokens.x[:, places], tokens.mask[:, places]
+    batch = x.shape[0]
+    x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
+    return x.reshape(batch, *span.grid, -1), mask.reshape(batch, *span.grid)
+
+
+def _parts(extent: Int[Tensor, " B"], *, cells: int, size: int) -> Float[Tensor, "B cells size"]:
+    """Returns averaging weights: part c of an extent n covers floor(c n / cells) up to ceil((c + 1) n / cells)."""
+    part = torch.arange(cells, device=extent.device)[None, :, None]
+    place = torch.arange(size, device=extent.device)[None, None, :]
+    n = extent[:, None, None]
+    start = torch.div(part * n, cells, rounding_mode="floor")
+    stop = torch.div((part + 1) * n + cells - 1, cells, rounding_mode="floor")
+    inside = ((place >= start) & (place < stop)).float()
+    return inside / inside.sum(dim=-1, keepdim=True)
+
+
+def pooled_width(width: int, *, kind: str, cells: int, axes: int) -> int:
+    """Returns how long the pooled vector of tokens of this width is, on a grid of ``axes`` axes."""
+    return width * {"summary": 1, "mean": 1, "both": 2, "grid": cells**axes}[kind]
+
+
+def pool(tokens: Tokens, *, kind: str, cells: int) -> Float[Tensor, "B F"]:
+    """Returns ``summary``, ``mean``, ``both`` side by side, or the ``grid`` of ``cells`` parts an axis."""
     assert kind in POOLS, kind
     if kind == "summary":
         return summary_token(tokens)
     if kind == "mean":
         return mean_tokens(tokens)
+    if kind == "grid":
+        return grid_cells(tokens, cells=cells)
     return torch.cat([summary_token(tokens), mean_tokens(tokens)], dim=-1)

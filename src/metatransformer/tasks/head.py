@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metatransformer.core.tokens import Tokens
-from metatransformer.nn.pool import pool
+from metatransformer.nn.pool import pool, pooled_width
 
 
 class Head(nn.Module):
     """Pool, normalise, then a linear layer or a two-layer MLP with GELU and dropout (``hidden`` > 0).
 
-    ``norm`` is ``standard``, by statistics of the training split (neutral until they are set: where features are computed
+    ``kind`` and ``cells`` say how tokens are pooled, ``axes`` on a grid of how many axes they lie. ``norm`` is ``standard``, by statistics of the training split (neutral until they are set: where features are computed
     once), or ``layer``, a LayerNorm over the pooled vector (where they change while training).
     """
 
@@ -28,21 +28,24 @@ class Head(nn.Module):
         width: int,
         outputs: int,
         kind: str,
+        cells: int,
+        axes: int,
         blocks: Sequence[int],
         norm: str,
         hidden: int = 0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind, self.cells = kind, cells
         self.blocks = tuple(blocks)
-        self.features = width * len(self.blocks) * (2 if kind == "both" else 1)
+        self.features = pooled_width(width, kind=kind, cells=cells, axes=axes) * len(self.blocks)
         self.norm = Standardise(self.features) if norm == "standard" else nn.LayerNorm(self.features)
         self.net = _network(self.features, outputs, hidden=hidden, dropout=dropout)
 
     def pooled(self, layers: Sequence[Tokens]) -> Float[Tensor, "B F"]:
         """Returns the pooled features of the blocks that the head reads, side by side, in float32."""
-        return torch.cat([pool(tokens, kind=self.kind).float() for tokens in layers], dim=-1)
+        kind, cells = self.kind, self.cells
+        return torch.cat([pool(tokens, kind=kind, cells=cells).float() for tokens in layers], dim=-1)
 
     def predict(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
         """Returns the task's outputs for pooled features."""

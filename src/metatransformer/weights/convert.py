@@ -133,7 +133,12 @@ def _stem(raw: Mapping[str, Tensor], layout: Layout, *, where: str) -> Stem:
         WeightsError: a kernel that is not for square RGB patches, or positions that do not fill a
             square.
     """
-    stem = Stem(**{name.removeprefix("stem."): raw[name] for name in raw if "stem." in name})
+    stem = Stem(
+        patch=raw.get("stem.patch"),
+        bias=raw.get("stem.bias"),
+        positions=raw.get("stem.positions"),
+        class_token=raw.get("stem.class_token"),
+    )
     if stem.patch is not None and not (
         stem.patch.ndim == 4
         and stem.patch.shape[1] == 3

@@ -8,6 +8,9 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
+# What the Hub's HTTP library raises without a network: httpx's or requests', by the Hub's version.
+from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
+
 from metatransformer.core.errors import WeightsError
 from metatransformer.weights.catalog import WeightSource
 from metatransformer.weights.files import file_sha256
@@ -54,7 +57,7 @@ def hub_download(source: WeightSource) -> Path:
         path = Path(huggingface_hub.hf_hub_download(source.address, source.file))
     except hub_errors.OfflineModeIsEnabled as error:
         raise Unreachable(where, must="be reachable", found="HF_HUB_OFFLINE is set") from error
-    except (OSError, hub_errors.HTTPError) as error:
+    except (OSError, HTTPError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise Unreachable(where, must="be reachable", found=reason[0]) from error
     _check(path, source)

@@ -16,7 +16,7 @@ from metatransformer.weights.catalog import KNOWN, WeightEntry
 from metatransformer.weights.files import Weights, digest, stem_tensors
 
 SHAPE: WeightEntry = KNOWN["focus-s14"]  # whose architecture a nameless control has
-TINY = EncoderConfig(width=32, depth=2, heads=4, hidden=64)
+TINY = EncoderConfig(width=32, depth=6, heads=4, hidden=64)
 TINY_PATCH, TINY_GRID = 4, 8
 
 

@@ -98,7 +98,8 @@ def _names(graph: Any, folded: set[str]) -> dict[str, str]:
 
 def _join_positions(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Returns the state dict with the two parts of the positions in one table again."""
-    parts = [state.pop(f"positions.{part}", None) for part in ("Concat", "Reshape")]
-    if all(part is not None for part in parts):
-        state["backbone.embeddings.position_embeddings"] = torch.cat(parts, dim=1)  # [1, 1+N, D]
+    names = ("positions.Concat", "positions.Reshape")  # the class row, the patch rows
+    if all(name in state for name in names):
+        joined = torch.cat([state.pop(name) for name in names], dim=1)  # [1, 1 + N, D]
+        state["backbone.embeddings.position_embeddings"] = joined
     return state

@@ -108,7 +108,9 @@ def _transformers_or_timm(
     if "pretrained_cfg" in config:
         _agree(file, "num_features", config, converted.width)
         pretrained = config["pretrained_cfg"]
-        told = {key: rgb(pretrained[key]) for key in ("mean", "std") if key in pretrained}
+        told: dict[str, Any] = {
+            key: rgb(pretrained[key]) for key in ("mean", "std") if key in pretrained
+        }
         if "license" in pretrained:
             told["licence"] = pretrained["license"]
         if "quickgelu" in config.get("architecture", ""):

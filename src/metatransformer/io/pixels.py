@@ -1,0 +1,154 @@
+"""Pixel arrays on their way to patches: channels, size, crops. What all pictures share, in numpy.
+
+Axes: h w pixels, c channels. Photographs are uint8; pictures of intensity are float32 in 0..1.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from PIL import Image
+
+from metatransformer.core.errors import DataError
+
+MAX_ASPECT = 16.0  # beyond it one side would have less than one patch at the default sizes
+LOOKED_AT = 256  # pictures whose median size is taken: it is stable long before
+ENLARGE = 4  # small pictures gain from it: no trunk has seen a patch that holds half a picture
+LEAST_SIDE, MOST_SIDE = 112, 224  # beyond 224 pixels costs more than it brings on a laptop
+
+
+def typical_side(pictures: Iterable[np.ndarray], *, default: int) -> int:
+    """Returns four times the median side of the first 256 pictures, within 112..224 pixels.
+
+    The side of a picture is the root of its area; ``default`` is returned where there is none.
+    """
+    sides = []
+    for picture, _ in zip(pictures, range(LOOKED_AT), strict=False):
+        h, w = picture.shape[:2]
+        sides.append((h * w) ** 0.5)
+    if not sides:
+        return default
+    return int(np.clip(ENLARGE * np.median(sides), LEAST_SIDE, MOST_SIDE))
+
+
+def require_picture(pixels: np.ndarray, *, where: str) -> np.ndarray:
+    """Returns ``[h, w, 1 or 3]``; a missing channel axis is added.
+
+    Raises:
+        DataError: another shape, or a side of zero.
+    """
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        raise DataError(
+            f"{where}: pixels",
+            must="have the shape [h, w], [h, w, 1] or [h, w, 3]",
+            found=str(pixels.shape),
+        )
+    return pixels
+
+
+def as_rgb(pixels: np.ndarray, *, where: str) -> np.ndarray:
+    """Returns ``[h, w, 3]`` uint8 from grey or RGB of 8 or 16 bit; 16 bit is divided by 257.
+
+    Raises:
+        DataError: another shape or type, or a side of zero.
+    """
+    pixels = require_picture(pixels, where=where)
+    if pixels.dtype == np.uint16:
+        pixels = (pixels // 257).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise DataError(
+            f"{where}: pixels",
+            must="be uint8 (0..255) or uint16 (0..65535)",
+            found=str(pixels.dtype),
+            do="Scale the values to 0..255 and convert them with astype('uint8').",
+        )
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+def luminance(pixels: np.ndarray) -> np.ndarray:
+    """Returns ``[h, w]`` float32 from ``[h, w, 1 or 3]``; RGB weighted by ITU-R BT.601."""
+    values = pixels.astype(np.float32)
+    if values.shape[2] == 1:
+        return values[:, :, 0]
+    return values @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def patch_grid(height: int, width: int, *, side: int, patch: int, where: str) -> tuple[int, int]:
+    """Returns rows and columns of patches: about ``(side / patch) ** 2``, in the picture's aspect.
+
+    Raises:
+        DataError: one side is more than 16 times the other.
+    """
+    aspect = height / width
+    if not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
+        raise DataError(
+            where,
+            must=f"have an aspect ratio of at most {MAX_ASPECT:g}",
+            found=f"{height} x {width} pixels",
+            do="Cut it into pieces.",
+        )
+    root = max(side / patch, 1.0)
+    return max(1, round(root * aspect**0.5)), max(1, round(root / aspect**0.5))
+
+
+def to_patches(pixels: np.ndarray, *, side: int, patch: int, where: str) -> np.ndarray:
+    """Returns the picture ``[h, w, c]`` resized to whole patches, in its own aspect.
+
+    Raises:
+        DataError: one side is more than 16 times the other.
+    """
+    h, w = pixels.shape[:2]
+    rows, columns = patch_grid(h, w, side=side, patch=patch, where=where)
+    return resize(pixels, size=(rows * patch, columns * patch))
+
+
+def resize(
+    pixels: np.ndarray,
+    *,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float] | None = None,
+    smooth: bool = True,
+) -> np.ndarray:
+    """Returns ``[h', w', c]`` at ``size`` = (h', w'), antialiased.
+
+    Takes uint8 with 3 channels, or float32 of 0..1 with any number. ``box`` is the part to take, as
+    (left, top, right, bottom) in pixels. ``smooth`` False takes means instead of cubic splines.
+    """
+    method = Image.Resampling.BICUBIC if smooth else Image.Resampling.BOX
+    shape = (size[1], size[0])
+    if pixels.dtype == np.uint8:
+        return np.asarray(Image.fromarray(pixels).resize(shape, method, box=box))
+    planes = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize(shape, method, box=box))
+        for plane in np.moveaxis(pixels, -1, 0)
+    ]
+    return np.clip(np.stack(planes, axis=-1), 0.0, 1.0)  # cubic splines overshoot at edges
+
+
+def random_crop(pixels: np.ndarray, rng: np.random.Generator, *, least: float) -> np.ndarray:
+    """Returns a part of ``least`` to 1 of each side, at a random place, resized back."""
+    h, w = pixels.shape[:2]
+    keep = rng.uniform(least, 1.0)
+    top, left = rng.uniform(0, 1 - keep, size=2)
+    box = (left * w, top * h, (left + keep) * w, (top + keep) * h)
+    return resize(pixels, size=(h, w), box=box)
+
+
+def random_mirror(
+    pixels: np.ndarray, rng: np.random.Generator, *, axes: Sequence[int]
+) -> np.ndarray:
+    """Returns the picture mirrored along each of ``axes`` (0 = upside down, 1 = left to right)
+    half of the time.
+    """
+    for axis in axes:
+        if rng.random() < 0.5:
+            pixels = np.flip(pixels, axis)
+    return np.ascontiguousarray(pixels)
+
+
+def thumbnail(pixels: np.ndarray, *, side: int) -> np.ndarray:
+    """Returns the picture at ``side`` x ``side``, flat, float32 of 0..1: for plain baselines."""
+    small = resize(pixels, size=(side, side), smooth=False)
+    values = small.astype(np.float32).reshape(-1)
+    return values / 255 if pixels.dtype == np.uint8 else values

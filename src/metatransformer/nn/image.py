@@ -1,0 +1,70 @@
+"""The tokenizer of pictures: photographs, X-rays, infrared; one channel or three.
+
+Sources: Dosovitskiy et al. 2021 (arXiv 2010.11929) for patches; Meta-Transformer section 3.2 (arXiv
+2307.10802) for one tokenizer of RGB, infrared and X-ray pictures.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from metatransformer.core.modality import Stem, SummaryToken, Tokenizer
+from metatransformer.core.tokens import Span, Tokens
+from metatransformer.nn.patch import GridPositions, PatchEmbedding
+
+
+def level_stem(stem: Stem) -> Stem:
+    """Returns the same function of pixels with one mean and one deviation for all channels.
+
+    What made the channels differ moves into the kernel and its bias. After it, the kernel summed
+    over RGB gives a grey picture exactly the tokens that the picture has in RGB.
+    """
+    mean, std = torch.tensor(stem.mean), torch.tensor(stem.std)
+    one_mean, one_std = mean.mean(), std.mean()
+    statistics = {"mean": (one_mean.item(),) * 3, "std": (one_std.item(),) * 3}
+    if stem.patch is None:
+        return replace(stem, **statistics)
+    patch = stem.patch * (one_std / std)[:, None, None]
+    shift = (stem.patch.sum(dim=(2, 3)) * ((one_mean - mean) / std)).sum(dim=1)  # [D]
+    bias = shift if stem.bias is None else stem.bias + shift
+    return replace(stem, patch=patch, bias=bias, **statistics)
+
+
+class PictureTokenizer(Tokenizer):
+    """Normalise as the trunk was trained, cut into patches, add positions, put the class token in
+    front.
+
+    ``channels`` is 3 for RGB; with 1 the kernel is summed over RGB. ``name`` is the modality of the
+    span.
+    """
+
+    axes = 2
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, *, name: str, channels: int, width: int, stem: Stem) -> None:
+        super().__init__()
+        self.name = name
+        self.native = stem.patch is not None
+        side = stem.patch_size
+        self.patches = PatchEmbedding(width=width, channels=channels, stem=stem, size=(side, side))
+        self.positions = GridPositions(width=width, stem=stem)
+        self.summary = SummaryToken(width=width, stem=stem)
+        for name_, values in (("mean", stem.mean), ("std", stem.std)):
+            each = torch.tensor(values[:channels])[:, None, None]
+            self.register_buffer(name_, each, persistent=False)
+
+    def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
+        """Returns the class token and ``h x w`` patch tokens; ``pixels`` is ``[B, H, W, C]``, uint8
+        or float of 0..1.
+        """
+        pixels = inputs["pixels"].permute(0, 3, 1, 2)  # [B, C, H, W]
+        if pixels.dtype == torch.uint8:
+            pixels = pixels.float() / 255
+        x, real = self.patches((pixels - self.mean) / self.std, masks["pixels"])
+        grid = (x.shape[1], x.shape[2])
+        x = (x + self.positions(real)).flatten(1, 2)  # [B, h, w, D] -> [B, h w, D]
+        x, mask = self.summary(x, real.flatten(1, 2))
+        return Tokens(x, mask, (Span(self.name, 0, x.shape[1], summary=0, grid=grid),))

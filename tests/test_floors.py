@@ -1,0 +1,77 @@
+"""The floors of docs/design.md: imports only go down, and some neighbours never see each other."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "metatransformer"
+
+# A unit is a folder or a single file below the package; units of one floor may import each other unless forbidden below.
+FLOORS = {
+    "core": 0,
+    "nn": 1,
+    "io": 1,
+    "encoder": 2,
+    "weights": 3,
+    "tasks": 3,
+    "modalities": 3,
+    "recipe": 3,
+    "model": 4,
+    "pipeline": 5,
+    "engine": 6,
+    "arguments": 7,
+    "embedder": 7,
+    "estimators": 7,
+    "bench": 8,
+    "cli": 9,
+    "__main__": 10,
+}
+STRANGERS = [
+    ("nn", "io"),
+    ("io", "nn"),
+    ("modalities", "weights"),
+    ("modalities", "tasks"),
+    ("modalities", "recipe"),
+    ("tasks", "modalities"),
+    ("weights", "modalities"),
+]
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def imports_of(path: Path) -> list[tuple[str, ...]]:
+    """Returns the modules of this package that a file imports anywhere, also inside functions."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        found += [tuple(name.split(".")[1:]) for name in names if name.startswith("metatransformer.")]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_only_go_down(path: Path):
+    unit = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    assert unit in FLOORS, f"'{unit}' has no floor"
+    for parts in imports_of(path):
+        other = parts[0]
+        assert other in FLOORS, f"'{other}' has no floor"
+        assert FLOORS[other] <= FLOORS[unit], f"{unit} (floor {FLOORS[unit]}) imports {other} (floor {FLOORS[other]})"
+        assert (unit, other) not in STRANGERS, f"{unit} imports {other}"
+
+
+def test_modalities_never_see_each_other():
+    files = [path for path in (PACKAGE / "modalities").glob("*.py") if path.stem != "__init__"]
+    names = {path.stem for path in files}
+    for path in files:
+        seen = {parts[1] for parts in imports_of(path) if parts[0] == "modalities" and len(parts) > 1}
+        assert not seen & names - {path.stem}, path.name
+
+
+def test_every_unit_has_a_floor_and_every_floor_a_unit():
+    units = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in FILES}
+    assert units == FLOORS.keys()

@@ -1,0 +1,79 @@
+"""The linear heads of tune mode "head", against scikit-learn and a closed form."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from metatransformer.core.errors import UsageError
+from metatransformer.engine.probe import fit_probes
+from metatransformer.tasks import Classify, Regress
+
+N, F = 101, 7
+
+
+def data(*, classes: int) -> tuple[torch.Tensor, list[str]]:
+    draw = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, classes, (N,), generator=draw)
+    centres = torch.randn(classes, F, generator=draw)
+    features = centres[labels] + torch.randn(N, F, generator=draw)
+    return features * torch.arange(1, F + 1) + 3, [str(label) for label in labels.tolist()]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("l2", [0.3, 0.01])
+def test_classification_equals_logistic_regression(classes: int, l2: float):
+    features, labels = data(classes=classes)
+    task = Classify()
+    task.fit(labels)
+    (probe,) = fit_probes(task, features=features, target=task.encode(labels), l2=[l2])
+    x = ((features - features.mean(0)) / features.std(0, correction=0)).double().numpy()
+    # Ours is mean loss + l2 / 2 |w|^2, theirs C x summed loss + 1 / 2 |w|^2. For two classes theirs has one vector, the
+    # difference of our two, which are half of it each: the same penalty costs it half as much.
+    penalty = l2 / 2 if classes == 2 else l2
+    model = LogisticRegression(C=1 / (N * penalty), tol=1e-10, max_iter=5000)
+    model.fit(x, labels)
+    ours = probe.outputs(features).double().softmax(1).numpy()
+    # Both stop at a gradient of about 1e-6.
+    np.testing.assert_allclose(ours, model.predict_proba(x), atol=2e-4)
+
+
+def test_regression_equals_ridge():
+    features, labels = data(classes=5)
+    targets = features @ torch.arange(F).float() + torch.tensor([float(label) for label in labels])
+    task = Regress()
+    task.fit(targets.tolist())
+    l2 = 0.2
+    (probe,) = fit_probes(task, features=features, target=task.encode(targets.tolist()), l2=[l2])
+    x = (features - features.mean(0)) / features.std(0, correction=0)
+    # Mean of squares + l2 / 2 |w|^2 is Ridge's sum of squares + alpha |w|^2 with alpha = n l2 / 2.
+    model = Ridge(alpha=N * l2 / 2).fit(x.numpy(), targets.numpy())
+    ours = task.decode(probe.outputs(features))["prediction"]
+    np.testing.assert_allclose(ours, model.predict(x.numpy()), atol=1e-3 * task.std_)  # L-BFGS stops in float32
+
+
+def test_stronger_penalties_come_first_and_have_smaller_weights():
+    features, labels = data(classes=3)
+    task = Classify()
+    task.fit(labels)
+    probes = list(fit_probes(task, features=features, target=task.encode(labels), l2=[1e-3, 1, 0.1]))
+    assert [probe.l2 for probe in probes] == [1, 0.1, 1e-3]
+    norms = [float(probe.weight.norm()) for probe in probes]
+    assert norms == sorted(norms)
+
+
+def test_a_feature_that_never_changes_is_harmless():
+    features, labels = data(classes=2)
+    task = Classify()
+    task.fit(labels)
+    flat = torch.cat([features, torch.full((N, 1), 5.0)], dim=1)
+    (probe,) = fit_probes(task, features=flat, target=task.encode(labels), l2=[0.1])
+    assert probe.outputs(flat).isfinite().all() and probe.scale[-1] == 1
+
+
+def test_no_penalty_is_refused():
+    features, labels = data(classes=2)
+    task = Classify()
+    task.fit(labels)
+    with pytest.raises(UsageError, match="optim.l2: must list at least one penalty; found none"):
+        next(fit_probes(task, features=features, target=task.encode(labels), l2=[]))

@@ -1,0 +1,94 @@
+"""Recipes: layers of settings, typed, with errors that name the nearest valid key."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import yaml
+
+from metatransformer.core.errors import UsageError
+from metatransformer.recipe import OptimOptions, make_recipe, parse_overrides, read_recipe, to_dict, to_yaml
+
+
+@dataclass(frozen=True)
+class Options:
+    size: int | Literal["auto"] = 7
+    bins: int = 5
+
+    def __post_init__(self):
+        if self.bins < 2:
+            raise UsageError("input.bins", must="be at least 2", found=str(self.bins))
+
+
+def make(*overrides: str, defaults: dict | None = None, base: dict | None = None):
+    return make_recipe("image", options=Options, defaults=defaults or {}, base=base or {}, overrides=list(overrides))
+
+
+def test_later_layers_win():
+    recipe = make("optim.lr=3e-4", defaults={"tune": "head", "optim.epochs": 5}, base={"optim": {"epochs": 7, "lr": 1.0}})
+    assert (recipe.tune, recipe.optim.epochs, recipe.optim.lr) == ("head", 7, 3e-4)
+    assert recipe.optim.clip == OptimOptions().clip and recipe.input == Options()
+
+
+def test_texts_are_read_as_yaml():
+    found = parse_overrides(["a=3", "b.c=1.5", "d=[1, -1]", "e=true", "f=text", "g=x=y"])
+    assert found == {"a": 3, "b.c": 1.5, "d": [1, -1], "e": True, "f": "text", "g": "x=y"}
+
+
+@pytest.mark.parametrize("text", ["1e-3", "0.001", "1.0e-3"])
+def test_every_spelling_of_a_number_is_a_number(text: str):
+    assert make(f"optim.lr={text}").optim.lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.lrr=1", r"recipe key 'optim.lrr': must be a setting; found no such one. Did you mean 'optim.lr'\?"),
+        ("input.sise=1", r"recipe key 'input.sise': must be a setting.* Did you mean 'input.size'\?"),
+        ("tunes=head", r"recipe key 'tunes': .* Did you mean 'tune'\?"),
+        ("tune=frozen", r"recipe key 'tune': must be 'head', 'ends' or 'all'; found 'frozen'"),
+        ("optim.lr=fast", r"recipe key 'optim.lr': must be a valid number.*; found 'fast'"),
+        ("input.size=[1]", r"recipe key 'input.size': must be a valid integer or be 'auto'; found \[1\]"),
+        ("input.bins=1", "^input.bins: must be at least 2; found 1"),
+        ("head.read=[x]", r"recipe key 'head.read': must be a valid integer.*; found 'x'"),
+        ("optim=3", r"recipe section 'optim': must hold keys; found 3"),
+        ("optim.lr.x=3", r"recipe "),
+        ("optim.lr", r"override 'optim.lr': must look like key.sub=value"),
+        ("modality=audio", r"recipe key 'modality': must be 'image' here; found 'audio'"),
+    ],
+)
+def test_a_wrong_setting_is_named(override: str, message: str):
+    with pytest.raises(UsageError, match=message):
+        make(override)
+
+
+def test_a_resolved_recipe_is_a_recipe_file(tmp_path: Path):
+    recipe = make("optim.lr=3e-4", "head.read=[1, -1]", "input.size=11")
+    file = tmp_path / "recipe.yaml"
+    file.write_text(to_yaml(recipe), encoding="utf-8")
+    assert make(base=read_recipe(file)) == recipe
+    assert yaml.safe_load(to_yaml(recipe)) == to_dict(recipe)
+
+
+def test_a_python_file_returns_a_mapping(tmp_path: Path):
+    file = tmp_path / "mine.py"
+    file.write_text("def recipe():\n    return {'optim.lr': 0.5, 'input': {'size': 3}}\n", encoding="utf-8")
+    recipe = make(base=read_recipe(file))
+    assert recipe.optim.lr == 0.5 and recipe.input.size == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("missing.yaml", None, "must be a YAML or Python file; found no such file"),
+        ("bad.yaml", "a: [1", "must be valid YAML"),
+        ("list.yaml", "- 1", "must hold keys and values; found list"),
+        ("none.py", "x = 1", r"must define a function recipe\(\)"),
+    ],
+)
+def test_a_bad_recipe_file_is_named(tmp_path: Path, name: str, text: str | None, message: str):
+    if text is not None:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=f"{name}: {message}"):
+        read_recipe(tmp_path / name)

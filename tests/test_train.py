@@ -1,0 +1,227 @@
+"""The training loop: its schedule, its choices, and that neither a kill nor a second process changes the result."""
+
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from common import make_records, run, run_alone, tiny_pipeline, tiny_recipe, words_of
+from PIL import Image
+from safetensors.torch import load_file
+
+import metatransformer.engine.train as train_module
+from metatransformer.core.errors import DataError, UsageError
+from metatransformer.engine.console import Console
+from metatransformer.engine.data import Loader, Place
+from metatransformer.engine.fit import fit
+from metatransformer.engine.run import RunFolder
+from metatransformer.engine.train import Trainer
+from metatransformer.modalities import get_modality
+
+QUIET = Console(quiet=True)
+SETTINGS = {"tune": "ends", "data.batch_size": 4, "optim.lr": 1e-2}
+
+
+def make_trainer(settings: Mapping[str, Any], *, count: int = 12) -> Trainer:
+    pipeline = tiny_pipeline("image", {**SETTINGS, **settings})
+    loaders = {}
+    for split, seed in (("train", 0), ("val", 1)):
+        records = make_records(pipeline.modality, train=count, seed=seed)
+        loaders[split] = Loader(pipeline.reader, records, cache_mb=8, task=pipeline.task)
+        loaders[split].prepare(QUIET, title=split)
+    return Trainer(pipeline, **loaders, run=None, place=Place(), console=QUIET)
+
+
+# --- schedule, groups, choice -----------------------------------------------------------------------------------------
+
+
+def test_the_schedule_by_hand():
+    # 12 samples in batches of 4: 3 steps an epoch, 12 in all, a quarter of them warm-up.
+    trainer = make_trainer({"optim.epochs": 4, "optim.warmup": 0.25})
+    found = [trainer._schedule(step) for step in range(13)]
+    cosine = [0.5 * (1 + np.cos(np.pi * k / 9)) for k in range(10)]
+    assert found == pytest.approx([1 / 3, 2 / 3, 1, *cosine])
+    assert found[3] == 1 and found[12] == pytest.approx(0)
+
+
+def test_vectors_are_not_decayed_and_a_tuned_trunk_learns_slower():
+    trainer = make_trainer({"tune": "all", "optim.trunk_lr": 1e-5, "optim.weight_decay": 0.1})
+    groups = {(group["base"], group["weight_decay"]): group["params"] for group in trainer.optimizer.param_groups}
+    assert groups.keys() == {(1e-2, 0.1), (1e-2, 0), (1e-5, 0.1), (1e-5, 0)}
+    assert all((p.ndim >= 2) == (decay > 0) for (_, decay), params in groups.items() for p in params)
+    trunk = {id(p) for p in trainer.model.encoder.parameters()}
+    assert {id(p) for (lr, _), params in groups.items() if lr == 1e-5 for p in params} == trunk
+
+
+def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch):
+    trainer = make_trainer({"optim.epochs": 4})
+    seen: list[torch.Tensor] = []
+
+    def score(pipeline, loader, *, console, title):
+        seen.append(pipeline.head.net[-1].weight.detach().clone())
+        return {"accuracy": [0.5, 0.8, 0.8, 0.6][len(seen) - 1]}
+
+    monkeypatch.setattr(train_module, "score", score)
+    history = trainer.fit().history
+    assert [line["val_accuracy"] for line in history] == [0.5, 0.8, 0.8, 0.6]
+    assert torch.equal(trainer.pipeline.head.net[-1].weight, seen[1])  # the first of equals
+
+
+def test_training_stops_when_nothing_is_gained(monkeypatch: pytest.MonkeyPatch):
+    trainer = make_trainer({"optim.epochs": 9, "optim.patience": 2})
+    scores = iter([0.5, 0.7, 0.6, 0.7, 0.9])
+    monkeypatch.setattr(train_module, "score", lambda *_, **__: {"accuracy": next(scores)})
+    assert [line["epoch"] for line in trainer.fit().history] == [1, 2, 3, 4]
+
+
+def test_the_average_follows_closely_at_first():
+    trainer = make_trainer({"optim.average": 0.9})
+    (name, parameter), start = next(iter(trainer.learning.items())), 3.0
+    with torch.no_grad():
+        parameter.fill_(start)
+        trainer.average[name].zero_()
+    expected = 0.0
+    for step in range(20):
+        trainer.progress.step = step
+        trainer._update_average()
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * start
+    torch.testing.assert_close(trainer.average[name], torch.full_like(parameter, expected))
+
+
+def test_without_an_average_the_weights_themselves_are_kept():
+    trainer = make_trainer({"optim.average": 0.0, "optim.epochs": 1})
+    trainer.fit()
+    assert all(torch.equal(trainer.average[name], p) for name, p in trainer.learning.items())
+
+
+def test_a_loss_that_is_not_finite_is_said(monkeypatch: pytest.MonkeyPatch):
+    trainer = make_trainer({})
+    monkeypatch.setattr(trainer.pipeline.task, "loss", lambda outputs, target: outputs.sum() * float("nan"))
+    with pytest.raises(UsageError, match="training step 0: must have a finite loss; found nan. Lower optim.lr"):
+        trainer.fit()
+
+
+def test_gradients_are_clipped(monkeypatch: pytest.MonkeyPatch):
+    trainer = make_trainer({"optim.clip": 0.1, "optim.epochs": 1})
+    norms: list[float] = []
+    step = trainer.optimizer.step
+
+    def spy():
+        norms.append(float(torch.stack([p.grad.norm() for p in trainer.learning.values()]).norm()))
+        return step()
+
+    monkeypatch.setattr(trainer.optimizer, "step", spy)
+    trainer.fit()
+    assert norms and max(norms) <= 0.1 + 1e-6
+
+
+def test_the_whole_model_learns_in_mode_all():
+    modality = get_modality("image")
+    recipe = tiny_recipe(modality, {**SETTINGS, "tune": "all", "optim.epochs": 2, "optim.trunk_lr": 1e-3})
+    fitted = fit(make_records(modality, train=8, val=4), recipe, console=QUIET)
+    assert fitted.pipeline.model.encoder.bytes_hash() != tiny_pipeline("image").model.encoder.bytes_hash()
+
+
+# --- the run folder ---------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path):
+    folder = RunFolder(tmp_path, place=Place())
+    folder.save_checkpoint({"a": torch.ones(3)})
+    assert torch.equal(folder.load_checkpoint()["a"], torch.ones(3))
+    folder.checkpoint.write_bytes(folder.checkpoint.read_bytes()[:100])
+    with pytest.raises(DataError, match="last.pt: must be a checkpoint of this run.*--overwrite"):
+        folder.load_checkpoint()
+
+
+# --- a kill, and a second process -------------------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+import torch
+torch.set_num_threads(1)
+from metatransformer.cli import main
+from metatransformer.engine.train import Trainer
+step, left = Trainer._step, [int(sys.argv[1])]
+def watched(self, batch):
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    return step(self, batch)
+Trainer._step = watched
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder of 24 pictures of two classes, with splits."""
+    root = tmp_path_factory.mktemp("pictures")
+    modality = get_modality("image")
+    for split, seed in (("train", 0), ("val", 1)):
+        for record in make_records(modality, train=16 if split == "train" else 8, seed=seed):
+            place = root / split / record.target
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(record.value).save(place / f"{record.key}.png")
+    return root
+
+
+def command(data: Path, out: Path) -> list[object]:
+    settings = {
+        "data.batch_size": 4,
+        "head.read": [1, -1],
+        "head.hidden": 13,
+        "head.dropout": 0.2,
+        "optim.average": 0.9,
+        "input.size": 16,
+        "run.device": "cpu",
+        "run.precision": "float32",
+        "run.checkpoint_minutes": 0,
+    }
+    words = ["fit", data, "--modality", "image", "--encoder", "test", "--tune", "ends", "--epochs", 3, "--out", out]
+    return [*words, *words_of(settings)]
+
+
+def weights_of(run_folder: Path) -> dict[str, torch.Tensor]:
+    files = sorted((run_folder / "model").rglob("*.safetensors"))
+    assert len(files) == 2
+    return {f"{file.parent.name}.{name}": x for file in files for name, x in load_file(file).items()}
+
+
+@pytest.mark.parametrize("steps", [6])
+def test_a_killed_run_continues_to_the_same_bytes(pictures: Path, tmp_path: Path, capsys, steps: int):
+    # 4 batches an epoch: the kill comes inside the second of three epochs.
+    done = run_alone(["-c", KILLED, steps, *command(pictures, tmp_path / "killed")])
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "killed" / "model").exists()
+    status, killed, err = run(command(pictures, tmp_path / "killed"), capsys)
+    assert status == 0 and "continuing after epoch 1, step 6" in err, err
+    status, whole, _ = run(command(pictures, tmp_path / "whole"), capsys)
+    assert status == 0 and killed["metrics"] == whole["metrics"]
+    one, two = weights_of(tmp_path / "killed"), weights_of(tmp_path / "whole")
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        for name in ("killed", "whole")
+    ]
+    assert logs[0] == logs[1] and [line["epoch"] for line in logs[0]] == [1, 2, 3]
+
+
+def test_two_processes_give_the_result_of_one(pictures: Path, tmp_path: Path, capsys):
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "metatransformer"]
+    settings = words_of({"head.dropout": 0.0, "optim.average": 0.0})
+    done = run_alone([*launch, *command(pictures, tmp_path / "two"), *settings])
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1, done.stdout  # one JSON line, from the first process
+    status, _, _ = run([*command(pictures, tmp_path / "one"), *settings], capsys)
+    assert status == 0
+    one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
+    for name in one:
+        # The mean of two halves is summed in another order: 1e-7 a step, which AdamW's division can make 1e-4 of a step
+        # of 1e-3 where a gradient is nearly zero.
+        torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=1e-3)
