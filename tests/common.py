@@ -58,9 +58,7 @@ def make_samples(modality: Modality, count: int, *, seed: int = 0) -> list[Sampl
 def tiny_recipe(modality: Modality, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Returns a recipe on the tests' trunk, in float32 on the CPU."""
     given = {**SMALL, **TINY.get(modality.name, {}), **(overrides or {})}
-    return make_recipe(
-        modality.name, options=modality.options, defaults=modality.defaults, base={}, overrides=given
-    )
+    return make_recipe(modality.name, options=modality.options, defaults=modality.defaults, base={}, overrides=given)
 
 
 def tiny_pipeline(name: str, overrides: Mapping[str, Any] | None = None, *, count: int = 7) -> Pipeline:

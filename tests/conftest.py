@@ -1,17 +1,23 @@
 """What every test runs under: checked shapes and types, one thread, an empty cache, and no network."""
 
+import atexit
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
 
 # Before the package or the Hub's client is imported: both read their settings then.
-os.environ["METATRANSFORMER_CACHE"] = tempfile.mkdtemp(prefix="metatransformer-tests-")
+CACHE = tempfile.mkdtemp(prefix="metatransformer-tests-")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+os.environ["METATRANSFORMER_CACHE"] = CACHE
+os.environ["HF_HUB_CACHE"] = os.path.join(CACHE, "hub")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ.pop("METATRANSFORMER_DEVICE", None)
+for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):  # what torchrun sets
+    os.environ.pop(name, None)
 
-from jaxtyping import install_import_hook
+from jaxtyping import install_import_hook  # noqa: E402
 
 # Every signature of the package is checked while the tests run: tensor shapes and plain types.
 install_import_hook("metatransformer", "checker.check")

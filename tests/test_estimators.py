@@ -138,8 +138,8 @@ def test_cross_validation_of_arrays_and_of_paths(arrays, folder: Path):
 
 
 def test_a_search_over_settings(arrays):
-    search = GridSearchCV(classifier(), {"recipe": [settings_of("image", {"optim.l2": [l2]}) for l2 in (1.0, 1e-3)]}, cv=2)
-    search.fit(*arrays)
+    recipes = [settings_of("image", {"optim.l2": [l2]}) for l2 in (1.0, 1e-3)]
+    search = GridSearchCV(classifier(), {"recipe": recipes}, cv=2).fit(*arrays)
     assert search.best_estimator_.predict(arrays[0]).shape == (30,)
 
 
@@ -290,7 +290,8 @@ def test_one_sample_gives_one_vector(arrays, folder: Path):
 
 def test_an_embedder_agrees_with_embed(arrays):
     made = mt.Embedder("image", encoder="test", recipe=SIZE).fit(arrays[0][:3])
-    np.testing.assert_array_equal(made.transform(arrays[0][:3]), mt.embed(arrays[0][:3], modality="image", encoder="test", recipe=SIZE))
+    expected = mt.embed(arrays[0][:3], modality="image", encoder="test", recipe=SIZE)
+    np.testing.assert_array_equal(made.transform(arrays[0][:3]), expected)
 
 
 def test_an_untrained_front_end_is_said(rows: pd.DataFrame):

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "metatransformer"
 
-# A unit is a folder or a single file below the package; units of one floor may import each other unless forbidden below.
+# A unit is a folder or a file of the package. Units of one floor may import each other unless they are STRANGERS.
 FLOORS = {
     "core": 0,
     "nn": 1,

@@ -17,9 +17,7 @@ def batch_of(pipeline: Pipeline, *, count: int = 3) -> dict[str, Batch]:
     return {NAME: collate(samples, fields=pipeline.modality.fields)}
 
 
-@pytest.mark.parametrize(
-    ("mode", "learning"), [("head", {"heads"}), ("ends", {"tokenizers", "heads"}), ("all", None)]
-)
+@pytest.mark.parametrize(("mode", "learning"), [("head", {"heads"}), ("ends", {"tokenizers", "heads"}), ("all", None)])
 def test_modes_choose_what_learns(mode: str, learning: set[str] | None):
     model = tiny_pipeline(NAME, {"tune": mode}).model
     found = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}

@@ -60,7 +60,8 @@ def test_silence_is_the_floor():
 
 
 @pytest.mark.parametrize(
-    ("samples", "least", "expected"), [(399, 1, 1), (400, 1, 1), (560, 1, 2), (1, 7, 7), (700, 7, 7)]
+    ("samples", "least", "expected"),
+    [(399, 1, 1), (400, 1, 1), (560, 1, 2), (1, 7, 7), (700, 7, 7)],
 )
 def test_how_many_frames(samples, least, expected):
     found = frames(np.ones(samples), window=400, hop=160, least=least)

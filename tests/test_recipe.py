@@ -26,7 +26,8 @@ def make(*overrides: str, defaults: dict | None = None, base: dict | None = None
 
 
 def test_later_layers_win():
-    recipe = make("optim.lr=3e-4", defaults={"tune": "head", "optim.epochs": 5}, base={"optim": {"epochs": 7, "lr": 1.0}})
+    base = {"optim": {"epochs": 7, "lr": 1.0}}
+    recipe = make("optim.lr=3e-4", defaults={"tune": "head", "optim.epochs": 5}, base=base)
     assert (recipe.tune, recipe.optim.epochs, recipe.optim.lr) == ("head", 7, 3e-4)
     assert recipe.optim.clip == OptimOptions().clip and recipe.input == Options()
 

@@ -41,9 +41,7 @@ def not_fitted(estimator: object, *, verb: str) -> NotFittedError:
     )
 
 
-def recipe_of(
-    modality: Modality, *, defaults: Mapping[str, Any], keywords: Mapping[str, Any], given: Any
-) -> Recipe:
+def recipe_of(modality: Modality, *, defaults: Mapping[str, Any], keywords: Mapping[str, Any], given: Any) -> Recipe:
     """Returns the recipe of an estimator: ``keywords`` by dotted key, ``given`` the argument ``recipe=``.
 
     Raises:

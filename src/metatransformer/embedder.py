@@ -173,7 +173,9 @@ def load_embedder(folder: Path, *, encoder: str) -> Embedder:
     about = json.loads((folder / "embedder.json").read_text(encoding="utf-8"))
     if about["format"] != FORMAT:
         raise DataError(folder / "embedder.json", must=f"have format {FORMAT}", found=f"{about['format']}")
-    arguments = about["arguments"] | ({"encoder": encoder} if encoder else {})
+    arguments: dict[str, Any] = about["arguments"]
+    if encoder:
+        arguments["encoder"] = encoder
     embedder = Embedder(arguments.pop("modality"), **arguments)
     modality = get_modality(embedder.modality)
     recipe = embedder._recipe(modality)

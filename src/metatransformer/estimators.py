@@ -91,7 +91,8 @@ class _Estimator(BaseEstimator):
         index = split_index(found, recipe, console=console)
         labels = self._learn_labels([record.target for record in index.records if record.split == "train"])
         fitted = fit(index.records, recipe, console=console)
-        vars(self).update(labels)
+        for name, value in labels.items():
+            setattr(self, name, value)
         self.pipeline_, self.history_, self.metrics_ = fitted.pipeline, fitted.history, fitted.metrics
         if found.columns:
             self.n_features_in_ = len(found.columns)
@@ -239,7 +240,9 @@ def load(folder: str | os.PathLike[str], *, encoder: str = "") -> Classifier | R
     if (place / "embedder.json").is_file():
         return load_embedder(place, encoder=encoder)
     pipeline = load_pipeline(place, encoder=encoder)
-    keywords = keywords_of(pipeline.recipe) | ({"encoder": encoder} if encoder else {})
+    keywords: dict[str, Any] = keywords_of(pipeline.recipe)
+    if encoder:
+        keywords["encoder"] = encoder
     estimator = _CLASSES[pipeline.recipe.task.name](keywords.pop("modality"), **keywords)
     estimator._take(pipeline, place)
     return estimator

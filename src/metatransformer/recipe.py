@@ -53,7 +53,7 @@ class HeadOptions:
 class OptimOptions:
     """AdamW with linear warm-up and cosine decay. ``lr`` is for new parameters, ``trunk_lr`` for a tuned trunk.
 
-    ``warmup`` is the share of all steps; ``patience`` the number of epochs without a better validation score after which
+    ``epochs`` "auto" takes as many as make about 500 steps, at least 4 and at most 40: small data needs more passes. ``warmup`` is the share of all steps; ``patience`` the number of epochs without a better validation score after which
     training stops (0 = never); ``average`` the decay of an exponential moving average of the weights (0 = none), which is
     then what is validated and kept. In tune mode ``head`` there is no such training: ``l2`` lists the penalties that are
     tried on the validation split, and ``views`` is how many augmented copies of each training sample are cached besides
@@ -63,7 +63,7 @@ class OptimOptions:
     lr: float = 1e-3
     trunk_lr: float = 1e-5
     weight_decay: float = 0.05
-    epochs: int = 20
+    epochs: int | Literal["auto"] = "auto"
     warmup: float = 0.1
     clip: float = 1.0
     patience: int = 0

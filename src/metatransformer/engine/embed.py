@@ -66,7 +66,7 @@ class EmbeddingModel:
 def pretrained_embedder(
     recipe: Recipe, *, trunk: Pretrained, reader: Reader, pool: str, console: Console
 ) -> EmbeddingModel:
-    """Returns an embedder with the modality's untrained tokenizer; ``reader`` has learned what its transform must learn.
+    """Returns an embedder with the modality's untrained tokenizer; ``reader`` has learned what it must learn.
 
     Where the tokenizer did not come with the trunk, its random weights make the vectors random projections: the console
     says so loudly.

@@ -110,7 +110,7 @@ def sample_picture(draw: Any, sample: Any) -> tuple[Picture, str]:
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LINE)
-    axes.tick_params(labelsize=6, labelcolor=FAINT, color=LINE, length=2)
+    axes.tick_params(labelsize=6.5, labelcolor=INK, color=LINE, length=2)
     draw(axes, sample)
     labels = {"across": axes.get_xlabel(), "down": axes.get_ylabel()}
     axes.set(xlabel="", ylabel="", title="")

@@ -41,7 +41,9 @@ NONE: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Summary:
-    """A table on top of several reports: ``rows`` of cells below ``columns``, with a lead before it, then findings (name, sentence) and notes."""
+    """What stands before several reports: a table (``rows`` of cells below ``columns``), then ``findings`` (a name and
+    a sentence each), then ``notes``, then commands, one a line.
+    """
 
     title: str
     lead: str
@@ -79,9 +81,6 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
     pipeline, task = fitted.pipeline, fitted.pipeline.task
     recipe, modality = pipeline.recipe, pipeline.modality
     split = scored_split(fitted)
-    scores, samples = fitted.metrics[split], len(fitted.loaders[split])
-    frozen = recipe.tune != "all"
-    sentence = verdict(task, scores, controls, samples=samples, encoder=pipeline.trunk.name, frozen=frozen)
     new = "new.csv" if modality.source.kind == "table" else f"new{next(iter(modality.source.suffixes), '')}"
     return {
         "run": run.name,
@@ -89,16 +88,7 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
         "target": recipe.task.target,
         "counts": [(name, len(fitted.loaders[name])) for name in SPLITS if name in fitted.loaders],
         "classes": task.outputs if isinstance(task, Classify) else 0,
-        "metric": words(task.primary),
-        "higher": task.higher_is_better,
-        "split": split,
-        "samples": samples,
-        "score": _short_figure(scores[task.primary]),
-        "margin": _own_margin(task, scores[task.primary], samples=samples),
-        "verdict": sentence,
-        "bars": _bars(task, scores, controls),
-        "metrics": [words(name) for name in scores],
-        "rows": _metric_rows(fitted, controls, split=split),
+        **_scores(fitted, controls, split=split),
         "trunk": trunk_facts(pipeline.trunk),
         "tune": f"{recipe.tune}: {TUNE[recipe.tune]}",
         "parameters": _parameter_rows(fitted),
@@ -128,6 +118,25 @@ def trunk_facts(trunk: Pretrained) -> list[tuple[str, str]]:
     return [*facts, ("sha256", f"{trunk.sha256[:16]}…, {checked}")]
 
 
+def _scores(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, split: str) -> dict[str, Any]:
+    task, recipe = fitted.pipeline.task, fitted.pipeline.recipe
+    scores, samples = fitted.metrics[split], len(fitted.loaders[split])
+    encoder = fitted.pipeline.trunk.name
+    frozen = recipe.tune != "all"
+    return {
+        "metric": words(task.primary),
+        "higher": task.higher_is_better,
+        "split": split,
+        "samples": samples,
+        "score": _short_figure(scores[task.primary]),
+        "margin": _own_margin(task, scores[task.primary], samples=samples),
+        "verdict": verdict(task, scores, controls, samples=samples, encoder=encoder, frozen=frozen),
+        "bars": _bars(task, scores, controls),
+        "metrics": [words(name) for name in scores],
+        "rows": _metric_rows(fitted, controls, split=split),
+    }
+
+
 def _own_margin(task: Task, score: float, *, samples: int) -> str:
     """Returns two standard errors of one score, empty where there is no formula."""
     both = margin(task.primary, score, score, samples=samples)
@@ -139,17 +148,12 @@ def _bars(task: Task, scores: Mapping[str, float], controls: Mapping[str, Mappin
     values = {"this model": scores[task.primary]}
     values |= {CONTROL_NAMES[name]: control[task.primary] for name, control in controls.items()}
     longest = max(values.values(), default=0)
-    if task.higher_is_better:
-        longest = max(longest, 1.0)
-    return [
-        {
-            "name": name,
-            "score": _short_figure(value),
-            "share": f"{100 * max(value, 0) / (longest or 1):.1f}",
-            "own": not i,
-        }
-        for i, (name, value) in enumerate(values.items())
-    ]
+    longest = max(longest, 1.0) if task.higher_is_better else longest
+    bars = []
+    for name, value in values.items():
+        share = 100 * max(value, 0) / (longest or 1)
+        bars.append({"name": name, "score": _short_figure(value), "share": f"{share:.1f}", "own": not bars})
+    return bars
 
 
 def _metric_rows(

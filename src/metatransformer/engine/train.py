@@ -8,7 +8,7 @@ import math
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -56,6 +56,11 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+def choose_epochs(epochs: int | Literal["auto"], *, steps: int) -> int:
+    """Returns the number of epochs of ``steps`` steps each; "auto" makes about 500 steps, in 4 to 40 epochs."""
+    return min(40, max(4, round(500 / steps))) if epochs == "auto" else epochs
+
+
 class Trainer:
     """Trains one pipeline; ``run`` None keeps everything in memory."""
 
@@ -79,7 +84,8 @@ class Trainer:
         optim, data = self.recipe.optim, self.recipe.data
         plan = train.plan(batch_size=data.batch_size, seed=0, epoch=0, place=place)
         self.steps_per_epoch = len(plan)
-        self.total_steps = optim.epochs * self.steps_per_epoch
+        self.epochs = choose_epochs(optim.epochs, steps=self.steps_per_epoch)
+        self.total_steps = self.epochs * self.steps_per_epoch
         self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.999))
         self.average = {name: p.detach().clone() for name, p in self.learning.items()}
         self.progress = Progress()
@@ -110,7 +116,7 @@ class Trainer:
         optim = self.recipe.optim
         total = self.total_steps - self.progress.step
         with self.console.bar("training, steps", total=total) as bar:
-            while self.progress.epoch < optim.epochs:
+            while self.progress.epoch < self.epochs:
                 self._epoch(bar)
                 self._validate()
                 if optim.patience and self.progress.stale >= optim.patience:
@@ -213,7 +219,7 @@ class Trainer:
         progress.history.append(line)
         progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
         self.console.note(
-            f"epoch {progress.epoch}/{self.recipe.optim.epochs}: loss {line['train_loss']:.4f}, "
+            f"epoch {progress.epoch}/{self.epochs}: loss {line['train_loss']:.4f}, "
             f"validation {task.primary} {scores[task.primary]:.4f} (best {progress.best:.4f})"
         )
         if self.run is not None:

@@ -104,7 +104,7 @@ def _what_the_trunk_brings(results: Mapping[str, int], *, frozen: bool) -> str:
 def _beside_the_baseline(results: Mapping[str, int]) -> str:
     endings = {
         1: "the model beats a plain baseline",
-        0: "a plain baseline is as good",
+        0: "a plain baseline is not clearly worse",
         -1: "a plain baseline is better",
     }
     return endings[results["baseline"]] if "baseline" in results else ""

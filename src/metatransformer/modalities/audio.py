@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from metatransformer.core.errors import DataError
+from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import (
     Modality,
@@ -34,10 +34,18 @@ from metatransformer.core.samples import Record, Sample
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
 from metatransformer.nn.spectrogram import log_mel
+from metatransformer.nn.spectrum_augment import (
+    mask_stripe,
+    shift_time,
+    warp_frequency,
+    warp_time,
+)
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 RATE_HZ = 16_000  # speech and most sound sets: the trunk sees 0 to 8 kHz
+LOW_HZ = 20.0
 PATCHES = 8  # rows of patches over all frequencies: 128 mels with patches of 16, as in AST
+MOST = 0.3  # of each augmentation: beyond it a clip is no longer the same sound
 NEPERS_PER_DB = float(np.log(10) / 10)
 
 
@@ -50,6 +58,10 @@ class AudioOptions:
     finer hop until it has them ("auto" = 8 patches wide, 1 = always ``hop_s``). ``range_db``: how
     far below its loudest value a clip is heard. ``max_seconds``: a longer clip is refused, never
     cut silently.
+
+    Augmentation, each drawn anew up to: ``shift``, ``warp``: share of the length by which the ends
+    and an inner moment move; ``pitch``: logarithm of the factor on all frequencies; ``noise_db``:
+    how far the floor of what is heard rises; ``mask``: share of an axis that a stripe hides.
     """
 
     mels: int | Literal["auto"] = "auto"
@@ -58,6 +70,22 @@ class AudioOptions:
     frames: int | Literal["auto"] = "auto"
     range_db: float = 80.0
     max_seconds: float = 30.0
+    shift: float = 0.1
+    warp: float = 0.1
+    pitch: float = 0.05
+    noise_db: float = 20.0
+    mask: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("mels", "window_s", "hop_s", "frames", "range_db", "max_seconds"):
+            value = getattr(self, name)
+            if value != "auto" and value <= 0:
+                raise UsageError(f"input.{name}", must="be above 0", found=f"{value:g}")
+        for name in ("shift", "warp", "pitch", "noise_db", "mask"):
+            most = self.range_db if name == "noise_db" else MOST
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise UsageError(f"input.{name}", must=f"lie in 0..{most:g}", found=f"{value:g}")
 
 
 class AudioTransform(Transform):
@@ -108,11 +136,27 @@ class AudioTransform(Transform):
             window_s=options.window_s,
             hop_s=options.hop_s,
             least=self.frames,
+            low_hz=LOW_HZ,
         )
         if loudest == 0:
             return np.zeros_like(energy)
         span = options.range_db * NEPERS_PER_DB
         return np.maximum(0.0, 1.0 + (energy - energy.max()) / span)
+
+    def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Returns the clip moved and warped in time, of another pitch, noisier, with two masks.
+
+        There is no random gain, since ``__call__`` scales every clip to its own peak.
+        """
+        options, floor = self.options, -self.mean_ / self.std_
+        x = sample.inputs["spectrum"]
+        x = shift_time(x, rng=rng, most=options.shift, silence=floor)
+        x = warp_time(x, rng=rng, most=options.warp)
+        x = warp_frequency(x, rng=rng, most=options.pitch, low_hz=LOW_HZ, high_hz=RATE_HZ / 2)
+        x = np.maximum(x, floor + rng.uniform(0, options.noise_db / options.range_db) / self.std_)
+        for axis in (0, 1):
+            x = mask_stripe(x, rng=rng, most=options.mask, axis=axis, value=0.0)  # 0 = the mean
+        return sample.with_inputs({"spectrum": x.astype(np.float32)})
 
     def state(self) -> dict[str, Any]:
         """Returns the learned statistics."""

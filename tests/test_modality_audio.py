@@ -1,0 +1,181 @@
+"""Audio: wave -> spectrum -> tokens."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from metatransformer.core.batch import collate
+from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.modality import Stem
+from metatransformer.core.samples import Record, Sample
+from metatransformer.modalities.audio import (
+    MODALITY,
+    RATE_HZ,
+    AudioOptions,
+    AudioTokenizer,
+    AudioTransform,
+    features,
+    load,
+    synthesize,
+)
+from metatransformer.nn.patch import adapt_kernel
+from metatransformer.nn.spectrogram import log_mel
+
+WIDTH, PATCH = 13, 5
+
+
+def stem() -> Stem:
+    draw = torch.Generator().manual_seed(3)
+    return Stem(
+        patch=torch.randn(WIDTH, 3, PATCH, PATCH, generator=draw),
+        bias=torch.randn(WIDTH, generator=draw),
+        positions=torch.randn(7, 7, WIDTH, generator=draw),
+        class_token=torch.randn(WIDTH, generator=draw),
+    )
+
+
+def noise(samples: int, *, seed: int = 1) -> Sample:
+    wave = np.random.default_rng(seed).normal(0, 0.1, size=samples)
+    return Sample(f"noise {samples}", {"wave": wave.astype(np.float32)})
+
+
+def transform(**options) -> AudioTransform:
+    return AudioTransform(AudioOptions(**options), stem())
+
+
+def spectrum(sample: Sample, **options) -> np.ndarray:
+    return transform(**options)(sample).inputs["spectrum"]
+
+
+def test_auto_sizes_are_eight_patches():
+    assert spectrum(noise(2_003)).shape == (40, 40)
+    assert spectrum(noise(16_001), mels=23).shape == (98, 23)
+    assert spectrum(noise(2_003), mels=23, frames=1).shape == (11, 23)
+
+
+def test_the_spectrum_is_the_log_mel_of_the_scaled_wave():
+    sample = noise(9_001)
+    found = spectrum(sample, mels=17, frames=1)
+    wave = sample.inputs["wave"]
+    energy = log_mel(wave / np.abs(wave).max(), rate_hz=RATE_HZ, mels=17)
+    decibel = 10 * energy / np.log(10)
+    level = np.clip(1 + (decibel - decibel.max()) / 80, 0, 1)  # white noise has no 80 dB of range
+    assert np.allclose(found, (level - 0.5) / 0.25, atol=1e-5)  # float32 logarithms
+
+
+def test_loudness_does_not_matter():
+    sample = noise(5_003)
+    quiet = sample.with_inputs({"wave": sample.inputs["wave"] / 1_000})
+    assert np.allclose(spectrum(sample), spectrum(quiet), atol=1e-4)  # float32 logarithms
+
+
+def test_silence_is_inaudible_everywhere():
+    silence = Sample("silence", {"wave": np.zeros(1_009, np.float32)})
+    assert np.allclose(spectrum(silence), (0 - 0.5) / 0.25)
+
+
+def test_statistics_make_the_training_spectra_standard():
+    samples = [noise(3_001 + 500 * i, seed=i) for i in range(5)]
+    fitted = transform()
+    fitted.fit(samples)
+    values = np.concatenate([fitted(s).inputs["spectrum"].ravel() for s in samples])
+    assert abs(values.mean()) < 1e-4 and abs(values.std() - 1) < 1e-4  # float32 values
+    other = transform()
+    other.load_state(json.loads(json.dumps(fitted.state())))
+    again = other(samples[0]).inputs["spectrum"]
+    assert np.array_equal(again, fitted(samples[0]).inputs["spectrum"])
+
+
+def test_a_long_clip_is_refused_with_its_length():
+    with pytest.raises(DataError, match=r"noise 20000: must last at most 1 s; found 1.2 s. Cut it"):
+        transform(max_seconds=1.0)(noise(20_000))
+
+
+@pytest.mark.parametrize("lengths", [(1_601, 40_009), (3_001, 16_001, 24_007)])
+def test_a_clip_alone_equals_itself_in_a_padded_batch(lengths):
+    change = transform()
+    tokenizer = AudioTokenizer(AudioOptions(), change, WIDTH, stem())
+    samples = [change(noise(length)) for length in lengths]
+    together = tokenizer(*parts(samples))
+    for row, sample in enumerate(samples):
+        alone = tokenizer(*parts([sample]))
+        count = alone.x.shape[1]  # time comes first, so that padding stands behind
+        assert together.mask[row].tolist() == [True] * count + [False] * (
+            together.mask.shape[1] - count
+        )
+        assert torch.allclose(together.x[row, :count], alone.x[0], atol=1e-5)
+
+
+def parts(samples: list[Sample]) -> tuple[dict, dict]:
+    batch = collate(samples, fields=MODALITY.fields)
+    return batch.inputs, batch.masks
+
+
+def test_a_token_is_the_kernel_on_its_patch_and_its_position():
+    start, change = stem(), transform(mels=40, frames=15)
+    tokenizer = AudioTokenizer(AudioOptions(), change, WIDTH, start)
+    sample = change(noise(1_999))
+    tokens = tokenizer(*parts([sample]))
+    assert tokens.spans[0].grid == (3, 8) and tokens.spans[0].summary == 0
+    assert torch.equal(tokens.x[0, 0], start.class_token)
+    t, f = 2, 3
+    patch = sample.inputs["spectrum"][t * PATCH : (t + 1) * PATCH, f * PATCH : (f + 1) * PATCH]
+    kernel = adapt_kernel(start.patch, channels=1, size=(PATCH, PATCH))[:, 0]
+    by_hand = (kernel * torch.from_numpy(patch).T).sum(dim=(1, 2)) + start.bias
+    places = tokenizer.positions(torch.ones(1, 8, 3, dtype=torch.bool))
+    by_hand = by_hand + places[0, f, t]
+    assert torch.allclose(tokens.x[0, 1 + t * 8 + f], by_hand, atol=1e-4)  # sum of 25 products
+
+
+def test_an_array_is_taken_with_its_rate():
+    wave = np.sin(np.arange(1_601) * 0.1)
+    assert load(Record("a", value=wave))["wave"].shape == (1_601,)
+    stereo = np.stack([wave, wave], axis=1)
+    assert load(Record("a", value=(stereo, 8_000)))["wave"].shape == (3_202,)
+    with pytest.raises(DataError, match=r"a: must be floating-point samples"):
+        load(Record("a", value=np.ones(7, np.int16)))
+
+
+def test_the_baseline_sees_mean_and_deviation_of_each_bin():
+    values = np.arange(6, dtype=np.float32).reshape(3, 2)
+    found = features(Sample("a", {"spectrum": values}))
+    assert np.allclose(found, [2, 3, values[:, 0].std(), values[:, 1].std()])
+
+
+def test_synthetic_tones_rise_and_fall():
+    for label, sign in ((0, 1), (1, -1)):
+        sample = Sample("tone", synthesize(np.random.default_rng(7), label))
+        pitch = spectrum(sample, mels=61).argmax(axis=1)
+        assert sign * (float(pitch[-1]) - float(pitch[0])) > 5
+
+
+def test_augmentation_changes_the_clip_and_keeps_its_shape():
+    change = transform()
+    sample = change(noise(5_003))
+    before = sample.inputs["spectrum"].copy()
+    after = change.augment(sample, np.random.default_rng(3)).inputs["spectrum"]
+    assert after.shape == before.shape and after.dtype == before.dtype
+    assert np.abs(after - before).mean() > 0.1
+    assert np.array_equal(sample.inputs["spectrum"], before)
+
+
+def test_augmentation_can_be_switched_off():
+    change = transform(shift=0.0, warp=0.0, pitch=0.0, noise_db=0.0, mask=0.0)
+    sample = change(noise(5_003))
+    after = change.augment(sample, np.random.default_rng(3)).inputs["spectrum"]
+    assert np.allclose(after, sample.inputs["spectrum"], atol=1e-5)  # the mel scale and back
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hop_s": 0.0}, r"input.hop_s: must be above 0; found 0\."),
+        ({"mels": -3}, r"input.mels: must be above 0; found -3\."),
+        ({"warp": 0.5}, r"input.warp: must lie in 0..0.3; found 0.5\."),
+    ],
+)
+def test_options_without_sense_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        AudioOptions(**options)
