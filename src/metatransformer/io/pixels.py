@@ -152,3 +152,38 @@ def thumbnail(pixels: np.ndarray, *, side: int) -> np.ndarray:
     small = resize(pixels, size=(side, side), smooth=False)
     values = small.astype(np.float32).reshape(-1)
     return values / 255 if pixels.dtype == np.uint8 else values
+
+
+def as_share(pixels: np.ndarray, *, where: str) -> np.ndarray:
+    """Returns ``[h, w, 1 or 3]`` float32 of 0..1: whole numbers as a share of their full scale.
+
+    Raises:
+        DataError: another shape or type, or floating-point values that are not within 0..1.
+    """
+    pixels = require_picture(pixels, where=where)
+    if pixels.dtype in (np.uint8, np.uint16):
+        return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    if pixels.dtype.kind != "f":
+        raise DataError(
+            f"{where}: pixels",
+            must="be uint8, uint16, or floating-point values of 0..1",
+            found=str(pixels.dtype),
+            do="Scale them to 0..1 and convert them with astype('float32').",
+        )
+    if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+        raise DataError(
+            f"{where}: pixels",
+            must="be finite and lie in 0..1 where they are floating-point",
+            found=f"values from {np.nanmin(pixels):g} to {np.nanmax(pixels):g}",
+            do="Divide them by their full scale.",
+        )
+    return pixels.astype(np.float32)
+
+
+def stretch(values: np.ndarray, *, low: float, high: float) -> np.ndarray:
+    """Returns ``values`` as float32 with ``low`` at 0 and ``high`` at 1, clipped; 0.5 where the
+    window has no width.
+    """
+    if high <= low:
+        return np.full(values.shape, 0.5, dtype=np.float32)
+    return np.clip((values - low) / (high - low), 0.0, 1.0).astype(np.float32)

@@ -1,0 +1,169 @@
+"""X-ray: one channel of light, from DICOM or ordinary pictures, by the image tokenizer.
+
+File: DICOM (.dcm, .dicom: one grey frame; modality and VOI tables applied, MONOCHROME1 inverted),
+PNG, JPEG, TIFF, BMP of 8 or 16 bits; colour is read as its luminance. In memory: an array [h, w] of
+uint8, uint16, or floating-point values of 0 (black) to 1 (white).
+Tokens: each picture is stretched over its own range (``window``), resized to whole patches in its
+own aspect, normalised by the trunk's pixel statistics; the trunk's patch kernel summed over RGB;
+positions resampled to the real grid; the summary token starts as the class token. A grey picture
+gets the tokens that the image tokenizer would give it.
+Sources: Meta-Transformer section 3.2 (arXiv 2307.10802): X-rays by the image tokenizer; DICOM PS3.3
+C.7.6.3, C.11.1, C.11.2 for what the stored values mean.
+Errors: no DICOM, several frames, colour DICOM, no pixels, damaged or empty file, a window without
+width, values outside 0..1, an aspect ratio beyond 16.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from metatransformer.core.fields import Field
+from metatransformer.core.modality import Modality, Source, Stem, Transform
+from metatransformer.core.samples import Record, Sample
+from metatransformer.io.pixels import (
+    as_share,
+    luminance,
+    random_crop,
+    random_mirror,
+    stretch,
+    thumbnail,
+    to_patches,
+    typical_side,
+)
+from metatransformer.nn.image import PictureTokenizer, level_stem
+
+DICOM = (".dcm", ".dicom")
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+DARKEST, BRIGHTEST = 1.0, 99.0  # percentiles: letters and bare metal must not set the range
+
+
+@dataclass(frozen=True)
+class XrayOptions:
+    """``size``: side in pixels of a square picture with as many tokens; "auto" learns it from the
+    training pictures (four times their median side, within 112..224).
+
+    ``window``: "picture" spreads the 1st to 99th percentile of each picture over black to white,
+    which brings 12-bit values in 16-bit files and other exposures together; "full" leaves the
+    values as the file shows them. ``flip``: training pictures may be mirrored left to right (off: a
+    heart has its side); ``crop``: the smallest share of a side that a training crop keeps.
+    """
+
+    size: int | Literal["auto"] = "auto"
+    window: Literal["picture", "full"] = "picture"
+    flip: bool = False
+    crop: float = 0.8
+
+
+class XrayTransform(Transform):
+    """Windows and resizes to whole patches. Learns ``side_`` unless the options fix it."""
+
+    def __init__(self, options: XrayOptions, stem: Stem) -> None:
+        self.options = options
+        self.patch = stem.patch_size
+        self.side_ = 224 if options.size == "auto" else options.size
+
+    def fit(self, samples: Iterable[Sample]) -> None:
+        """Learns the side from the first 256 pictures."""
+        if self.options.size != "auto":
+            return
+        pictures = (sample.inputs["pixels"] for sample in samples)
+        self.side_ = typical_side(pictures, default=self.side_)
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Returns ``pixels`` [h, w, 1] float32 of 0..1 whose sides are whole patches."""
+        light = luminance(as_share(sample.inputs["pixels"], where=sample.key))
+        if self.options.window == "picture":
+            low, high = np.percentile(light, [DARKEST, BRIGHTEST])
+            light = stretch(light, low=low, high=high)
+        pixels = to_patches(
+            light[:, :, None], side=self.side_, patch=self.patch, where=sample.key
+        )
+        return sample.with_inputs({"pixels": pixels})
+
+    def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Returns a random crop, resized back; mirrored half of the time where that is allowed."""
+        pixels = random_crop(sample.inputs["pixels"], rng, least=self.options.crop)
+        axes = (1,) if self.options.flip else ()
+        return sample.with_inputs({"pixels": random_mirror(pixels, rng, axes=axes)})
+
+    def state(self) -> dict[str, Any]:
+        """Returns the learned side."""
+        return {"side": self.side_}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes back the learned side."""
+        self.side_ = int(state["side"])
+
+
+def tokenizer(
+    options: XrayOptions, transform: Transform, width: int, stem: Stem
+) -> PictureTokenizer:
+    """Returns the tokenizer of pictures with one channel."""
+    del options, transform
+    return PictureTokenizer(name="xray", channels=1, width=width, stem=level_stem(stem))
+
+
+def load(record: Record) -> dict[str, np.ndarray]:
+    """Returns ``pixels``: of a DICOM file what it shows as 0..1, else as the file or array has
+    them.
+    """
+    if record.path is None:
+        return {"pixels": np.asarray(record.value)}
+    if record.path.name.lower().endswith(DICOM):
+        from metatransformer.io.dicom import read_dicom
+
+        return {"pixels": read_dicom(record.path)}
+    from metatransformer.io.image import read_image
+
+    return {"pixels": read_image(record.path)}
+
+
+def features(sample: Sample) -> np.ndarray:
+    """Returns the 48 x 48 thumbnail, flat: the plain baseline's vector."""
+    return thumbnail(sample.inputs["pixels"], side=48)
+
+
+def draw(axes: Any, sample: Sample) -> None:
+    """Paints the picture as light on black."""
+    axes.imshow(sample.inputs["pixels"][:, :, 0], cmap="gray", vmin=0, vmax=1)
+    axes.axis("off")
+
+
+def synthesize(rng: np.random.Generator, label: int) -> dict[str, np.ndarray]:
+    """Returns a noisy 12-bit "chest": two dark fields, one of them with a bright spot (odd label)."""
+    h, w = int(rng.integers(29, 42)), int(rng.integers(27, 40))
+    y, x = np.mgrid[0:h, 0:w] / np.array([h, w])[:, None, None]
+    light = np.full((h, w), 0.8)
+    for centre in (0.3, 0.7):
+        light[((x - centre) / 0.16) ** 2 + ((y - 0.5) / 0.35) ** 2 < 1] = 0.25
+    if label % 2:
+        light[(x - 0.7) ** 2 + (y - 0.6) ** 2 < 0.1**2] = 0.9
+    light += rng.normal(0, 0.02, size=(h, w))
+    return {"pixels": (np.clip(light, 0, 1) * 4095).astype(np.uint16)}
+
+
+MODALITY = Modality(
+    name="xray",
+    summary="radiographs, from DICOM or ordinary pictures",
+    source=Source(kind="files", suffixes=(*DICOM, *PICTURES)),
+    fields={
+        "pixels": Field(
+            "h* w* 1", "float32", unit="share of white", low=0, high=1, summary="whole patches"
+        )
+    },
+    options=XrayOptions,
+    load=load,
+    transform=XrayTransform,
+    tokenizer=tokenizer,
+    features=features,
+    draw=draw,
+    synthesize=synthesize,
+    native="patch kernel (summed over RGB), positions and class token of the trunk",
+    units="DICOM values through their tables, or 8 or 16 bits; 0 is black",
+    metric="balanced_accuracy",
+    defaults={"tune": "head", "head.pool": "grid", "head.read": [6]},
+    requires=("pydicom", "pylibjpeg"),
+    extra="xray",
+)
