@@ -102,7 +102,85 @@ def make_tables(folder: Path) -> None:
     (folder / "broken_empty.csv").write_bytes(b"")
 
 
-MAKERS = {"image": make_images, "audio": make_audio, "tabular": make_tables}
+def make_xrays(folder: Path) -> None:
+    """Writes pictures and DICOM files of a dark disc on light ground; and what goes wrong there."""
+    y, x = np.mgrid[0:31, 0:29]
+    light = np.where((y - 15) ** 2 + (x - 13) ** 2 < 81, 0.25, 0.75)
+    Image.fromarray((light * 255).astype(np.uint8)).save(folder / "good.png")
+    Image.fromarray((light * 255).astype(np.uint8)).save(folder / "good.jpg", quality=90)
+    twelve = (light * 4095).astype(np.uint16)
+    Image.fromarray(twelve).save(folder / "good_12bit.png")
+    write_dicom(folder / "good.dcm", twelve, WindowCenter=2048, WindowWidth=4096)
+    write_dicom(folder / "good_inverted.dcm", 4095 - twelve, PhotometricInterpretation="MONOCHROME1")
+    write_dicom(folder / "broken_frames.dcm", np.stack([twelve[:7, :5]] * 3), NumberOfFrames=3)
+    write_dicom(folder / "broken_window.dcm", twelve, WindowCenter=2048, WindowWidth=0)
+    write_dicom(folder / "broken_colour.dcm", twelve, PhotometricInterpretation="PALETTE COLOR")
+    write_dicom(folder / "broken_no_pixels.dcm", None)
+    data = (folder / "good.dcm").read_bytes()
+    (folder / "broken_truncated.dcm").write_bytes(data[: len(data) // 2])
+    (folder / "broken_foreign.dcm").write_text("This is a text file.\n" * 11)
+    (folder / "broken_empty.dcm").write_bytes(b"")
+    (folder / "broken_empty.png").write_bytes(b"")
+
+
+def write_dicom(path: Path, pixels: np.ndarray | None, **elements: object) -> None:
+    """Writes uint8 or uint16 ``pixels`` [h, w] as a DICOM file; ``elements`` are set by keyword."""
+    import pydicom
+    from pydicom.dataset import FileDataset, FileMetaDataset
+
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = pydicom.uid.ComputedRadiographyImageStorage
+    meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, "1.2.3.4"
+    dataset.Modality = "CR"
+    if pixels is not None:
+        bits = 8 * pixels.itemsize
+        dataset.Rows, dataset.Columns = pixels.shape[-2:]
+        dataset.SamplesPerPixel, dataset.PixelRepresentation = 1, 0
+        dataset.PhotometricInterpretation = "MONOCHROME2"
+        dataset.BitsAllocated, dataset.BitsStored = bits, min(bits, 12)
+        dataset.HighBit = dataset.BitsStored - 1
+        body = pixels.tobytes()
+        dataset.PixelData = body + bytes(len(body) % 2)
+        dataset["PixelData"].VR = "OB" if bits == 8 else "OW"
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def make_infrared(folder: Path) -> None:
+    """Writes 40 x 24 pictures of a module with a hot cell; degrees C; and what goes wrong there."""
+    import tifffile
+
+    rng = np.random.default_rng(0)
+    counts = rng.integers(90, 120, size=(40, 24), dtype=np.uint8)
+    counts[5:11, 3:9] += 80
+    for ending in ("png", "jpg", "tif"):
+        Image.fromarray(counts).save(folder / f"good.{ending}")
+    Image.fromarray(counts.astype(np.uint16) * 57).save(folder / "good_16bit.png")
+    colour = np.stack([counts, 255 - counts, counts // 2], axis=-1)
+    tifffile.imwrite(folder / "good_colour.tif", colour.astype(np.uint16) * 257, photometric="rgb")
+    degrees = 20 + counts.astype(np.float32) / 7
+    tifffile.imwrite(folder / "celsius.tif", degrees)  # good where input.unit=celsius
+    tifffile.imwrite(folder / "broken_celsius.tif", degrees)  # without it
+    tifffile.imwrite(folder / "broken_pages.tif", np.stack([counts[:7, :5]] * 3))
+    alpha = np.stack([counts, counts], axis=-1)
+    tifffile.imwrite(folder / "broken_alpha.tif", alpha, photometric="minisblack", extrasamples=[2])
+    data = (folder / "good.tif").read_bytes()
+    (folder / "broken_truncated.tif").write_bytes(data[: len(data) // 2])
+    (folder / "broken_foreign.tif").write_text("This is a text file.\n")
+    (folder / "broken_empty.tif").write_bytes(b"")
+
+
+MAKERS = {
+    "image": make_images,
+    "audio": make_audio,
+    "tabular": make_tables,
+    "xray": make_xrays,
+    "infrared": make_infrared,
+}
 
 
 def main(root: Path = ROOT) -> None:

@@ -23,6 +23,18 @@ class MetaTransformer(nn.Module):
         self.encoder = encoder
         self.heads = nn.ModuleDict(heads)
 
+    def tokenizer(self, modality: str) -> Tokenizer:
+        """Returns the tokenizer of a modality."""
+        tokenizer = self.tokenizers[modality]
+        assert isinstance(tokenizer, Tokenizer)
+        return tokenizer
+
+    def head(self, task: str) -> Head:
+        """Returns the head of a task."""
+        head = self.heads[task]
+        assert isinstance(head, Head)
+        return head
+
     def tune(self, mode: str) -> None:
         """Chooses what learns: ``head`` the heads; ``ends`` tokenizers and heads, with gradients through the frozen
         trunk (the paper's F); ``all`` everything (the paper's T).
@@ -53,17 +65,17 @@ class MetaTransformer(nn.Module):
     def tokenize(self, batches: Mapping[str, Batch]) -> Tokens:
         """Returns the tokens of all given modalities of the same samples, side by side."""
         return Tokens.cat(
-            [self.tokenizers[name](batch.inputs, batch.masks) for name, batch in batches.items()]
+            [self.tokenizer(name)(batch.inputs, batch.masks) for name, batch in batches.items()]
         )
 
     def layers(self, batches: Mapping[str, Batch], *, head: str) -> list[Tokens]:
         """Returns the trunk's tokens after each block that the head reads."""
-        return self.encoder.read(self.tokenize(batches), after=self.heads[head].blocks)
+        return self.encoder.read(self.tokenize(batches), after=self.head(head).blocks)
 
     def pooled(self, batches: Mapping[str, Batch], *, head: str) -> Tensor:
         """Returns the pooled features ``[B, F]`` that the head predicts from."""
-        return self.heads[head].pooled(self.layers(batches, head=head))
+        return self.head(head).pooled(self.layers(batches, head=head))
 
     def forward(self, batches: Mapping[str, Batch], head: str) -> Tensor:
         """Returns the outputs ``[B, outputs]`` of one head."""
-        return self.heads[head](self.layers(batches, head=head))
+        return self.head(head)(self.layers(batches, head=head))

@@ -24,7 +24,7 @@ from metatransformer.io.write import atomic_file, write_json
 from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
 from metatransformer.recipe import Recipe, make_recipe, to_dict
-from metatransformer.tasks import TASKS, Head, Task
+from metatransformer.tasks import TASKS, Classify, Head, Task
 from metatransformer.weights import Pretrained, load_encoder
 
 FORMAT = 1
@@ -77,13 +77,13 @@ class Pipeline:
     @property
     def head(self) -> Head:
         """The head of the pipeline's one task."""
-        return self.model.heads[self.recipe.task.name]
+        return self.model.head(self.recipe.task.name)
 
     def save(self, folder: Path, *, metrics: dict[str, Any], standalone: bool = False) -> None:
         """Writes the folder; ``standalone`` includes the trunk although it was not tuned."""
         folder.mkdir(parents=True, exist_ok=True)
         name, task = self.modality.name, self.recipe.task.name
-        _save(self.model.tokenizers[name], folder / "tokenizers" / f"{name}.safetensors")
+        _save(self.model.tokenizer(name), folder / "tokenizers" / f"{name}.safetensors")
         _save(self.head, folder / "heads" / f"{task}.safetensors")
         with_trunk = standalone or self.recipe.tune == "all"
         if with_trunk:
@@ -142,7 +142,7 @@ def make_task(recipe: Recipe, *, modality: Modality) -> Task:
     metric = options.metric or (modality.metric if options.name == modality.task else "")
     chosen = {"metric": metric} if metric else {}
     if options.name == "classify":
-        return TASKS["classify"](
+        return Classify(
             class_weight=options.class_weight, label_smoothing=options.label_smoothing, **chosen
         )
     if options.class_weight != "none" or options.label_smoothing:
@@ -198,7 +198,7 @@ def load_pipeline(folder: Path, *, encoder: str = "") -> Pipeline:
     task = make_task(recipe, modality=modality)
     task.load_state(description["task"])
     pipeline = _assemble(recipe, modality=modality, trunk=trunk, transform=transform, task=task)
-    _load(pipeline.model.tokenizers[modality.name], folder / "tokenizers" / f"{modality.name}.safetensors")
+    _load(pipeline.model.tokenizer(modality.name), folder / "tokenizers" / f"{modality.name}.safetensors")
     _load(pipeline.head, folder / "heads" / f"{recipe.task.name}.safetensors")
     pipeline.model.eval()
     return pipeline

@@ -88,7 +88,7 @@ def _estimator(task: Task, *, kind: str, shape: tuple[int, ...]) -> Any:
             if classify
             else HistGradientBoostingRegressor(random_state=0)
         )
-    steps = [StandardScaler()]
+    steps: list[Any] = [StandardScaler()]
     rows, features = shape
     if features > MAX_FEATURES:
         steps = [PCA(min(MAX_FEATURES, rows), random_state=0), StandardScaler()]

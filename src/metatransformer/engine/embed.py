@@ -93,7 +93,7 @@ def pretrained_embedder(
 
 def trained_embedder(pipeline: Pipeline, *, pool: str) -> EmbeddingModel:
     """Returns an embedder with a trained pipeline's tokenizer and trunk."""
-    tokenizer = pipeline.model.tokenizers[pipeline.modality.name]
+    tokenizer = pipeline.model.tokenizer(pipeline.modality.name)
     return EmbeddingModel(pipeline.recipe, pipeline.reader, tokenizer, pipeline.trunk, pool)
 
 

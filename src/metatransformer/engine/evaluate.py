@@ -10,6 +10,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader
 from metatransformer.engine.device import autocast, choose_device, choose_precision
+from metatransformer.model import MetaTransformer
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
 
@@ -66,8 +67,9 @@ def compute_features(
     return run_batches(compute, loader, recipe, console=console, title=title, view=view)
 
 
-def _ready(pipeline: Pipeline) -> torch.nn.Module:
-    return pipeline.model.to(choose_device(pipeline.recipe.run.device)).eval()
+def _ready(pipeline: Pipeline) -> MetaTransformer:
+    pipeline.model.to(choose_device(pipeline.recipe.run.device)).eval()
+    return pipeline.model
 
 
 def score(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> dict[str, float]:

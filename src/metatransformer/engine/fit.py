@@ -13,7 +13,7 @@ from metatransformer.encoder import Encoder
 from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader, Place
 from metatransformer.engine.evaluate import compute_features, compute_outputs, score_outputs
-from metatransformer.engine.probe import Probe, fit_probes
+from metatransformer.engine.probe import fit_probes
 from metatransformer.engine.run import RunFolder, data_identity
 from metatransformer.engine.train import Trainer, join_processes, wait_for_all
 from metatransformer.io.write import atomic_file, write_table
@@ -104,7 +104,7 @@ def say_what_learns(pipeline: Pipeline, console: Console) -> None:
     mode = pipeline.recipe.tune
     console.note(f"trunk {pipeline.trunk.name} ({trunk:,} parameters), tune mode {mode}")
     console.note(f"trainable parameters: {learns}")
-    tokenizer = pipeline.model.tokenizers[pipeline.modality.name]
+    tokenizer = pipeline.model.tokenizer(pipeline.modality.name)
     if mode == "head" and not tokenizer.native:
         console.warn(
             f"tune mode 'head' freezes the {pipeline.modality.name} tokenizer, which has random weights here; "
@@ -174,7 +174,7 @@ def _fit_head(fitted: Fitted, *, run: RunFolder | None, console: Console) -> Non
     assert best is not None
     chosen = f"best of {len(fitted.history)} heads: l2 {best.l2:g}"
     console.note(f"{chosen}, validation {task.primary} {best_score:.4f}")
-    _put_probe(pipeline, best)
+    pipeline.head.set_linear(mean=best.mean, scale=best.scale, weight=best.weight, bias=best.bias)
     fitted.outputs["val"] = best.outputs(val_features)
 
 
@@ -186,15 +186,6 @@ def _require_linear(recipe: Recipe) -> None:
             found=f"{recipe.head.hidden} / {recipe.head.dropout}",
             do="Use tune=ends for a head with a hidden layer.",
         )
-
-
-def _put_probe(pipeline: Pipeline, probe: Probe) -> None:
-    head = pipeline.head
-    with torch.no_grad():
-        head.norm.mean.copy_(probe.mean)
-        head.norm.scale.copy_(probe.scale)
-        head.net[-1].weight.copy_(probe.weight)
-        head.net[-1].bias.copy_(probe.bias)
 
 
 def _features(

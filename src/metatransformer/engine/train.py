@@ -205,7 +205,7 @@ class Trainer:
         progress, task = self.progress, self.pipeline.task
         current = {name: p.detach().clone() for name, p in self.learning.items()}
         self._load(self.average)
-        line = {"epoch": progress.epoch + 1, "step": progress.step}
+        line: dict[str, Any] = {"epoch": progress.epoch + 1, "step": progress.step}
         line["train_loss"] = progress.loss_sum / max(1, self.steps_per_epoch)
         line["lr"] = self.optimizer.param_groups[0]["lr"]
         scores = score(self.pipeline, self.val, console=Console(quiet=True), title="validating")

@@ -68,7 +68,9 @@ def _require_grey(dataset: Any, *, path: Path) -> None:
     """Refuses what is no single grey picture."""
     if "PixelData" not in dataset:
         kind = dataset.get("Modality", "unknown")
-        raise DataError(path, must="hold a picture", found=f"none (modality {kind})", do="Remove it.")
+        raise DataError(
+            path, must="hold a picture", found=f"none (modality {kind})", do="Remove it."
+        )
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames != 1:
         raise DataError(

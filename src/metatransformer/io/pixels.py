@@ -1,6 +1,6 @@
 """Pixel arrays on their way to patches: channels, size, crops. What all pictures share, in numpy.
 
-Axes: h w pixels, c channels. Photographs are uint8; pictures of intensity are float32 in 0..1.
+Axes: h w pixels, c channels. Photographs are uint8; pictures of intensity are float32.
 """
 
 from collections.abc import Iterable, Sequence
@@ -112,8 +112,8 @@ def resize(
 ) -> np.ndarray:
     """Returns ``[h', w', c]`` at ``size`` = (h', w'), antialiased.
 
-    Takes uint8 with 3 channels, or float32 of 0..1 with any number. ``box`` is the part to take, as
-    (left, top, right, bottom) in pixels. ``smooth`` False takes means instead of cubic splines.
+    Takes uint8 with 3 channels, or float32 with any number. ``box`` is the part to take, as (left,
+    top, right, bottom) in pixels. ``smooth`` False takes means instead of cubic splines.
     """
     method = Image.Resampling.BICUBIC if smooth else Image.Resampling.BOX
     shape = (size[1], size[0])
@@ -123,7 +123,8 @@ def resize(
         np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize(shape, method, box=box))
         for plane in np.moveaxis(pixels, -1, 0)
     ]
-    return np.clip(np.stack(planes, axis=-1), 0.0, 1.0)  # cubic splines overshoot at edges
+    # Cubic splines overshoot at edges; no pixel may leave the range of its picture.
+    return np.clip(np.stack(planes, axis=-1), pixels.min(), pixels.max())
 
 
 def random_crop(pixels: np.ndarray, rng: np.random.Generator, *, least: float) -> np.ndarray:

@@ -111,5 +111,7 @@ def _tifffile() -> Any:
     try:
         import tifffile
     except ImportError as error:
-        raise MissingDependencyError("tifffile", extra="infrared", purpose="reading TIFF") from error
+        raise MissingDependencyError(
+            "tifffile", extra="infrared", purpose="reading TIFF"
+        ) from error
     return tifffile

@@ -77,9 +77,7 @@ class XrayTransform(Transform):
         if self.options.window == "picture":
             low, high = np.percentile(light, [DARKEST, BRIGHTEST])
             light = stretch(light, low=low, high=high)
-        pixels = to_patches(
-            light[:, :, None], side=self.side_, patch=self.patch, where=sample.key
-        )
+        pixels = to_patches(light[:, :, None], side=self.side_, patch=self.patch, where=sample.key)
         return sample.with_inputs({"pixels": pixels})
 
     def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:

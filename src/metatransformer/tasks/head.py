@@ -51,6 +51,14 @@ class Head(nn.Module):
         """Returns the task's outputs for pooled features."""
         return self.net(self.norm(features))
 
+    @torch.no_grad()
+    def set_linear(self, *, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor) -> None:
+        """Takes over a linear head that was fitted elsewhere, with the statistics that it standardises by."""
+        last = self.net[-1]
+        assert isinstance(self.norm, Standardise) and isinstance(last, nn.Linear)
+        for own, given in ((self.norm.mean, mean), (self.norm.scale, scale), (last.weight, weight), (last.bias, bias)):
+            own.copy_(given)
+
     def forward(self, layers: Sequence[Tokens]) -> Float[Tensor, "B C"]:
         """Returns the task's outputs for the tokens after each of ``blocks``."""
         return self.predict(self.pooled(layers))
@@ -72,7 +80,7 @@ class Standardise(nn.Module):
         return (x - self.mean) / self.scale
 
 
-def _network(features: int, outputs: int, *, hidden: int, dropout: float) -> nn.Module:
+def _network(features: int, outputs: int, *, hidden: int, dropout: float) -> nn.Sequential:
     last = nn.Linear(hidden or features, outputs)
     # Small weights: a fresh head starts near the constant answer, and the first steps do not shake the tokenizer.
     nn.init.trunc_normal_(last.weight, std=0.01)

@@ -19,7 +19,6 @@ class Regress(Task):
     """Squared error on targets standardised by the training split; scores are in the target's own unit."""
 
     name = "regress"
-    outputs = 1
 
     def __init__(self, *, metric: str = "rmse") -> None:
         if metric not in METRICS:
@@ -38,6 +37,11 @@ class Regress(Task):
             raise DataError(
                 "training targets", must="differ from each other", found=f"only {self.mean_:g}"
             )
+
+    @property
+    def outputs(self) -> int:
+        """One number."""
+        return 1
 
     def encode(self, targets: Sequence[Any]) -> Tensor:
         """Returns standardised targets ``[B]``."""
