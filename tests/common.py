@@ -22,7 +22,11 @@ ROOT = Path(__file__).parents[1]
 FIXTURES = Path(__file__).parent / "fixtures"
 
 # Settings that keep a modality's samples small here; one that is not listed is tested as it is.
-TINY: dict[str, dict[str, Any]] = {"image": {"input.size": 16}}
+TINY: dict[str, dict[str, Any]] = {
+    "image": {"input.size": 16},
+    "infrared": {"input.size": 16},
+    "xray": {"input.size": 16},
+}
 # The trunk of the tests has few blocks; a modality may read deeper ones by default.
 SMALL = {"encoder": "test", "head.read": [1, -1], "run.device": "cpu", "run.precision": "float32"}
 

@@ -165,7 +165,8 @@ def make_infrared(folder: Path) -> None:
     degrees = 20 + counts.astype(np.float32) / 7
     tifffile.imwrite(folder / "celsius.tif", degrees)  # good where input.unit=celsius
     tifffile.imwrite(folder / "broken_celsius.tif", degrees)  # without it
-    tifffile.imwrite(folder / "broken_pages.tif", np.stack([counts[:7, :5]] * 3))
+    pages = np.stack([counts[:7, :5]] * 2)
+    tifffile.imwrite(folder / "broken_pages.tif", pages, photometric="minisblack")
     alpha = np.stack([counts, counts], axis=-1)
     tifffile.imwrite(folder / "broken_alpha.tif", alpha, photometric="minisblack", extrasamples=[2])
     data = (folder / "good.tif").read_bytes()

@@ -8,6 +8,7 @@ run folder and can be used as a recipe file again.
 
 import dataclasses
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,13 @@ from metatransformer.core.errors import UsageError, nearest
 TUNE_MODES = ("head", "ends", "all")
 
 
+def require(options: Any, *, section: str, rules: Mapping[str, tuple[bool, str]]) -> None:
+    """Raises UsageError for the first setting of ``options`` whose rule, ``(holds, must)`` by its name, is broken."""
+    for name, (holds, must) in rules.items():
+        if not holds:
+            raise UsageError(f"recipe key '{section}.{name}'", must=must, found=repr(getattr(options, name)))
+
+
 @dataclass(frozen=True)
 class TaskOptions:
     """What is learned. ``target`` names the column of a table or manifest; ``metric`` chooses the best epoch."""
@@ -30,6 +38,9 @@ class TaskOptions:
     metric: str = ""
     class_weight: Literal["none", "balanced"] = "none"
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self, section="task", rules={"label_smoothing": (0 <= self.label_smoothing < 1, "lie in [0, 1)")})
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,15 @@ class HeadOptions:
     cells: int = 4
     hidden: int = 0
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        rules = {
+            "read": (bool(self.read), "name at least one block"),
+            "cells": (self.cells >= 1, "be at least 1"),
+            "hidden": (self.hidden >= 0, "be at least 0"),
+            "dropout": (0 <= self.dropout < 1, "lie in [0, 1)"),
+        }
+        require(self, section="head", rules=rules)
 
 
 @dataclass(frozen=True)
@@ -71,6 +91,22 @@ class OptimOptions:
     views: int = 0
     l2: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
 
+    def __post_init__(self) -> None:
+        penalties = bool(self.l2) and all(0 <= penalty < math.inf for penalty in self.l2)
+        rules = {
+            "lr": (0 < self.lr < math.inf, "be above 0 and finite"),
+            "trunk_lr": (0 <= self.trunk_lr < math.inf, "be at least 0 and finite"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "be at least 0 and finite"),
+            "epochs": (self.epochs == "auto" or self.epochs >= 1, "be 'auto' or at least 1"),
+            "warmup": (0 <= self.warmup <= 1, "lie in [0, 1], a share of all steps"),
+            "clip": (self.clip >= 0, "be at least 0 (0 = no clipping)"),
+            "patience": (self.patience >= 0, "be at least 0 (0 = never stop early)"),
+            "average": (0 <= self.average < 1, "lie in [0, 1)"),
+            "views": (self.views >= 0, "be at least 0"),
+            "l2": (penalties, "list at least one penalty, each at least 0 and finite"),
+        }
+        require(self, section="optim", rules=rules)
+
 
 @dataclass(frozen=True)
 class DataOptions:
@@ -80,9 +116,17 @@ class DataOptions:
     val_fraction: float = 0.15
     test_fraction: float = 0.15
     augment: bool = True
-    workers: int = 0
     cache_mb: int = 2048
     header: bool = True
+
+    def __post_init__(self) -> None:
+        rules = {
+            "batch_size": (self.batch_size >= 1, "be at least 1"),
+            "val_fraction": (0 <= self.val_fraction < 1, "lie in [0, 1)"),
+            "test_fraction": (0 <= self.test_fraction < 1 - self.val_fraction, "lie in [0, 1 - data.val_fraction)"),
+            "cache_mb": (self.cache_mb >= 0, "be at least 0"),
+        }
+        require(self, section="data", rules=rules)
 
 
 @dataclass(frozen=True)
@@ -93,6 +137,13 @@ class RunOptions:
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        rules = {
+            "seed": (0 <= self.seed < 2**32, "lie in 0..4294967295"),
+            "checkpoint_minutes": (self.checkpoint_minutes >= 0, "be at least 0"),
+        }
+        require(self, section="run", rules=rules)
 
 
 @dataclass(frozen=True)
@@ -151,7 +202,15 @@ def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, A
             raise UsageError(
                 f"override '{text}'", must="look like key.sub=value", found="no key and value"
             )
-        result[key.strip()] = yaml.safe_load(value)
+        try:
+            result[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(
+                f"override '{text}'",
+                must="hold a YAML value behind '='",
+                found=repr(value),
+                do="Close brackets and quotes.",
+            ) from error
     return result
 
 

@@ -12,6 +12,7 @@ from metatransformer.core.samples import SPLITS, Record
 from metatransformer.encoder import Encoder
 from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader, Place
+from metatransformer.engine.device import choose_device
 from metatransformer.engine.evaluate import compute_features, compute_outputs, score_outputs
 from metatransformer.engine.probe import fit_probes
 from metatransformer.engine.run import RunFolder, data_identity
@@ -51,21 +52,16 @@ def fit(
     Raises:
         MetaTransformerError: whatever the user must change: data, recipe, weights, folder.
     """
+    choose_device(recipe.run.device)  # refused before anything is read
     place = join_processes()
     console = console if place.rank == 0 else Console(quiet=True)
     modality = get_modality(recipe.modality)
-    parts = {name: [r for r in records if r.split == name] for name in SPLITS}
-    for name in ("train", "val"):
-        if not parts[name]:
-            raise DataError("data", must=f"have samples in the split '{name}'", found="none")
+    parts = _parts(records)
     trunk = load_encoder(recipe.encoder)
+    identity = {"data": data_identity(records), "weights": trunk.sha256}
     run = None if out is None else RunFolder(out, place=place)
-    if run is not None:
-        identity = {"data": data_identity(records), "weights": trunk.sha256}
-        # The first process opens the folder, then the others see it complete.
-        if place.rank == 0 and run.open(recipe, identity=identity, overwrite=overwrite):
-            console.note(f"continuing the unfinished run in {out}")
-        wait_for_all(place)
+    if run is not None and place.rank == 0:
+        run.check(recipe, identity=identity, overwrite=overwrite)
     pipeline = build_pipeline(
         recipe,
         modality=modality,
@@ -78,6 +74,12 @@ def fit(
     frozen_bytes = trunk.encoder.bytes_hash()
     say_what_learns(pipeline, console)
     loaders = _loaders(pipeline, parts, console)
+    if run is not None:
+        # Not before all data was read: bad data leaves no folder behind, and the run to be overwritten stays. The
+        # first process opens the folder, then the others see it complete.
+        if place.rank == 0 and run.open(recipe, identity=identity, overwrite=overwrite):
+            console.note(f"continuing the unfinished run in {out}")
+        wait_for_all(place)
     fitted = Fitted(pipeline, loaders)
     if recipe.tune == "head":
         _fit_head(fitted, run=run, console=console)
@@ -110,6 +112,14 @@ def say_what_learns(pipeline: Pipeline, console: Console) -> None:
             f"tune mode 'head' freezes the {pipeline.modality.name} tokenizer, which has random weights here; "
             "use --tune ends to train it"
         )
+
+
+def _parts(records: Sequence[Record]) -> dict[str, list[Record]]:
+    parts = {name: [r for r in records if r.split == name] for name in SPLITS}
+    for name in ("train", "val"):
+        if not parts[name]:
+            raise DataError("data", must=f"have samples in the split '{name}'", found="none")
+    return parts
 
 
 def _loaders(

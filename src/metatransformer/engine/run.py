@@ -7,6 +7,7 @@
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -39,33 +40,46 @@ class RunFolder:
         """The file that a killed run continues from."""
         return self.path / "checkpoints" / "last.pt"
 
-    def open(
-        self, recipe: Recipe, *, identity: Mapping[str, str], overwrite: bool
-    ) -> bool:
+    def check(self, recipe: Recipe, *, identity: Mapping[str, str], overwrite: bool) -> bool:
+        """Returns whether there is an unfinished run to continue; changes nothing.
+
+        Raises:
+            UsageError: the folder holds a finished run, a run of another recipe or data, or foreign files, or may not be
+                written to.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"--out {self.path}", must="be a folder", found="a file")
+        nearest = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if p.exists())
+        if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+            found = "a read-only one" if nearest.is_dir() else "a file"
+            raise UsageError(
+                f"--out {self.path}", must="lie in a folder that can be written", found=f"{found}: {nearest}"
+            )
+        # A run that was killed while its first file was written leaves a temporary one.
+        if not self.path.exists() or all(file.match(".*.tmp.*") for file in self.path.iterdir()):
+            return False
+        if not (overwrite and (self.path / "run.json").is_file()):
+            self._require_same(recipe, identity)
+            return True
+        return False
+
+    def open(self, recipe: Recipe, *, identity: Mapping[str, str], overwrite: bool) -> bool:
         """Creates the folder, or takes up an unfinished run; returns whether there is one to continue.
 
         Raises:
-            UsageError: the folder holds a finished run, a run of another recipe or data, or foreign files.
+            UsageError: what ``check`` refuses.
+            DataError: the folder cannot be made.
         """
-        if overwrite and (self.path / "run.json").is_file() and self.writes:
+        if self.check(recipe, identity=identity, overwrite=overwrite):
+            return True
+        if self.writes and (self.path / "run.json").is_file():
             shutil.rmtree(self.path)
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"--out {self.path}", must="be a folder", found="a file")
-        if not self.path.exists() or not any(self.path.iterdir()):
-            self._create(recipe, identity)
-            return False
-        self._require_same(recipe, identity)
-        return True
+        self._create(recipe, identity)
+        return False
 
     def _create(self, recipe: Recipe, identity: Mapping[str, str]) -> None:
         if not self.writes:
             return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"--out {self.path}", must="be a folder that can be written", found=str(error)
-            ) from error
         about = {
             "status": "running",
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -105,8 +119,18 @@ class RunFolder:
             )
 
     def about(self) -> dict[str, Any]:
-        """Returns the content of ``run.json``."""
-        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        """Returns the content of ``run.json``.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        path = self.path / "run.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise DataError(
+                path, must="be the record of a run", found=f"'{error}'", do="Start again with --overwrite."
+            ) from error
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Writes ``metrics.json``, marks the run as done and removes the checkpoint, which nothing needs any more."""

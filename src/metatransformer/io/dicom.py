@@ -137,11 +137,10 @@ def _window(values: np.ndarray, dataset: Any, *, where: Path) -> np.ndarray:
     """Returns the values through the first window, by the function that the file names."""
     center, width = _first(dataset.WindowCenter), _first(dataset.WindowWidth)
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
-    least = 1.0 if function == "LINEAR" else 0.0
-    if width < least or width == 0:
+    if width < 1 if function == "LINEAR" else width <= 0:
         raise DataError(
             where,
-            must=f"have a window of at least {least:g} (above 0) for function {function}",
+            must=f"have a window width {'of at least 1' if function == 'LINEAR' else 'above 0'}",
             found=f"{width:g}",
             do="Repair or remove the window.",
         )
@@ -176,12 +175,9 @@ def _padding(stored: np.ndarray, dataset: Any) -> np.ndarray:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(
-        path,
-        must="be a whole DICOM file",
-        found=f"a damaged one ('{str(error).splitlines()[0] if str(error) else type(error).__name__}')",
-        do="Remove it or copy it again.",
-    )
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    do = "Remove it or copy it again."
+    return DataError(path, must="be a whole DICOM file", found=f"a damaged one ({reason})", do=do)
 
 
 def _pydicom() -> Any:

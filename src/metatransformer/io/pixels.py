@@ -4,16 +4,29 @@ Axes: h w pixels, c channels. Photographs are uint8; pictures of intensity are f
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from metatransformer.core.errors import DataError
+from metatransformer.core.errors import DataError, UsageError
 
 MAX_ASPECT = 16.0  # beyond it one side would have less than one patch at the default sizes
 LOOKED_AT = 256  # pictures whose median size is taken: it is stable long before
 ENLARGE = 4  # small pictures gain from it: no trunk has seen a patch that holds half a picture
+CLIP = 6.0  # deviations: a dead pixel must not outweigh the picture
 LEAST_SIDE, MOST_SIDE = 112, 224  # beyond 224 pixels costs more than it brings on a laptop
+LARGEST_SIDE = 4096  # attention over more patches than that fits into no machine's memory
+
+
+def check_picture_options(*, size: int | Literal["auto"], crop: float) -> None:
+    """Raises UsageError when a modality's options ``size`` or ``crop`` lie outside their range."""
+    if size != "auto" and not 1 <= size <= LARGEST_SIDE:
+        raise UsageError(
+            "input.size", must=f"be 'auto' or lie in 1..{LARGEST_SIDE}", found=str(size)
+        )
+    if not 0 < crop <= 1:
+        raise UsageError("input.crop", must="lie above 0, up to 1", found=f"{crop:g}")
 
 
 def typical_side(pictures: Iterable[np.ndarray], *, default: int) -> int:
@@ -181,10 +194,12 @@ def as_share(pixels: np.ndarray, *, where: str) -> np.ndarray:
     return pixels.astype(np.float32)
 
 
-def stretch(values: np.ndarray, *, low: float, high: float) -> np.ndarray:
-    """Returns ``values`` as float32 with ``low`` at 0 and ``high`` at 1, clipped; 0.5 where the
-    window has no width.
-    """
-    if high <= low:
-        return np.full(values.shape, 0.5, dtype=np.float32)
-    return np.clip((values - low) / (high - low), 0.0, 1.0).astype(np.float32)
+def spread(values: np.ndarray) -> tuple[float, float]:
+    """Returns mean and deviation; values that are all the same get the deviation 1."""
+    mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+    return mean, std if std > 1e-6 * max(1.0, abs(mean)) else 1.0
+
+
+def standardise(values: np.ndarray, *, mean: float, std: float) -> np.ndarray:
+    """Returns float32 values in deviations from ``mean``, clipped to 6."""
+    return np.clip((values - mean) / std, -CLIP, CLIP).astype(np.float32)

@@ -3,7 +3,7 @@
 TIFF goes through tifffile, which reads 16-bit colour, floating-point values, tiles and every usual
 compression; all else goes through the reader of pictures.
 Sources: TIFF 6.0 for the photometric interpretations.
-Limits: of a TIFF with several pages the first is not enough to know what is meant, so it is refused.
+Limits: a TIFF of several pages is refused, because no one of them is the picture.
 A radiometric JPEG is read as the picture that it shows, not as the counts in its metadata.
 """
 
@@ -60,11 +60,10 @@ def read_thermal(path: str | Path) -> np.ndarray:
             raise MissingDependencyError(
                 "imagecodecs", extra="infrared", purpose=f"{path}: its compression"
             ) from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        do = "Remove it or copy it again."
         raise DataError(
-            path,
-            must="be a whole TIFF",
-            found=f"a damaged one ('{str(error).splitlines()[0] if str(error) else error!r}')",
-            do="Remove it or copy it again.",
+            path, must="be a whole TIFF", found=f"a damaged one ({reason})", do=do
         ) from error
     return _plain(array, inverted=kind == "MINISWHITE", path=path)
 

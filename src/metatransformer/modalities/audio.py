@@ -13,6 +13,7 @@ Errors: unreadable, truncated or empty file, NaN, a clip longer than ``max_secon
 is not floating point.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -79,8 +80,8 @@ class AudioOptions:
     def __post_init__(self) -> None:
         for name in ("mels", "window_s", "hop_s", "frames", "range_db", "max_seconds"):
             value = getattr(self, name)
-            if value != "auto" and value <= 0:
-                raise UsageError(f"input.{name}", must="be above 0", found=f"{value:g}")
+            if value != "auto" and not 0 < value < math.inf:
+                raise UsageError(f"input.{name}", must="be above 0 and finite", found=f"{value:g}")
         for name in ("shift", "warp", "pitch", "noise_db", "mask"):
             most = self.range_db if name == "noise_db" else MOST
             value = getattr(self, name)

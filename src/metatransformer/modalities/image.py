@@ -18,6 +18,7 @@ from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, Sample
 from metatransformer.io.pixels import (
     as_rgb,
+    check_picture_options,
     random_crop,
     random_mirror,
     thumbnail,
@@ -41,6 +42,9 @@ class ImageOptions:
     size: int | Literal["auto"] = "auto"
     flip: bool = True
     crop: float = 0.8
+
+    def __post_init__(self) -> None:
+        check_picture_options(size=self.size, crop=self.crop)
 
 
 class ImageTransform(Transform):

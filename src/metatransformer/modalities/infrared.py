@@ -14,7 +14,7 @@ several pages, an aspect ratio beyond 16.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -24,9 +24,12 @@ from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, Sample
 from metatransformer.io.pixels import (
+    check_picture_options,
     random_crop,
     random_mirror,
     require_picture,
+    spread,
+    standardise,
     thumbnail,
     to_patches,
     typical_side,
@@ -35,7 +38,6 @@ from metatransformer.nn.image import PictureTokenizer, level_stem
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 COLDEST, HOTTEST = -273.15, 3000.0  # degrees C: absolute zero, and beyond every thermal camera
-CLIP = 6.0  # deviations: a dead pixel must not outweigh the picture
 LOOKED_AT = 1024  # pixels of each training picture whose mean and deviation are learned
 
 
@@ -62,6 +64,7 @@ class InfraredOptions:
     crop: float = 0.8
 
     def __post_init__(self) -> None:
+        check_picture_options(size=self.size, crop=self.crop)
         if self.unit == "counts" and (self.scale or self.offset):
             raise UsageError(
                 "input.scale / input.offset",
@@ -106,7 +109,7 @@ class InfraredTransform(Transform):
         if self.options.size == "auto":
             self.side_ = typical_side(shapes, default=self.side_)
         if values:
-            self.mean_, self.std_ = _statistics(np.concatenate(values))
+            self.mean_, self.std_ = spread(np.concatenate(values))
 
     def __call__(self, sample: Sample) -> Sample:
         """Returns ``pixels`` [h, w, c] float32 in deviations, whose sides are whole patches.
@@ -117,11 +120,11 @@ class InfraredTransform(Transform):
         """
         pixels = self._values(sample, channels=self.channels_)
         if self.options.window == "picture":
-            mean, std = _statistics(pixels)
+            mean, std = spread(pixels)
         else:
             self._require_type(sample)
             mean, std = self.mean_, self.std_
-        standard = np.clip((pixels - mean) / std, -CLIP, CLIP).astype(np.float32)
+        standard = standardise(pixels, mean=mean, std=std)
         pixels = to_patches(standard, side=self.side_, patch=self.patch, where=sample.key)
         shape = (*pixels.shape[:2], self.channels_)
         return sample.with_inputs({"pixels": np.ascontiguousarray(np.broadcast_to(pixels, shape))})
@@ -234,22 +237,15 @@ def _degrees(pixels: np.ndarray, options: InfraredOptions, *, where: str) -> np.
     return pixels.astype(np.float32)
 
 
-def _statistics(values: np.ndarray) -> tuple[float, float]:
-    """Returns mean and deviation; a picture of one value gets the deviation 1."""
-    std = float(values.std(dtype=np.float64))
-    mean = float(values.mean(dtype=np.float64))
-    return mean, std if std > 1e-6 * max(1.0, abs(mean)) else 1.0
-
-
 def tokenizer(
     options: InfraredOptions, transform: Transform, width: int, stem: Stem
 ) -> PictureTokenizer:
     """Returns the tokenizer of standardised pictures, with as many channels as training had."""
     del options
     assert isinstance(transform, InfraredTransform)
-    # Standardised values already are what the kernel sees of normalised pixels.
-    ready = replace(level_stem(stem), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return PictureTokenizer(name="infrared", channels=transform.channels_, width=width, stem=ready)
+    return PictureTokenizer(
+        name="infrared", channels=transform.channels_, width=width, stem=level_stem(stem)
+    )
 
 
 def load(record: Record) -> dict[str, np.ndarray]:

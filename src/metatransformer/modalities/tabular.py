@@ -99,6 +99,7 @@ class TabularOptions:
     def __post_init__(self) -> None:
         for name, good, must in (
             ("bins", self.bins >= 2, "be at least 2"),
+            ("sigma", 0 < self.sigma < 1e3, "lie above 0, below 1000"),
             ("rare", 0 <= self.rare < 1, "lie in [0, 1)"),
             ("most_categories", self.most_categories >= 1, "be at least 1"),
         ):
@@ -129,10 +130,8 @@ class TabularTransform(Transform):
             UsageError: an option names a column that does not exist.
         """
         samples, options = list(samples), self.options
-        keys, rows = (
-            [sample.key for sample in samples],
-            [sample.inputs["row"] for sample in samples],
-        )
+        keys = [sample.key for sample in samples]
+        rows = [sample.inputs["row"] for sample in samples]
         names = list(dict.fromkeys(name for row in rows for name in row))
         _require_known(options, names)
         columns: list[Column] = []

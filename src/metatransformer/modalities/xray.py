@@ -3,10 +3,10 @@
 File: DICOM (.dcm, .dicom: one grey frame; modality and VOI tables applied, MONOCHROME1 inverted),
 PNG, JPEG, TIFF, BMP of 8 or 16 bits; colour is read as its luminance. In memory: an array [h, w] of
 uint8, uint16, or floating-point values of 0 (black) to 1 (white).
-Tokens: each picture is stretched over its own range (``window``), resized to whole patches in its
-own aspect, normalised by the trunk's pixel statistics; the trunk's patch kernel summed over RGB;
-positions resampled to the real grid; the summary token starts as the class token. A grey picture
-gets the tokens that the image tokenizer would give it.
+Tokens: each picture is standardised by itself or by the trunk's pixel statistics (``window``) and
+resized to whole patches in its own aspect; the trunk's patch kernel summed over RGB; positions
+resampled to the real grid; the summary token starts as the class token. With ``window=full`` a grey
+picture gets the tokens that the image tokenizer would give it.
 Sources: Meta-Transformer section 3.2 (arXiv 2307.10802): X-rays by the image tokenizer; DICOM PS3.3
 C.7.6.3, C.11.1, C.11.2 for what the stored values mean.
 Errors: no DICOM, several frames, colour DICOM, no pixels, damaged or empty file, a window without
@@ -24,19 +24,20 @@ from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, Sample
 from metatransformer.io.pixels import (
     as_share,
+    check_picture_options,
     luminance,
     random_crop,
     random_mirror,
-    stretch,
+    spread,
+    standardise,
     thumbnail,
     to_patches,
     typical_side,
 )
-from metatransformer.nn.image import PictureTokenizer, level_stem
+from metatransformer.nn.image import PictureTokenizer, level_statistics, level_stem
 
 DICOM = (".dcm", ".dicom")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-DARKEST, BRIGHTEST = 1.0, 99.0  # percentiles: letters and bare metal must not set the range
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ class XrayOptions:
     """``size``: side in pixels of a square picture with as many tokens; "auto" learns it from the
     training pictures (four times their median side, within 112..224).
 
-    ``window``: "picture" spreads the 1st to 99th percentile of each picture over black to white,
-    which brings 12-bit values in 16-bit files and other exposures together; "full" leaves the
-    values as the file shows them. ``flip``: training pictures may be mirrored left to right (off: a
-    heart has its side); ``crop``: the smallest share of a side that a training crop keeps.
+    ``window``: "picture" standardises each picture by its own mean and deviation, which brings
+    exposures, and 12-bit values in 16-bit files, together; "full" takes the values as the file
+    shows them. ``flip``: training pictures may be mirrored left to right (off: a heart has its
+    side); ``crop``: the smallest share of a side that a training crop keeps.
     """
 
     size: int | Literal["auto"] = "auto"
@@ -55,13 +56,16 @@ class XrayOptions:
     flip: bool = False
     crop: float = 0.8
 
+    def __post_init__(self) -> None:
+        check_picture_options(size=self.size, crop=self.crop)
+
 
 class XrayTransform(Transform):
     """Windows and resizes to whole patches. Learns ``side_`` unless the options fix it."""
 
     def __init__(self, options: XrayOptions, stem: Stem) -> None:
         self.options = options
-        self.patch = stem.patch_size
+        self.patch, self.level = stem.patch_size, level_statistics(stem)
         self.side_ = 224 if options.size == "auto" else options.size
 
     def fit(self, samples: Iterable[Sample]) -> None:
@@ -72,12 +76,11 @@ class XrayTransform(Transform):
         self.side_ = typical_side(pictures, default=self.side_)
 
     def __call__(self, sample: Sample) -> Sample:
-        """Returns ``pixels`` [h, w, 1] float32 of 0..1 whose sides are whole patches."""
+        """Returns ``pixels`` [h, w, 1] float32 in deviations, whose sides are whole patches."""
         light = luminance(as_share(sample.inputs["pixels"], where=sample.key))
-        if self.options.window == "picture":
-            low, high = np.percentile(light, [DARKEST, BRIGHTEST])
-            light = stretch(light, low=low, high=high)
-        pixels = to_patches(light[:, :, None], side=self.side_, patch=self.patch, where=sample.key)
+        mean, std = spread(light) if self.options.window == "picture" else self.level
+        light = standardise(light, mean=mean, std=std)[:, :, None]
+        pixels = to_patches(light, side=self.side_, patch=self.patch, where=sample.key)
         return sample.with_inputs({"pixels": pixels})
 
     def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
@@ -125,7 +128,7 @@ def features(sample: Sample) -> np.ndarray:
 
 def draw(axes: Any, sample: Sample) -> None:
     """Paints the picture as light on black."""
-    axes.imshow(sample.inputs["pixels"][:, :, 0], cmap="gray", vmin=0, vmax=1)
+    axes.imshow(sample.inputs["pixels"][:, :, 0], cmap="gray")
     axes.axis("off")
 
 
@@ -146,11 +149,7 @@ MODALITY = Modality(
     name="xray",
     summary="radiographs, from DICOM or ordinary pictures",
     source=Source(kind="files", suffixes=(*DICOM, *PICTURES)),
-    fields={
-        "pixels": Field(
-            "h* w* 1", "float32", unit="share of white", low=0, high=1, summary="whole patches"
-        )
-    },
+    fields={"pixels": Field("h* w* 1", "float32", unit="deviations", summary="whole patches")},
     options=XrayOptions,
     load=load,
     transform=XrayTransform,

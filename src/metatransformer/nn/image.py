@@ -15,21 +15,25 @@ from metatransformer.core.tokens import Span, Tokens
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
 
 
+def level_statistics(stem: Stem) -> tuple[float, float]:
+    """Returns one mean and one deviation of pixels (0..1) for all channels: the means over RGB."""
+    return sum(stem.mean) / 3, sum(stem.std) / 3
+
+
 def level_stem(stem: Stem) -> Stem:
-    """Returns the same function of pixels with one mean and one deviation for all channels.
+    """Returns the same front end for pixels that ``level_statistics`` have normalised already.
 
     What made the channels differ moves into the kernel and its bias. After it, the kernel summed
     over RGB gives a grey picture exactly the tokens that the picture has in RGB.
     """
-    mean, std = torch.tensor(stem.mean), torch.tensor(stem.std)
-    one_mean, one_std = mean.mean(), std.mean()
-    statistics = {"mean": (one_mean.item(),) * 3, "std": (one_std.item(),) * 3}
+    ready = replace(stem, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     if stem.patch is None:
-        return replace(stem, **statistics)
+        return ready
+    mean, std = torch.tensor(stem.mean), torch.tensor(stem.std)
+    one_mean, one_std = level_statistics(stem)
     patch = stem.patch * (one_std / std)[:, None, None]
     shift = (stem.patch.sum(dim=(2, 3)) * ((one_mean - mean) / std)).sum(dim=1)  # [D]
-    bias = shift if stem.bias is None else stem.bias + shift
-    return replace(stem, patch=patch, bias=bias, **statistics)
+    return replace(ready, patch=patch, bias=shift if stem.bias is None else stem.bias + shift)
 
 
 class PictureTokenizer(Tokenizer):
@@ -57,8 +61,9 @@ class PictureTokenizer(Tokenizer):
             self.register_buffer(name_, each, persistent=False)
 
     def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
-        """Returns the class token and ``h x w`` patch tokens; ``pixels`` is ``[B, H, W, C]``, uint8
-        or float of 0..1.
+        """Returns the class token and ``h x w`` patch tokens; ``pixels`` is ``[B, H, W, C]``.
+
+        They are uint8, or floating-point numbers on the scale of the stem's statistics.
         """
         pixels = inputs["pixels"].permute(0, 3, 1, 2)  # [B, C, H, W]
         if pixels.dtype == torch.uint8:
