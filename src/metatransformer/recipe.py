@@ -227,15 +227,18 @@ def read_recipe(path: Path) -> dict[str, Any]:
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except (SyntaxError, ImportError) as error:
+            raise UsageError(where, must="be valid Python", found=str(error)) from error
         if not hasattr(module, "recipe"):
             raise UsageError(where, must="define a function recipe()", found="none")
         content = module.recipe()
     else:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise UsageError(where, must="be valid YAML", found=str(error)) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UsageError(where, must="be valid YAML in UTF-8", found=str(error)) from error
     if not isinstance(content, Mapping):
         raise UsageError(where, must="hold keys and values", found=type(content).__name__)
     return dict(content)
@@ -259,6 +262,8 @@ def to_yaml(recipe: Recipe) -> str:
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     """Sets a dotted key; a mapping as value is merged, not replaced."""
+    if not isinstance(key, str):
+        raise UsageError(f"recipe key {key!r}", must="be a text", found=f"a {type(key).__name__}")
     head, _, rest = key.partition(".")
     if rest:
         branch = tree.setdefault(head, {})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metatransformer.core.batch import Batch
-from metatransformer.core.errors import UsageError
+from metatransformer.core.errors import MetaTransformerError, UsageError
 from metatransformer.core.modality import Tokenizer
 from metatransformer.core.samples import Record
 from metatransformer.encoder import Encoder
@@ -126,7 +126,11 @@ def embed_to(
     for shard in pending:
         rows = shards.rows(shard)
         part = records[rows.start : rows.stop]
-        shards.write(shard, embeddings=embed(model, part, console=console))
+        try:
+            shards.write(shard, embeddings=embed(model, part, console=console))
+        except MetaTransformerError:
+            shards.abandon()
+            raise
     return shards.finish(), done
 
 
