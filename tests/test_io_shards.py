@@ -71,6 +71,7 @@ def test_second_run_goes_on_and_a_third_has_nothing_to_do(tmp_path, name):
 @pytest.mark.parametrize("done", [False, True])
 def test_other_run_is_refused(tmp_path, name, done):
     first = start(tmp_path / name)
+    write(first, 0)
     if done:
         for shard in first.pending():
             write(first, shard)
@@ -79,6 +80,19 @@ def test_other_run_is_refused(tmp_path, name, done):
         start(tmp_path / name, encoder="other")
     with pytest.raises(UsageError, match="continue the same run: items"):
         start(tmp_path / name, ids=["b", *IDS[1:]])
+
+
+@pytest.mark.parametrize("name", ["emb", "emb.parquet"])
+def test_a_run_without_a_shard_gives_way_to_another(tmp_path, name):
+    start(tmp_path / name)  # killed before its first shard, or stopped by a bad file that was removed since
+    second = start(tmp_path / name, ids=IDS[1:])
+    assert second.pending() == (0, 1)
+    second.abandon()
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+    third = start(tmp_path / name)
+    write(third, 2)
+    third.abandon()  # a finished shard stays
+    assert start(tmp_path / name).pending() == (0, 1)
 
 
 def test_foreign_places_are_refused(tmp_path):

@@ -135,3 +135,11 @@ def test_what_pandas_writes_is_read_back(tmp_path_factory, rows):
     found = read_table(path, header=True, text=True, missing=())
     for name in ("one", "two"):
         assert found[name].tolist() == [field.strip() for field in frame[name]]
+
+
+def test_old_line_ends_and_endless_fields(tmp_path):
+    (tmp_path / "cr.csv").write_bytes(b"a,b\r1,x\r2,y\r")
+    assert read_table(tmp_path / "cr.csv", header=True).to_dict("list") == {"a": [1, 2], "b": ["x", "y"]}
+    (tmp_path / "long.csv").write_text("a,b\n1," + "x" * 200_000 + "\n")  # the parser's limit is 131072
+    with pytest.raises(DataError, match="long.csv: must be a table of text fields; found 'field larger"):
+        read_table(tmp_path / "long.csv", header=True)

@@ -10,7 +10,14 @@ import pandas as pd
 import pytest
 
 from metatransformer.core.errors import DataError, UsageError
-from metatransformer.io.write import atomic_file, check_table_ending, write_json, write_table
+from metatransformer.io.write import (
+    append_bytes,
+    atomic_file,
+    check_table_ending,
+    require_writable,
+    write_json,
+    write_table,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -119,3 +126,23 @@ def test_table_of_another_ending_or_mixed_type_is_refused(tmp_path):
     with pytest.raises(DataError, match="columns of one type each"):
         write_table(tmp_path / "a.parquet", pd.DataFrame({"a": [1, "b"]}))
     assert names(tmp_path) == []
+
+
+def test_bytes_are_added_or_the_full_disk_is_named(tmp_path):
+    for part in (b"one", b"two"):
+        append_bytes(tmp_path / "new" / "log", part)
+    assert (tmp_path / "new" / "log").read_bytes() == b"onetwo"
+    with pytest.raises(DataError, match="/dev/full: must have room on its disk"):
+        append_bytes("/dev/full", b"x")
+    with pytest.raises(DataError, match="must be a file that this user may make"):
+        append_bytes(tmp_path / "new" / "log" / "below", b"x")
+
+
+def test_a_place_is_checked_before_the_work(tmp_path):
+    require_writable(tmp_path / "new" / "p.csv")
+    assert names(tmp_path) == []
+    with pytest.raises(DataError, match="must be the name of a file to write; found a folder"):
+        require_writable(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="must lie in a folder that can be written; found a file"):
+        require_writable(tmp_path / "file" / "p.csv")

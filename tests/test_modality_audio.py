@@ -171,8 +171,8 @@ def test_augmentation_can_be_switched_off():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hop_s": 0.0}, r"input.hop_s: must be above 0; found 0\."),
-        ({"mels": -3}, r"input.mels: must be above 0; found -3\."),
+        ({"hop_s": 0.0}, r"input.hop_s: must lie in 0.001..10; found 0\."),
+        ({"mels": -3}, r"input.mels: must lie in 1..1024; found -3\."),
         ({"warp": 0.5}, r"input.warp: must lie in 0..0.3; found 0.5\."),
     ],
 )

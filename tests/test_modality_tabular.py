@@ -156,7 +156,7 @@ def test_no_column_left_is_refused():
 def test_a_bad_cell_names_row_and_column(value: object, found: str):
     transform = fitted(MIXED)
     with pytest.raises(DataError) as caught:
-        transform(sample({"age": value, "job": None, "member": True, "code": 1}, key="row 17"))
+        transform(sample({"age": value, "job": None, "member": True, "code": 1}, key="17"))
     assert str(caught.value).startswith("row 17: column 'age': must hold")
     assert f"found {found}" in str(caught.value)
 

@@ -57,7 +57,7 @@ def test_blocks_are_counted_from_both_ends(read: list[int]):
 def test_a_block_beyond_the_trunk_is_refused():
     with pytest.raises(UsageError, match=r"head.read: must lie in -(\d)..\1 for this trunk; found 99"):
         tiny_pipeline(NAME, {"head.read": [99]})
-    with pytest.raises(UsageError, match="head.read: must name at least one block; found none"):
+    with pytest.raises(UsageError, match="recipe key 'head.read': must name at least one block"):
         tiny_pipeline(NAME, {"head.read": []})
 
 
@@ -106,6 +106,8 @@ def test_a_folder_with_its_trunk_needs_no_other(tmp_path, monkeypatch: pytest.Mo
     [
         ("model.json", None, DataError, "must be a saved model .a folder with model.json.; found no model.json"),
         ("model.json", b"{", DataError, "model.json: must be valid JSON"),
+        ("model.json", b"[1]", DataError, "model.json: must have format 1; found None"),
+        ("model.json", b'{"format": 1}', DataError, "model.json: must be as it was saved; found .*KeyError: 'recipe'"),
         ("model.json", b'{"format": 99}', DataError, "model.json: must have format 1; found 99"),
         ("heads/classify.safetensors", None, DataError, "must hold the parameters that model.json describes"),
         ("heads/classify.safetensors", b"x", DataError, "must hold the parameters that model.json describes"),
@@ -129,3 +131,13 @@ def test_a_trunk_whose_bytes_changed_is_refused(tmp_path):
     (tmp_path / "other" / "encoder.safetensors").replace(tmp_path / "encoder.safetensors")
     with pytest.raises(WeightsError, match="must hold the trunk that model.json describes; found other bytes"):
         load_pipeline(tmp_path)
+
+
+@pytest.mark.parametrize(("share", "block"), [(0.5, 3), (0.33, 2), (0.01, 1)])
+def test_a_share_of_the_depth_names_a_block(share: float, block: int):
+    assert tiny_pipeline(NAME, {"head.read": [share]}).head.blocks == (block,)
+
+
+def test_a_share_beyond_the_depth_is_refused():
+    with pytest.raises(UsageError, match="head.read: must hold shares between 0 and 1, or whole numbers; found 1.5"):
+        tiny_pipeline(NAME, {"head.read": [1.5]})

@@ -55,6 +55,23 @@ def test_every_spelling_of_a_number_is_a_number(text: str):
         ("head.read=[x]", r"recipe key 'head.read': must be a valid integer.*; found 'x'"),
         ("optim=3", r"recipe section 'optim': must hold keys; found 3"),
         ("optim.lr.x=3", r"recipe "),
+        ("optim.lr=[1", r"override 'optim.lr=\[1': must hold a YAML value"),
+        ("optim.lr=-1", r"recipe key 'optim.lr': must be above 0 and finite; found -1.0"),
+        ("optim.lr=nan", r"recipe key 'optim.lr': must be above 0"),
+        ("optim.epochs=0", r"recipe key 'optim.epochs': must be 'auto' or at least 1; found 0"),
+        ("optim.warmup=2", r"recipe key 'optim.warmup': must lie in \[0, 1\]"),
+        ("optim.average=1", r"recipe key 'optim.average': must lie in \[0, 1\)"),
+        ("optim.views=-1", r"recipe key 'optim.views': must be at least 0"),
+        ("optim.l2=[]", r"recipe key 'optim.l2': must list at least one penalty"),
+        ("optim.l2=[-1]", r"recipe key 'optim.l2': .*each at least 0"),
+        ("data.batch_size=0", r"recipe key 'data.batch_size': must be at least 1; found 0"),
+        ("data.val_fraction=1.5", r"recipe key 'data.val_fraction': must lie in \[0, 1\)"),
+        ("data.test_fraction=.9", r"recipe key 'data.test_fraction': must lie in \[0, 1 - data.val_fraction\)"),
+        ("head.read=[]", r"recipe key 'head.read': must name at least one block"),
+        ("head.hidden=-1", r"recipe key 'head.hidden': must be at least 0"),
+        ("head.dropout=1", r"recipe key 'head.dropout': must lie in \[0, 1\)"),
+        ("task.label_smoothing=2", r"recipe key 'task.label_smoothing': must lie in \[0, 1\)"),
+        ("run.seed=-1", r"recipe key 'run.seed': must lie in 0..4294967295"),
         ("optim.lr", r"override 'optim.lr': must look like key.sub=value"),
         ("modality=audio", r"recipe key 'modality': must be 'image' here; found 'audio'"),
     ],
@@ -83,7 +100,8 @@ def test_a_python_file_returns_a_mapping(tmp_path: Path):
     ("name", "text", "message"),
     [
         ("missing.yaml", None, "must be a YAML or Python file; found no such file"),
-        ("bad.yaml", "a: [1", "must be valid YAML"),
+        ("bad.yaml", "a: [1", "must be valid YAML in UTF-8"),
+        ("bad.py", "def recipe(:", "must be valid Python; found invalid syntax"),
         ("list.yaml", "- 1", "must hold keys and values; found list"),
         ("none.py", "x = 1", r"must define a function recipe\(\)"),
     ],
@@ -93,3 +111,8 @@ def test_a_bad_recipe_file_is_named(tmp_path: Path, name: str, text: str | None,
         (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=f"{name}: {message}"):
         read_recipe(tmp_path / name)
+
+
+def test_a_key_that_is_no_text_is_named():
+    with pytest.raises(UsageError, match="recipe key 1: must be a text; found a int"):
+        make(base={"optim": {1: 2}})

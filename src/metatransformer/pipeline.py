@@ -7,7 +7,8 @@ only where the trunk was tuned or a standalone copy was asked for. No pickle any
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
-from metatransformer.core.errors import DataError, UsageError, WeightsError, nearest
+from metatransformer.core.errors import DataError, MetaTransformerError, UsageError, WeightsError, nearest
 from metatransformer.core.modality import Modality, Stem, Transform
 from metatransformer.core.samples import Record, Sample
 from metatransformer.encoder import Encoder, EncoderConfig
@@ -28,6 +29,7 @@ from metatransformer.tasks import TASKS, Classify, Head, Task
 from metatransformer.weights import Pretrained, load_encoder
 
 FORMAT = 1
+ENTRY = ("name", "sha256", "fingerprint", "licence", "config", "stem", "included", "bytes")  # of the trunk
 
 
 @dataclass(frozen=True)
@@ -158,19 +160,26 @@ def make_task(recipe: Recipe, *, modality: Modality) -> Task:
 def read_blocks(recipe: Recipe, *, depth: int) -> tuple[int, ...]:
     """Returns the blocks that the head reads, counted from the front; the identity trunk (depth 0) has only 0.
 
+    A fraction is a share of the depth, at least the first block.
+
     Raises:
-        UsageError: a block beyond the trunk's depth, or none.
+        UsageError: a block beyond the trunk's depth, a share that is not between 0 and 1, or none.
     """
     if not recipe.head.read:
         raise UsageError("head.read", must="name at least one block", found="none")
     if depth == 0:
         return (0,)
-    blocks = tuple(k if k >= 0 else depth + 1 + k for k in recipe.head.read)
-    if bad := [k for k in blocks if not 0 <= k <= depth]:
-        raise UsageError(
-            "head.read", must=f"lie in -{depth}..{depth} for this trunk", found=f"{bad[0]}"
-        )
-    return blocks
+    return tuple(_block(k, depth=depth) for k in recipe.head.read)
+
+
+def _block(k: int | float, *, depth: int) -> int:
+    if isinstance(k, float):
+        if not 0 < k < 1:
+            raise UsageError("head.read", must="hold shares between 0 and 1, or whole numbers", found=f"{k:g}")
+        return max(1, round(k * depth))
+    if not -depth <= k <= depth:
+        raise UsageError("head.read", must=f"lie in -{depth}..{depth} for this trunk", found=str(k))
+    return k if k >= 0 else depth + 1 + k
 
 
 def load_pipeline(folder: Path, *, encoder: str = "") -> Pipeline:
@@ -189,14 +198,17 @@ def load_pipeline(folder: Path, *, encoder: str = "") -> Pipeline:
         modality.name, options=modality.options, defaults={}, base=description["recipe"], overrides={}
     )
     if entry["included"]:
-        trunk = _included_trunk(folder, entry)
+        with _intact(folder / "model.json"):
+            trunk = _included_trunk(folder, entry)
     else:
         trunk = load_encoder(encoder or entry["name"])
-        _require_same_trunk(trunk, entry, where=f"{folder}: trunk '{entry['name']}'")
+        with _intact(folder / "model.json"):
+            _require_same_trunk(trunk, entry, where=f"{folder}: trunk '{entry['name']}'")
     transform = modality.transform(recipe.input, trunk.stem)
-    transform.load_state(description["transform"])
     task = make_task(recipe, modality=modality)
-    task.load_state(description["task"])
+    with _intact(folder / "model.json"):
+        transform.load_state(description["transform"])
+        task.load_state(description["task"])
     pipeline = _assemble(recipe, modality=modality, trunk=trunk, transform=transform, task=task)
     _load(pipeline.model.tokenizer(modality.name), folder / "tokenizers" / f"{modality.name}.safetensors")
     _load(pipeline.head, folder / "heads" / f"{recipe.task.name}.safetensors")
@@ -274,6 +286,22 @@ def _require_same_trunk(trunk: Pretrained, entry: dict[str, Any], *, where: str)
     trunk.encoder.verify(entry["fingerprint"], where=where)
 
 
+@contextmanager
+def _intact(path: Path) -> Iterator[None]:
+    """Says of values in ``path`` that cannot be understood that the file was damaged or edited."""
+    try:
+        yield
+    except MetaTransformerError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            path,
+            must="be as it was saved",
+            found=f"values that cannot be read ({type(error).__name__}: {error})",
+            do="Copy the whole model folder again.",
+        ) from error
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / "model.json"
     if not path.is_file():
@@ -287,13 +315,17 @@ def _read_description(folder: Path) -> dict[str, Any]:
         description = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise DataError(path, must="be valid JSON", found=str(error)) from error
-    if description.get("format") != FORMAT:
+    form = description.get("format") if isinstance(description, dict) else None
+    if form != FORMAT:
         raise DataError(
             path,
             must=f"have format {FORMAT}",
-            found=repr(description.get("format")),
+            found=repr(form),
             do="Use the version of metatransformer that wrote it.",
         )
+    with _intact(path):
+        _ = description["recipe"]["modality"], description["transform"], description["task"]
+        _ = [description["encoder"][key] for key in ENTRY]
     return description
 
 
@@ -311,6 +343,6 @@ def _load(module: torch.nn.Module, path: Path) -> None:
         raise DataError(
             path,
             must="hold the parameters that model.json describes",
-            found=str(error).splitlines()[0],
+            found=str(error).splitlines()[-1].strip(),
             do="Copy the whole model folder again.",
         ) from error

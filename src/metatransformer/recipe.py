@@ -48,12 +48,13 @@ class HeadOptions:
     """How the trunk's tokens become outputs.
 
     ``read`` lists the blocks whose normalised output is pooled, counted from the front (1 = after the first block) or
-    from the back (-1 = after the last); blocks behind the last one read are not computed. ``pool`` is the summary
+    from the back (-1 = after the last), or as a share of the depth (0.5 = the middle); blocks behind the last one read are
+    not computed. ``pool`` is the summary
     token, the mean of the other tokens, both, or the means in a ``grid`` of ``cells`` parts an axis, which keeps where or
     when something is. ``hidden`` > 0 puts one hidden layer before the output.
     """
 
-    read: tuple[int, ...] = (-1,)
+    read: tuple[int | float, ...] = (-1,)
     pool: Literal["summary", "mean", "both", "grid"] = "both"
     cells: int = 4
     hidden: int = 0

@@ -73,6 +73,31 @@ def _adult(root: Path) -> list[Fold]:
     return [fold]
 
 
+def _chest_xrays(root: Path) -> list[Fold]:
+    folder = root / "xray/covid_xray_3class"
+    index = index_files(folder, suffixes=(".jpg",), require_labels=True)
+    # NIH names are PATIENT_NUMBER.jpg: a patient must not be torn apart by the validation split.
+    return [[replace(record, group=_patient(record)) for record in index.records]]
+
+
+def _patient(record: Record) -> str:
+    assert record.path is not None
+    name = record.path.stem
+    nih = len(name) == 12 and name[8] == "_" and (name[:8] + name[9:]).isdigit()
+    return name[:8] if nih else name
+
+
+def _chest_pair(root: Path) -> list[Fold]:
+    """Returns the two classes of one source: nothing but the picture can tell them apart."""
+    pair = ("no_findings", "pneumonia")
+    return [[record for record in fold if record.target in pair] for fold in _chest_xrays(root)]
+
+
+def _solar_modules(root: Path) -> list[Fold]:
+    folder = root / "infrared/infrared_solar_modules"
+    return [list(index_files(folder, suffixes=(".jpg",), require_labels=True).records)]
+
+
 DATA_SETS = {
     data_set.name: data_set
     for data_set in (
@@ -111,6 +136,33 @@ DATA_SETS = {
             metrics=("accuracy", "auroc"),
             licence="CC BY 4.0",
             source="https://archive.ics.uci.edu/dataset/2/adult",
+        ),
+        DataSet(
+            name="xray-covid",
+            modality="xray",
+            summary="chest X-rays: COVID-19, pneumonia, no findings; patients apart",
+            folds=_chest_xrays,
+            metrics=("balanced_accuracy", "accuracy"),
+            licence="none stated; NIH ChestX-ray8 with attribution, covid-chestxray-dataset per image",
+            source="https://github.com/muhammedtalo/COVID-19",
+        ),
+        DataSet(
+            name="xray-pair",
+            modality="xray",
+            summary="chest X-rays of one source: pneumonia, no findings; patients apart",
+            folds=_chest_pair,
+            metrics=("balanced_accuracy", "accuracy"),
+            licence="NIH ChestX-ray8: free with attribution",
+            source="https://github.com/muhammedtalo/COVID-19",
+        ),
+        DataSet(
+            name="infrared-solar",
+            modality="infrared",
+            summary="InfraredSolarModules, at most 500 pictures a class",
+            folds=_solar_modules,
+            metrics=("balanced_accuracy", "accuracy"),
+            licence="MIT",
+            source="https://github.com/RaptorMaps/InfraredSolarModules",
         ),
     )
 }

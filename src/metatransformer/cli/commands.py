@@ -106,7 +106,9 @@ def evaluate(options: Namespace) -> Result:
     split = options.split or ("test" if "test" in splits else "")
     records = [record for record in index.records if not split or record.split == split]
     if not records:
-        raise UsageError("--split", must=f"be one of {sorted(map(str, splits))}", found=repr(split))
+        known = ", ".join(sorted(name for name in splits if name))
+        must = f"be one of {known}" if known else "be left out for data that brings no splits"
+        raise UsageError("--split", must=must, found=repr(split))
     console.note(f"scoring {len(records)} samples" + (f" of split '{split}'" if split else ""))
     loader = Loader(pipeline.reader, records, cache_mb=0, task=pipeline.task)
     metrics = score(pipeline, loader, console=console, title="scoring")
@@ -117,11 +119,12 @@ def evaluate(options: Namespace) -> Result:
 def predict(options: Namespace) -> Result:
     """Writes one prediction for each input, in order."""
     from metatransformer.engine.predict import predict as predict_records
-    from metatransformer.io.write import check_table_ending, write_table
+    from metatransformer.io.write import check_table_ending, require_writable, write_table
     from metatransformer.pipeline import load_pipeline
 
     console = Console()
     check_table_ending(options.out)
+    require_writable(options.out)
     pipeline = load_pipeline(saved_model(Path(options.run)), encoder=options.encoder)
     index = read_index(
         pipeline.modality,

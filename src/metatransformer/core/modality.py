@@ -7,6 +7,7 @@ package that announces itself under the entry point group ``metatransformer.moda
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,10 +113,13 @@ class Source:
 
     ``kind`` is ``files`` (one file a sample: a folder per class, a manifest, single files, in-memory arrays) or
     ``table`` (one row a sample). ``suffixes`` are the file endings that are accepted, lower case with the dot.
+    ``parts`` opens a file that may hold several samples and returns what becomes ``Record.part``, and the label (None =
+    none), of each; nothing for a file that is one sample.
     """
 
     kind: str
     suffixes: tuple[str, ...]
+    parts: Callable[[Path], Sequence[tuple[int | str, Any]]] | None = None
 
 
 @dataclass(frozen=True)

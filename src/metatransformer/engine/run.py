@@ -20,8 +20,9 @@ import torch
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import Record
+from metatransformer.engine.board import add_scalars
 from metatransformer.engine.data import Place
-from metatransformer.io.write import atomic_file, write_json
+from metatransformer.io.write import append_bytes, atomic_file, write_json
 from metatransformer.recipe import Recipe, to_dict, to_yaml
 
 LIBRARIES = ("metatransformer", "torch", "numpy", "scikit-learn", "pandas", "pyarrow", "pillow")
@@ -33,12 +34,16 @@ class RunFolder:
     def __init__(self, path: Path, *, place: Place) -> None:
         self.path = path
         self.writes = place.rank == 0
-        self._board: Any = None
 
     @property
     def checkpoint(self) -> Path:
         """The file that a killed run continues from."""
         return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def log_file(self) -> Path:
+        """One JSON object for each epoch or head."""
+        return self.path / "log.jsonl"
 
     def check(self, recipe: Recipe, *, identity: Mapping[str, str], overwrite: bool) -> bool:
         """Returns whether there is an unfinished run to continue; changes nothing.
@@ -71,6 +76,7 @@ class RunFolder:
             DataError: the folder cannot be made.
         """
         if self.check(recipe, identity=identity, overwrite=overwrite):
+            self._write_recipe(recipe)  # a full disk may have stopped the run before it was there
             return True
         if self.writes and (self.path / "run.json").is_file():
             shutil.rmtree(self.path)
@@ -90,6 +96,9 @@ class RunFolder:
         }
         # First: a run that is killed from here on is known as one and can be continued or overwritten.
         write_json(self.path / "run.json", about)
+        self._write_recipe(recipe)
+
+    def _write_recipe(self, recipe: Recipe) -> None:
         with atomic_file(self.path / "recipe.yaml") as temporary:
             temporary.write_text(to_yaml(recipe), encoding="utf-8")
 
@@ -140,30 +149,32 @@ class RunFolder:
         ended = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(self.path / "run.json", self.about() | {"status": "done", "ended": ended})
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
-        if self._board is not None:
-            self._board.close()
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Appends one line to ``log.jsonl`` and its numbers to TensorBoard at ``line["step"]``."""
+        """Appends one line to ``log.jsonl`` and its numbers to TensorBoard at ``line["step"]``.
+
+        Raises:
+            DataError: the disk is full.
+        """
         if not self.writes:
             return
-        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        if self._board is None:
-            from tensorboardX import SummaryWriter
+        append_bytes(self.log_file, (json.dumps(line) + "\n").encode())
+        self._show(line)
 
-            self._board = SummaryWriter(str(self.path / "tensorboard"))
-        for key, value in line.items():
-            if isinstance(value, float):
-                self._board.add_scalar(key, value, line["step"])
+    def _show(self, line: Mapping[str, Any]) -> None:
+        values = {key: value for key, value in line.items() if isinstance(value, float)}
+        add_scalars(self.path / "tensorboard", values, step=line["step"])
 
     def rewind_log(self, lines: int) -> None:
         """Drops what was logged after the checkpoint that a run continues from."""
-        path = self.path / "log.jsonl"
+        path = self.log_file
         if self.writes and path.is_file():
             kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
             with atomic_file(path) as temporary:
                 temporary.write_text("".join(kept), encoding="utf-8")
+            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+            for line in kept:
+                self._show(json.loads(line))
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Writes the training state; the one before stays until the new one is complete."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from metatransformer.core.errors import MetaTransformerError, UsageError
+from metatransformer.core.errors import DataError, MetaTransformerError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
 from metatransformer.engine.console import Console
@@ -36,6 +36,7 @@ def read_index(
         suffixes=modality.source.suffixes,
         label_column=target or "label",
         require_labels=labelled,
+        parts=modality.source.parts,
     )
 
 
@@ -113,5 +114,16 @@ def check_records(
 
 
 def saved_model(run: Path) -> Path:
-    """Returns the model folder of a run folder, or the folder itself when it is a model."""
+    """Returns the model folder of a run folder, or the folder itself when it is a model.
+
+    Raises:
+        DataError: the run was not finished and has no model yet.
+    """
+    if (run / "run.json").is_file() and not (run / "model" / "model.json").is_file():
+        raise DataError(
+            run,
+            must="be a finished run",
+            found="one that was interrupted before it had a model",
+            do="Continue it with the same 'fit' command.",
+        )
     return run / "model" if (run / "model" / "model.json").is_file() else run

@@ -172,14 +172,14 @@ def column_kind(name: str, cells: Sequence[Cell], *, keys: Sequence[str]) -> str
     _refuse_dates(name, texts, cells=len(known))
     if all(isinstance(cell, bool) for _, cell in known) or any(is_code(text) for text in texts):
         return "category"
-    other = [pair for pair in known if as_number(pair[1], where=f"{pair[0]}: {name}") is None]
+    other = [pair for pair in known if as_number(pair[1], where=f"row {pair[0]}: {name}") is None]
     if not other:
         return "number"
     if len(other) <= (1 - NEARLY_ALL) * len(known):
         raise DataError(
             f"column '{name}'",
             must="hold numbers, as nearly all of its cells do",
-            found=f"{len(other)} of {len(known)} that are none, '{other[0][1]}' in {other[0][0]}",
+            found=f"{len(other)} of {len(known)} that are none, '{other[0][1]}' in row {other[0][0]}",
             do="Repair them, leave them empty if they mean 'missing', or name the column in "
             "'categories' (or 'ignore').",
         )
@@ -221,10 +221,10 @@ def parse_number(cell: Cell, *, name: str, key: str) -> float:
     Raises:
         DataError: it is another text, or not finite.
     """
-    number = as_number(cell, where=f"{key}: column '{name}'")
+    number = as_number(cell, where=f"row {key}: column '{name}'")
     if number is None:
         raise DataError(
-            f"{key}: column '{name}'",
+            f"row {key}: column '{name}'",
             must="hold a number, as in the training rows",
             found=f"'{cell}'",
             do="Repair the cell, or leave it empty if it was not measured.",

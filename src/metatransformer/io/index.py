@@ -17,7 +17,8 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.samples import Record
 from metatransformer.io.folder import accepts, index_folder, scan
 from metatransformer.io.manifest import index_manifest, is_manifest
-from metatransformer.io.records import Index, natural_key, require_unique
+from metatransformer.io.parts import Parts, expand_parts
+from metatransformer.io.records import Index, natural_key, require_text, require_unique
 from metatransformer.io.rows import index_table
 from metatransformer.io.split import split_records
 from metatransformer.io.table import TABLE_SUFFIXES, first_line, read_table
@@ -31,6 +32,7 @@ def index_files(
     suffixes: Sequence[str],
     label_column: str = "label",
     require_labels: bool,
+    parts: Parts | None = None,
 ) -> Index:
     """Returns one record a file, or one an array, for a modality whose ``Source.kind`` is
     ``files``.
@@ -40,13 +42,26 @@ def index_files(
     split, group, key; its paths are absolute or start at its own folder, for a DataFrame at the
     working directory), one file, a list of files and folders, or a list of in-memory arrays; the
     first axis of a single array counts the samples. Folders are sorted naturally; manifests and
-    lists keep their order.
+    lists keep their order. ``parts`` is the modality's ``Source.parts``: files that hold several
+    samples become one record a part, and may bring the labels themselves.
 
     Raises:
         DataError: nothing there, no file of an accepted ending, a wrong or ambiguous layout, a
             manifest without its columns, a file that does not exist, a missing label where
-            ``require_labels``, an item named twice.
+            ``require_labels``, an item named twice, a name that is no text.
     """
+    if parts is not None:
+        index = _index(data, suffixes=suffixes, label_column=label_column, require_labels=False)
+        index = expand_parts(index, parts=parts)
+        if not require_labels or all(record.target is not None for record in index.records):
+            return index
+    return _index(data, suffixes=suffixes, label_column=label_column, require_labels=require_labels)
+
+
+def _index(
+    data: Any, *, suffixes: Sequence[str], label_column: str, require_labels: bool
+) -> Index:
+    """Returns one record a file or array."""
     if isinstance(data, pd.DataFrame):
         index = index_manifest(
             data,
@@ -64,6 +79,7 @@ def index_files(
     else:
         index = _index_items(_as_list(data), suffixes=suffixes, require_labels=require_labels)
     require_unique(index.records, where="the data" if index.root is None else index.root)
+    require_text(index.records)
     return index
 
 

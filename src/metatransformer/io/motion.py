@@ -10,7 +10,7 @@ here.
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,37 @@ def motion_from_array(array: np.ndarray, *, where: object, rate_hz: float = 0.0)
     values = array.astype(np.float64)
     _require_finite(values, names=names, where=where, row=("time step", 0))
     return Motion(values, names, ("",) * len(names), rate_hz=rate_hz)
+
+
+def motion_from_mapping(value: Mapping[str, Any], *, where: object) -> Motion:
+    """Returns a recording in memory: ``values``, and any of ``rate_hz``, ``times_s``, ``names``,
+    ``units``, ``texts``.
+
+    Raises:
+        DataError: no ``values``, an unknown key, as many names or times as no axis or step has, times
+            that do not increase, or what ``motion_from_array`` raises.
+    """
+    known = {field.name for field in fields(Motion)}
+    if "values" not in value or not value.keys() <= known:
+        raise DataError(
+            where, must=f"have 'values' and any of {', '.join(sorted(known))}", found=listing(value)
+        )
+    plain = motion_from_array(np.asarray(value["values"]), where=where)
+    steps, axes = plain.values.shape
+    names = tuple(value.get("names", plain.names))
+    units = tuple(value.get("units", ("",) * axes))
+    times = value.get("times_s")
+    times = None if times is None else np.asarray(times, dtype=np.float64)
+    if len(names) != axes or len(units) != axes or (times is not None and times.shape != (steps,)):
+        raise DataError(
+            where,
+            must=f"have {axes} names and units and {steps} times",
+            found=f"{len(names)}, {len(units)} and {0 if times is None else times.size}",
+        )
+    if times is not None and not (np.diff(times) > 0).all():
+        raise DataError(f"{where}, times_s", must="increase from step to step", found="another order")
+    rate_hz = float(value.get("rate_hz", 0.0))
+    return Motion(plain.values, names, units, times, rate_hz, tuple(value.get("texts", ())))
 
 
 def _is_headless(path: Path) -> bool:

@@ -36,8 +36,9 @@ def typical_side(pictures: Iterable[np.ndarray], *, default: int) -> int:
     """
     sides = []
     for picture, _ in zip(pictures, range(LOOKED_AT), strict=False):
-        h, w = picture.shape[:2]
-        sides.append((h * w) ** 0.5)
+        if picture.ndim >= 2:  # anything else is refused later, with its name
+            h, w = picture.shape[:2]
+            sides.append((h * w) ** 0.5)
     if not sides:
         return default
     return int(np.clip(ENLARGE * np.median(sides), LEAST_SIDE, MOST_SIDE))
@@ -188,7 +189,7 @@ def as_share(pixels: np.ndarray, *, where: str) -> np.ndarray:
         raise DataError(
             f"{where}: pixels",
             must="be finite and lie in 0..1 where they are floating-point",
-            found=f"values from {np.nanmin(pixels):g} to {np.nanmax(pixels):g}",
+            found=f"values from {pixels.min():g} to {pixels.max():g}",
             do="Divide them by their full scale.",
         )
     return pixels.astype(np.float32)

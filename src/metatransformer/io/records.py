@@ -85,6 +85,28 @@ def require_unique(records: Sequence[Record], *, where: object) -> None:
         )
 
 
+def require_text(records: Sequence[Record]) -> None:
+    """Raises DataError when a key or a label comes from a file name that is no UTF-8: no table could hold it."""
+    names = [f"{record.key}{record.target}" for record in records]
+    odd = [i for i, name in enumerate(names) if not name.isascii() and not _is_utf8(name)]
+    if odd:
+        key = records[odd[0]].key.encode("utf-8", "surrogateescape")
+        raise DataError(
+            f"file name {key!r}",
+            must="be UTF-8, as every table that names it must be",
+            found=f"other bytes, in {counted(len(odd), 'name')}",
+            do="Rename it.",
+        )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def listing(items: Iterable[object], *, most: int = 5) -> str:
     """Returns the first few items as text, and how many follow: ``a, b, c and 7 more``."""
     texts = [str(item) for item in items]

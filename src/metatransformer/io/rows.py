@@ -174,6 +174,7 @@ def _records(
     targets = nothing if target is None else columns.take(target)
     if target is not None:
         _require_all(targets, where=f"{table.where}, column '{target}'")
+        _require_single(targets, where=f"{table.where}, column '{target}'")
     splits: list[Any] = [table.split] * count
     if split is not None:
         splits = _splits(columns.take(split), where=f"{table.where}, column '{split}'")
@@ -238,6 +239,18 @@ def _require_all(values: list[Any], *, where: str) -> None:
             must="have a value in every row",
             found=f"{counted(len(bad), 'row')} without one (row {bad[0]} first, counted from 0)",
             do="Fill them or remove the rows.",
+        )
+
+
+def _require_single(values: list[Any], *, where: str) -> None:
+    """Raises DataError for a list or a mapping, which JSON lines and Parquet can hold in one cell."""
+    odd = next((row for row, value in enumerate(values) if isinstance(value, list | dict | np.ndarray)), None)
+    if odd is not None:
+        raise DataError(
+            f"{where}, row {odd}",
+            must="hold one label or number",
+            found=f"a {type(values[odd]).__name__}",
+            do="Spread it over several columns.",
         )
 
 

@@ -103,6 +103,14 @@ class EmbeddingShards:
         with atomic_file(self.path(shard)) as temporary:
             pq.write_table(table, temporary)
 
+    def abandon(self) -> None:
+        """Removes what ``open_shards`` made, where no shard is finished: bad data leaves nothing behind."""
+        if self._is_merged() or _has_shards(self.folder):
+            return
+        (self.folder / "manifest.json").unlink(missing_ok=True)
+        if self.folder != self.out:
+            self.folder.rmdir()
+
     def finish(self) -> Path:
         """Returns ``out``, complete: shards are merged when ``out`` is one file, and their folder
         is removed.
@@ -163,12 +171,12 @@ def open_shards(
     modality: str,
     width: int,
     metadata: Mapping[str, str],
-    shard_rows: int = 4096,
+    shard_rows: int = 1024,
 ) -> EmbeddingShards:
     """Starts an embedding run, or finds the one that was interrupted.
 
     ``metadata`` holds what makes two embeddings comparable: encoder, sha256, fingerprint, pooling,
-    dtype. 4096 rows of width 768 are 12 MiB: little enough to lose in a kill, enough to read fast.
+    dtype. 1024 rows of width 768 are 3 MiB: little enough to lose in a kill, enough to read fast.
 
     Raises:
         DataError: ids that are not unique, or no row at all.
@@ -196,12 +204,18 @@ def open_shards(
 def _claim(target: Path, *, folder: Path, manifest: dict[str, Any]) -> None:
     """Writes the manifest where nothing stands; refuses a place with another one."""
     found = _existing(target, folder=folder)
+    if found is not None and found != manifest and not (target.is_file() or _has_shards(folder)):
+        found = None  # nothing was finished: there is nothing to continue, and nothing to lose
     if found is None:
         write_json(folder / "manifest.json", manifest)
     elif found != manifest:
         raise UsageError(
             target, must=_difference(found, manifest), found="another run's", do=_GO_ON
         )
+
+
+def _has_shards(folder: Path) -> bool:
+    return any(folder.glob("part-*.parquet"))
 
 
 def _existing(target: Path, *, folder: Path) -> dict[str, Any] | None:

@@ -184,7 +184,10 @@ def _read_delimited(
 
 def _rows(content: str, *, path: Path, quoted: bool) -> Iterator[tuple[int, list[str]]]:
     """Yields line number (of the row's end) and stripped fields; empty lines are skipped."""
-    delimiter = _delimiter(content, name=path.name)
+    try:
+        delimiter = _delimiter(content, name=path.name)
+    except csv.Error as error:
+        raise DataError(path, must="be a table of text fields", found=f"'{error}'") from error
     reader = csv.reader(
         io.StringIO(content, newline=""),
         delimiter=delimiter,
@@ -209,7 +212,7 @@ def _rows(content: str, *, path: Path, quoted: bool) -> Iterator[tuple[int, list
 def _delimiter(content: str, *, name: str) -> str:
     if any(end in name.lower() for end in (".tsv", ".tab")):
         return "\t"
-    lines = [line for line in islice(io.StringIO(content), 20) if line.strip()]
+    lines = [line for line in islice(io.StringIO(content, newline=""), 20) if line.strip()]
     # Cells may hold the separator in quotes, which only the parser knows.
     widths = {
         mark: {len(row) for row in csv.reader(lines, delimiter=mark, skipinitialspace=mark != "\t")}

@@ -105,6 +105,36 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def append_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Adds ``content`` to the end of a file, which is made where there is none.
+
+    Raises:
+        DataError: the disk is full, or the place may not be written to; what stood there before
+            still does.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "ab", buffering=0) as file:
+            before = file.tell()
+            if file.write(content) < len(content):
+                file.truncate(before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise _refused(error, path=target) or error from error
+
+
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Raises DataError where a file could not be made; to be called before long work whose result goes there."""
+    target = Path(path).absolute()
+    if target.is_dir():
+        raise DataError(path, must="be the name of a file to write", found="a folder", do="Choose another name.")
+    nearest = next(place for place in target.parents if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        found = f"a read-only folder ({nearest})" if nearest.is_dir() else f"a file ({nearest})"
+        raise DataError(path, must="lie in a folder that can be written", found=found, do="Choose another place.")
+
+
 def write_table(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
     """Writes a table as CSV, TSV, Parquet or JSON lines, as the ending says, atomically and without
     its row index.

@@ -13,7 +13,6 @@ Errors: unreadable, truncated or empty file, NaN, a clip longer than ``max_secon
 is not floating point.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,6 +49,17 @@ MOST = 0.3  # of each augmentation: beyond it a clip is no longer the same sound
 NEPERS_PER_DB = float(np.log(10) / 10)
 
 
+# What an option may be; beyond it a clip has more values than a memory, or less than one sample.
+LIMITS = {
+    "mels": (1, 1024),
+    "window_s": (1e-3, 10.0),
+    "hop_s": (1e-3, 10.0),
+    "frames": (1, 65536),
+    "range_db": (1.0, 1000.0),
+    "max_seconds": (1e-3, 86400.0),
+}
+
+
 @dataclass(frozen=True)
 class AudioOptions:
     """What of a clip the trunk sees.
@@ -78,10 +88,11 @@ class AudioOptions:
     mask: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("mels", "window_s", "hop_s", "frames", "range_db", "max_seconds"):
+        for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
-            if value != "auto" and not 0 < value < math.inf:
-                raise UsageError(f"input.{name}", must="be above 0 and finite", found=f"{value:g}")
+            if value != "auto" and not least <= value <= most:
+                must = f"lie in {least:g}..{most:g}"
+                raise UsageError(f"input.{name}", must=must, found=f"{value:g}")
         for name in ("shift", "warp", "pitch", "noise_db", "mask"):
             most = self.range_db if name == "noise_db" else MOST
             value = getattr(self, name)
@@ -248,7 +259,7 @@ MODALITY = Modality(
     synthesize=synthesize,
     native="patch kernel (summed over RGB), positions (resampled) and class token of the trunk",
     units="16 kHz mono, -1 to 1",
-    defaults={"tune": "head", "head.pool": "grid", "head.read": [6]},
+    defaults={"tune": "head", "head.pool": "grid", "head.read": [0.5]},
     requires=("soundfile", "soxr"),
     extra="audio",
 )

@@ -98,13 +98,13 @@ class InfraredTransform(Transform):
         self.channels_, self.type_ = 1, ""
         shapes, values = [], []
         for sample in samples:
-            pixels = self._values(sample, channels=3)
+            pixels = _pixels(sample)
             self.channels_ = max(self.channels_, pixels.shape[2])
             shapes.append(np.empty(pixels.shape[:2], dtype=bool))
             if learned:
                 self.type_ = self.type_ or self._type(sample)
                 self._require_type(sample)
-                flat = pixels.reshape(-1)
+                flat = self._values(sample, channels=3).reshape(-1)
                 values.append(flat[:: max(1, flat.size // LOOKED_AT)])
         if self.options.size == "auto":
             self.side_ = typical_side(shapes, default=self.side_)
@@ -130,10 +130,8 @@ class InfraredTransform(Transform):
         return sample.with_inputs({"pixels": np.ascontiguousarray(np.broadcast_to(pixels, shape))})
 
     def _values(self, sample: Sample, *, channels: int) -> np.ndarray:
-        """Returns [h, w, 1 or 3] in the unit, at most ``channels``; equal channels become one."""
-        pixels = require_picture(sample.inputs["pixels"], where=sample.key)
-        if pixels.shape[2] == 3 and (pixels == pixels[:, :, :1]).all():
-            pixels = pixels[:, :, :1]
+        """Returns [h, w, 1 or 3] in the unit, at most ``channels``."""
+        pixels = _pixels(sample)
         if pixels.shape[2] > channels:
             raise DataError(
                 sample.key,
@@ -197,6 +195,14 @@ class InfraredTransform(Transform):
         self.side_, self.channels_ = int(state["side"]), int(state["channels"])
         self.mean_, self.std_ = float(state["mean"]), float(state["std"])
         self.type_ = str(state["type"])
+
+
+def _pixels(sample: Sample) -> np.ndarray:
+    """Returns [h, w, 1 or 3] as read; three channels that are the same become one."""
+    pixels = require_picture(sample.inputs["pixels"], where=sample.key)
+    if pixels.shape[2] == 3 and (pixels == pixels[:, :, :1]).all():
+        return pixels[:, :, :1]
+    return pixels
 
 
 def _counts(pixels: np.ndarray, *, where: str) -> np.ndarray:

@@ -61,7 +61,7 @@ VALUE_STD = 0.08
 # epochs each), .921 without any block (8 epochs). Blocks behind the one read are not computed.
 DEFAULTS = {
     "tune": "ends",
-    "head.read": (4,),
+    "head.read": [0.33],
     "optim.lr": 3e-3,
     "data.batch_size": 256,
     "data.augment": False,
@@ -333,7 +333,7 @@ def load(record: Record) -> dict[str, dict[str, Cell]]:
             found=f"{record.value!r}"[:40],
         )
     cells = record.value.items()
-    return {"row": {str(n): clean(v, where=f"{record.key}: column '{n}'") for n, v in cells}}
+    return {"row": {str(n): clean(v, where=f"row {record.key}: column '{n}'") for n, v in cells}}
 
 
 def features(sample: Sample) -> np.ndarray:

@@ -160,7 +160,7 @@ MODALITY = Modality(
     native="patch kernel (summed over RGB), positions and class token of the trunk",
     units="DICOM values through their tables, or 8 or 16 bits; 0 is black",
     metric="balanced_accuracy",
-    defaults={"tune": "head", "head.pool": "grid", "head.read": [6]},
+    defaults={"tune": "head", "head.pool": "grid", "head.read": [0.5]},
     requires=("pydicom", "pylibjpeg"),
     extra="xray",
 )
