@@ -24,6 +24,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 # Settings that keep a modality's samples small here; one that is not listed is tested as it is.
 TINY: dict[str, dict[str, Any]] = {
     "image": {"input.size": 16},
+    "imu": {"input.rate_hz": 50.0},  # NPY and .ts state no rate, the other fixtures do
     "infrared": {"input.size": 16},
     "xray": {"input.size": 16},
 }

@@ -6,6 +6,7 @@ file is below 20 kB. The name says what to expect: ``good*`` loads, ``broken_<wh
 DataError.
 """
 
+import json
 import struct
 import zlib
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent / "fixtures"
 RATE_HZ = 8000
+MOTION_HZ = 50
 
 
 def make_images(folder: Path) -> None:
@@ -175,12 +177,61 @@ def make_infrared(folder: Path) -> None:
     (folder / "broken_empty.tif").write_bytes(b"")
 
 
+def make_motion(folder: Path) -> None:
+    """Writes six axes at 50 Hz for about a second in every format; and what goes wrong with them."""
+    rng = np.random.default_rng(0)
+    times_s = np.arange(53) / MOTION_HZ
+    phases = rng.uniform(0, 6, size=6)
+    values = np.sin(8.1 * times_s[:, None] + phases) + rng.normal(0, 0.1, size=(53, 6))
+    values = values.round(4)
+    frame = pd.DataFrame(values, columns=[f"axis_{i}" for i in range(1, 7)])
+    frame.insert(0, "time_s", times_s.round(3))
+    text = frame.to_csv(index=False, lineterminator="\n")
+    (folder / "good.csv").write_text(text)
+    (folder / "good.tsv").write_text(text.replace(",", "\t"))
+    frame.to_parquet(folder / "good.parquet", index=False)
+    np.save(folder / "good.npy", values)
+    series = {"frequency": MOTION_HZ, "data": [{"axis": row} for row in values.tolist()]}
+    (folder / "good.json").write_text(json.dumps({"device": "watch", "imu": series}))
+    header = "@timeStamps false\n@dimensions 6\n@equalLength true\n@seriesLength 53\n@classLabel false\n"
+    case = ":".join(",".join(map(str, axis)) for axis in values.T)
+    (folder / "good.ts").write_text(f"{header}@data\n{case}\n")
+    (folder / "broken_truncated.ts").write_text(f"{header}@data\n{case[: len(case) // 2]}\n")
+    (folder / "broken_missing.ts").write_text(f"{header}@data\n?{case[case.index(',') :]}\n")
+    (folder / "broken_no_data.ts").write_text(header)
+    np.save(folder / "broken_axes.npy", values[None])
+    values[[5, 7], 2] = np.nan, np.inf
+    np.save(folder / "broken_nan.npy", values)
+    (folder / "broken_two_lists.json").write_text(json.dumps({"a": [{"x": 1}], "b": [{"x": 1}]}))
+    for suffix in ("json", "npy", "parquet"):
+        data = (folder / f"good.{suffix}").read_bytes()
+        (folder / f"broken_truncated.{suffix}").write_bytes(data[: len(data) // 2])
+    _break_motion_tables(folder, lines=text.splitlines(keepends=True))
+
+
+def _break_motion_tables(folder: Path, *, lines: list[str]) -> None:
+    """Writes what goes wrong with a table of time steps."""
+    time_s, _, rest = lines[4].split(",", 2)
+    broken = {
+        "missing": [*lines[:4], f"{time_s},,{rest}", *lines[5:]],
+        "gap": [*lines[:20], *lines[30:]],
+        "repeated": [*lines[:7], lines[6], *lines[7:]],
+        "unit_of_time": ["time,x\n", *(f"{20 * i},{i % 3}\n" for i in range(11))],
+        "text": ["time_s,x,activity\n", *(f"{i / 50},{i % 3},walk\n" for i in range(11))],
+        "one_step": lines[:2],
+        "empty": [],
+    }
+    for name, content in broken.items():
+        (folder / f"broken_{name}.csv").write_text("".join(content))
+
+
 MAKERS = {
     "image": make_images,
     "audio": make_audio,
     "tabular": make_tables,
     "xray": make_xrays,
     "infrared": make_infrared,
+    "imu": make_motion,
 }
 
 

@@ -277,7 +277,7 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path):
 
 def test_one_sample_gives_one_vector(arrays, folder: Path):
     paths = sorted(folder.rglob("*.png"))[:3]
-    one = mt.embed(paths[0], encoder="test", recipe=SIZE)  # only one modality reads .png
+    one = mt.embed(paths[0], modality="image", encoder="test", recipe=SIZE)
     assert one.shape == (32,) and one.dtype == np.float32
     several = mt.embed(paths, modality="image", encoder="test", recipe=SIZE)
     assert several.shape == (3, 32)
@@ -307,7 +307,7 @@ def test_an_untrained_front_end_is_said(rows: pd.DataFrame):
         ("clip.xyz", "", r"modality: must be named for 'clip.xyz'; found 0 that read this ending"),
         ("rows.csv", "", r"modality: must be named for 'rows.csv'"),
         ("rows.csv", "tabular", r"embed: must get samples that need no learning before.*Embedder\('tabular'\)"),
-        ("nowhere.png", "", "nowhere.png: must exist"),
+        ("nowhere.webp", "", "nowhere.webp: must exist"),
         ([], "image", "must hold at least one item"),
     ],
 )

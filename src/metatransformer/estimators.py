@@ -47,7 +47,7 @@ class _Estimator(BaseEstimator):
         *,
         encoder: str = "meta-b16",
         tune: Literal["default", "head", "ends", "all"] = "default",
-        epochs: int | Literal["default"] = "default",
+        epochs: int | Literal["default", "auto"] = "default",
         target: str = "",
         metric: str = "",
         seed: int = 0,

@@ -261,7 +261,7 @@ def to_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(to_dict(recipe), sort_keys=False)
 
 
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+def _put(tree: dict[str, Any], key: Any, value: Any) -> None:
     """Sets a dotted key; a mapping as value is merged, not replaced."""
     if not isinstance(key, str):
         raise UsageError(f"recipe key {key!r}", must="be a text", found=f"a {type(key).__name__}")

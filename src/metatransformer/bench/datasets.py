@@ -11,6 +11,7 @@ from typing import Any
 
 from metatransformer.core.samples import Record
 from metatransformer.io.index import index_files, index_table
+from metatransformer.modalities import get_modality
 
 Fold = list[Record]
 
@@ -98,6 +99,17 @@ def _solar_modules(root: Path) -> list[Fold]:
     return [list(index_files(folder, suffixes=(".jpg",), require_labels=True).records)]
 
 
+def _motion(folder: str) -> Callable[[Path], list[Fold]]:
+    """Returns the folds of a folder of motion recordings that brings its own split."""
+
+    def folds(root: Path) -> list[Fold]:
+        source = get_modality("imu").source
+        index = index_files(root / folder, suffixes=source.suffixes, require_labels=True, parts=source.parts)
+        return [list(index.records)]
+
+    return folds
+
+
 DATA_SETS = {
     data_set.name: data_set
     for data_set in (
@@ -163,6 +175,24 @@ DATA_SETS = {
             metrics=("balanced_accuracy", "accuracy"),
             licence="MIT",
             source="https://github.com/RaptorMaps/InfraredSolarModules",
+        ),
+        DataSet(
+            name="italian-signs",
+            modality="imu",
+            summary="Italian Sign Language alphabet by armband, 100 steps of 10 axes, split by file name",
+            folds=_motion("imu/italian_sign_language_imu"),
+            metrics=("accuracy",),
+            licence="none stated",
+            source="https://github.com/airtlab/An-EMG-and-IMU-Dataset-for-the-Italian-Sign-Language-Alphabet",
+        ),
+        DataSet(
+            name="basic-motions",
+            modality="imu",
+            summary="BasicMotions (UEA), smart watch, official split",
+            folds=_motion("imu/basic_motions"),
+            metrics=("accuracy",),
+            licence="research use with citation",
+            source="https://www.timeseriesclassification.com/description.php?Dataset=BasicMotions",
         ),
     )
 }

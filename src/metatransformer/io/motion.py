@@ -122,9 +122,7 @@ def motion_from_mapping(value: Mapping[str, Any], *, where: object) -> Motion:
     """
     known = {field.name for field in fields(Motion)}
     if "values" not in value or not value.keys() <= known:
-        raise DataError(
-            where, must=f"have 'values' and any of {', '.join(sorted(known))}", found=listing(value)
-        )
+        raise DataError(where, must=f"have 'values' and any of {', '.join(sorted(known))}", found=listing(value))
     plain = motion_from_array(np.asarray(value["values"]), where=where)
     steps, axes = plain.values.shape
     names = tuple(value.get("names", plain.names))
@@ -143,11 +141,24 @@ def motion_from_mapping(value: Mapping[str, Any], *, where: object) -> Motion:
     return Motion(plain.values, names, units, times, rate_hz, tuple(value.get("texts", ())))
 
 
+def require_no_gap(times: np.ndarray, *, most: float, where: object) -> None:
+    """Raises DataError where two times are further apart than ``most`` median steps."""
+    steps = np.diff(times)
+    median = float(np.median(steps))
+    place = int(steps.argmax())
+    # A rounded clock reading must not turn an exact multiple into a gap.
+    if steps[place] > most * median * (1 + 1e-6):
+        raise DataError(
+            where,
+            must=f"have no gap beyond {most:g} steps of {median:.4g} s",
+            found=f"{steps[place]:.4g} s without a sample after {times[place]:.4g} s",
+            do="Cut the recording there, or set input.max_gap.",
+        )
+
+
 def _is_headless(path: Path) -> bool:
     """Returns whether the first line of a text table holds numbers, not names."""
-    return path.suffix.lower() != ".parquet" and all(
-        _number(name) is not None for name in read_columns(path)
-    )
+    return path.suffix.lower() != ".parquet" and all(_number(name) is not None for name in read_columns(path))
 
 
 def _number(text: str) -> float | None:
@@ -169,9 +180,7 @@ def _read_npy(path: Path) -> np.ndarray:
         ) from error
 
 
-def _from_frame(
-    frame: pd.DataFrame, *, where: object, row: tuple[str, int], rate_hz: float = 0.0
-) -> Motion:
+def _from_frame(frame: pd.DataFrame, *, where: object, row: tuple[str, int], rate_hz: float = 0.0) -> Motion:
     """Returns a recording of a table; ``row`` says what its rows are called and where they begin."""
     times: np.ndarray | None = None
     names, units, columns, texts = [], [], [], []
@@ -192,9 +201,7 @@ def _from_frame(
         units.append(unit)
         columns.append(values * factor)
     if not columns:
-        raise DataError(
-            where, must="have a column of numbers for each axis", found=listing(frame.columns)
-        )
+        raise DataError(where, must="have a column of numbers for each axis", found=listing(frame.columns))
     values = np.stack(columns, axis=1)
     _require_finite(values, names=names, where=where, row=row)
     return Motion(values, tuple(names), tuple(units), times, rate_hz, tuple(texts))
@@ -217,9 +224,7 @@ def _numbers(column: pd.Series) -> np.ndarray | None:
     return None if found is None else found.astype(np.float64)
 
 
-def _times(
-    column: pd.Series, *, title: str, unit: str, where: object, row: tuple[str, int]
-) -> np.ndarray:
+def _times(column: pd.Series, *, title: str, unit: str, where: object, row: tuple[str, int]) -> np.ndarray:
     """Returns the seconds since the first time step.
 
     Raises:
@@ -280,9 +285,7 @@ def _unit_of_time(values: np.ndarray, *, unit: str, title: str, where: object) -
     )
 
 
-def _require_finite(
-    values: np.ndarray, *, names: Sequence[str], where: object, row: tuple[str, int]
-) -> None:
+def _require_finite(values: np.ndarray, *, names: Sequence[str], where: object, row: tuple[str, int]) -> None:
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         word, first = row

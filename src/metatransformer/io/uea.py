@@ -84,9 +84,7 @@ def _values(field: str, *, where: str) -> np.ndarray:
     try:
         return np.array(cells, dtype=np.float64)
     except ValueError as error:
-        raise DataError(
-            where, must="hold numbers separated by commas", found=f"'{error}'"
-        ) from error
+        raise DataError(where, must="hold numbers separated by commas", found=f"'{error}'") from error
 
 
 def _cases(path: Path) -> _Cases:

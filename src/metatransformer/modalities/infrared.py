@@ -302,7 +302,12 @@ MODALITY = Modality(
     native="patch kernel (summed over RGB where grey), positions and class token of the trunk",
     units="counts of 8 or 16 bits, or degrees C",
     metric="balanced_accuracy",
-    defaults={"tune": "head", "head.pool": "grid", "head.read": [6]},
+    defaults={
+        "tune": "head",
+        "head.pool": "grid",
+        "head.read": (1 / 3, 0.5, 2 / 3),
+        "task.class_weight": "balanced",
+    },
     requires=("tifffile",),
     extra="infrared",
 )

@@ -195,7 +195,7 @@ class TabularTransform(Transform):
         row = sample.inputs["row"]
         cells = np.empty(len(self.columns_), dtype=np.float32)
         if any(column.name not in row for column in self.columns_):
-            raise self._missing_column(row, where=sample.key)
+            raise self._missing_column(row, where=f"row {sample.key}")
         for i, (column, codes) in enumerate(zip(self.columns_, self._codes, strict=True)):
             cell = row[column.name]
             if cell is None:

@@ -26,9 +26,7 @@ def axis_bands(names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     for place, name in enumerate(names):
         groups.setdefault(_LAST.sub("", name.strip()).lower(), []).append(place)
     return tuple(
-        tuple(group[start : start + COLOURS])
-        for group in groups.values()
-        for start in range(0, len(group), COLOURS)
+        tuple(group[start : start + COLOURS]) for group in groups.values() for start in range(0, len(group), COLOURS)
     )
 
 
