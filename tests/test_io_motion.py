@@ -204,3 +204,12 @@ def test_labels_in_and_outside_a_file_must_not_differ(tmp_path: Path):
     write(tmp_path / "run" / "a.ts", CASES)
     with pytest.raises(DataError, match="'walk' in the file and 'run' outside it"):
         index(tmp_path)
+
+
+def test_a_broken_file_does_not_hide_the_others(tmp_path: Path):
+    write(tmp_path / "good.ts", CASES)
+    write(tmp_path / "bad.ts", "@dimensions 2\n")
+    found = index(tmp_path, labels=False)
+    assert [(r.key, r.part) for r in found.records] == [("bad.ts", None), ("good.ts#1", 1), ("good.ts#2", 2)]
+    with pytest.raises(DataError, match="bad.ts: must hold a case below @data"):
+        index(tmp_path)

@@ -52,7 +52,7 @@ def index_files(
     """
     if parts is not None:
         index = _index(data, suffixes=suffixes, label_column=label_column, require_labels=False)
-        index = expand_parts(index, parts=parts)
+        index = expand_parts(index, parts=parts, require_labels=require_labels)
         if not require_labels or all(record.target is not None for record in index.records):
             return index
     return _index(data, suffixes=suffixes, label_column=label_column, require_labels=require_labels)

@@ -12,20 +12,23 @@ from metatransformer.io.records import Index, counted, split_name
 Parts = Callable[[Path], Sequence[tuple[int | str, Any]]]
 
 
-def expand_parts(index: Index, *, parts: Parts) -> Index:
+def expand_parts(index: Index, *, parts: Parts, require_labels: bool) -> Index:
     """Returns the index with one record for each part of a file; other records stay as they are.
 
     ``parts`` gives number and label (None = none) of every part of a file, nothing where the file
     is one sample. A part's key is the file's with ``#`` and the number, unless it is the only one.
     Files called ``..._TRAIN`` and ``..._TEST`` (any spelling of a split) give their parts a split.
+    Where no labels are required, a file that ``parts`` refuses stays one record, so that the others
+    can be read; reading that one raises the same error.
 
     Raises:
-        DataError: what ``parts`` raises; folder or manifest and file name different labels.
+        DataError: what ``parts`` raises where ``require_labels``; folder or manifest and file name
+            different labels.
     """
     records: list[Record] = []
     opened = spread = 0
     for record in index.records:
-        found = () if record.path is None else parts(record.path)
+        found = () if record.path is None else _found(record.path, parts, strict=require_labels)
         records += _of_file(record, found) if found else [record]
         opened += bool(found)
         spread += len(found)
@@ -36,6 +39,15 @@ def expand_parts(index: Index, *, parts: Parts) -> Index:
     if splits:
         note += f", split by the files' names: {', '.join(splits)}"
     return replace(index, records=tuple(records), notes=(*index.notes, note))
+
+
+def _found(path: Path, parts: Parts, *, strict: bool) -> Sequence[tuple[int | str, Any]]:
+    try:
+        return parts(path)
+    except DataError:
+        if strict:
+            raise
+        return ()
 
 
 def _given(index: Index) -> set[str]:

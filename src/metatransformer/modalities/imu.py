@@ -305,9 +305,7 @@ def load(record: Record) -> dict[str, Any]:
         else:
             motion = motion_from_array(np.asarray(record.value), where=record.key)
     elif record.path.suffix.lower() == ".ts":
-        assert isinstance(record.part, int), record
-        cases = read_uea(record.path, part=record.part)
-        motion = motion_from_array(cases, where=record.path)
+        motion = motion_from_array(_case(record, record.path), where=record.path)
     else:
         motion = read_motion(record.path)
     return {
@@ -318,6 +316,14 @@ def load(record: Record) -> dict[str, Any]:
         "rate_hz": motion.rate_hz,
         "texts": motion.texts,
     }
+
+
+def _case(record: Record, path: Path) -> np.ndarray:
+    cases = uea_parts(path)  # a file that the index could not open says here what is wrong with it
+    if record.part is None and len(cases) > 1:
+        must, do = "hold one recording here", "Name it as data, not in a list of single samples."
+        raise DataError(path, must=must, found=f"{len(cases)}", do=do)
+    return read_uea(path, part=1 if record.part is None else int(record.part))
 
 
 def parts(path: Path) -> tuple[tuple[int, Any], ...]:

@@ -40,6 +40,17 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 COLDEST, HOTTEST = -273.15, 3000.0  # degrees C: absolute zero, and beyond every thermal camera
 LOOKED_AT = 1024  # pixels of each training picture whose mean and deviation are learned
 
+# Measured on solar modules (folds of 3,899 training pictures, ridge on frozen focus-s14): balanced
+# accuracy .613 on the grid of blocks 4, 6, 8 of 12, .586 on that of block 6, .584 on summary and
+# mean of five blocks. On a third of the pictures the window by mean and deviation gave .561, by
+# percentiles .541, none .510.
+DEFAULTS = {
+    "tune": "head",
+    "head.pool": "grid",
+    "head.read": (1 / 3, 0.5, 2 / 3),
+    "task.class_weight": "balanced",
+}
+
 
 @dataclass(frozen=True)
 class InfraredOptions:
@@ -302,12 +313,7 @@ MODALITY = Modality(
     native="patch kernel (summed over RGB where grey), positions and class token of the trunk",
     units="counts of 8 or 16 bits, or degrees C",
     metric="balanced_accuracy",
-    defaults={
-        "tune": "head",
-        "head.pool": "grid",
-        "head.read": (1 / 3, 0.5, 2 / 3),
-        "task.class_weight": "balanced",
-    },
+    defaults=DEFAULTS,
     requires=("tifffile",),
     extra="infrared",
 )
