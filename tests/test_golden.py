@@ -1,6 +1,7 @@
 """The loss curve of a tiny recipe, step by step: a change that should not alter numbers must not alter these.
 
-``tests/golden/loss.json`` was made by ``python tests/test_golden.py`` at the revision that it names (torch 2.13, x86-64).
+``tests/golden/loss.json`` was made by ``python tests/test_golden.py`` at the revision that it names (torch
+2.13, x86-64).
 """
 
 import json

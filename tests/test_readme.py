@@ -1,4 +1,4 @@
-"""The README says what is true: its table is the generated one, its commands and names exist, its first screen installs."""
+"""The README says what is true: the table is the generated one, commands, names and files exist."""
 
 import re
 from pathlib import Path

@@ -47,11 +47,11 @@ class TaskOptions:
 class HeadOptions:
     """How the trunk's tokens become outputs.
 
-    ``read`` lists the blocks whose normalised output is pooled, counted from the front (1 = after the first block) or
-    from the back (-1 = after the last), or as a share of the depth (0.5 = the middle); blocks behind the last one read are
-    not computed. ``pool`` is the summary
-    token, the mean of the other tokens, both, or the means in a ``grid`` of ``cells`` parts an axis, which keeps where or
-    when something is. ``hidden`` > 0 puts one hidden layer before the output.
+    ``read`` lists the blocks whose normalised output is pooled, counted from the front (1 = after the first
+    block) or from the back (-1 = after the last), or as a share of the depth (0.5 = the middle); blocks
+    behind the last one read are not computed. ``pool`` is the summary token, the mean of the other tokens,
+    both, or the means in a ``grid`` of ``cells`` parts an axis, which keeps where or when something is.
+    ``hidden`` > 0 puts one hidden layer before the output.
     """
 
     read: tuple[int | float, ...] = (-1,)
@@ -74,11 +74,12 @@ class HeadOptions:
 class OptimOptions:
     """AdamW with linear warm-up and cosine decay. ``lr`` is for new parameters, ``trunk_lr`` for a tuned trunk.
 
-    ``epochs`` "auto" takes as many as make about 500 steps, at least 4 and at most 40: small data needs more passes. ``warmup`` is the share of all steps; ``patience`` the number of epochs without a better validation score after which
-    training stops (0 = never); ``average`` the decay of an exponential moving average of the weights (0 = none), which is
-    then what is validated and kept. In tune mode ``head`` there is no such training: ``l2`` lists the penalties that are
-    tried on the validation split, and ``views`` is how many augmented copies of each training sample are cached besides
-    the plain one.
+    ``epochs`` "auto" takes as many as make about 500 steps, at least 4 and at most 40: small data needs more
+    passes. ``warmup`` is the share of all steps; ``patience`` the number of epochs without a better
+    validation score after which training stops (0 = never); ``average`` the decay of an exponential moving
+    average of the weights (0 = none), which is then what is validated and kept. In tune mode ``head`` there
+    is no such training: ``l2`` lists the penalties that are tried on the validation split, and ``views`` is
+    how many augmented copies of each training sample are cached besides the plain one.
     """
 
     lr: float = 1e-3
@@ -172,8 +173,9 @@ def make_recipe(
 ) -> Recipe:
     """Returns the resolved recipe.
 
-    ``options`` is the dataclass of the modality's own settings, ``defaults`` its changes to the general defaults, ``base``
-    the content of a recipe file, ``overrides`` a mapping of dotted keys or a list of ``key.sub=value`` texts.
+    ``options`` is the dataclass of the modality's own settings, ``defaults`` its changes to the general
+    defaults, ``base`` the content of a recipe file, ``overrides`` a mapping of dotted keys or a list of
+    ``key.sub=value`` texts.
 
     Raises:
         UsageError: an unknown key (with the nearest valid one), or a value of the wrong type.

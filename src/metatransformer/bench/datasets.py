@@ -1,7 +1,7 @@
 """Real data sets as data: where their files lie, how they are split, what they are scored by.
 
-A data set is one or more folds; a fold is a list of records whose split is ``train`` or ``test`` (and ``val`` where it is
-official). Nothing of the data is in this repository; ``source`` says where it is to be had.
+A data set is one or more folds; a fold is a list of records whose split is ``train`` or ``test`` (and ``val``
+where it is official). Nothing of the data is in this repository; ``source`` says where it is to be had.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,8 +18,10 @@ Fold = list[Record]
 
 @dataclass(frozen=True)
 class DataSet:
-    """One row of the table. ``folds`` reads the records below a data folder; ``overrides`` are no tuning but facts of the
-    data (a missing header, a metric).
+    """One row of the table.
+
+    ``folds`` reads the records below a data folder; ``overrides`` are no tuning but facts of the data (a missing
+    header, a metric).
     """
 
     name: str

@@ -135,7 +135,7 @@ def _fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--epochs", type=int, metavar="N")
     fit.add_argument("--seed", type=int, metavar="S")
     fit.add_argument("--recipe", default="", metavar="R", help="a YAML file, or a Python file with recipe()")
-    fit.add_argument("--controls", action="store_true", help="score the controls too: majority, plain baseline, random and no trunk")
+    fit.add_argument("--controls", action="store_true", help="score majority, plain baseline, random and no trunk")
     fit.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
 
 

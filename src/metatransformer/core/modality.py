@@ -1,7 +1,7 @@
 """A modality: the one constant that ties reader, transform, tokenizer and default task together.
 
-A file ``modalities/<name>.py`` holds one ``MODALITY``; the thirteenth modality is one new file, or one module of another
-package that announces itself under the entry point group ``metatransformer.modalities``.
+A file ``modalities/<name>.py`` holds one ``MODALITY``; the thirteenth modality is one new file, or one module
+of another package that announces itself under the entry point group ``metatransformer.modalities``.
 """
 
 from abc import ABC, abstractmethod
@@ -126,11 +126,12 @@ class Source:
 class Modality:
     """Everything that the rest of the package knows of one kind of data.
 
-    ``load`` reads one record into raw arrays; ``transform`` and ``tokenizer`` are built from ``options`` (a frozen
-    dataclass of typed settings with defaults) and the trunk's stem. ``defaults`` are recipe overrides that make the default recipe good for
-    this modality. ``features`` gives the plain baseline's vector of a *transformed* sample; ``draw`` paints a
-    transformed sample on matplotlib axes; ``synthesize`` makes a raw sample of class ``label`` for tests and
-    self-checks. ``native`` says in words what is used of the trunk's own front end.
+    ``load`` reads one record into raw arrays; ``transform`` and ``tokenizer`` are built from ``options`` (a
+    frozen dataclass of typed settings with defaults) and the trunk's stem. ``defaults`` are recipe overrides
+    that make the default recipe good for this modality. ``features`` gives the plain baseline's vector of a
+    *transformed* sample; ``draw`` paints a transformed sample on matplotlib axes; ``synthesize`` makes a raw
+    sample of class ``label`` for tests and self-checks. ``native`` says in words what is used of the trunk's
+    own front end.
     """
 
     name: str

@@ -17,8 +17,9 @@ from metatransformer.core.errors import UsageError
 class Span:
     """The stretch ``[start, stop)`` of the token axis that one modality fills.
 
-    ``summary`` is the absolute position of its summary (class) token, None when it has none. ``grid`` is how the other
-    tokens lie, row-major: ``()`` unordered, ``(t,)``, ``(h, w)``, ``(t, h, w)``; in a padded batch it is the padded grid.
+    ``summary`` is the absolute position of its summary (class) token, None when it has none. ``grid`` is how
+    the other tokens lie, row-major: ``()`` unordered, ``(t,)``, ``(h, w)``, ``(t, h, w)``; in a padded batch
+    it is the padded grid.
     """
 
     modality: str

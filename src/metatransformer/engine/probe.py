@@ -1,7 +1,8 @@
 """Tune mode ``head``: linear heads on features that were computed once.
 
-One head is fitted for each L2 penalty, from the strongest to the weakest, each started from the one before, until the
-validation split sees no more gain. The features are standardised by the training split, and the head carries these statistics.
+One head is fitted for each L2 penalty, from the strongest to the weakest, each started from the one before,
+until the validation split sees no more gain. The features are standardised by the training split, and the
+head carries these statistics.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,8 +16,8 @@ from metatransformer.core.errors import UsageError
 from metatransformer.tasks import Task
 
 MAX_ITERATIONS = 200
-# Below this many feature values the products are so small that threads cost more than they bring: on a busy machine with
-# two cores, 500 x 1536 features took 37 s of processor time on two threads and 2.7 s on one.
+# Below this many feature values the products are so small that threads cost more than they bring: on a busy
+# machine with two cores, 500 x 1536 features took 37 s of processor time on two threads and 2.7 s on one.
 SMALL = 20_000_000
 
 
@@ -40,7 +41,8 @@ def fit_probes(
 ) -> Iterator[Probe]:
     """Yields one fitted probe for each penalty, strongest first; weaker ones cost more, so stop asking in time.
 
-    Minimises ``task.loss + l2 / 2 * |weight|^2`` with L-BFGS; the bias is not penalised and starts at the constant answer.
+    Minimises ``task.loss + l2 / 2 * |weight|^2`` with L-BFGS; the bias is not penalised and starts at the
+    constant answer.
 
     Raises:
         UsageError: no penalty is given.

@@ -1,7 +1,7 @@
 """The run folder: what was asked, on what, with what, and how far it got.
 
-``recipe.yaml`` (resolved), ``run.json`` (versions, seed, data and weight hashes, status), ``log.jsonl``, ``tensorboard/``,
-``checkpoints/``, ``model/``, ``metrics.json``, ``predictions.parquet``, ``report.html``.
+``recipe.yaml`` (resolved), ``run.json`` (versions, seed, data and weight hashes, status), ``log.jsonl``,
+``tensorboard/``, ``checkpoints/``, ``model/``, ``metrics.json``, ``predictions.parquet``, ``report.html``.
 """
 
 import hashlib
@@ -49,8 +49,8 @@ class RunFolder:
         """Returns whether there is an unfinished run to continue; changes nothing.
 
         Raises:
-            UsageError: the folder holds a finished run, a run of another recipe or data, or foreign files, or may not be
-                written to.
+            UsageError: the folder holds a finished run, a run of another recipe or data, or foreign files, or
+                may not be written to.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"--out {self.path}", must="be a folder", found="a file")

@@ -1,7 +1,7 @@
 """Pooling: from the tokens that the trunk returns to one vector a sample. No parameters, so results can be cached."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from metatransformer.core.errors import UsageError
@@ -60,7 +60,7 @@ def grid_cells(tokens: Tokens, *, cells: int) -> Float[Tensor, "B F"]:
     return x.flatten(1)
 
 
-def _on_grid(tokens: Tokens, span: Span) -> tuple[Tensor, Bool[Tensor, "B *grid"]]:
+def _on_grid(tokens: Tokens, span: Span) -> tuple[Tensor, Tensor]:
     """Returns the span's ordinary tokens and their mask in the shape of its grid."""
     places = [i for i in range(span.start, span.stop) if i != span.summary]
     x, mask = tokens.x[:, places], tokens.mask[:, places]

@@ -18,8 +18,9 @@ from metatransformer.nn.pool import pool, pooled_width
 class Head(nn.Module):
     """Pool, normalise, then a linear layer or a two-layer MLP with GELU and dropout (``hidden`` > 0).
 
-    ``kind`` and ``cells`` say how tokens are pooled, ``axes`` on a grid of how many axes they lie. ``norm`` is ``standard``, by statistics of the training split (neutral until they are set: where features are computed
-    once), or ``layer``, a LayerNorm over the pooled vector (where they change while training).
+    ``kind`` and ``cells`` say how tokens are pooled, ``axes`` on a grid of how many axes they lie. ``norm``
+    is ``standard``, by statistics of the training split (neutral until they are set: where features are
+    computed once), or ``layer``, a LayerNorm over the pooled vector (where they change while training).
     """
 
     def __init__(
