@@ -1,4 +1,4 @@
-"""Twelve kinds of data -> tokens -> one shared, frozen, pretrained transformer -> a small head per task.
+"""Many kinds of data -> tokens -> one shared, frozen, pretrained transformer -> a small head per task.
 
 >>> import metatransformer as mt
 >>> classifier = mt.Classifier("image", encoder="focus-s14").fit("photos/")

@@ -20,7 +20,7 @@ TAKES_OVERRIDES = ("fit", "check", "embed")
 FLAGS = ("--controls", "--overwrite")  # the options of these commands that take no value
 
 DESCRIPTION = """\
-Twelve kinds of data -> tokens -> ONE shared, frozen, pretrained transformer -> a small head per task.
+Many kinds of data -> tokens -> ONE shared, frozen, pretrained transformer -> a small head per task.
 
   metatransformer demo                                            see it work in a few minutes
   metatransformer fit photos/ --modality image --out run          photos/ has one folder per class
