@@ -68,16 +68,12 @@ def show_scores(
     console: Console,
 ) -> None:
     """Prints one row for each split and each control."""
+    from metatransformer.engine.verdict import CONTROL_NAMES
+
     names = list(next(iter(metrics.values())))
     rows = [(name, *(_figure(m.get(key)) for key in names)) for name, m in metrics.items()]
-    labels = {
-        "constant": "majority / mean",
-        "baseline": "plain baseline (scikit-learn)",
-        "random": "same recipe, random trunk",
-        "identity": "same recipe, no trunk",
-    }
     for name, scores in controls.items():
-        title = f"{split}: {labels[name]}"
+        title = f"{split}: {CONTROL_NAMES[name]}"
         rows.append((title, *(_figure(scores.get(key)) for key in names)))
     console.table("scores", ["split", *names], rows)
 

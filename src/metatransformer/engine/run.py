@@ -5,7 +5,6 @@
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -22,6 +21,7 @@ from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import Record
 from metatransformer.engine.board import add_scalars
 from metatransformer.engine.data import Place
+from metatransformer.engine.versions import version_of
 from metatransformer.io.write import append_bytes, atomic_file, write_json
 from metatransformer.recipe import Recipe, to_dict, to_yaml
 
@@ -226,16 +226,9 @@ def data_identity(records: Sequence[Record]) -> str:
 
 def about_machine() -> dict[str, str]:
     """Returns the versions, the commit of a source checkout, and what the machine computes with."""
-    versions = {name: _version(name) for name in LIBRARIES}
+    versions = {name: version_of(name) for name in LIBRARIES}
     hardware = f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"
     return {"revision": _revision(), "python": platform.python_version(), **versions, "hardware": hardware}
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _revision() -> str:
