@@ -6,9 +6,11 @@ file is below 20 kB. The name says what to expect: ``good*`` loads, ``broken_<wh
 DataError.
 """
 
+import importlib.util
 import json
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -235,9 +237,21 @@ MAKERS = {
 }
 
 
+def makers() -> dict[str, Callable[[Path], None]]:
+    """Returns the makers by modality: those of this file, and ``make`` of each file in ``tests/makers``."""
+    found = dict(MAKERS)
+    for file in sorted((Path(__file__).parent / "makers").glob("*.py")):
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        found[file.stem] = module.make
+    return found
+
+
 def main(root: Path = ROOT) -> None:
     """Makes every fixture anew."""
-    for name, make in MAKERS.items():
+    for name, make in makers().items():
         folder = root / name
         folder.mkdir(parents=True, exist_ok=True)
         make(folder)

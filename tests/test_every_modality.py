@@ -91,8 +91,9 @@ def test_broken_files_are_refused_with_their_name(name: str):
 
 
 def read_file(modality, file: Path):
-    index = read_index(modality, file, labelled=False)
     pipeline = replace_reader(modality)
+    options = tiny_recipe(modality).input
+    index = read_index(modality, file, options=options, labelled=False)
     pipeline.transform.fit(read_raw(modality, record) for record in index.records)
     for record in index.records:
         pipeline.sample(record)

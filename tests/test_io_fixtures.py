@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
-from make_fixtures import MAKERS, ROOT
+from make_fixtures import ROOT, makers
+
+MAKERS = makers()
 
 
 @pytest.mark.parametrize("name", MAKERS)

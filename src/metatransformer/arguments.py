@@ -81,19 +81,20 @@ def labelled(modality: Modality, X: Any, y: Any, *, recipe: Recipe) -> Index:
     if y is None:
         if modality.source.kind == "table" and not target:
             raise UsageError("target", must="name the column to learn, or y be given", found="neither")
-        return read_index(modality, X, target=target, labelled=True, header=header)
+        return read_index(modality, X, options=recipe.input, target=target, labelled=True, header=header)
     if target:
         raise UsageError("y", must="be left out where target= names a column", found="both")
     if isinstance(X, str | os.PathLike):
         raise UsageError(
             "y", must="be left out where X is a path", found="both", do="Hand in a list of files, or a manifest."
         )
-    return with_targets(read_index(modality, X, labelled=False, header=header), _plain_labels(y))
+    index = read_index(modality, X, options=recipe.input, labelled=False, header=header)
+    return with_targets(index, _plain_labels(y))
 
 
 def unlabelled(modality: Modality, X: Any, *, recipe: Recipe) -> Index:
     """Returns the records of X; labels and the target column that it may bring play no part."""
-    index = read_index(modality, X, labelled=False, header=recipe.data.header)
+    index = read_index(modality, X, options=recipe.input, labelled=False, header=recipe.data.header)
     return without_column(index, recipe.task.target)
 
 

@@ -40,7 +40,12 @@ def fit(options: Namespace) -> Result:
     recipe = _recipe(options)
     modality = get_modality(recipe.modality)
     index = read_index(
-        modality, options.data, target=recipe.task.target, labelled=True, header=recipe.data.header
+        modality,
+        options.data,
+        options=recipe.input,
+        target=recipe.task.target,
+        labelled=True,
+        header=recipe.data.header,
     )
     index = split_index(index, recipe, console=console)
     out = Path(options.out)
@@ -94,6 +99,7 @@ def evaluate(options: Namespace) -> Result:
     index = read_index(
         pipeline.modality,
         options.data,
+        options=recipe.input,
         target=options.target or recipe.task.target,
         labelled=True,
         header=recipe.data.header,
@@ -115,6 +121,7 @@ def evaluate(options: Namespace) -> Result:
 def predict(options: Namespace) -> Result:
     """Writes one prediction for each input, in order."""
     from metatransformer.engine.predict import predict as predict_records
+    from metatransformer.engine.predict import present
     from metatransformer.io.write import check_table_ending, require_writable, write_table
     from metatransformer.pipeline import load_pipeline
 
@@ -125,15 +132,19 @@ def predict(options: Namespace) -> Result:
     index = read_index(
         pipeline.modality,
         _one_or_all(options.paths),
+        options=pipeline.recipe.input,
         labelled=False,
         header=pipeline.recipe.data.header,
     )
     index = without_column(index, pipeline.recipe.task.target)
     table = predict_records(pipeline, index.records, console=console)
+    table, pictures = present(pipeline.modality, index.records, table, Path(options.out).with_suffix(""))
     write_table(options.out, table)
+    for picture in pictures:
+        console.note(f"picture: {picture}")
     console.table("first predictions", list(table.columns[:3]), table.iloc[:5, :3].itertuples(index=False))
     console.note(f"{len(table)} predictions in {options.out}")
-    return {"out": options.out, "rows": len(table)}, 0
+    return {"out": options.out, "rows": len(table), "pictures": [str(picture) for picture in pictures]}, 0
 
 
 def embed(options: Namespace) -> Result:
@@ -148,12 +159,12 @@ def embed(options: Namespace) -> Result:
             raise UsageError("embed --model", must="get no recipe overrides", found=options.overrides[0])
         pipeline = load_pipeline(saved_model(Path(options.model)), encoder=options.encoder)
         model = trained_embedder(pipeline, pool=options.pool)
-        index = _embed_index(pipeline.modality, options, header=pipeline.recipe.data.header, console=console)
+        index = _embed_index(pipeline.modality, options, recipe=pipeline.recipe, console=console)
     else:
         # Float32 unless asked otherwise: embeddings are compared across machines.
         recipe = _recipe(options, first={"run.precision": "float32"})
         modality = get_modality(recipe.modality)
-        index = _embed_index(modality, options, header=recipe.data.header, console=console)
+        index = _embed_index(modality, options, recipe=recipe, console=console)
         model = _untrained_embedder(recipe, modality, index, pool=options.pool, console=console)
     place, done = embed_to(model, index.records, Path(options.out), console=console)
     rows = len(index.records)
@@ -161,8 +172,10 @@ def embed(options: Namespace) -> Result:
     return {"out": str(place), "rows": rows, "width": model.width, "done_before": done}, 0
 
 
-def _embed_index(modality: Modality, options: Namespace, *, header: bool, console: Console) -> Index:
-    index = read_index(modality, _one_or_all(options.paths), labelled=False, header=header)
+def _embed_index(modality: Modality, options: Namespace, *, recipe: Recipe, console: Console) -> Index:
+    index = read_index(
+        modality, _one_or_all(options.paths), options=recipe.input, labelled=False, header=recipe.data.header
+    )
     for note in index.notes:
         console.note(note)
     return index
@@ -191,7 +204,12 @@ def check(options: Namespace) -> Result:
     modality = get_modality(options.modality)
     recipe = _recipe(options, first={"encoder": "test"})
     index = read_index(
-        modality, options.data, target=recipe.task.target, labelled=False, header=recipe.data.header
+        modality,
+        options.data,
+        options=recipe.input,
+        target=recipe.task.target,
+        labelled=False,
+        header=recipe.data.header,
     )
     for note in index.notes:
         console.note(note)

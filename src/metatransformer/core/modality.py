@@ -115,11 +115,16 @@ class Source:
     ``table`` (one row a sample). ``suffixes`` are the file endings that are accepted, lower case with the dot.
     ``parts`` opens a file that may hold several samples and returns what becomes ``Record.part``, and the label (None =
     none), of each; nothing for a file that is one sample.
+
+    ``index`` replaces all of this where neither kind fits (cubes with label maps, windows of series, frames):
+    ``index(data, target=str, labelled=bool, header=bool, options=the modality's options) -> io.index.Index``. ``kind``
+    then only says whether a sample is more like a file or like a row, and ``suffixes`` what is accepted.
     """
 
     kind: str
     suffixes: tuple[str, ...]
     parts: Callable[[Path], Sequence[tuple[int | str, Any]]] | None = None
+    index: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,10 @@ class Modality:
     *transformed* sample; ``draw`` paints a transformed sample on matplotlib axes; ``synthesize`` makes a raw
     sample of class ``label`` for tests and self-checks. ``native`` says in words what is used of the trunk's
     own front end.
+
+    ``arrange(records, table)`` turns the table of predictions (a DataFrame, one row a record, in their order) into the
+    one that people expect (a forecast in long form); ``illustrate(records, table, folder)`` writes pictures of
+    predictions (a label map, a forecast) into a folder, which it makes, and returns their paths.
     """
 
     name: str
@@ -153,3 +162,5 @@ class Modality:
     baseline: str = "logistic"
     requires: Sequence[str] = ()
     extra: str = ""
+    arrange: Callable[[Sequence[Record], Any], Any] | None = None
+    illustrate: Callable[[Sequence[Record], Any, Path], Sequence[Path]] | None = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metatransformer.core.errors import UsageError
@@ -36,14 +36,21 @@ class Span:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A batch of token sequences with its mask and the spans that say what stands where."""
+    """A batch of token sequences with its mask and the spans that say what stands where.
+
+    A sample may fill several rows that do not attend to each other: the windows of a long text, the clips of a video,
+    the views of a shape. Then ``samples`` holds the number of the sample that each row belongs to (0, 1, ... in rising
+    order, none left out), and pooling averages over a sample's rows; None means one row a sample.
+    """
 
     x: Float[Tensor, "B N D"]
     mask: Bool[Tensor, "B N"]
     spans: tuple[Span, ...]
+    samples: Int[Tensor, " B"] | None = None
 
     def __post_init__(self) -> None:
         assert self.x.shape[:2] == self.mask.shape, (self.x.shape, self.mask.shape)
+        assert self.samples is None or self.samples.shape == self.mask.shape[:1], self.samples
         assert self.spans and self.spans[-1].stop == self.x.shape[1], (self.spans, self.x.shape)
 
     @property
@@ -60,7 +67,7 @@ class Tokens:
         """Returns the modalities of one sample side by side on the token axis.
 
         Raises:
-            UsageError: no part, or parts of different width.
+            UsageError: no part, parts of different width, or one of several rows a sample beside another.
         """
         widths = {part.width for part in parts}
         if len(widths) != 1:
@@ -69,6 +76,13 @@ class Tokens:
             )
         if len(parts) == 1:
             return parts[0]
+        if any(part.samples is not None for part in parts):
+            raise UsageError(
+                "Tokens.cat",
+                must="get one row of tokens a sample from each modality",
+                found="several rows a sample",
+                do="Give the modality one window, clip or view a sample.",
+            )
         spans: list[Span] = []
         offset = 0
         for part in parts:

@@ -175,7 +175,9 @@ def _run(plan: Plan, out: Path, *, trunk: Pretrained, console: Console) -> dict[
     _write_data(plan, data)
     recipe = _recipe(plan, trunk)
     modality = get_modality(plan.modality)
-    index = read_index(modality, data, target=plan.target, labelled=True, header=recipe.data.header)
+    index = read_index(
+        modality, data, options=recipe.input, target=plan.target, labelled=True, header=recipe.data.header
+    )
     index = split_index(index, recipe, console=console)
     # A run that ended without its controls is done again: only a whole result is kept.
     fitted = fit(index.records, recipe, out=run, overwrite=_is_done(run), console=console)

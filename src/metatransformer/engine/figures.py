@@ -7,6 +7,7 @@ import base64
 import io
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,6 +116,13 @@ def sample_picture(draw: Any, sample: Any) -> tuple[Picture, str]:
     labels = {"across": axes.get_xlabel(), "down": axes.get_ylabel()}
     axes.set(xlabel="", ylabel="", title="")
     return _painted(figure), "; ".join(f"{where}: {label}" for where, label in labels.items() if label)
+
+
+def stored_picture(path: Path) -> Picture:
+    """Returns a PNG file as it is, shown at half its pixels and at most as wide as the page."""
+    data = path.read_bytes()
+    width = int.from_bytes(data[16:20], "big")  # of the header chunk, which always comes first
+    return Picture(f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}", width=min(width // 2, 860))
 
 
 def _plain_axes(axes: Axes, title: str, below: str) -> Axes:

@@ -233,14 +233,15 @@ def _write(fitted: Fitted, run: RunFolder) -> None:
     """Writes model, predictions and metrics; ``run.finish`` comes last and marks the run as done."""
     if not run.writes:
         return
-    from metatransformer.engine.predict import prediction_table
+    from metatransformer.engine.predict import prediction_table, present
     from metatransformer.engine.report import write_report
 
     fitted.pipeline.save(run.path / "model", metrics=fitted.metrics)
-    tables = [
-        prediction_table(fitted.pipeline, fitted.loaders[name].records, outputs, split=name)
-        for name, outputs in fitted.outputs.items()
-    ]
+    tables = []
+    for name, outputs in fitted.outputs.items():
+        records = fitted.loaders[name].records
+        table = prediction_table(fitted.pipeline, records, outputs, split=name)
+        tables.append(present(fitted.pipeline.modality, records, table, run.path / "pictures" / name)[0])
     import pandas as pd
 
     write_table(run.path / "predictions.parquet", pd.concat(tables, ignore_index=True))

@@ -1,10 +1,12 @@
 """Predictions as tables: one row for each input, in the order of the inputs."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 from torch import Tensor
 
+from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
 from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader
@@ -34,3 +36,11 @@ def prediction_table(
         table[name] = column
     return table
 
+
+
+def present(
+    modality: Modality, records: Sequence[Record], table: pd.DataFrame, folder: Path
+) -> tuple[pd.DataFrame, list[Path]]:
+    """Returns the predictions as the modality's users expect them, and the pictures of them in ``folder``."""
+    pictures = modality.illustrate(records, table, folder) if modality.illustrate else []
+    return (modality.arrange(records, table) if modality.arrange else table), list(pictures)

@@ -41,8 +41,8 @@ def fit_probes(
 ) -> Iterator[Probe]:
     """Yields one fitted probe for each penalty, strongest first; weaker ones cost more, so stop asking in time.
 
-    Minimises ``task.loss + l2 / 2 * |weight|^2`` with L-BFGS; the bias is not penalised and starts at the
-    constant answer.
+    Minimises ``task.loss + l2 / 2 * |weight|^2``: in closed form where the loss is the squared error, else with L-BFGS.
+    The bias is not penalised and starts at the constant answer.
 
     Raises:
         UsageError: no penalty is given.
@@ -54,12 +54,40 @@ def fit_probes(
     # A feature that never changes (or hardly, against the others) carries nothing: leave its scale alone.
     scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale))
     x = (features - mean) / scale
+    if task.squared:
+        goal = target if target.ndim == 2 else target[:, None]
+        for penalty, weight, bias in ridge_path(x, goal, l2=sorted(l2, reverse=True)):
+            yield Probe(weight, bias, mean, scale, penalty)
+        return
     weight = torch.zeros(task.outputs, x.shape[1], requires_grad=True)
     bias = task.constant().clone().requires_grad_(True)
     for penalty in sorted(l2, reverse=True):
         with _few_threads(x.numel() < SMALL):
             _minimise(task, x, target, weight, bias, penalty)
         yield Probe(weight.detach().clone(), bias.detach().clone(), mean, scale, penalty)
+
+
+def ridge_path(
+    x: Tensor, goal: Tensor, *, l2: Sequence[float]
+) -> Iterator[tuple[float, Tensor, Tensor]]:
+    """Yields ``(penalty, weight [H, F], bias [H])`` that minimise ``mse(x weight' + bias, goal) + l2 / 2 |weight|^2``.
+
+    ``x`` [n, F] has columns of mean 0, ``goal`` is [n, H]; the mean squared error is taken over all n H values. Solved
+    by Cholesky on the smaller of the two Gram matrices, in float64.
+    """
+    rows, features = x.shape
+    bias = goal.mean(dim=0)
+    centred = goal - bias
+    primal = features <= rows
+    gram = (x.T @ x if primal else x @ x.T).double()
+    right = (x.T @ centred if primal else centred).double()
+    # Directions that the data does not span would make the smallest penalties unsolvable.
+    floor = 1e-7 * float(gram.diagonal().mean())
+    for penalty in l2:
+        shift = max(penalty * rows * goal.shape[1] / 2, floor)
+        factor = torch.linalg.cholesky(gram + shift * torch.eye(len(gram), dtype=torch.float64))
+        solved = torch.cholesky_solve(right, factor).float()
+        yield penalty, (solved if primal else x.T @ solved).T.contiguous(), bias
 
 
 @contextmanager

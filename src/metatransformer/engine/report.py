@@ -95,6 +95,7 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
         "curve": _curve(fitted),
         **_outcome(fitted, split),
         **_grid(fitted, split),
+        "pictures": [figures.stored_picture(path) for path in sorted((run / "pictures" / split).glob("*.png"))],
         "recipe": to_yaml(recipe),
         "command": f"metatransformer predict {run} {new} --out predictions.csv",
         "date": datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),

@@ -15,16 +15,18 @@ from metatransformer.recipe import Recipe
 
 
 def read_index(
-    modality: Modality, data: Any, *, target: str = "", labelled: bool, header: bool = True
+    modality: Modality, data: Any, *, options: Any, target: str = "", labelled: bool, header: bool = True
 ) -> Index:
     """Returns the records of a folder, manifest, table, list of files, list of arrays or DataFrame.
 
-    ``target`` names the column to learn; ``labelled`` demands one.
+    ``options`` are the modality's own settings; ``target`` names the column to learn; ``labelled`` demands one.
 
     Raises:
         DataError: see ``io.index``.
         UsageError: a table to learn from without ``target``.
     """
+    if modality.source.index is not None:
+        return modality.source.index(data, target=target, labelled=labelled, header=header, options=options)
     if modality.source.kind == "table":
         if labelled and not target:
             raise UsageError(

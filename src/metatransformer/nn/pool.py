@@ -1,7 +1,7 @@
 """Pooling: from the tokens that the trunk returns to one vector a sample. No parameters, so results can be cached."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metatransformer.core.errors import UsageError
@@ -86,12 +86,30 @@ def pooled_width(width: int, *, kind: str, cells: int, axes: int) -> int:
 
 
 def pool(tokens: Tokens, *, kind: str, cells: int) -> Float[Tensor, "B F"]:
-    """Returns ``summary``, ``mean``, ``both`` side by side, or the ``grid`` of ``cells`` parts an axis."""
+    """Returns one row a sample: ``summary``, ``mean``, ``both`` side by side, or the ``grid`` of ``cells`` parts an axis.
+
+    Where a sample fills several rows of tokens, its vector is the mean of theirs.
+    """
     assert kind in POOLS, kind
     if kind == "summary":
-        return summary_token(tokens)
-    if kind == "mean":
-        return mean_tokens(tokens)
-    if kind == "grid":
-        return grid_cells(tokens, cells=cells)
-    return torch.cat([summary_token(tokens), mean_tokens(tokens)], dim=-1)
+        vectors = summary_token(tokens)
+    elif kind == "mean":
+        vectors = mean_tokens(tokens)
+    elif kind == "grid":
+        vectors = grid_cells(tokens, cells=cells)
+    else:
+        vectors = torch.cat([summary_token(tokens), mean_tokens(tokens)], dim=-1)
+    return vectors if tokens.samples is None else mean_rows(vectors, tokens.samples)
+
+
+def mean_rows(vectors: Float[Tensor, "B F"], samples: Int[Tensor, " B"]) -> Float[Tensor, "S F"]:
+    """Returns the mean of the rows that belong to each sample; ``samples`` counts up from 0 without a gap."""
+    count = int(samples[-1]) + 1
+    total = vectors.new_zeros(count, vectors.shape[1]).index_add(0, samples, vectors)
+    return total / torch.bincount(samples, minlength=count).to(vectors.dtype).unsqueeze(-1)
+
+
+def fold_rows(array: Tensor, mask: Bool[Tensor, "S W"]) -> tuple[Tensor, Int[Tensor, " B"]]:
+    """Returns the real windows ``[B, ...]`` of a padded batch ``[S, W, ...]``, and the sample of each."""
+    samples = torch.arange(mask.shape[0], device=mask.device).unsqueeze(1).expand_as(mask)
+    return array[mask], samples[mask]

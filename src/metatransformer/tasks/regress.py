@@ -19,6 +19,7 @@ class Regress(Task):
     """Squared error on targets standardised by the training split; scores are in the target's own unit."""
 
     name = "regress"
+    squared = True
 
     def __init__(self, *, metric: str = "rmse") -> None:
         if metric not in METRICS:

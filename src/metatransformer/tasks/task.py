@@ -12,11 +12,16 @@ from torch import Tensor
 
 
 class Task(ABC):
-    """Head size, loss, metrics, primary metric and decoding of one kind of target."""
+    """Head size, loss, metrics, primary metric and decoding of one kind of target.
+
+    ``squared`` says that ``loss`` is the plain mean of squared errors over all outputs, so that linear heads have a
+    closed form.
+    """
 
     name: str
     primary: str
     higher_is_better: bool
+    squared: bool = False
 
     @abstractmethod
     def fit(self, targets: Sequence[Any]) -> None:

@@ -1,0 +1,24 @@
+"""Data sets of the modality image."""
+
+from pathlib import Path
+
+from metatransformer.bench.datasets._base import DataSet, Fold
+from metatransformer.io.index import index_files
+
+
+def _cifar10(root: Path) -> list[Fold]:
+    index = index_files(root / "image/cifar10", suffixes=(".jpg",), require_labels=True)
+    return [list(index.records)]
+
+
+DATA_SETS = (
+    DataSet(
+        name="cifar10",
+        modality="image",
+        summary="CIFAR-10, 500 training and 200 test pictures a class",
+        folds=_cifar10,
+        metrics=("accuracy",),
+        licence="none stated",
+        source="https://www.cs.toronto.edu/~kriz/cifar.html",
+    ),
+)

@@ -1,0 +1,41 @@
+"""Data sets of the modality imu."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from metatransformer.bench.datasets._base import DataSet, Fold
+from metatransformer.io.index import index_files
+from metatransformer.modalities import get_modality
+
+
+def _motion(folder: str) -> Callable[[Path], list[Fold]]:
+    """Returns the folds of a folder of motion recordings that brings its own split."""
+
+    def folds(root: Path) -> list[Fold]:
+        source = get_modality("imu").source
+        index = index_files(root / folder, suffixes=source.suffixes, require_labels=True, parts=source.parts)
+        return [list(index.records)]
+
+    return folds
+
+
+DATA_SETS = (
+    DataSet(
+        name="italian-signs",
+        modality="imu",
+        summary="Italian Sign Language alphabet by armband, 100 steps of 10 axes, split by file name",
+        folds=_motion("imu/italian_sign_language_imu"),
+        metrics=("accuracy",),
+        licence="none stated",
+        source="https://github.com/airtlab/An-EMG-and-IMU-Dataset-for-the-Italian-Sign-Language-Alphabet",
+    ),
+    DataSet(
+        name="basic-motions",
+        modality="imu",
+        summary="BasicMotions (UEA), smart watch, official split",
+        folds=_motion("imu/basic_motions"),
+        metrics=("accuracy",),
+        licence="research use with citation",
+        source="https://www.timeseriesclassification.com/description.php?Dataset=BasicMotions",
+    ),
+)

@@ -1,0 +1,31 @@
+"""Data sets of the modality tabular."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from metatransformer.bench.datasets._base import DataSet, Fold
+from metatransformer.io.index import index_table
+
+
+def _adult(root: Path) -> list[Fold]:
+    fold: Fold = []
+    for file, split in (("adult.data", "train"), ("adult.test", "test")):
+        index = index_table(root / "tabular/adult" / file, target="column_15", header=False)
+        for record in index.records:
+            # The test file ends its labels with a full stop.
+            label = str(record.target).rstrip(".")
+            fold.append(replace(record, key=f"{file}/{record.key}", target=label, split=split))
+    return [fold]
+
+
+DATA_SETS = (
+    DataSet(
+        name="adult",
+        modality="tabular",
+        summary="UCI Adult (census income), official split",
+        folds=_adult,
+        metrics=("accuracy", "auroc"),
+        licence="CC BY 4.0",
+        source="https://archive.ics.uci.edu/dataset/2/adult",
+    ),
+)

@@ -1,0 +1,50 @@
+"""Data sets of the modality xray."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from metatransformer.bench.datasets._base import DataSet, Fold
+from metatransformer.core.samples import Record
+from metatransformer.io.index import index_files
+
+
+def _chest_xrays(root: Path) -> list[Fold]:
+    folder = root / "xray/covid_xray_3class"
+    index = index_files(folder, suffixes=(".jpg",), require_labels=True)
+    # NIH names are PATIENT_NUMBER.jpg: a patient must not be torn apart by the validation split.
+    return [[replace(record, group=_patient(record)) for record in index.records]]
+
+
+def _patient(record: Record) -> str:
+    assert record.path is not None
+    name = record.path.stem
+    nih = len(name) == 12 and name[8] == "_" and (name[:8] + name[9:]).isdigit()
+    return name[:8] if nih else name
+
+
+def _chest_pair(root: Path) -> list[Fold]:
+    """Returns the two classes of one source: nothing but the picture can tell them apart."""
+    pair = ("no_findings", "pneumonia")
+    return [[record for record in fold if record.target in pair] for fold in _chest_xrays(root)]
+
+
+DATA_SETS = (
+    DataSet(
+        name="xray-covid",
+        modality="xray",
+        summary="chest X-rays: COVID-19, pneumonia, no findings; patients apart",
+        folds=_chest_xrays,
+        metrics=("balanced_accuracy", "accuracy"),
+        licence="none stated; NIH ChestX-ray8 with attribution, covid-chestxray-dataset per image",
+        source="https://github.com/muhammedtalo/COVID-19",
+    ),
+    DataSet(
+        name="xray-pair",
+        modality="xray",
+        summary="chest X-rays of one source: pneumonia, no findings; patients apart",
+        folds=_chest_pair,
+        metrics=("balanced_accuracy", "accuracy"),
+        licence="NIH ChestX-ray8: free with attribution",
+        source="https://github.com/muhammedtalo/COVID-19",
+    ),
+)
