@@ -5,7 +5,7 @@ import torch
 
 from metatransformer.core.errors import UsageError
 from metatransformer.core.tokens import Span, Tokens
-from metatransformer.nn.pool import grid_cells, mean_tokens, pool, pooled_width, summary_token
+from metatransformer.nn.pool import fold_rows, grid_cells, mean_tokens, pool, pooled_width, summary_token
 
 
 def tokens(*, summary: int | None = 0) -> Tokens:
@@ -59,6 +59,17 @@ def test_cells_follow_the_samples_own_extent(real: tuple[int, int]):
     mask = torch.ones(1, alone.shape[1], dtype=torch.bool)
     tokens = Tokens(alone, mask, (Span("a", 0, alone.shape[1], summary=0, grid=real),))
     torch.testing.assert_close(grid_cells(padded, cells=2), grid_cells(tokens, cells=2))
+
+
+def test_the_rows_of_a_sample_are_averaged_and_padding_makes_no_row():
+    windows = torch.arange(24.0).reshape(2, 3, 4)  # 2 samples, up to 3 windows of 4 values
+    rows, samples = fold_rows(windows, torch.tensor([[True, True, True], [True, False, False]]))
+    assert rows.tolist() == windows.flatten(0, 1)[:4].tolist() and samples.tolist() == [0, 0, 0, 1]
+    several = Tokens(rows[:, :, None], torch.ones(4, 4, dtype=torch.bool), (Span("a", 0, 4),), samples)
+    # Windows of mean 1.5, 5.5, 9.5 for the first sample, 13.5 for the second.
+    assert pool(several, kind="mean", cells=2).tolist() == [[5.5], [13.5]]
+    with pytest.raises(UsageError, match="one row of tokens a sample from each modality; found several"):
+        Tokens.cat([several, several])
 
 
 @pytest.mark.parametrize(("kind", "width"), [("summary", 5), ("mean", 5), ("both", 10), ("grid", 45)])

@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from metatransformer.core.errors import UsageError
-from metatransformer.engine.probe import fit_probes
+from metatransformer.engine.probe import fit_probes, ridge_path
 from metatransformer.tasks import Classify, Regress
 
 N, F = 101, 7
@@ -18,6 +18,19 @@ def data(*, classes: int) -> tuple[torch.Tensor, list[str]]:
     centres = torch.randn(classes, F, generator=draw)
     features = centres[labels] + torch.randn(N, F, generator=draw)
     return features * torch.arange(1, F + 1) + 3, [str(label) for label in labels.tolist()]
+
+
+@pytest.mark.parametrize("features", [7, 211])  # fewer and more than the 101 rows
+def test_ridge_path_minimises_its_objective(features: int):
+    draw = torch.Generator().manual_seed(2)
+    x = torch.randn(N, features, generator=draw)
+    x = x - x.mean(dim=0)
+    goal = torch.randn(N, 3, generator=draw)
+    for penalty, weight, bias in ridge_path(x, goal, l2=[0.3, 0.01]):
+        # Theirs is the summed squared error + alpha |w|^2, ours its mean over n x 3 values + penalty / 2 |w|^2.
+        model = Ridge(alpha=penalty * N * 3 / 2).fit(x.double().numpy(), goal.double().numpy())
+        np.testing.assert_allclose(weight.numpy(), model.coef_, atol=1e-4)
+        np.testing.assert_allclose(bias.numpy(), model.intercept_, atol=1e-5)
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -86,7 +86,7 @@ def pooled_width(width: int, *, kind: str, cells: int, axes: int) -> int:
 
 
 def pool(tokens: Tokens, *, kind: str, cells: int) -> Float[Tensor, "B F"]:
-    """Returns one row a sample: ``summary``, ``mean``, ``both`` side by side, or the ``grid`` of ``cells`` parts an axis.
+    """Returns one vector a sample: ``summary``, ``mean``, ``both`` side by side, or the ``grid`` of ``cells`` an axis.
 
     Where a sample fills several rows of tokens, its vector is the mean of theirs.
     """
