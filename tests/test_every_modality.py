@@ -297,12 +297,13 @@ def test_the_same_seed_gives_the_same_result(name: str):
 
 
 @every_modality
-@pytest.mark.parametrize("tune", ["head", "ends", "all"])
+@pytest.mark.parametrize("tune", ["head", "ends", "lora", "last:1", "all"])
 def test_a_loaded_model_gives_identical_outputs(name: str, tune: str, tmp_path: Path):
     pipeline = tiny_pipeline(name, {"tune": tune})
     samples = make_samples(pipeline.modality, 5, seed=6)
     pipeline.save(tmp_path, metrics={})
-    assert (tmp_path / "encoder.safetensors").exists() == (tune == "all")
+    assert (tmp_path / "encoder.safetensors").exists() == (tune in ("last:1", "all"))
+    assert (tmp_path / "adapters").exists() == (tune == "lora")
     assert torch.equal(outputs_of(load_pipeline(tmp_path), samples), outputs_of(pipeline, samples))
 
 

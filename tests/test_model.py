@@ -17,12 +17,62 @@ def batch_of(pipeline: Pipeline, *, count: int = 3) -> dict[str, Batch]:
     return {NAME: collate(samples, fields=pipeline.modality.fields)}
 
 
-@pytest.mark.parametrize(("mode", "learning"), [("head", {"heads"}), ("ends", {"tokenizers", "heads"}), ("all", None)])
-def test_modes_choose_what_learns(mode: str, learning: set[str] | None):
+ENDS = {"tokenizers", "heads"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "learning"),
+    [
+        ("head", {"heads"}),
+        ("ends", ENDS),
+        ("norm", ENDS | {"encoder"}),
+        ("lora", ENDS | {"adapters"}),
+        ("last:2", ENDS | {"encoder"}),
+        ("all", ENDS | {"encoder"}),
+    ],
+)
+def test_modes_choose_what_learns(mode: str, learning: set[str]):
     model = tiny_pipeline(NAME, {"tune": mode}).model
     found = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
-    assert found == (learning or {"tokenizers", "encoder", "heads"})
+    assert found == learning
     assert model.encoder.is_frozen == (mode != "all")
+
+
+def test_modes_between_the_ends_count_by_hand():
+    # Width 32, six blocks with an MLP of 64, the head reads up to the fourth.
+    block = 2 * 2 * 32 + (3 * 32 * 32 + 3 * 32) + (32 * 32 + 32) + (32 * 64 + 64) + (64 * 32 + 32)
+    sizes = {
+        "norm": 6 * 2 * 2 * 32 + 2 * 32,
+        "lora:3": 4 * 3 * ((32 + 96) + (32 + 32)),
+        "last:2": 2 * block + 2 * 32,
+    }
+    for mode, size in sizes.items():
+        model = tiny_pipeline(NAME, {"tune": mode, "head.read": [2, 4]}).model
+        assert model.parameter_counts()["trunk"]["trainable"] == size, mode
+
+
+def test_adapters_start_without_effect_and_then_add_their_product():
+    plain, adapted = (tiny_pipeline(NAME, {"tune": mode, "head.read": [1]}) for mode in ("ends", "lora:3"))
+    batch = batch_of(plain)
+    before = plain.model.eval().pooled(batch, head="classify")
+    assert torch.equal(adapted.model.eval().pooled(batch, head="classify"), before)
+    assert adapted.model.adapters is not None
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, layer in adapted.model.adapters.layers.items():
+            layer.up.copy_(torch.randn(layer.up.shape, generator=draw))
+            # What low-rank adapters mean: W x + 2 B A x, as if the weight itself had been changed.
+            linear = plain.model.encoder.get_submodule(name.replace("/", "."))
+            linear.weight += 2.0 * layer.up @ layer.down
+    after = adapted.model.pooled(batch, head="classify")
+    assert not torch.allclose(after, before, atol=1e-2)
+    torch.testing.assert_close(after, plain.model.pooled(batch, head="classify"), atol=1e-5, rtol=1e-5)  # float32 sums
+    assert adapted.trunk.encoder.bytes_hash() != plain.trunk.encoder.bytes_hash()
+
+
+def test_more_blocks_than_the_head_reads_are_refused():
+    with pytest.raises(UsageError, match="'tune': must name at most 2 blocks, as the head reads; found last:3"):
+        tiny_pipeline(NAME, {"tune": "last:3", "head.read": [2]})
 
 
 def test_parameters_are_counted_on_the_whole_model():
@@ -38,9 +88,9 @@ def test_parameters_are_counted_on_the_whole_model():
 
 
 def test_an_unknown_mode_is_refused():
-    model = tiny_pipeline(NAME).model
-    with pytest.raises(UsageError, match="tune: must be head, ends or all; found 'frozen'"):
-        model.tune("frozen")
+    for mode in ("frozen", "lora:0", "last", "last:x", "ends:1"):
+        with pytest.raises(UsageError, match=f"'tune': must be head, ends, norm, lora, .*; found '{mode}'"):
+            tiny_pipeline(NAME, {"tune": mode})
 
 
 @pytest.mark.parametrize("read", [[-1], [1, -1], [-2], [0]])

@@ -46,7 +46,7 @@ class _Estimator(BaseEstimator):
         modality: str,
         *,
         encoder: str = "meta-b16",
-        tune: Literal["default", "head", "ends", "all"] = "default",
+        tune: str = "default",
         epochs: int | Literal["default", "auto"] = "default",
         target: str = "",
         metric: str = "",

@@ -9,6 +9,9 @@ from metatransformer.core.errors import UsageError
 from metatransformer.core.modality import Tokenizer
 from metatransformer.core.tokens import Tokens
 from metatransformer.encoder import Encoder
+from metatransformer.nn.block import LayerScale
+from metatransformer.nn.lowrank import Adapters
+from metatransformer.recipe import tune_mode
 from metatransformer.tasks import Head
 
 
@@ -22,6 +25,7 @@ class MetaTransformer(nn.Module):
         self.tokenizers = nn.ModuleDict(tokenizers)
         self.encoder = encoder
         self.heads = nn.ModuleDict(heads)
+        self.adapters: Adapters | None = None
 
     def tokenizer(self, modality: str) -> Tokenizer:
         """Returns the tokenizer of a modality."""
@@ -37,23 +41,41 @@ class MetaTransformer(nn.Module):
 
     def tune(self, mode: str) -> None:
         """Chooses what learns: ``head`` the heads; ``ends`` tokenizers and heads, with gradients through the frozen
-        trunk (the paper's F); ``all`` everything (the paper's T).
+        trunk (the paper's F); ``all`` everything (the paper's T); ``norm``, ``lora:RANK`` and ``last:K`` what
+        ``recipe.Recipe`` says of them. Call it once, on the complete model: adapters cannot be taken off again.
 
         Raises:
-            UsageError: an unknown mode.
+            UsageError: an unknown mode, or more blocks than the heads need.
         """
-        if mode not in ("head", "ends", "all"):
-            raise UsageError("tune", must="be head, ends or all", found=repr(mode))
-        self.tokenizers.requires_grad_(mode != "head")
+        kind, number = tune_mode(mode)
+        assert self.adapters is None, "the trunk has adapters already"
+        self.tokenizers.requires_grad_(kind != "head")
         self.heads.requires_grad_(True)
-        if mode == "all":
+        needed = max(block for name in self.heads for block in self.head(name).blocks)
+        if kind == "all":
             self.encoder.unfreeze()
         else:
             self.encoder.freeze()
+        if kind == "lora":
+            self.adapters = Adapters(self.encoder, rank=number, depth=needed)
+        elif kind == "norm":
+            for module in self.encoder.modules():
+                if isinstance(module, nn.LayerNorm | LayerScale):
+                    module.requires_grad_(True)
+        elif kind == "last":
+            if number > needed:
+                must = f"name at most {needed} blocks, as the head reads"
+                raise UsageError("recipe key 'tune'", must=must, found=mode)
+            self.encoder.blocks[needed - number : needed].requires_grad_(True)
+            self.encoder.norm.requires_grad_(True)
 
     def parameter_counts(self) -> dict[str, dict[str, int]]:
-        """Returns trainable and total parameters of tokenizer, trunk and head, counted on the complete model."""
-        parts = {"tokenizer": self.tokenizers, "trunk": self.encoder, "head": self.heads}
+        """Returns trainable and total parameters of tokenizer, trunk and head, counted on the complete model.
+
+        Adapters count as trunk.
+        """
+        trunk = nn.ModuleList([self.encoder] if self.adapters is None else [self.encoder, self.adapters])
+        parts = {"tokenizer": self.tokenizers, "trunk": trunk, "head": self.heads}
         return {
             name: {
                 "trainable": sum(p.numel() for p in part.parameters() if p.requires_grad),

@@ -7,7 +7,7 @@ only where the trunk was tuned or a standalone copy was asked for. No pickle any
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +24,13 @@ from metatransformer.encoder import Encoder, EncoderConfig
 from metatransformer.io.write import atomic_file, write_json
 from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
-from metatransformer.recipe import Recipe, make_recipe, to_dict
+from metatransformer.nn.lowrank import Adapters
+from metatransformer.recipe import Recipe, keeps_trunk, make_recipe, to_dict
 from metatransformer.tasks import TASKS, Classify, Head, Task
 from metatransformer.weights import Pretrained, load_encoder
 
 FORMAT = 1
+ADAPTERS = Path("adapters/adapter_model.safetensors")  # PEFT's names
 ENTRY = ("name", "sha256", "fingerprint", "licence", "config", "stem", "included", "bytes")  # of the trunk
 
 
@@ -87,9 +89,12 @@ class Pipeline:
         name, task = self.modality.name, self.recipe.task.name
         _save(self.model.tokenizer(name), folder / "tokenizers" / f"{name}.safetensors")
         _save(self.head, folder / "heads" / f"{task}.safetensors")
-        with_trunk = standalone or self.recipe.tune == "all"
+        with_trunk = standalone or not keeps_trunk(self.recipe.tune)
         if with_trunk:
             _save(self.model.encoder, folder / "encoder.safetensors")
+        if self.model.adapters is not None:
+            _save_tensors(self.model.adapters.tensors(), folder / ADAPTERS)
+            write_json(folder / ADAPTERS.parent / "adapter_config.json", self.model.adapters.config())
         description = {
             "format": FORMAT,
             "recipe": to_dict(self.recipe),
@@ -212,6 +217,8 @@ def load_pipeline(folder: Path, *, encoder: str = "") -> Pipeline:
     pipeline = _assemble(recipe, modality=modality, trunk=trunk, transform=transform, task=task)
     _load(pipeline.model.tokenizer(modality.name), folder / "tokenizers" / f"{modality.name}.safetensors")
     _load(pipeline.head, folder / "heads" / f"{recipe.task.name}.safetensors")
+    if pipeline.model.adapters is not None:
+        _load_adapters(pipeline.model.adapters, folder / ADAPTERS)
     pipeline.model.eval()
     return pipeline
 
@@ -239,8 +246,10 @@ def _assemble(
         encoder=trunk.encoder,
         heads={recipe.task.name: head},
     )
-    model.tune(recipe.tune)
     trunk.encoder.verify(trunk.fingerprint, where=f"trunk '{trunk.name}' after building the model")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.run.seed)
+        model.tune(recipe.tune)
     return Pipeline(recipe, Reader(modality, transform), task, model, trunk)
 
 
@@ -330,10 +339,26 @@ def _read_description(folder: Path) -> dict[str, Any]:
 
 
 def _save(module: torch.nn.Module, path: Path) -> None:
+    _save_tensors(module.state_dict(), path)
+
+
+def _save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with atomic_file(path) as temporary:
-        save_file(tensors, temporary)
+        save_file(plain, temporary)
+
+
+def _load_adapters(adapters: Adapters, path: Path) -> None:
+    try:
+        adapters.take(load_file(path))
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
+        raise DataError(
+            path,
+            must="hold the adapters that model.json describes",
+            found=str(error).splitlines()[-1].strip(),
+            do="Copy the whole model folder again.",
+        ) from error
 
 
 def _load(module: torch.nn.Module, path: Path) -> None:

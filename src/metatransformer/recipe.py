@@ -19,7 +19,8 @@ import yaml
 
 from metatransformer.core.errors import UsageError, nearest
 
-TUNE_MODES = ("head", "ends", "all")
+TUNE_MODES = ("head", "ends", "norm", "lora", "last:K", "all")
+LORA_RANK = 8
 
 
 def require(options: Any, *, section: str, rules: Mapping[str, tuple[bool, str]]) -> None:
@@ -27,6 +28,28 @@ def require(options: Any, *, section: str, rules: Mapping[str, tuple[bool, str]]
     for name, (holds, must) in rules.items():
         if not holds:
             raise UsageError(f"recipe key '{section}.{name}'", must=must, found=repr(getattr(options, name)))
+
+
+def tune_mode(text: str) -> tuple[str, int]:
+    """Returns kind and number of a tune mode: ``("lora", rank)``, ``("last", blocks)``, ``(kind, 0)`` for the others.
+
+    Raises:
+        UsageError: an unknown mode, or a number that is missing or below 1.
+    """
+    kind, colon, number = str(text).partition(":")
+    if kind in ("head", "ends", "norm", "all") and not colon:
+        return kind, 0
+    if kind == "lora" and not colon:
+        return kind, LORA_RANK
+    if kind in ("lora", "last") and number.isascii() and number.isdigit() and int(number) >= 1:
+        return kind, int(number)
+    must = "be head, ends, norm, lora, lora:RANK, last:K (blocks) or all"
+    raise UsageError("recipe key 'tune'", must=must, found=repr(text))
+
+
+def keeps_trunk(text: str) -> bool:
+    """Returns whether the trunk's own parameters stay as they were under a tune mode."""
+    return tune_mode(text)[0] in ("head", "ends", "lora")
 
 
 @dataclass(frozen=True)
@@ -150,17 +173,25 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One run. ``input`` are the modality's own options (see ``metatransformer modalities NAME``)."""
+    """One run. ``input`` are the modality's own options (see ``metatransformer modalities NAME``).
+
+    ``tune`` says what learns: ``head`` the head alone; ``ends`` tokenizer and head, through the frozen trunk; ``norm``
+    the trunk's norms and layer scales besides; ``lora`` or ``lora:RANK`` low-rank adapters in its attention besides;
+    ``last:K`` the last K blocks that the head needs besides; ``all`` everything.
+    """
 
     modality: str
     encoder: str = "meta-b16"
-    tune: Literal["head", "ends", "all"] = "ends"
+    tune: str = "ends"
     input: Any = None
     task: TaskOptions = field(default_factory=TaskOptions)
     head: HeadOptions = field(default_factory=HeadOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     data: DataOptions = field(default_factory=DataOptions)
     run: RunOptions = field(default_factory=RunOptions)
+
+    def __post_init__(self) -> None:
+        tune_mode(self.tune)
 
 
 def make_recipe(

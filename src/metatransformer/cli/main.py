@@ -37,7 +37,8 @@ key.sub=value changes any recipe setting, for example optim.lr=3e-4 head.pool=me
 'metatransformer modalities NAME' lists a modality's own settings (input.*), and RUN/recipe.yaml holds all that applied.
 
 tune modes: head = tokenizer and trunk frozen, features computed once; ends = tokenizer and head learn, the trunk stays
-frozen (the paper's setting); all = everything learns.
+frozen (the paper's setting); norm, lora[:RANK], last:K = the trunk's norms, low-rank adapters in its attention, or its
+last K blocks learn as well; all = everything learns.
 
   metatransformer fit photos/ --modality image --encoder focus-s14 --out run
   metatransformer fit speech.csv --modality audio --encoder focus-s14 --out run --controls
@@ -131,7 +132,7 @@ def _fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--task", default="", help="classify or regress; default: the modality's own")
     _target(fit)
     fit.add_argument("--encoder", default="", metavar="E", help="default: meta-b16; see 'metatransformer weights'")
-    fit.add_argument("--tune", default="", help="head, ends or all; default: the modality's own")
+    fit.add_argument("--tune", default="", help="head, ends, norm, lora[:RANK], last:K or all; default: the modality's own")
     fit.add_argument("--epochs", type=int, metavar="N")
     fit.add_argument("--seed", type=int, metavar="S")
     fit.add_argument("--recipe", default="", metavar="R", help="a YAML file, or a Python file with recipe()")

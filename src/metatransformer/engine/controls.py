@@ -19,6 +19,7 @@ from metatransformer.core.errors import UsageError
 from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader
 from metatransformer.engine.fit import Fitted, fit
+from metatransformer.recipe import tune_mode
 from metatransformer.tasks import Task
 
 CONTROLS = ("constant", "baseline", "random", "identity")
@@ -114,6 +115,8 @@ def _other_trunk(fitted: Fitted, kind: str, split: str, console: Console) -> dic
     if kind == "identity" and head.pool == "summary":
         # Without a trunk the summary token sees nothing of the sample: its score would be the constant answer's.
         head = dataclasses.replace(head, pool="mean")
+    # Without blocks there is nothing between the ends to adapt.
+    tune = "ends" if kind == "identity" and tune_mode(recipe.tune)[0] in ("lora", "last") else recipe.tune
     records = [record for loader in fitted.loaders.values() for record in loader.records]
-    other = fit(records, dataclasses.replace(recipe, encoder=name, head=head), console=console)
+    other = fit(records, dataclasses.replace(recipe, encoder=name, head=head, tune=tune), console=console)
     return other.metrics[split]

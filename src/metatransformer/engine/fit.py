@@ -20,7 +20,7 @@ from metatransformer.engine.train import Trainer, join_processes, wait_for_all
 from metatransformer.io.write import atomic_file, write_table
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, build_pipeline, read_raw
-from metatransformer.recipe import Recipe
+from metatransformer.recipe import Recipe, keeps_trunk
 from metatransformer.weights import load_encoder
 
 PATIENCE = 2  # weaker penalties without a gain after which no weaker one is tried
@@ -85,7 +85,7 @@ def fit(
         _fit_head(fitted, run=run, console=console)
     else:
         _fit_ends(fitted, run=run, place=place, console=console)
-    if recipe.tune != "all":
+    if keeps_trunk(recipe.tune):
         require_unchanged(trunk.encoder, frozen_bytes)
     _score(fitted, console)
     if run is not None:

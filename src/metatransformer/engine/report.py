@@ -24,7 +24,7 @@ from metatransformer.engine.fit import Fitted
 from metatransformer.engine.verdict import CONTROL_NAMES, margin, verdict, words
 from metatransformer.engine.versions import version_of
 from metatransformer.io.write import atomic_file
-from metatransformer.recipe import to_yaml
+from metatransformer.recipe import to_yaml, tune_mode
 from metatransformer.tasks import Classify, Regress, Task
 from metatransformer.weights import KNOWN, Pretrained
 
@@ -34,6 +34,9 @@ KINDS = {"classify": "classification", "regress": "regression"}
 TUNE = {
     "head": "trunk and tokenizer frozen, a linear head learned",
     "ends": "trunk frozen, tokenizer and head learned",
+    "norm": "tokenizer, head and the trunk's norms learned, the rest of the trunk frozen",
+    "lora": "tokenizer, head and low-rank adapters in the trunk learned, the trunk itself frozen",
+    "last": "tokenizer, head and the last blocks of the trunk learned, the others frozen",
     "all": "tokenizer, trunk and head learned",
 }
 NONE: Mapping[str, Mapping[str, float]] = MappingProxyType({})
@@ -90,7 +93,7 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
         "classes": task.outputs if isinstance(task, Classify) else 0,
         **_scores(fitted, controls, split=split),
         "trunk": trunk_facts(pipeline.trunk),
-        "tune": f"{recipe.tune}: {TUNE[recipe.tune]}",
+        "tune": f"{recipe.tune}: {TUNE[tune_mode(recipe.tune)[0]]}",
         "parameters": _parameter_rows(fitted),
         "curve": _curve(fitted),
         **_outcome(fitted, split),
@@ -123,7 +126,7 @@ def _scores(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, spli
     task, recipe = fitted.pipeline.task, fitted.pipeline.recipe
     scores, samples = fitted.metrics[split], len(fitted.loaders[split])
     encoder = fitted.pipeline.trunk.name
-    frozen = recipe.tune != "all"
+    frozen = recipe.tune in ("head", "ends")
     return {
         "metric": words(task.primary),
         "higher": task.higher_is_better,

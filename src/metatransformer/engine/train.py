@@ -94,13 +94,15 @@ class Trainer:
     def _groups(self) -> list[dict[str, Any]]:
         """Returns the parameter groups: a tuned trunk learns slower, vectors are not decayed."""
         optim = self.recipe.optim
+        # Norms are few and forgiving; only matrices that were pretrained are worth a gentle rate.
+        gentle = self.recipe.tune != "norm"
         groups = []
         for in_trunk, lr in ((False, optim.lr), (True, optim.trunk_lr)):
             for matrix, decay in ((True, optim.weight_decay), (False, 0.0)):
                 params = [
                     p
                     for name, p in self.learning.items()
-                    if name.startswith("encoder.") == in_trunk and (p.ndim >= 2) == matrix
+                    if (gentle and name.startswith("encoder.")) == in_trunk and (p.ndim >= 2) == matrix
                 ]
                 if params:
                     groups.append({"params": params, "lr": lr, "base": lr, "weight_decay": decay})

@@ -1,0 +1,188 @@
+"""Graphs: GraphML, edge lists and TU text folders as nodes, edges and their properties.
+
+A property is a column of words (looked up) or of numbers (coded); what it is, training decides. Parallel edges and
+loops stay as they are.
+"""
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metatransformer.core.errors import DataError, MissingDependencyError
+
+RADIUS = 2  # rounds of Weisfeiler-Lehman refinement: neighbourhoods of up to two steps
+Word = str | float | None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph: ``count`` nodes numbered from 0, ``edges`` [m, 2].
+
+    ``nodes`` and ``links`` are columns of properties, one entry a node or an edge: text or numbers, None where unknown.
+    ``environments`` counts kinds of neighbourhood by an identifier of 32 bits; ``whole`` holds numbers of the graph as
+    a whole (NaN = unknown). For pictures only: ``places`` [count, 2] where nodes lie, and ``marks``, atomic
+    numbers and then ten times the bond orders. ``title`` is what to call it: its SMILES.
+    """
+
+    count: int
+    edges: np.ndarray
+    nodes: Mapping[str, Sequence[Word]] = field(default_factory=dict)
+    links: Mapping[str, Sequence[Word]] = field(default_factory=dict)
+    directed: bool = False
+    environments: Mapping[int, int] = field(default_factory=dict)
+    whole: Mapping[str, float] = field(default_factory=dict)
+    places: np.ndarray | None = None
+    marks: Sequence[int] = ()
+    title: str = ""
+
+
+def make_graph(
+    count: int,
+    edges: Any,
+    *,
+    nodes: Mapping[str, Sequence[Any]] | None = None,
+    links: Mapping[str, Sequence[Any]] | None = None,
+    directed: bool = False,
+    title: str = "",
+    where: object,
+) -> Graph:
+    """Returns a general graph with its neighbourhoods counted and its shape in numbers.
+
+    Raises:
+        DataError: no node, edges that are no pairs of nodes, a column of another length, an infinite number.
+    """
+    if count < 1:
+        raise DataError(where, must="have at least one node", found="an empty graph")
+    pairs = _pairs(edges, count=count, where=where)
+    columns = [
+        {str(name): _cells(values, size=size, where=f"{where}, {kind} property '{name}'") for name, values in given}
+        for kind, size, given in (
+            ("node", count, (nodes or {}).items()),
+            ("edge", len(pairs), (links or {}).items()),
+        )
+    ]
+    graph = Graph(count, pairs, columns[0], columns[1], directed, title=title)
+    return Graph(
+        count,
+        pairs,
+        columns[0],
+        columns[1],
+        directed,
+        environments=neighbourhoods(graph),
+        whole=shape_numbers(graph),
+        title=title,
+    )
+
+
+def _pairs(edges: Any, *, count: int, where: object) -> np.ndarray:
+    try:
+        pairs = np.asarray(edges, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(where, must="have edges as pairs of node numbers", found=str(error)) from error
+    pairs = pairs.reshape(-1, 2) if pairs.size == 0 else pairs
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise DataError(where, must="have edges as pairs of node numbers", found=f"an array of shape {pairs.shape}")
+    whole = np.isfinite(pairs) & (pairs == np.round(pairs)) & (pairs >= 0) & (pairs < count)
+    if not whole.all():
+        bad = pairs[~whole.all(axis=1)][0]
+        raise DataError(
+            where,
+            must=f"join nodes numbered 0 to {count - 1}",
+            found=f"the edge {bad[0]:g} - {bad[1]:g}",
+        )
+    return pairs.astype(np.int64)
+
+
+def _cells(values: Any, *, size: int, where: str) -> list[Word]:
+    cells = [_cell(value, where=where) for value in values]
+    if len(cells) != size:
+        raise DataError(where, must=f"have {size} entries", found=str(len(cells)))
+    return cells
+
+
+def _cell(value: Any, *, where: str) -> Word:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        if not np.isfinite(value) or abs(value) > 1e30:
+            raise DataError(where, must="hold finite numbers", found=f"{value:g}")
+        return float(value)
+    if isinstance(value, str):
+        return value
+    raise DataError(where, must="hold words or numbers", found=f"a {type(value).__name__}")
+
+
+def degrees(graph: Graph) -> np.ndarray:
+    """Returns at how many edge ends each node stands, ``[count]``; a loop counts twice."""
+    return np.bincount(graph.edges.ravel(), minlength=graph.count)
+
+
+def neighbourhoods(graph: Graph) -> dict[int, int]:
+    """Returns how often each kind of neighbourhood occurs, of 0 to ``RADIUS`` steps, by a stable 32-bit identifier.
+
+    A node's kind is its words (its degree where it has none), then, round by round, its kind with the sorted kinds of
+    the edges and nodes next to it: Weisfeiler-Lehman, Shervashidze et al. 2011 (JMLR 12). Numbers play no part.
+    """
+    words = [values for _, values in sorted(graph.nodes.items()) if any(isinstance(v, str) for v in values)]
+    ties = [values for _, values in sorted(graph.links.items()) if any(isinstance(v, str) for v in values)]
+    degree = degrees(graph)
+    kinds = [_hash(0, *(column[i] for column in words)) if words else _hash(0, degree[i]) for i in range(graph.count)]
+    joins: list[list[tuple[int, int]]] = [[] for _ in range(graph.count)]
+    for number, (a, b) in enumerate(graph.edges.tolist()):
+        tie = _hash(1, *(column[number] for column in ties))
+        joins[a].append((b, _hash(2, tie) if graph.directed else tie))
+        joins[b].append((a, _hash(3, tie) if graph.directed else tie))
+    found = Counter(kinds)
+    for step in range(RADIUS):
+        kinds = [_hash(4 + step, kinds[i], *sorted((t, kinds[j]) for j, t in joins[i])) for i in range(graph.count)]
+        found.update(kinds)
+    return dict(found)
+
+
+def _hash(*parts: Any) -> int:
+    return zlib.crc32(repr(parts).encode("utf-8"))
+
+
+def shape_numbers(graph: Graph) -> dict[str, float]:
+    """Returns a graph's size and shape in numbers: nodes, edges, degrees, components, independent cycles, triangles."""
+    degree = degrees(graph)
+    joined = np.zeros((graph.count, graph.count), dtype=np.float64)
+    a, b = graph.edges.T
+    joined[a, b] = joined[b, a] = 1.0
+    np.fill_diagonal(joined, 0.0)
+    components = _components(graph)
+    return {
+        "nodes": float(graph.count),
+        "edges": float(len(graph.edges)),
+        "mean degree": float(degree.mean()),
+        "largest degree": float(degree.max()),
+        "deviation of degrees": float(degree.std()),
+        "leaves": float(np.mean(degree == 1)),
+        "components": float(components),
+        "cycles": float(len(graph.edges) - graph.count + components),
+        "triangles": float(np.einsum("ij,jk,ki->", joined, joined, joined, optimize=True) / 6),
+    }
+
+
+def _components(graph: Graph) -> int:
+    parent = list(range(graph.count))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for a, b in graph.edges.tolist():
+        parent[root(a)] = root(b)
+    return sum(root(i) == i for i in range(graph.count))
