@@ -1,42 +1,55 @@
-"""The benchmark: its table by hand, its rows run, resumed and refused as a user would see it."""
+"""The benchmark: its figures by hand, its rows run, resumed, failed and refused as a user would see it."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from common import make_records
+from common import make_records, run
 
-from metatransformer.bench import __main__ as bench
-from metatransformer.bench.datasets import DATA_SETS, DataSet
-from metatransformer.bench.table import markdown
+from metatransformer.bench import suite
+from metatransformer.bench.datasets import DATA_SETS, DataSet, digest
+from metatransformer.bench.row import Plan, Results, run_row
+from metatransformer.bench.table import markdown, summarise
+from metatransformer.core.errors import UsageError
+from metatransformer.engine.console import Console
 from metatransformer.modalities import get_modality, modality_names
 
-ROW = {
-    "summary": "Toys",
-    "mean": {"ours": {"accuracy": 0.7}, "random": {"accuracy": 0.45}, "constant": {"accuracy": 0.1}},
-    "folds": [
-        {"scores": {"ours": {"accuracy": 0.8}, "random": {"accuracy": 0.5}, "constant": {"accuracy": 0.1}}},
-        {"scores": {"ours": {"accuracy": 0.6}, "random": {"accuracy": 0.4}, "constant": {"accuracy": 0.1}}},
-    ],
-    "parameters": {"tokenizer": {"trainable": 1234}, "trunk": {"trainable": 0}, "head": {"trainable": 56}},
-    "seconds": 90.0,
-}
+PARAMETERS = {"tokenizer": {"trainable": 1234}, "trunk": {"trainable": 0}, "head": {"trainable": 56}}
+PLAN = Plan("test", seeds=1, trunks=2, quick=False)
 
 
-def test_a_row_of_the_table_by_hand():
-    line = markdown([ROW], machine={"torch": "2"}).splitlines()[2]
-    assert line == (
-        "| Toys | accuracy | 0.700 (0.600..0.800) | 0.100 (0.100..0.100) | - | - | 0.450 (0.400..0.500) "
-        "| +0.250 | 1,234 / 0 / 56 | 1.5 |"
+def line(variant: str, score: float, *, fold: int = 0, seed: int = 0) -> dict:
+    more = {"parameters": PARAMETERS, "samples": {"test": 7}, "tune": "head", "peak_mib": 5}
+    if variant in ("constant", "baseline", "strong"):
+        more = {"method": "by hand"}
+    return {"variant": variant, "fold": fold, "seed": seed, "scores": {"rmse": score}, "seconds": 60.0, **more}
+
+
+def test_means_ranges_and_gain_by_hand():
+    lines = [line("pretrained", 1.0), line("pretrained", 2.0, fold=1), line("strong", 1.0), line("random", 2.5)]
+    lines += [line("random", 3.5, fold=1), line("random#1", 2.0), line("random#1", 2.0, fold=1)]
+    found = summarise(lines, metrics=("rmse",))
+    assert found["scores"]["pretrained"]["rmse"] == {"mean": 1.5, "low": 1.0, "high": 2.0, "runs": 2}
+    # Two trunks: their means over the folds are 3 and 2. Of an error less is better: the gain is positive.
+    assert found["scores"]["random"]["rmse"] == {"mean": 2.5, "low": 2.0, "high": 3.0, "runs": 4}
+    assert found["gain"]["rmse"] == {"mean": 1.0, "low": 0.5, "high": 1.5}
+    assert (found["fit_seconds"], found["seconds"]) == (60.0, 420.0)
+    row = {"name": "toys", "summary": "Toys", "modality": "image", "metrics": ["rmse"], "status": "done", "words": ""}
+    row |= {"split": "", "licence": "free", "source": "here", "published": [], **found}
+    text = markdown({"rows": [row], "machine": {"torch": "2"}, "command": "bench", "quick": False, "encoder": "e"})
+    assert text.splitlines()[2] == (
+        "| Toys | rmse | 1.500 (1.000..2.000) | - | - | 1.000 | - | 2.500 (2.000..3.000) "
+        "| +1.000 (+0.500..+1.500) | 1,234 / 0 / 56 | 1.0 |"
     )
+    assert "toys (rmse): the pretrained trunk beats every random one; use strong baseline instead." in text
 
 
 def test_every_registered_data_set_names_a_modality_and_its_source():
     for name, data_set in DATA_SETS.items():
         assert name == data_set.name and data_set.modality in modality_names()
         assert data_set.source.startswith("https://") and data_set.licence and data_set.metrics
+        assert data_set.suite in suite.SUITES
 
 
 def toys(root: Path) -> list[list]:
@@ -44,33 +57,75 @@ def toys(root: Path) -> list[list]:
     return [make_records(get_modality("image"), train=17, val=7, test=11)]
 
 
-@pytest.fixture
-def data_set(monkeypatch: pytest.MonkeyPatch) -> str:
-    toy = replace(DATA_SETS["cifar10"], name="toys", folds=toys, overrides={"input.size": 16})
-    assert isinstance(toy, DataSet)
-    monkeypatch.setitem(DATA_SETS, "toys", toy)
-    return "toys"
+TOY: DataSet = replace(
+    DATA_SETS["cifar10"],
+    name="toys",
+    folds=toys,
+    folder="",
+    sha256="",
+    strong="plain:logistic,forest",
+    overrides={"input.size": 16},
+    modes=("lora:2",),
+)
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["bench", *words])
-    return bench.main()
+def test_a_row_runs_every_model_once_and_continues(tmp_path: Path):
+    results = Results(tmp_path / "row-toys.jsonl")
+    run_row(TOY, data=tmp_path, plan=PLAN, results=results, console=Console(quiet=True))
+    names = [x["variant"] for x in results.lines]
+    assert sorted(names) == sorted(
+        ["pretrained", "constant", "baseline", "strong", "identity", "random", "random#1", "tune:lora:2"]
+    )
+    assert next(x for x in results.lines if x["variant"] == "strong")["method"].startswith("plain + ")
+    kept = results.path.read_text().splitlines()
+    results.path.write_text("\n".join(kept[:3] + kept[4:]) + "\n")  # one result is lost
+    again = Results(results.path)
+    run_row(TOY, data=tmp_path, plan=PLAN, results=again, console=Console(quiet=True))
+    assert sorted(x["variant"] for x in again.lines) == sorted(names) and len(again.lines) == len(kept)
 
 
-def test_a_row_is_run_and_a_second_call_keeps_it(
-    data_set: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    words = ["--data", str(tmp_path), "--out", str(tmp_path), "--only", data_set, "--encoder", "test"]
-    assert call(monkeypatch, *words, "--controls", "constant", "identity") == 0
-    row = json.loads((tmp_path / "row-toys.json").read_text())
-    assert set(row["mean"]) == {"ours", "constant", "identity"} and row["folds"][0]["samples"]["test"] == 11
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == 1
-    assert call(monkeypatch, *words) == 0
-    assert "toys: done already" in capsys.readouterr().err
-
-
-def test_an_unknown_data_set_is_refused_with_the_nearest(
+def test_a_failed_row_and_absent_data_are_reported_and_stop_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    assert call(monkeypatch, "--data", str(tmp_path), "--out", str(tmp_path), "--only", "cifar") == 2
-    assert "Did you mean 'cifar10'?" in capsys.readouterr().err
+    (tmp_path / "data" / "image" / "cifar10").mkdir(parents=True)  # there, but empty
+    words = ["bench", "--data", tmp_path / "data", "--out", tmp_path / "out", "--only", "cifar10", "adult", "--quick"]
+    status, result, err = run([*words, "--encoder", "test"], capsys)
+    assert (status, result["rows"], result["failed"]) == (2, [], ["cifar10"])
+    assert "cifar10: failed" in err and "adult: absent" in err
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert "* cifar10: failed. error: " in text and "adult is not there" in text
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["quick"] is True
+    assert "Not run" in (tmp_path / "out" / "report.html").read_text()
+    status, _, err = run([*words, "--encoder", "focus-s14"], capsys)
+    assert status == 2 and "must hold results of the same encoder, seeds and settings" in err
+
+
+def test_the_page_shows_what_the_rows_found(tmp_path: Path):
+    run_row(TOY, data=tmp_path, plan=PLAN, results=Results(tmp_path / "row-toys.jsonl"), console=Console(quiet=True))
+    outcome = suite.Outcome("toys", "done")
+    results = suite.collect([TOY], out=tmp_path, outcomes=[outcome], command="bench", plan=PLAN)
+    suite.write_page(results, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    for words in ("Gain of the pretrained trunk", "Score against trainable parameters", "toys (accuracy): "):
+        assert words in page
+
+
+def test_rows_are_listed_without_data(capsys: pytest.CaptureFixture[str]):
+    status, result, err = run(["bench", "--list"], capsys)
+    assert status == 0 and "cifar10" in result["rows"] and "www.cs.toronto.edu" in err.replace("\n", "")
+
+
+def test_an_unknown_row_is_refused_with_the_nearest():
+    with pytest.raises(UsageError, match="Did you mean 'cifar10'"):
+        suite.choose("real12", only=["cifar"])
+    with pytest.raises(UsageError, match="SUITE: must be one of real12, paper; found real13"):
+        suite.choose("real13", only=[])
+
+
+def test_a_digest_follows_names_and_contents(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("1")
+    first = digest(tmp_path)
+    (tmp_path / "README.md").write_text("about")
+    assert digest(tmp_path) == first
+    (tmp_path / "a.txt").rename(tmp_path / "b.txt")
+    assert digest(tmp_path) != first

@@ -18,7 +18,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from torch import Tensor
 
 from metatransformer.arguments import keywords_of, labelled, not_fitted, recipe_of, unlabelled
-from metatransformer.core.errors import DataError
+from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
 from metatransformer.embedder import Embedder, load_embedder
@@ -240,6 +240,13 @@ def load(folder: str | os.PathLike[str], *, encoder: str = "") -> Classifier | R
     if (place / "embedder.json").is_file():
         return load_embedder(place, encoder=encoder)
     pipeline = load_pipeline(place, encoder=encoder)
+    if pipeline.recipe.task.name not in _CLASSES:
+        raise UsageError(
+            folder,
+            must="hold a classifier or a regressor to be loaded in Python",
+            found=f"a model of the task '{pipeline.recipe.task.name}'",
+            do="Use 'metatransformer predict' and 'evaluate' on the folder.",
+        )
     keywords: dict[str, Any] = keywords_of(pipeline.recipe)
     if encoder:
         keywords["encoder"] = encoder

@@ -21,12 +21,13 @@ from metatransformer.core.errors import DataError, MetaTransformerError, UsageEr
 from metatransformer.core.modality import Modality, Stem, Transform
 from metatransformer.core.samples import Record, Sample
 from metatransformer.encoder import Encoder, EncoderConfig
+from metatransformer.io.rows import split_target
 from metatransformer.io.write import atomic_file, write_json
 from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
 from metatransformer.nn.lowrank import Adapters
 from metatransformer.recipe import Recipe, keeps_trunk, make_recipe, to_dict
-from metatransformer.tasks import TASKS, Classify, Head, Task
+from metatransformer.tasks import TASKS, Classify, Head, Multilabel, Task
 from metatransformer.weights import Pretrained, load_encoder
 
 FORMAT = 1
@@ -159,6 +160,8 @@ def make_task(recipe: Recipe, *, modality: Modality) -> Task:
             found=f"task.name={options.name}",
             do="They change classification only.",
         )
+    if options.name == "multilabel":
+        return Multilabel(names=split_target(options.target), **chosen)
     return TASKS[options.name](**chosen)
 
 

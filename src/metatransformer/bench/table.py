@@ -1,40 +1,155 @@
-"""The table of results as Markdown."""
+"""From the lines of the rows to figures, and the table of results as Markdown."""
 
 from collections.abc import Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 COLUMNS = {
-    "ours": "ours",
+    "pretrained": "ours",
     "constant": "majority / mean",
     "baseline": "plain baseline",
+    "strong": "strong baseline",
     "identity": "no trunk",
     "random": "random trunk",
 }
+LOWER = ("rmse", "mae", "mse", "log_loss")  # the metrics of which less is better
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], *, machine: Mapping[str, Any]) -> str:
-    """Returns one line for each data set and metric; the mean over folds, with the range where there are several."""
-    head = ["data", "metric", *COLUMNS.values(), "trunk gain", "trainable (tokenizer / trunk / head)", "minutes"]
-    lines = [" | ".join(head), " | ".join("---" for _ in head)]
-    for row in rows:
-        for metric in row["mean"]["ours"]:
-            lines.append(" | ".join(_cells(row, metric)))
-    versions = ", ".join(f"{key} {value}" for key, value in machine.items())
-    return "\n".join(f"| {line} |" for line in lines) + f"\n\n{versions}\n"
+def summarise(lines: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]) -> dict[str, Any]:
+    """Returns, by model and metric, mean, lowest and highest; the gain of the trunk; what was spent.
+
+    The range is over seeds (of the mean over folds) where there are several, else over folds.
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        groups.setdefault(line["variant"].partition("#")[0], []).append(line)
+    scores = {
+        name: {metric: _spread(group, metric) for metric in metrics if metric in group[0]["scores"]}
+        for name, group in groups.items()
+    }
+    ours = groups.get("pretrained", [])
+    both = {"pretrained", "random"} <= groups.keys()
+    return {
+        "scores": scores,
+        "gain": {metric: _gain(groups, metric) for metric in metrics} if both else {},
+        "methods": {name: group[0]["method"] for name, group in groups.items() if "method" in group[0]},
+        "parameters": {name: group[0]["parameters"] for name, group in groups.items() if "parameters" in group[0]},
+        "samples": ours[0]["samples"] if ours else {},
+        "tune": ours[0]["tune"] if ours else "",
+        "seconds": sum(line["seconds"] for line in lines),
+        "fit_seconds": mean(line["seconds"] for line in ours) if ours else 0.0,
+        "peak_mib": max((line["peak_mib"] for line in ours), default=0),
+    }
 
 
-def _cells(row: Mapping[str, Any], metric: str) -> list[str]:
-    scores = [_figure(row, name, metric) for name in COLUMNS]
-    gain = "-"
-    if "random" in row["mean"]:
-        gain = f"{row['mean']['ours'][metric] - row['mean']['random'][metric]:+.3f}"
-    counts = " / ".join(f"{part['trainable']:,}" for part in row["parameters"].values())
-    return [row["summary"], metric, *scores, gain, counts, f"{row['seconds'] / 60:.1f}"]
+def _spread(group: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
+    seeds: dict[Any, list[float]] = {}
+    for line in group:
+        seeds.setdefault((line["variant"], line["seed"]), []).append(line["scores"][metric])
+    means = [mean(values) for values in seeds.values()]
+    values = means if len(means) > 1 else next(iter(seeds.values()))
+    return {"mean": mean(means), "low": min(values), "high": max(values), "runs": len(group)}
 
 
-def _figure(row: Mapping[str, Any], name: str, metric: str) -> str:
-    if name not in row["mean"]:
+def _gain(groups: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -> dict[str, float]:
+    """Returns by how much the pretrained trunk is better than a random one, with the range over random trunks."""
+    sign = -1 if metric in LOWER else 1
+    ours, other = _spread(groups["pretrained"], metric), _spread(groups["random"], metric)
+    ends = sorted(sign * (ours["mean"] - other[end]) for end in ("low", "high"))
+    return {"mean": sign * (ours["mean"] - other["mean"]), "low": ends[0], "high": ends[1]}
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """Returns the table, what it says in plain words, and how it was made."""
+    lines = [" | ".join(head()), " | ".join("---" for _ in head())]
+    for row in results["rows"]:
+        lines += [" | ".join(cells(row, metric)) for metric in row["metrics"] if "pretrained" in row["scores"]]
+    parts = ["\n".join(f"| {line} |" for line in lines)]
+    parts.append("\n".join(f"* {sentence}" for sentence in verdicts(results["rows"])))
+    if modes := _modes(results["rows"]):
+        parts.append("\n".join(["Other tune modes (seed 0):", "", *modes]))
+    if published := _published(results["rows"]):
+        parts.append("\n".join(["Published figures (not run here):", "", *published]))
+    if missing := [row for row in results["rows"] if row["status"] != "done"]:
+        parts.append("\n".join(f"* {row['name']}: {row['status']}. {row['words']}" for row in missing))
+    parts.append("\n".join(_about(row) for row in results["rows"]))
+    about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    note = "A part of the data, one fold and one seed only. " if results["quick"] else ""
+    parts.append(f"{note}Trunk `{results['encoder']}`. Made by `{results['command']}` ({about}).")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _about(row: Mapping[str, Any]) -> str:
+    strong = row["methods"].get("strong", "-")
+    split = row["split"] or row["summary"]
+    origin = f"licence: {row['licence']}; {row['source']}"
+    return f"* {row['name']} ({row['modality']}): {split}; strong baseline: {strong}; {origin}"
+
+
+def head() -> list[str]:
+    """Returns the titles of the columns."""
+    return ["data", "metric", *COLUMNS.values(), "trunk gain", "trainable (tokenizer / trunk / head)", "fit, minutes"]
+
+
+def cells(row: Mapping[str, Any], metric: str) -> list[str]:
+    """Returns one line of the table."""
+    scores = [figure(row, name, metric) for name in COLUMNS]
+    gain = row["gain"].get(metric)
+    text = "-" if gain is None else f"{gain['mean']:+.3f} ({gain['low']:+.3f}..{gain['high']:+.3f})"
+    counts = " / ".join(f"{part['trainable']:,}" for part in row["parameters"]["pretrained"].values())
+    return [row["summary"], metric, *scores, text, counts, f"{row['fit_seconds'] / 60:.1f}"]
+
+
+def figure(row: Mapping[str, Any], name: str, metric: str) -> str:
+    """Returns a score as text, with its range where there were several runs; "-" where it was not run."""
+    if metric not in row["scores"].get(name, {}):
         return "-"
-    values = [fold["scores"][name][metric] for fold in row["folds"]]
-    text = f"{row['mean'][name][metric]:.3f}"
-    return text if len(values) == 1 else f"{text} ({min(values):.3f}..{max(values):.3f})"
+    score = row["scores"][name][metric]
+    text = f"{score['mean']:.3f}"
+    return text if score["runs"] == 1 else f"{text} ({score['low']:.3f}..{score['high']:.3f})"
+
+
+def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns one plain sentence a row: what the trunk brings, and what else a user should pick."""
+    return [_verdict(row) for row in rows if "pretrained" in row["scores"]]
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    metric = row["metrics"][0]
+    sign = -1 if metric in LOWER else 1
+    means = {name: sign * scores[metric]["mean"] for name, scores in row["scores"].items() if metric in scores}
+    gain = row["gain"].get(metric)
+    if gain is None:
+        trunk = "what the pretrained trunk brings was not measured"
+    elif gain["low"] > 0:
+        trunk = "the pretrained trunk beats every random one"
+    elif gain["high"] < 0:
+        trunk = "the pretrained trunk does harm"
+    else:
+        trunk = "the pretrained trunk brings nothing that these runs could show"
+    ours = means["pretrained"]
+    rivals = {COLUMNS[name]: value for name, value in means.items() if name in ("baseline", "strong", "identity")}
+    better = [name for name, value in rivals.items() if value > ours]
+    advice = f"use {' or '.join(better)} instead" if better else "and it beats the baselines"
+    return f"{row['name']} ({metric}): {trunk}; {advice}."
+
+
+def _modes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for row in rows:
+        metric = row["metrics"][0]
+        for name in row["scores"]:
+            if name.startswith("tune:"):
+                trainable = sum(part["trainable"] for part in row["parameters"][name].values())
+                score = f"{metric} {figure(row, name, metric)} ({trainable:,} parameters)"
+                lines.append(f"* {row['name']}, {name.removeprefix('tune:')}: {score}")
+    return lines
+
+
+def _published(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for row in rows:
+        for one in row["published"]:
+            how = "comparable" if one["comparable"] else "not comparable"
+            lines.append(f"* {row['name']}: {one['method']} {one['score']:g} ({how}; {one['source']})")
+    return lines

@@ -258,6 +258,39 @@ def weights(options: Namespace) -> Result:
     return {name: [place._asdict() for place in found] for name, found in places.items()}, 0
 
 
+def bench(options: Namespace) -> Result:
+    """Runs a suite of the benchmark."""
+    from metatransformer.bench.row import Plan
+    from metatransformer.bench.suite import choose, run_suite
+    from metatransformer.bench.table import cells, head
+
+    console = Console()
+    rows = choose(options.suite, only=options.only)
+    if options.list:
+        for row in rows:
+            console.note(f"{row.name} ({row.modality}): {row.summary}")
+            console.note(f"    in DIR/{row.folder} from {row.source}")
+            console.note(f"    {row.fetch} Licence: {row.licence}.")
+        return {"rows": [row.name for row in rows]}, 0
+    if not options.data or not options.out:
+        do = "See 'metatransformer bench --list'."
+        raise UsageError("bench", must="get --data and --out", found="not both", do=do)
+    for name in ("trunks", "jobs"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name}", must="be at least 1", found=str(getattr(options, name)))
+    trunks, seeds = (1, 1) if options.quick else (options.trunks, options.seeds)
+    plan = Plan(options.encoder, seeds, trunks, options.quick, tuple(options.overrides))
+    command = f"metatransformer bench {options.suite}" + (" --quick" if options.quick else "")
+    data, out = Path(options.data), Path(options.out)
+    results = run_suite(rows, data=data, out=out, plan=plan, jobs=options.jobs, command=command, console=console)
+    done = [row for row in results["rows"] if "pretrained" in row["scores"]]
+    short = [cells(row, row["metrics"][0])[:9] for row in done]
+    console.table("results", head()[:9], short)
+    console.note(f"results: {out} (results.md, report.html)")
+    failed = [row["name"] for row in results["rows"] if row["status"] == "failed"]
+    return {"out": str(out), "rows": [row["name"] for row in done], "failed": failed}, 2 * bool(failed)
+
+
 def doctor(options: Namespace) -> Result:
     """Checks the installation."""
     from metatransformer.engine.doctor import examine

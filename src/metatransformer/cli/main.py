@@ -16,8 +16,8 @@ from pathlib import Path
 from metatransformer.core.errors import MetaTransformerError
 
 OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
-TAKES_OVERRIDES = ("fit", "check", "embed")
-FLAGS = ("--controls", "--overwrite")  # the options of these commands that take no value
+TAKES_OVERRIDES = ("fit", "check", "embed", "bench")
+FLAGS = ("--controls", "--overwrite", "--quick", "--list")  # the options of these commands that take no value
 
 DESCRIPTION = """\
 Many kinds of data -> tokens -> ONE shared, frozen, pretrained transformer -> a small head per task.
@@ -43,6 +43,17 @@ last K blocks learn as well; all = everything learns.
   metatransformer fit photos/ --modality image --encoder focus-s14 --out run
   metatransformer fit speech.csv --modality audio --encoder focus-s14 --out run --controls
   metatransformer fit people.csv --modality tabular --target income --encoder focus-s14 --out run optim.epochs=5
+"""
+
+
+BENCH_EPILOG = """\
+Runs every row in a process of its own and writes results.json, results.md and report.html. An interrupted call
+continues. Every figure stands beside majority or mean, a plain and a strong baseline, the same model on random trunks,
+and the same model with no trunk.
+
+  metatransformer bench --list
+  metatransformer bench --data DATA --out results --quick
+  metatransformer bench --data DATA --out results --only fsdd adult --seeds 3
 """
 
 
@@ -121,6 +132,8 @@ def _parser() -> argparse.ArgumentParser:
     weights.add_argument("name", nargs="?", default="", metavar="NAME")
     weights.add_argument("--fetch", action="store_true", help="fetch and convert it now")
 
+    _bench(command("bench", "the default recipes on real data, each beside its controls and baselines", BENCH_EPILOG))
+
     command("doctor", "check this installation: versions, device, optional libraries, a self-test")
     return parser
 
@@ -129,7 +142,7 @@ def _fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("data", metavar="DATA")
     _modality(fit)
     fit.add_argument("--out", required=True, metavar="RUN", help="the run folder; an unfinished run continues")
-    fit.add_argument("--task", default="", help="classify or regress; default: the modality's own")
+    fit.add_argument("--task", default="", help="classify, regress or multilabel; default: the modality's own")
     _target(fit)
     fit.add_argument("--encoder", default="", metavar="E", help="default: meta-b16; see 'metatransformer weights'")
     fit.add_argument("--tune", default="", help="head, ends, norm, lora[:RANK], last:K or all; default: the modality's own")
@@ -164,12 +177,25 @@ def _embed(embed: argparse.ArgumentParser) -> None:
     embed.add_argument("--out", required=True, metavar="FILE", help=".parquet for one file, else a folder of shards")
 
 
+def _bench(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("suite", nargs="?", default="real12", metavar="SUITE", help="real12 (default) or paper")
+    bench.add_argument("--data", default="", metavar="DIR", help="the folder that holds the data sets")
+    bench.add_argument("--out", default="", metavar="DIR", help="results; rows and runs that are in it are kept")
+    bench.add_argument("--only", nargs="+", default=[], metavar="ROW", help="only these rows")
+    bench.add_argument("--list", action="store_true", help="show the rows and where to get their data")
+    bench.add_argument("--quick", action="store_true", help="a part of the data, one fold, one seed")
+    bench.add_argument("--encoder", default="focus-s14", metavar="E", help="default: %(default)s")
+    bench.add_argument("--seeds", type=int, default=0, metavar="N", help="runs of each model; default: as the row says")
+    bench.add_argument("--trunks", type=int, default=3, metavar="N", help="random trunks; default: %(default)s")
+    bench.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at the same time; default: %(default)s")
+
+
 def _modality(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modality", required=True, metavar="M", help="see 'metatransformer modalities'")
 
 
 def _target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", default="", metavar="COL", help="the column to learn")
+    parser.add_argument("--target", default="", metavar="COL", help="the column to learn (several with commas: --task multilabel)")
 
 
 def _trunk_place(parser: argparse.ArgumentParser) -> None:

@@ -19,8 +19,8 @@ from metatransformer.core.errors import UsageError
 from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader
 from metatransformer.engine.fit import Fitted, fit
-from metatransformer.recipe import tune_mode
-from metatransformer.tasks import Task
+from metatransformer.recipe import Recipe, tune_mode
+from metatransformer.tasks import Multilabel, Task
 
 CONTROLS = ("constant", "baseline", "random", "identity")
 MAX_FEATURES = 200  # beyond it principal components are taken, as the baselines of the data sets were
@@ -63,12 +63,30 @@ def _baseline(fitted: Fitted, split: str) -> dict[str, float]:
     known = [fitted.loaders[name] for name in ("train", "val")]
     x = np.concatenate([_raw_features(loader) for loader in known])
     y = np.concatenate([_targets(loader) for loader in known])
-    model = _estimator(task, kind=modality.baseline, shape=x.shape)
-    model.fit(x, y)
     loader = fitted.loaders[split]
-    outputs = _as_outputs(model, task, _raw_features(loader))
+    raw = _raw_features(loader)
+    if isinstance(task, Multilabel):
+        outputs = _each_label(task, kind=modality.baseline, x=x, y=y, raw=raw)
+    else:
+        model = _estimator(task, kind=modality.baseline, shape=x.shape)
+        model.fit(x, y)
+        outputs = as_outputs(model, task, raw)
     assert loader.target is not None
     return task.metrics(outputs, loader.target)
+
+
+def _each_label(task: Multilabel, *, kind: str, x: np.ndarray, y: np.ndarray, raw: np.ndarray) -> torch.Tensor:
+    """Returns log odds ``[n, labels]`` of one estimator a label, fitted where the label is known."""
+    outputs = task.constant().double().repeat(len(raw), 1)
+    for label in range(task.outputs):
+        known = ~np.isnan(y[:, label])
+        if len(np.unique(y[known, label])) < 2:
+            continue  # nothing to learn: the constant answer stays
+        model = _estimator(task, kind=kind, shape=x[known].shape)
+        model.fit(x[known], y[known, label].astype(int))
+        chance = np.clip(model.predict_proba(raw)[:, 1], 1e-12, 1 - 1e-12)
+        outputs[:, label] = torch.from_numpy(np.log(chance / (1 - chance)))
+    return outputs
 
 
 def _raw_features(loader: Loader) -> np.ndarray:
@@ -82,7 +100,7 @@ def _targets(loader: Loader) -> np.ndarray:
 
 
 def _estimator(task: Task, *, kind: str, shape: tuple[int, ...]) -> Any:
-    classify = task.name == "classify"
+    classify = task.name in ("classify", "multilabel")
     if kind == "boosting":
         return (
             HistGradientBoostingClassifier(random_state=0)
@@ -97,10 +115,14 @@ def _estimator(task: Task, *, kind: str, shape: tuple[int, ...]) -> Any:
     return make_pipeline(*steps)
 
 
-def _as_outputs(model: Any, task: Task, x: np.ndarray) -> torch.Tensor:
+def as_outputs(model: Any, task: Task, x: np.ndarray) -> torch.Tensor:
     """Returns scikit-learn's answers in the form of a head's outputs: log probabilities, or standardised values."""
     if task.name != "classify":
         return torch.from_numpy(np.asarray(model.predict(x))).float().reshape(len(x), -1)
+    if not hasattr(model, "predict_proba"):  # a support vector machine: its decision values rank the classes
+        margins = model.decision_function(x)
+        margins = np.stack([-margins, margins], axis=1) if margins.ndim == 1 else margins
+        return torch.from_numpy(margins)
     probability = np.full((len(x), task.outputs), 1e-12)
     probability[:, model.classes_] = np.maximum(model.predict_proba(x), 1e-12)
     return torch.from_numpy(np.log(probability))
@@ -109,14 +131,22 @@ def _as_outputs(model: Any, task: Task, x: np.ndarray) -> torch.Tensor:
 def _other_trunk(fitted: Fitted, kind: str, split: str, console: Console) -> dict[str, float]:
     """Trains the same recipe on a random trunk or on none, with the pretrained trunk's own front end."""
     recipe = fitted.pipeline.recipe
-    base = fitted.pipeline.trunk.name
-    name = f"random:{recipe.run.seed}:{base}" if kind == "random" else f"identity:{base}"
-    head = recipe.head
-    if kind == "identity" and head.pool == "summary":
+    changed = with_random_trunk(recipe, seed=recipe.run.seed) if kind == "random" else without_trunk(recipe)
+    records = [record for loader in fitted.loaders.values() for record in loader.records]
+    return fit(records, changed, console=console).metrics[split]
+
+
+def with_random_trunk(recipe: Recipe, *, seed: int) -> Recipe:
+    """Returns the recipe on blocks that ``seed`` draws anew, behind the trunk's own front end."""
+    return dataclasses.replace(recipe, encoder=f"random:{seed}:{recipe.encoder}")
+
+
+def without_trunk(recipe: Recipe) -> Recipe:
+    """Returns the recipe on no blocks, behind the trunk's own front end."""
+    head, tune = recipe.head, recipe.tune
+    if head.pool == "summary":
         # Without a trunk the summary token sees nothing of the sample: its score would be the constant answer's.
         head = dataclasses.replace(head, pool="mean")
-    # Without blocks there is nothing between the ends to adapt.
-    tune = "ends" if kind == "identity" and tune_mode(recipe.tune)[0] in ("lora", "last") else recipe.tune
-    records = [record for loader in fitted.loaders.values() for record in loader.records]
-    other = fit(records, dataclasses.replace(recipe, encoder=name, head=head, tune=tune), console=console)
-    return other.metrics[split]
+    if tune_mode(tune)[0] in ("lora", "last"):
+        tune = "ends"  # without blocks there is nothing between the ends to adapt
+    return dataclasses.replace(recipe, encoder=f"identity:{recipe.encoder}", head=head, tune=tune)

@@ -41,19 +41,19 @@ def learning_curves(history: Sequence[dict[str, Any]], *, metric: str, best: int
     """
     if "l2" in history[0]:
         figure = Figure(figsize=(5.4, 2.7), layout="constrained")
-        axes = _plain_axes(figure.add_subplot(), f"validation {words(metric)}", "L2 penalty of the head")
+        axes = plain_axes(figure.add_subplot(), f"validation {words(metric)}", "L2 penalty of the head")
         _curve(axes, [line["l2"] for line in history], history, key=f"val_{metric}", best=best)
         axes.set_xscale("log")
         axes.minorticks_off()
-        return _painted(figure)
+        return painted(figure)
     figure = Figure(figsize=(8.4, 2.7), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [line["epoch"] for line in history]
-    _curve(_plain_axes(left, "training loss", "epoch"), epochs, history, key="train_loss", best=None)
-    _curve(_plain_axes(right, f"validation {words(metric)}", "epoch"), epochs, history, key=f"val_{metric}", best=best)
+    _curve(plain_axes(left, "training loss", "epoch"), epochs, history, key="train_loss", best=None)
+    _curve(plain_axes(right, f"validation {words(metric)}", "epoch"), epochs, history, key=f"val_{metric}", best=best)
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    return _painted(figure)
+    return painted(figure)
 
 
 def confusion_picture(counts: np.ndarray, *, names: Sequence[str]) -> Picture:
@@ -87,18 +87,18 @@ def confusion_picture(counts: np.ndarray, *, names: Sequence[str]) -> Picture:
             if count:
                 colour = "white" if row == column and share[row, column] > 0.4 else INK
                 axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
-    return _painted(figure)
+    return painted(figure)
 
 
 def scatter_picture(truth: np.ndarray, guess: np.ndarray) -> Picture:
     """Returns predictions against true values, with the diagonal on which perfect ones would lie."""
     figure = Figure(figsize=(4.4, 4.4), layout="constrained")
-    axes = _plain_axes(figure.add_subplot(), "predicted", "true")
+    axes = plain_axes(figure.add_subplot(), "predicted", "true")
     low, high = float(min(truth.min(), guess.min())), float(max(truth.max(), guess.max()))
     axes.plot([low, high], [low, high], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.plot(truth, guess, "o", color=BLUE, markersize=4, alpha=0.45, markeredgewidth=0)
     axes.set_aspect("equal", adjustable="datalim")
-    return _painted(figure)
+    return painted(figure)
 
 
 def sample_picture(draw: Any, sample: Any) -> tuple[Picture, str]:
@@ -115,7 +115,7 @@ def sample_picture(draw: Any, sample: Any) -> tuple[Picture, str]:
     draw(axes, sample)
     labels = {"across": axes.get_xlabel(), "down": axes.get_ylabel()}
     axes.set(xlabel="", ylabel="", title="")
-    return _painted(figure), "; ".join(f"{where}: {label}" for where, label in labels.items() if label)
+    return painted(figure), "; ".join(f"{where}: {label}" for where, label in labels.items() if label)
 
 
 def stored_picture(path: Path) -> Picture:
@@ -125,7 +125,7 @@ def stored_picture(path: Path) -> Picture:
     return Picture(f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}", width=min(width // 2, 860))
 
 
-def _plain_axes(axes: Axes, title: str, below: str) -> Axes:
+def plain_axes(axes: Axes, title: str, below: str) -> Axes:
     """Returns the axes with a quiet frame: a title at the left, two spines, horizontal lines."""
     axes.set_title(title, loc="left", fontsize=9.5, color=INK)
     axes.set_xlabel(below, fontsize=8.5, color=FAINT)
@@ -157,7 +157,7 @@ def _curve(axes: Axes, x: Sequence[float], history: Sequence[dict[str, Any]], *,
     )
 
 
-def _painted(figure: Figure) -> Picture:
+def painted(figure: Figure) -> Picture:
     """Returns the figure as PNG."""
     FigureCanvasAgg(figure)
     file = io.BytesIO()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -12,6 +13,7 @@ from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader
 from metatransformer.engine.evaluate import compute_outputs
 from metatransformer.pipeline import Pipeline
+from metatransformer.tasks import Multilabel, Task
 
 
 def predict(pipeline: Pipeline, records: Sequence[Record], *, console: Console) -> pd.DataFrame:
@@ -31,11 +33,18 @@ def prediction_table(
         table["split"] = split
     targets = [record.target for record in records]
     if all(target is not None for target in targets):
-        table["target"] = [str(t) for t in targets] if pipeline.task.name == "classify" else targets
+        table["target"] = _readable(pipeline.task, targets)
     for name, column in pipeline.task.decode(outputs).items():
         table[name] = column
     return table
 
+
+
+def _readable(task: Task, targets: Sequence[Any]) -> Sequence[Any]:
+    """Returns targets as the task writes its predictions."""
+    if isinstance(task, Multilabel):
+        return [task.text(target) for target in targets]
+    return [str(target) for target in targets] if task.name == "classify" else targets
 
 
 def present(

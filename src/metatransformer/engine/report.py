@@ -25,12 +25,12 @@ from metatransformer.engine.verdict import CONTROL_NAMES, margin, verdict, words
 from metatransformer.engine.versions import version_of
 from metatransformer.io.write import atomic_file
 from metatransformer.recipe import to_yaml, tune_mode
-from metatransformer.tasks import Classify, Regress, Task
+from metatransformer.tasks import Classify, Multilabel, Regress, Task
 from metatransformer.weights import KNOWN, Pretrained
 
 SAMPLES = 12
 CONFUSIONS = 6
-KINDS = {"classify": "classification", "regress": "regression"}
+KINDS = {"classify": "classification", "regress": "regression", "multilabel": "labels"}
 TUNE = {
     "head": "trunk and tokenizer frozen, a linear head learned",
     "ends": "trunk frozen, tokenizer and head learned",
@@ -197,11 +197,11 @@ def _curve(fitted: Fitted) -> figures.Picture | None:
 
 
 def _outcome(fitted: Fitted, split: str) -> dict[str, Any]:
-    """Returns the confusion matrix with the most frequent mistakes, or the scatter, or nothing for other tasks."""
+    """Returns the confusion matrix with the most frequent mistakes, the scores by label, or the scatter, as it suits."""
     task, target = fitted.pipeline.task, fitted.loaders[split].target
     assert target is not None
     outputs = fitted.outputs[split]
-    nothing = {"confusion": None, "mistakes": [], "scatter": None}
+    nothing = {"confusion": None, "mistakes": [], "labels": [], "scatter": None}
     if isinstance(task, Classify):
         counts = np.zeros((task.outputs, task.outputs), dtype=int)
         np.add.at(counts, (target.numpy(), outputs.argmax(dim=1).numpy()), 1)
@@ -210,6 +210,10 @@ def _outcome(fitted: Fitted, split: str) -> dict[str, Any]:
         pairs = [divmod(int(place), task.outputs) for place in order]
         listed = [(task.classes_[t], task.classes_[p], int(mistakes[t, p])) for t, p in pairs if mistakes[t, p]]
         return nothing | {"confusion": figures.confusion_picture(counts, names=task.classes_), "mistakes": listed}
+    if isinstance(task, Multilabel):
+        rows = task.label_scores(outputs, target)
+        figured = ("auroc", "average_precision", "f1")
+        return nothing | {"labels": [{**row, **{name: _short_figure(row[name]) for name in figured}} for row in rows]}
     if isinstance(task, Regress):
         truth, guess = _decoded(task, target[:, None]), _decoded(task, outputs)
         return nothing | {"scatter": figures.scatter_picture(truth, guess)}
@@ -248,7 +252,7 @@ def choose_samples(task: Task, table: Mapping[str, np.ndarray], targets: Sequenc
         badness = np.where(wrong, table["confidence"], -1.0)
         worst = [i for i in np.argsort(-badness, kind="stable")[: SAMPLES // 2] if wrong[i]]
     else:
-        badness = np.abs(np.asarray(guess) - np.array([float(target) for target in targets]))
+        badness = _errors(task, table, targets)
         worst = list(np.argsort(-badness, kind="stable")[: SAMPLES // 2])
         wrong = np.isin(np.arange(len(guess)), worst)
     rest = np.flatnonzero(~wrong)
@@ -257,7 +261,17 @@ def choose_samples(task: Task, table: Mapping[str, np.ndarray], targets: Sequenc
     return [int(i) for i in (*worst, *spread)], wrong
 
 
+def _errors(task: Task, table: Mapping[str, np.ndarray], targets: Sequence[Any]) -> np.ndarray:
+    """Returns how far each prediction is from the truth; of several labels, the largest distance among the known."""
+    if isinstance(task, Multilabel):
+        chance = np.stack([table[f"p({name})"] for name in task.names_], axis=1)
+        return np.nan_to_num(np.abs(chance - task.encode(targets).numpy())).max(axis=1)
+    return np.abs(np.asarray(table["prediction"]) - np.array([float(target) for target in targets]))
+
+
 def _answer(task: Task, value: Any) -> str:
+    if isinstance(task, Multilabel):
+        return (value if isinstance(value, str) else task.text(value)) or "none"
     return str(value) if isinstance(task, Classify) else f"{float(value):.4g}"
 
 
@@ -272,8 +286,14 @@ def _main(report: Path) -> str:
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
-    text = resources.files("metatransformer.engine").joinpath("report.html").read_text(encoding="utf-8")
+    files = resources.files("metatransformer.engine")
+    write_html(path, files.joinpath("report.html").read_text(encoding="utf-8"), values)
+
+
+def write_html(path: Path, template: str, values: Mapping[str, Any]) -> None:
+    """Writes a page from a jinja template, to which ``style`` is what reports look like."""
+    css = resources.files("metatransformer.engine").joinpath("report.css").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    page = environment.from_string(text).render(values)
+    page = environment.from_string(template).render({**values, "style": Markup(css)})
     with atomic_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

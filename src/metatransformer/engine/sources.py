@@ -10,6 +10,7 @@ from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
 from metatransformer.engine.console import Console
 from metatransformer.io.index import Index, index_files, index_table, split_records
+from metatransformer.io.rows import split_target
 from metatransformer.pipeline import Reader, read_raw
 from metatransformer.recipe import Recipe
 
@@ -60,14 +61,15 @@ def with_targets(index: Index, targets: Sequence[Any]) -> Index:
 
 
 def without_column(index: Index, name: str) -> Index:
-    """Returns the index of a table without one column, the target that a prediction must not see; or as it is."""
-    if name not in index.columns:
+    """Returns the index of a table without the target (several: with commas), which a prediction must not see."""
+    names = {name} if name in index.columns else set(split_target(name)) & set(index.columns)
+    if not names:
         return index
     records = [
-        replace(record, value={key: value for key, value in record.value.items() if key != name})
+        replace(record, value={key: value for key, value in record.value.items() if key not in names})
         for record in index.records
     ]
-    columns = tuple(column for column in index.columns if column != name)
+    columns = tuple(column for column in index.columns if column not in names)
     return replace(index, records=tuple(records), columns=columns)
 
 

@@ -14,7 +14,7 @@ CONTROL_NAMES = {
     "random": "same recipe, random trunk",
     "identity": "same recipe, no trunk",
 }
-SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")  # between 0 and 1: errors as of a share
+SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "mean_auroc", "mean_average_precision")  # between 0 and 1: errors as of a share
 DISTANCES = ("rmse", "mae")  # errors as of a root mean square of normal deviations
 NOT_PRETRAINED = ("random", "identity", "test")
 
@@ -116,5 +116,5 @@ def _beside_the_constant(results: Mapping[str, int]) -> str:
 
 def words(metric: str) -> str:
     """Returns a metric's name as people write it."""
-    special = {"auroc": "AUROC", "rmse": "RMSE", "mae": "MAE", "r2": "R²", "macro_f1": "macro F1"}
+    special = {"auroc": "AUROC", "mean_auroc": "mean AUROC", "rmse": "RMSE", "mae": "MAE", "r2": "R²", "macro_f1": "macro F1"}
     return special.get(metric, metric.replace("_", " "))

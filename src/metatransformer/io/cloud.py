@@ -1,10 +1,12 @@
 """Point clouds: points in space with what was measured at each, one cloud a file.
 
-PLY, XYZ text, LAS and NPY hold points; OFF, OBJ, STL and a PLY with faces hold a mesh (``io.mesh``, ``io.ply``).
+PLY, XYZ text, LAS and NPY hold points; OFF, OBJ, STL, GLB and a PLY with faces hold a mesh (``io.mesh``, ``io.ply``).
 Nothing is scaled here, except colours that are stored as whole bytes. A file of more than ``LIMIT`` points is thinned
 while it is read, so that memory does not follow the file.
 """
 
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from metatransformer.io.records import counted, listing
 
 TEXT_SUFFIXES = (".xyz", ".txt", ".pts", ".csv")
 CLOUD_SUFFIXES = (".ply", *MESH_SUFFIXES, *TEXT_SUFFIXES, ".las", ".laz", ".npy", ".npz")
+MOST_COLUMNS = 64  # more are points that stand in the place of columns
 LIMIT = 1 << 20  # points of one file that are kept while reading: some 60 MB with normals and colours
 
 # Other spellings of columns, lower case; CloudCompare's and PCL's among them.
@@ -53,8 +56,8 @@ _WHOLE = {"u1": 255.0, "u2": 65535.0}  # the brightest value of a colour by its 
 class Cloud:
     """One cloud or mesh as its file has it.
 
-    ``points`` is ``[n, 3]`` in the file's unit; ``extras`` ``[n, k]`` holds the other columns, named by ``names``: nx, ny,
-    nz, red, green, blue, intensity, or what the file calls them, "" where it does not say. ``top`` is the brightest
+    ``points`` is ``[n, 3]`` in the file's unit; ``extras`` ``[n, k]`` holds the other columns, named by ``names``: nx,
+    ny, nz, red, green, blue, intensity, or what the file calls them, "" where it does not say. ``top`` is the brightest
     value that a colour can have, 0 when the file does not state it. ``faces`` are triangles ``[m, 3]``, None for bare
     points. ``total`` counts the points in the file, of which at most ``LIMIT`` are kept.
     """
@@ -73,7 +76,7 @@ def read_cloud(path: str | Path) -> Cloud:
     Raises:
         DataError: no such file, damaged, another layout, no point, a coordinate that is missing or not finite, a face
             that names a vertex that is not there.
-        MissingDependencyError: LAS or LAZ without laspy; OFF, OBJ or STL without trimesh.
+        MissingDependencyError: LAS or LAZ without laspy; GLB without trimesh.
     """
     path = Path(path)
     if not path.is_file():
@@ -111,9 +114,9 @@ def make_cloud(
         DataError: another shape, no number, no row, no x, y or z, two columns of one name, a coordinate that is not
             finite, a face that names a vertex that is not there.
     """
-    if table.ndim != 2 or table.shape[1] < 3 or table.dtype.kind not in "iuf":
-        must, found = "be numbers [points, 3 or more columns]", f"{table.dtype} of shape {table.shape}"
-        raise DataError(where, must=must, found=found)
+    if table.ndim != 2 or not 3 <= table.shape[1] <= MOST_COLUMNS or table.dtype.kind not in "iuf":
+        must = f"be numbers [points, columns], with 3 to {MOST_COLUMNS} columns"
+        raise DataError(where, must=must, found=f"{table.dtype} of shape {table.shape}")
     if len(table) == 0:
         raise DataError(where, must="hold at least one point", found="none")
     names = [_canonical(name) for name in names] or [*_PLACE, *[""] * (table.shape[1] - 3)]
@@ -144,7 +147,10 @@ def cloud_in_memory(value: Any, *, where: object) -> Cloud:
         array = np.asarray(value)
         return make_cloud(array, names=(), where=where, top=_top([array.dtype]))
     if "extras" in value and value.keys() <= {field.name for field in fields(Cloud)}:
-        return Cloud(**value)
+        loaded = Cloud(**value)
+        table = np.concatenate([loaded.points, loaded.extras], axis=1)
+        names = (*_PLACE, *loaded.names)
+        return make_cloud(table, names=names, where=where, top=loaded.top, faces=loaded.faces, total=loaded.total)
     return _from_arrays({name: np.asarray(array) for name, array in value.items()}, where=where)
 
 
@@ -236,13 +242,12 @@ def _read_numpy(path: Path) -> Cloud:
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"PK"
-        if not packed:
-            # A map, so that only the rows that are kept are read.
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            return _from_arrays({"points": array}, where=path)
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, SyntaxError, KeyError) as error:
+        if packed:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        else:  # a map, so that only the rows that are kept are held
+            arrays = {"points": np.load(path, mmap_mode="r", allow_pickle=False)}
+    except (ValueError, OSError, EOFError, SyntaxError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(path, must="be a whole NPY or NPZ file of numbers", found=f"'{error}'") from error
     if len(arrays) == 1:
         arrays = {"points": next(iter(arrays.values()))}
@@ -273,20 +278,20 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], *, where: object) -> Cloud:
     return make_cloud(table, names=names, where=where, top=top, total=total)
 
 
-def sampled(cloud: Cloud, *, count: int, seed: int) -> Cloud:
+def sampled(cloud: Cloud, *, count: int, seed: int, where: object) -> Cloud:
     """Returns ``count`` points drawn evenly over the surface of a mesh, with its vertices' columns in between.
 
     The normal of its triangle (counter-clockwise seen from outside) becomes nx, ny, nz.
 
     Raises:
-        ValueError: the surface has no area.
+        DataError: the surface has no area.
     """
     assert cloud.faces is not None
     corners = cloud.points[cloud.faces]  # [m, 3 corners, 3]
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     double = np.linalg.norm(cross, axis=1)
     if not double.sum() > 0:
-        raise ValueError("no area")
+        raise DataError(where, must="have faces with an area", found="none")
     rng = np.random.default_rng(seed)
     which = rng.choice(len(double), size=count, p=double / double.sum())
     u, v = rng.random((2, count, 1))

@@ -56,22 +56,32 @@ class Cube:
         """The number of bands."""
         return self.values.shape[2]
 
+    def is_measured(self, values: np.ndarray) -> np.ndarray:
+        """Returns which of some values are measurements: neither NaN nor infinite nor the number for "no data"."""
+        known = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, dtype=bool)
+        return known if self.no_data is None else known & (values != self.no_data)
+
+    @cached_property
+    def alive(self) -> np.ndarray:
+        """Which bands [b] were measured: not called bad by the file, and with a number other than 0 somewhere."""
+        some = (self.is_measured(self.values) & (self.values != 0)).any(axis=(0, 1))
+        # A single spectrum may well be 0 in a band.
+        some |= self.values.shape[0] * self.values.shape[1] == 1
+        return some if self.good is None else some & self.good
+
     @cached_property
     def valid(self) -> np.ndarray:
-        """Which pixels ``[h, w]`` hold a measurement: a number in every good band, not all of them 0."""
-        values = self.values if self.good is None else self.values[:, :, self.good]
-        valid = (values != 0).any(axis=2)
-        if values.dtype.kind == "f":
-            valid &= np.isfinite(values).all(axis=2)
-        if self.no_data is not None and np.isfinite(self.no_data):
-            valid &= (values != self.no_data).all(axis=2)
-        return valid
+        """Which pixels ``[h, w]`` of a scene were measured in every band that is alive, and are not 0 in all of them."""
+        values = self.values[:, :, self.alive]
+        measured = self.is_measured(values).all(axis=2)
+        return measured & (values != 0).any(axis=2) if self.neighbours else np.ones(measured.shape, dtype=bool)
 
     @cached_property
     def largest(self) -> float:
         """The largest absolute value of the measured pixels, 0 where there is none."""
-        values = self.values[self.valid]
-        return float(np.abs(values, dtype=np.float64).max()) if values.size else 0.0
+        values = self.values[:, :, self.alive]
+        values = values[self.is_measured(values)]
+        return float(np.abs(values.astype(np.float64)).max()) if values.size else 0.0
 
 
 def cube_from_array(array: np.ndarray, *, where: str, about: Mapping[str, Any]) -> Cube:
@@ -93,7 +103,8 @@ def cube_from_array(array: np.ndarray, *, where: str, about: Mapping[str, Any]) 
     for name in ("wavelengths_nm", "good"):
         given = about.get(name)
         if given is not None and len(given) != values.shape[2]:
-            raise DataError(f"{where}: {name}", must=f"have one entry for each of {values.shape[2]} bands", found=str(len(given)))
+            must = f"have one entry for each of {values.shape[2]} bands"
+            raise DataError(f"{where}: {name}", must=must, found=str(len(given)))
     waves = about.get("wavelengths_nm")
     return Cube(
         values,

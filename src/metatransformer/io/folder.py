@@ -71,7 +71,15 @@ def index_folder(root: Path, *, suffixes: Sequence[str], require_labels: bool) -
             one is required.
     """
     names, notes = scan(root, suffixes=suffixes)
-    names.sort(key=natural_key)
+    return index_names(root, names=names, notes=notes, require_labels=require_labels)
+
+
+def index_names(
+    root: Path, *, names: Sequence[str], notes: Sequence[str], require_labels: bool
+) -> Index:
+    """Returns what ``index_folder`` does for items below ``root`` that were found already: relative
+    POSIX paths of files, or of folders that are one item each."""
+    names, notes = sorted(names, key=natural_key), list(notes)
     paths = [name.split("/") for name in names]
     records, missing = [], []
     place_of_split = _place_of_split(paths, root=root)

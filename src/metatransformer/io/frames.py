@@ -5,8 +5,7 @@ films beside folders of pictures, a folder of pictures inside another, pictures 
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.samples import Record
 from metatransformer.io.folder import accepts, index_names, scan
 from metatransformer.io.index import index_files, require_there
+from metatransformer.io.manifest import FOLDER
 from metatransformer.io.records import Index, counted, listing, natural_key, require_text, require_unique
 from metatransformer.io.video import FILM_SUFFIXES, PICTURE_SUFFIXES
 
@@ -21,16 +21,105 @@ from metatransformer.io.video import FILM_SUFFIXES, PICTURE_SUFFIXES
 def index_videos(data: Any, *, target: str, labelled: bool, header: bool, options: Any) -> Index:
     """Returns one record a film file, folder of frames or array; see ``io.index.index_files`` for the layouts.
 
-    ``options.source`` says what a folder holds. ``header`` has no meaning here: a manifest always has one.
+    A row of a manifest names a film or a folder of frames. ``options.source`` says what a folder holds. ``header`` has
+    no meaning here: a manifest always has one.
 
     Raises:
         DataError: what ``index_files`` raises; a folder that can mean two things.
     """
     del header
-    if isinstance(data, str | os.PathLike) and Path(data).is_dir():
-        return _index_folder(Path(data), source=options.source, labelled=labelled)
-    return index_files(data, suffixes=FILM_SUFFIXES, label_column=target or "label", require_labels=labelled)
+    if _is_path(data) and Path(data).is_dir():
+        index = _index_folder(Path(data), source=options.source, labelled=labelled)
+    elif _names_folders(data) and not labelled:
+        index = _index_list([Path(item) for item in data], source=options.source)
+    else:
+        suffixes = (*FILM_SUFFIXES, FOLDER)
+        return index_files(data, suffixes=suffixes, label_column=target or "label", require_labels=labelled)
+    require_unique(index.records, where="the data" if index.root is None else index.root)
+    require_text(index.records)
+    return index
+
+
+def _is_path(data: Any) -> bool:
+    return isinstance(data, str | os.PathLike)
+
+
+def _names_folders(data: Any) -> bool:
+    """Returns whether the data is a list of paths with a folder among them."""
+    listed = isinstance(data, Sequence) and not isinstance(data, str | bytes)
+    return listed and all(map(_is_path, data)) and any(Path(item).is_dir() for item in data)
+
+
+def _index_list(paths: Sequence[Path], *, source: str) -> Index:
+    """Returns the videos of several films and folders, in their order, named from the folder that holds them all."""
+    files: list[Path] = []
+    notes: list[str] = []
+    for path in paths:
+        if path.is_dir():
+            inside = _index_folder(path, source=source, labelled=False)
+            files += [record.path for record in inside.records if record.path is not None]
+            notes += inside.notes
+        else:
+            files += [record.path for record in index_files(path, suffixes=FILM_SUFFIXES, require_labels=False).records]
+    full = [os.path.abspath(file) for file in files]
+    root = Path(os.path.commonpath([os.path.dirname(file) for file in full]))
+    keys = [Path(file).relative_to(root).as_posix() for file in full]
+    return Index(tuple(Record(key, path=path) for key, path in zip(keys, files, strict=True)), tuple(notes), root)
 
 
 def _index_folder(root: Path, *, source: str, labelled: bool) -> Index:
-    return index_files(root, suffixes=FILM_SUFFIXES, label_column="label", require_labels=labelled)
+    """Returns the videos of a folder: film files, or the folders that hold pictures."""
+    names, notes = scan(root, suffixes=(*FILM_SUFFIXES, *PICTURE_SUFFIXES))
+    films = [name for name in names if accepts(name, suffixes=FILM_SUFFIXES)]
+    pictures = [name for name in names if not accepts(name, suffixes=FILM_SUFFIXES)]
+    folders = {name.rpartition("/")[0] for name in pictures}
+    if source == "auto" and films and folders:
+        raise DataError(
+            root,
+            must="hold either films or folders of frames",
+            found=f"{counted(len(films), 'film')} and {counted(len(pictures), 'picture')} "
+            f"({min(films)}, {min(pictures)})",
+            do="Set input.source=files or input.source=folders.",
+        )
+    if source == "files" or (source == "auto" and films):
+        return index_files(root, suffixes=FILM_SUFFIXES, require_labels=labelled)
+    if not folders:
+        raise DataError(root, must="hold folders of frames", found="no picture", do="Set input.source=files.")
+    notes = [*notes, f"{counted(len(pictures), 'frame')} in {counted(len(folders), 'folder')}, each of them one video"]
+    if films:
+        notes.append(f"{counted(len(films), 'film')} left out, as input.source=folders says")
+    return _index_frames(root, folders=folders, notes=notes, labelled=labelled)
+
+
+def _index_frames(root: Path, *, folders: set[str], notes: Sequence[str], labelled: bool) -> Index:
+    """Returns the folders of frames as records: the class is the folder above, or the one above its split."""
+    nested = [name for name in folders if any(_above(name, folders))]
+    if nested:
+        name = min(nested, key=natural_key)
+        raise DataError(
+            root / name,
+            must="hold the only frames of its video",
+            found=f"a folder of pictures inside another, '{next(_above(name, folders)) or root}'",
+            do="Give every video one folder, with nothing but its frames in it.",
+        )
+    if folders == {""}:
+        index = Index((Record(root.absolute().name, path=root),), tuple(notes), root.absolute().parent)
+    else:
+        index = index_names(root, names=sorted(folders), notes=notes, require_labels=False)
+    bare = [record.key for record in index.records if record.target is None]
+    if labelled and bare:
+        raise DataError(
+            root,
+            must="hold folders class/video/frame, as a folder with pictures is one video",
+            found=f"pictures directly in {listing(bare, most=3)}",
+            do="Put the frames of each video into a folder of its own inside its class, or name a manifest.",
+        )
+    return index
+
+
+def _above(name: str, folders: set[str]) -> Iterator[str]:
+    """Yields the folders of ``folders`` that hold this one."""
+    while name:
+        name = name.rpartition("/")[0]
+        if name in folders:
+            yield name

@@ -15,6 +15,8 @@ from metatransformer.io.folder import accepts
 from metatransformer.io.records import Index, counted, listing, split_name, split_spellings
 from metatransformer.io.table import read_columns
 
+FOLDER = "/"  # among the accepted endings: a row may name a folder that is one item
+PATHS = ("file", "filename", "file_name", "filepath", "file_path")
 # A number as programs write it: 7, -0.5, 1e-3; not 007, which is a name.
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
@@ -37,14 +39,15 @@ def index_manifest(
     """Returns one record a row, in the rows' order.
 
     ``first_line`` is the number of the first row in messages, 0 where rows are no lines.
-    Labels stay what they are; text that is a number throughout the column becomes a number. A key
+    A column 'file' (or another usual name) stands for a missing 'path', one ending in '_group' for a
+    missing 'group'. Labels stay what they are; text that is a number throughout the column becomes a number. A key
     is the path as POSIX, relative to ``root``.
 
     Raises:
         DataError: a column, a path, a label or a file is missing; an unknown split or ending.
     """
     row = _Rows(where, first_line)
-    columns = _columns(frame)
+    columns, renamed = _known_names(_columns(frame))
     wanted = ["path", label_column] if require_labels else ["path"]
     for name in wanted:
         _require_column(columns, name, where=where)
@@ -63,7 +66,8 @@ def index_manifest(
         Record(key, path=path, target=label, split=split, group=group)
         for key, path, label, split, group in zip(keys, paths, labels, splits, groups, strict=True)
     ]
-    return Index(tuple(records), tuple(_notes(columns, label_column=label_column)), root)
+    notes = [*renamed, *_notes(columns, label_column=label_column)]
+    return Index(tuple(records), tuple(notes), root)
 
 
 class _Rows:
@@ -91,6 +95,18 @@ def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
     """Returns the columns as Python values, None where one is missing."""
     filled = frame.astype(object).where(frame.notna(), None)
     return {str(name): filled.iloc[:, i].tolist() for i, name in enumerate(frame.columns)}
+
+
+def _known_names(columns: Mapping[str, list[Any]]) -> tuple[dict[str, list[Any]], list[str]]:
+    """Returns the columns under this module's names, and notes on what was taken for what.
+
+    Without a column 'path', the only one of its usual names stands for it; without a column
+    'group', the only one whose name ends in '_group'.
+    """
+    usual = {"path": [n for n in columns if n in PATHS], "group": [n for n in columns if n.endswith("_group")]}
+    taken = {found[0]: name for name, found in usual.items() if name not in columns and len(found) == 1}
+    notes = [f"column '{column}' taken as '{name}'" for column, name in taken.items()]
+    return {taken.get(name, name): values for name, values in columns.items()}, notes
 
 
 def _require_column(columns: Mapping[str, list[Any]], name: str, *, where: object) -> None:
@@ -127,7 +143,10 @@ def _splits(values: list[Any], *, row: _Rows) -> list[str | None]:
 def _check_files(
     texts: Sequence[Any], *, paths: list[Path], row: _Rows, suffixes: Sequence[str]
 ) -> None:
-    missing = [number for number, path in enumerate(paths) if not path.is_file()]
+    folders = FOLDER in suffixes
+    missing = [
+        number for number, path in enumerate(paths) if not (path.is_file() or (folders and path.is_dir()))
+    ]
     if missing:
         first = missing[0]
         more = f"; {len(missing):,} of {len(paths):,} files are missing" if len(missing) > 1 else ""
@@ -138,7 +157,7 @@ def _check_files(
             do="Relative paths start at the manifest's own folder.",
         )
     for number, path in enumerate(paths):
-        if not accepts(path.name, suffixes=suffixes):
+        if not path.is_dir() and not accepts(path.name, suffixes=suffixes):
             raise DataError(
                 f"{row.name(number)}, column 'path'",
                 must=f"end in {', '.join(suffixes)}",

@@ -1,7 +1,7 @@
-"""Meshes as vertices and triangles: OFF and OBJ, and by trimesh STL and GLB.
+"""Meshes as vertices and triangles: OFF, OBJ and STL, and GLB by trimesh.
 
-OFF and OBJ are read here because a truncated OFF file, an OBJ file of bare points and the ModelNet fault below must each
-be told from a good one. Of all four the shape alone is taken: no colours, no materials, nothing beside the file.
+The plain formats are read here because a truncated file, an OBJ file of bare points and the ModelNet fault below must
+each be told from a good mesh. Of all four the shape alone is taken: no colours, no materials, nothing beside the file.
 """
 
 import re
@@ -15,6 +15,7 @@ from metatransformer.core.errors import DataError, MissingDependencyError
 from metatransformer.io.ply import fan
 
 MESH_SUFFIXES = (".off", ".obj", ".stl", ".glb")
+_STL = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 # ModelNet has files whose first line runs on: "OFF490 518 0".
 _OFF = re.compile(r"\s*(?:ST)?(?:C)?(?:N)?OFF(?![a-z])", re.IGNORECASE)
 
@@ -24,10 +25,12 @@ def read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
     Raises:
         DataError: damaged or foreign.
-        MissingDependencyError: STL or GLB without trimesh.
+        MissingDependencyError: GLB without trimesh.
     """
     suffix = path.suffix.lower()
-    if suffix in (".off", ".obj"):
+    if suffix == ".stl":
+        vertices, faces = _read_stl(path.read_bytes(), path=path)
+    elif suffix in (".off", ".obj"):
         try:
             text = path.read_text(encoding="utf-8", errors="strict")
         except UnicodeDecodeError as error:
@@ -89,6 +92,23 @@ def _read_obj(text: str, *, path: Path) -> tuple[np.ndarray, np.ndarray]:
     return _vertices(vertices, path=path), _triangles(corners)
 
 
+def _read_stl(data: bytes, *, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns vertices, three for each triangle, and triangles, of a binary or an ASCII file."""
+    announced = int.from_bytes(data[80:84], "little")
+    if len(data) >= 84 and len(data) == 84 + 50 * announced:
+        rows = np.frombuffer(data, dtype=_STL, offset=84)
+        vertices = rows["corners"].astype(np.float64).reshape(-1, 3)
+    elif data.lstrip()[:5].lower() == b"solid" and data.isascii() and b"endsolid" in data.lower():
+        words = [line[1:] for line in _fields(data.decode("ascii").lower()) if line[0] == "vertex"]
+        vertices = _vertices(words, path=path)
+    else:
+        must = "be an STL file: 50 bytes a triangle behind their number, or text from 'solid' to 'endsolid'"
+        raise DataError(path, must=must, found=f"{len(data):,} bytes of something else", do="Export the mesh again.")
+    if not len(vertices) or len(vertices) % 3:
+        raise DataError(path, must="hold three vertices a triangle", found=f"{len(vertices)} vertices")
+    return vertices, np.arange(len(vertices)).reshape(-1, 3)
+
+
 def _fields(text: str) -> Iterator[list[str]]:
     """Yields the words of each line that has any, comments left out."""
     for line in text.splitlines():
@@ -124,12 +144,11 @@ def _read_by_trimesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         import trimesh
     except ImportError as error:
-        raise MissingDependencyError("trimesh", extra="pointcloud", purpose="STL and GLB files") from error
+        raise MissingDependencyError("trimesh", extra="pointcloud", purpose="GLB files") from error
     try:
-        mesh = trimesh.load_mesh(path, process=False, skip_materials=True)
+        mesh = trimesh.load_mesh(path, process=False, skip_materials=True)  # nothing is merged or repaired
     except (ValueError, IndexError, KeyError, TypeError, NameError, OSError, struct.error) as error:
-        must, do = f"be a whole {path.suffix[1:].upper()} file", "Export the mesh again."
-        raise DataError(path, must=must, found=f"'{error}'", do=do) from error
+        raise DataError(path, must="be a whole GLB file", found=f"'{error}'", do="Export the mesh again.") from error
     if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
         raise DataError(path, must="hold a mesh", found="no face")
     return np.asarray(mesh.vertices, dtype=np.float64), np.asarray(mesh.faces, dtype=np.int64)

@@ -7,7 +7,7 @@ are parts of one graph that no bond joins.
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from metatransformer.io.graphs import Graph
 RADIUS = 2  # bonds around an atom that make a circular substructure, as ECFP4 has it
 _CLOCK = re.compile(r"^\[\d\d:\d\d:\d\d\]\s*")
 _BLOCK_END = "$$$$"
+_WAY_OUT = "Correct it, or leave such rows out with input.unparsed=skip; 'metatransformer check' lists all."
 
 # Two-dimensional descriptors of the whole molecule, by RDKit's names: size and shape, polarity, rings, flexibility,
 # charge. ``log`` says which grow without bound with the molecule and are taken as log(1 + x).
@@ -50,7 +51,6 @@ DESCRIPTORS = (
     "Chi2v",
     "MaxEStateIndex",
     "MinEStateIndex",
-    "qed",
 )
 
 
@@ -102,46 +102,40 @@ def _block(lines: Sequence[str]) -> Block:
     return Block("\n".join(lines[: end + 1]) + "\n", lines[0].strip() if lines else "", properties)
 
 
-def molecule_from_smiles(smiles: str, *, where: object) -> Graph:
-    """Returns the molecule that a SMILES writes.
+def parse_molecule(value: str | Mapping[str, Any], *, where: object) -> Any:
+    """Returns RDKit's molecule of a SMILES, of ``{"smiles": ...}``, or of ``{"block": ...}``, a connection table.
 
     Raises:
-        DataError: RDKit does not understand it, with RDKit's reason; or there is no atom.
+        DataError: an empty cell, a text that RDKit does not understand (with its reason), or no atom.
     """
+    kind, text = ("smiles", value) if isinstance(value, str) else next(iter(value.items()))
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(where, must="hold a molecule", found="an empty cell", do=_WAY_OUT)
     chem = _chem(where)
-    molecule, reasons = _quietly(lambda: chem.MolFromSmiles(smiles))
+    read = chem.MolFromSmiles if kind == "smiles" else chem.MolFromMolBlock
+    molecule, reasons = _quietly(lambda: read(text))
     if molecule is None:
-        raise _unparsed(where, what=f"the SMILES {smiles!r}", reasons=reasons)
-    return _graph(molecule, title=smiles, where=where)
+        what = f"the SMILES {text!r}" if kind == "smiles" else "a connection table"
+        found = f"{what}: {'; '.join(reasons) or 'no reason given'}"
+        raise DataError(where, must="be a molecule that RDKit understands", found=found, do=_WAY_OUT)
+    if molecule.GetNumAtoms() == 0:
+        raise DataError(where, must="have at least one atom", found="an empty molecule", do=_WAY_OUT)
+    return molecule
 
 
-def molecule_from_block(text: str, *, where: object) -> Graph:
-    """Returns the molecule of a connection table (MOL, V2000 or V3000).
-
-    Raises:
-        DataError: RDKit does not understand it, with RDKit's reason; or there is no atom.
-    """
-    chem = _chem(where)
-    molecule, reasons = _quietly(lambda: chem.MolFromMolBlock(text))
-    if molecule is None:
-        raise _unparsed(where, what="a connection table", reasons=reasons)
-    return _graph(molecule, title=chem.MolToSmiles(molecule), where=where)
+def read_molecule(value: str | Mapping[str, Any], *, where: object) -> Graph:
+    """Returns a molecule as a graph of its atoms and bonds; see ``parse_molecule``."""
+    molecule = parse_molecule(value, where=where)
+    title = value if isinstance(value, str) else value.get("smiles") or _chem(where).MolToSmiles(molecule)
+    return _graph(molecule, title=title)
 
 
-def scaffold(smiles: str, *, where: object) -> str:
-    """Returns the Bemis-Murcko scaffold as canonical SMILES, the molecule's own SMILES where it has no ring.
-
-    Raises:
-        DataError: RDKit does not understand the SMILES.
-    """
-    chem = _chem(where)
+def scaffold(value: str | Mapping[str, Any], *, where: object) -> str:
+    """Returns the Bemis-Murcko scaffold as canonical SMILES, the molecule's own SMILES where it has no ring."""
+    molecule = parse_molecule(value, where=where)
     from rdkit.Chem.Scaffolds import MurckoScaffold
 
-    molecule, reasons = _quietly(lambda: chem.MolFromSmiles(smiles))
-    if molecule is None:
-        raise _unparsed(where, what=f"the SMILES {smiles!r}", reasons=reasons)
-    core = MurckoScaffold.MurckoScaffoldSmiles(mol=molecule)
-    return core or chem.MolToSmiles(molecule)
+    return MurckoScaffold.MurckoScaffoldSmiles(mol=molecule) or _chem(where).MolToSmiles(molecule)
 
 
 def _chem(where: object) -> Any:
@@ -150,15 +144,6 @@ def _chem(where: object) -> Any:
     except ImportError as error:
         raise MissingDependencyError("rdkit", extra="graph", purpose=f"reading {where}") from error
     return Chem
-
-
-def _unparsed(where: object, *, what: str, reasons: Sequence[str]) -> DataError:
-    return DataError(
-        where,
-        must="be a molecule that RDKit understands",
-        found=f"{what}: {'; '.join(reasons) or 'no reason given'}",
-        do="Correct it, or leave such molecules out with input.unparsed=skip; 'metatransformer check' lists all.",
-    )
 
 
 class _Ear(logging.Handler):
@@ -194,9 +179,7 @@ def _quietly(parse: Any) -> tuple[Any, list[str]]:
     return None, [line.rstrip(":") for line in reasons if " " in line][:2]
 
 
-def _graph(molecule: Any, *, title: str, where: object) -> Graph:
-    if molecule.GetNumAtoms() == 0:
-        raise DataError(where, must="have at least one atom", found="an empty molecule")
+def _graph(molecule: Any, *, title: str) -> Graph:
     from rdkit.Chem import AllChem
 
     AllChem.Compute2DCoords(molecule)

@@ -194,7 +194,8 @@ class Ply:
         return struct.unpack(form, file.read(struct.calcsize(form)))
 
     def _faces(self, file: BinaryIO, element: _Element) -> np.ndarray:
-        name = next((p.name for p in element.properties if p.count and p.name in ("vertex_indices", "vertex_index")), "")
+        lists = [prop.name for prop in element.properties if prop.count]
+        name = next((one for one in lists if one in ("vertex_indices", "vertex_index")), "")
         if not name:
             must = "give each face a list 'vertex_indices'"
             raise DataError(self.path, must=must, found=", ".join(p.name for p in element.properties))

@@ -1,5 +1,6 @@
 """A table as records: one row a sample, the target column split off."""
 
+import csv
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -30,7 +31,8 @@ def index_table(
 
     ``data`` is a table file (``read_table``), a folder with train.csv, val.csv, test.csv (or other
     table endings), a DataFrame, a list of dictionaries, or an array ``[rows, columns]``, whose
-    columns are named column_1, column_2, ... Fields that stand in ``missing`` count as missing
+    columns are named column_1, column_2, ... Of several targets, named with commas between them, a record
+    holds a tuple with None in gaps. Fields that stand in ``missing`` count as missing
     wherever the data comes from; spaces around text are removed. Keys are row numbers from 0, after
     the split's name where the split is a file (``train/0``).
 
@@ -171,10 +173,7 @@ def _records(
 ) -> list[Record]:
     count = len(table.frame)
     nothing: list[Any] = [None] * count
-    targets = nothing if target is None else columns.take(target)
-    if target is not None:
-        _require_all(targets, where=f"{table.where}, column '{target}'")
-        _require_single(targets, where=f"{table.where}, column '{target}'")
+    targets = nothing if target is None else _targets(columns, target=target, where=table.where)
     splits: list[Any] = [table.split] * count
     if split is not None:
         splits = _splits(columns.take(split), where=f"{table.where}, column '{split}'")
@@ -196,6 +195,26 @@ def _records(
         )
         for number, (row, wanted, part, member) in enumerate(rows)
     ]
+
+
+def split_target(text: str) -> tuple[str, ...]:
+    """Returns the columns that a text names: separated by commas, in quotation marks where a name holds one."""
+    return tuple(name.strip() for name in next(csv.reader([text], skipinitialspace=True), []) if name.strip())
+
+
+def _targets(columns: _Columns, *, target: str, where: object) -> list[Any]:
+    """Returns the values of the target column, or, of several, a tuple a row with None in gaps."""
+    names = (target,) if target in columns.values else split_target(target)
+    if len(names) < 2:
+        name = names[0] if names else target
+        values = columns.take(name)
+        _require_all(values, where=f"{where}, column '{name}'")
+        _require_single(values, where=f"{where}, column '{name}'")
+        return values
+    found = [columns.take(name) for name in names]
+    for name, values in zip(names, found, strict=True):
+        _require_single(values, where=f"{where}, column '{name}'")
+    return list(zip(*found, strict=True))
 
 
 def _plain(column: pd.Series, *, missing: frozenset[str]) -> list[Any]:

@@ -77,7 +77,7 @@ def read_columns(path: str | Path) -> tuple[str, ...]:
     kind = _kind(path)
     if kind == "parquet":
         return tuple(str(name) for name in _read_parquet(path, rows=False).columns)
-    content = _content(path)
+    content = read_content(path)
     if kind == "lines":
         number, line = next(_lines(content), (1, "{}"))
         return tuple(_object(line, where=f"{path}, line {number}"))
@@ -127,7 +127,7 @@ def _kind(path: Path) -> str:
     )
 
 
-def _content(path: Path) -> str:
+def read_content(path: Path) -> str:
     """Returns a whole text file, uncompressed and decoded."""
     try:
         data = path.read_bytes()
@@ -137,6 +137,15 @@ def _content(path: Path) -> str:
         raise DataError(path, must="be a readable file", found=f"'{error}'") from error
     if not data.strip():
         raise DataError(path, must="hold a table", found="an empty file")
+    return decode(data, path=path)
+
+
+def decode(data: bytes, *, path: Path) -> str:
+    """Returns the bytes of a file as text.
+
+    Raises:
+        DataError: they are not UTF-8, with the line, or binary.
+    """
     try:
         content = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -157,7 +166,7 @@ def _content(path: Path) -> str:
 def _read_delimited(
     path: Path, *, header: bool, text: bool, missing: Collection[str], quoted: bool
 ) -> pd.DataFrame:
-    rows = _rows(_content(path), path=path, quoted=quoted)
+    rows = _rows(read_content(path), path=path, quoted=quoted)
     first_line, first = next(rows)
     numbered = [f"column_{i}" for i in range(1, len(first) + 1)]
     named = [name or f"unnamed_{i}" for i, name in enumerate(first, start=1)]
@@ -238,7 +247,7 @@ def _require_different(names: Sequence[str], *, path: Path) -> None:
 
 def _read_lines(path: Path) -> pd.DataFrame:
     rows = [
-        _object(line, where=f"{path}, line {number}") for number, line in _lines(_content(path))
+        _object(line, where=f"{path}, line {number}") for number, line in _lines(read_content(path))
     ]
     return pd.DataFrame(rows)
 

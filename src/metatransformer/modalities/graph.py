@@ -47,7 +47,9 @@ PARTS = 3  # words, numbers, identifiers: what a token of a node or edge is summ
 NODE, EDGE, FIRST = 1, 2, 3  # rows of the table of words; 0 is "nothing", and stays zero
 MOST_WORDS = 40  # distinct whole numbers up to which a column of them is taken for words
 COUNTS = 8  # occurrences of a neighbourhood that are told apart
-DEFAULTS = {"head.read": [0.33], "optim.lr": 3e-3}
+DEGREE = "edges at the node"
+FINGERPRINT = 1024  # entries of the plain baseline's counts; the frequent neighbourhoods have one to themselves
+DEFAULTS = {"task.name": "regress", "head.read": [0.33], "optim.lr": 3e-3}
 
 
 @dataclass(frozen=True)
@@ -283,7 +285,7 @@ class _Columns:
             known = [cell for cell in cells if cell is not None]
             if not known:
                 continue
-            if all(isinstance(cell, float) for cell in known) and not _few(known):
+            if name == DEGREE or (all(isinstance(cell, float) for cell in known) and not _few(known)):
                 found.append(_number(name, known, bins=bins))
             else:
                 words = Counter(_word(cell) for cell in known)
@@ -309,7 +311,7 @@ def _word(cell: Word) -> str:
 
 def _node_columns(graph: Graph) -> dict[str, Sequence[Word]]:
     """Returns the columns of a graph's nodes, their degree among them, which every graph has."""
-    return {"degree": [float(d) + 1e-9 for d in degrees(graph)], **graph.nodes}
+    return {DEGREE: degrees(graph).astype(float).tolist(), **graph.nodes}
 
 
 def _number(name: str, cells: Sequence[Any], *, bins: int) -> Column:
@@ -341,7 +343,6 @@ class GraphTokenizer(Tokenizer):
         table = torch.randn(transform.rows, width) * part / words**0.5
         table[0] = 0
         self.table = nn.Parameter(table)
-        self.type = nn.Parameter(torch.randn(2, width) * part)
         edges = [column.edges for column in transform.numbers]
         self.number = PiecewiseLinear(edges, width=width, std=part / len(edges) ** 0.5)
         self.ends = EndEmbedding(options.size, width=width, std=part * 2)
@@ -396,7 +397,9 @@ def load(record: Record) -> dict[str, Graph]:
 
 def features(sample: Sample) -> np.ndarray:
     """Returns the numbers of the whole (0 where unknown), and log(1 + count) of every known neighbourhood."""
-    return np.concatenate([np.nan_to_num(sample.inputs["whole"]), sample.inputs["fingerprint"]])
+    rows, counts = sample.inputs["environments"].T
+    fingerprint = np.bincount(rows % FINGERPRINT, weights=counts, minlength=FINGERPRINT)
+    return np.concatenate([np.nan_to_num(sample.inputs["whole"]), np.log1p(fingerprint)]).astype(np.float32)
 
 
 def draw(axes: Any, sample: Sample) -> None:

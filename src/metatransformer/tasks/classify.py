@@ -48,6 +48,13 @@ class Classify(Task):
             raise DataError(
                 "training labels", must="be known for every sample", found="missing ones"
             )
+        if several := [target for target in targets if isinstance(target, tuple)]:
+            raise DataError(
+                "training labels",
+                must="be one a sample for the task 'classify'",
+                found=f"{len(several[0])} in the first",
+                do="Name one column with --target, or use --task multilabel for yes-or-no columns.",
+            )
         counts = Counter(str(target) for target in targets)
         self.classes_ = sorted(counts, key=_natural)
         self.counts_ = [counts[name] for name in self.classes_]

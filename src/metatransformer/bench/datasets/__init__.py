@@ -8,9 +8,9 @@ the data is in this repository; ``source`` says where it is to be had.
 import importlib
 import pkgutil
 
-from metatransformer.bench.datasets._base import DataSet, Fold
+from metatransformer.bench.datasets._base import DataSet, Fold, Published, digest
 
-__all__ = ["DATA_SETS", "DataSet", "Fold"]
+__all__ = ["DATA_SETS", "DataSet", "Fold", "Published", "digest"]
 
 
 def _found() -> dict[str, DataSet]:

@@ -1,21 +1,36 @@
 """What a data set of the benchmark is."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from metatransformer.core.errors import DataError
 from metatransformer.core.samples import Record
 
 Fold = list[Record]
 
 
 @dataclass(frozen=True)
+class Published:
+    """A figure that others reported: not run here. ``comparable`` only where split, metric and inputs are the same."""
+
+    method: str
+    score: float
+    source: str
+    comparable: bool = False
+
+
+@dataclass(frozen=True)
 class DataSet:
     """One row of the table.
 
-    ``folds`` reads the records below a data folder; ``overrides`` are no tuning but facts of the data (a missing
-    header, a metric).
+    ``folds`` reads the records below a data folder; ``folder`` is where they lie there, and ``split`` says their rule
+    in words. ``metrics``: the first one decides. ``overrides`` are no tuning but facts of the data (a missing header,
+    a metric). ``seeds`` is how many runs are made, more where the test set is small; ``modes`` are further tune modes
+    that are affordable there. ``strong`` names a baseline of ``bench.strong``. ``sha256`` is the digest of the files
+    that the figures were made on; ``fetch`` says how to get them.
     """
 
     name: str
@@ -25,4 +40,29 @@ class DataSet:
     metrics: tuple[str, ...]
     licence: str
     source: str
+    folder: str = ""
+    split: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int = 1
+    modes: tuple[str, ...] = ()
+    strong: str = "svm"
+    published: tuple[Published, ...] = ()
+    sha256: str = ""
+    fetch: str = ""
+    suite: str = "real12"
+
+
+def digest(folder: Path) -> str:
+    """Returns the SHA-256 over names and contents of all files below a folder, notes beside the data left out.
+
+    Raises:
+        DataError: the folder is not there.
+    """
+    if not folder.is_dir():
+        raise DataError(folder, must="be a folder with the data set's files", found="nothing there")
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in ("README.md", "SHA256SUMS", "LICENSE"):
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            total.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return total.hexdigest()

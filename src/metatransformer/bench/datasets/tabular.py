@@ -27,5 +27,11 @@ DATA_SETS = (
         metrics=("accuracy", "auroc"),
         licence="CC BY 4.0",
         source="https://archive.ics.uci.edu/dataset/2/adult",
+        folder="tabular/adult",
+        split="official files adult.data and adult.test",
+        modes=("lora",),
+        strong="plain:boosting",
+        sha256="78578483c13f464678b635e8294a6fb1e57196eb77e1f519c7fc7d3d75b50787",
+        fetch="Fetch adult.data and adult.test from the source; remove the first line of adult.test, a remark.",
     ),
 )

@@ -1,0 +1,191 @@
+"""One row of the benchmark: every model, control and baseline of one data set, each fit kept when it is done.
+
+``python -m metatransformer.bench.row NAME --data DIR --out DIR`` runs it in a process of its own. The results stand one
+a line in ``OUT/row-NAME.jsonl``; a call that was interrupted continues behind the last line.
+"""
+
+import argparse
+import dataclasses
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metatransformer.bench.datasets import DATA_SETS, DataSet, Fold
+from metatransformer.bench.strong import strong_baseline
+from metatransformer.core.errors import MetaTransformerError
+from metatransformer.core.samples import Record
+from metatransformer.engine.console import Console
+from metatransformer.engine.controls import run_controls, with_random_trunk, without_trunk
+from metatransformer.engine.fit import Fitted, fit
+from metatransformer.engine.sources import split_index
+from metatransformer.io.index import Index
+from metatransformer.io.write import append_bytes
+from metatransformer.modalities import get_modality
+from metatransformer.recipe import Recipe, make_recipe
+
+BASELINES = ("constant", "baseline", "strong")
+QUICK_RECORDS = {"train": 600, "test": 300, "val": 200}  # at most that many of each split with --quick
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run for a row: ``trunks`` random trunks, ``seeds`` runs of a model, ``quick`` on a part of the data."""
+
+    encoder: str
+    seeds: int
+    trunks: int
+    quick: bool
+    overrides: tuple[str, ...] = ()
+
+
+class Results:
+    """The lines of a row's file; one that is there is not computed again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        self.lines: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+
+    def has(self, variant: str, *, fold: int, seed: int) -> bool:
+        """Returns whether a result is there."""
+        return any((x["variant"], x["fold"], x["seed"]) == (variant, fold, seed) for x in self.lines)
+
+    def add(self, variant: str, *, fold: int, seed: int, scores: Mapping[str, float], more: Mapping[str, Any]) -> None:
+        """Appends one result."""
+        line = {"variant": variant, "fold": fold, "seed": seed, "scores": dict(scores), **more}
+        self.lines.append(line)
+        append_bytes(self.path, (json.dumps(line) + "\n").encode())
+
+
+def run_row(data_set: DataSet, *, data: Path, plan: Plan, results: Results, console: Console) -> None:
+    """Runs what is missing of a row.
+
+    Raises:
+        MetaTransformerError: the data is not there, or something in it cannot be learned from.
+    """
+    folds = data_set.folds(data)
+    for number, records in enumerate(folds[:1] if plan.quick else folds):
+        part = _fewer(records) if plan.quick else records
+        for seed in range(plan.seeds):
+            recipe = _recipe(data_set, plan, seed=seed)
+            index = split_index(Index(tuple(part)), recipe, console=console)
+            _run_models(data_set, index, recipe, plan=plan, fold=number, results=results, console=console)
+
+
+def _run_models(
+    data_set: DataSet,
+    index: Index,
+    recipe: Recipe,
+    *,
+    plan: Plan,
+    fold: int,
+    results: Results,
+    console: Console,
+) -> None:
+    seed = recipe.run.seed
+    for variant, changed in _variants(data_set, recipe, plan):
+        names = [variant, *(BASELINES if variant == "pretrained" and seed == 0 else ())]
+        if all(results.has(name, fold=fold, seed=seed) for name in names):
+            continue
+        console.note(f"{data_set.name}, fold {fold + 1}, seed {seed}: {variant}")
+        start = time.monotonic()
+        fitted = fit(index.records, changed, console=console)
+        more = _about(fitted, seconds=time.monotonic() - start)
+        if not results.has(variant, fold=fold, seed=seed):
+            results.add(variant, fold=fold, seed=seed, scores=fitted.metrics["test"], more=more)
+        for name in names[1:]:
+            if not results.has(name, fold=fold, seed=seed):
+                _run_baseline(data_set, fitted, name, fold=fold, results=results, console=console)
+
+
+def _run_baseline(
+    data_set: DataSet, fitted: Fitted, name: str, *, fold: int, results: Results, console: Console
+) -> None:
+    start = time.monotonic()
+    if name == "strong":
+        method, scores = strong_baseline(data_set.strong, fitted)
+    else:
+        method = {"baseline": fitted.pipeline.modality.baseline, "constant": "constant"}[name]
+        scores = run_controls(fitted, (name,), split="test", console=console)[name]
+    more = {"method": method, "seconds": time.monotonic() - start}
+    results.add(name, fold=fold, seed=0, scores=scores, more=more)
+
+
+def _variants(data_set: DataSet, recipe: Recipe, plan: Plan) -> Iterator[tuple[str, Recipe]]:
+    """Yields the models of one seed. Random trunks differ by seed even where the model runs once."""
+    yield "pretrained", recipe
+    yield "identity", without_trunk(recipe)
+    seed = recipe.run.seed
+    trunks = [seed] if plan.seeds > 1 else range(plan.trunks)
+    for trunk in trunks:
+        name = "random" if trunk == seed else f"random#{trunk}"
+        yield name, with_random_trunk(recipe, seed=trunk)
+    if seed == 0 and not plan.quick:
+        for mode in data_set.modes:
+            yield f"tune:{mode}", dataclasses.replace(recipe, tune=mode)
+
+
+def _recipe(data_set: DataSet, plan: Plan, *, seed: int) -> Recipe:
+    modality = get_modality(data_set.modality)
+    return make_recipe(
+        data_set.modality,
+        options=modality.options,
+        defaults={**modality.defaults, "encoder": plan.encoder, **data_set.overrides, "run.seed": seed},
+        base={},
+        overrides=list(plan.overrides),
+    )
+
+
+def _about(fitted: Fitted, *, seconds: float) -> dict[str, Any]:
+    """Returns what a fit cost: seconds, parameters, peak memory of the process so far in MiB."""
+    return {
+        "seconds": round(seconds, 1),
+        "validation": fitted.metrics["val"],
+        "parameters": fitted.pipeline.model.parameter_counts(),
+        "samples": {name: len(loader) for name, loader in fitted.loaders.items()},
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "tune": fitted.pipeline.recipe.tune,
+    }
+
+
+def _fewer(records: Fold) -> list[Record]:
+    """Returns a seeded part of each split, in the order of the records."""
+    rng = np.random.default_rng(0)
+    kept: set[int] = set()
+    for split, most in QUICK_RECORDS.items():
+        places = [i for i, record in enumerate(records) if record.split == split]
+        kept |= set(rng.permutation(places)[:most].tolist())
+    return [record for i, record in enumerate(records) if i in kept]
+
+
+def main() -> int:
+    """Runs one row; the exit status is 2 for what the user must change."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=sorted(DATA_SETS))
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--seeds", required=True, type=int)
+    parser.add_argument("--trunks", required=True, type=int)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--set", nargs="*", default=[])
+    options = parser.parse_args()
+    plan = Plan(options.encoder, options.seeds, options.trunks, options.quick, tuple(options.set))
+    results = Results(options.out / f"row-{options.name}.jsonl")
+    try:
+        run_row(DATA_SETS[options.name], data=options.data, plan=plan, results=results, console=Console())
+    except MetaTransformerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Strong baselines: what a careful person without a transformer would run, by maintained libraries.
+
+A baseline is ``FEATURES:ESTIMATOR,ESTIMATOR,...``. Features: ``plain`` (the modality's own vector), ``hog`` (histograms
+of oriented gradients of a picture, scikit-image), ``tfidf`` (words and word pairs). Every estimator is fitted on the
+training split with each of its settings; the validation split chooses one, which is then fitted on both together.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multioutput import MultiOutputRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, SVR
+
+from metatransformer.core.errors import MissingDependencyError, UsageError, nearest
+from metatransformer.engine.controls import as_outputs
+from metatransformer.engine.data import Loader
+from metatransformer.engine.fit import Fitted
+from metatransformer.tasks import Task
+
+COMPONENTS = 200  # principal components that distances are measured in
+HOG = {"orientations": 9, "pixels_per_cell": (14, 14), "cells_per_block": (2, 2)}  # 8 x 8 cells of 112 pixels
+
+
+def strong_baseline(spec: str, fitted: Fitted) -> tuple[str, dict[str, float]]:
+    """Returns what was chosen, in words, and its scores on the test split.
+
+    Raises:
+        UsageError: an unknown baseline.
+        MissingDependencyError: its library is not installed.
+    """
+    kind, _, names = spec.partition(":")
+    task = fitted.pipeline.task
+    x = _features(kind, fitted)
+    y = {name: _target(loader) for name, loader in fitted.loaders.items()}
+    best, chosen, words = task.worst, None, ""
+    for name in names.split(","):
+        for setting, model in _candidates(name, task, sparse=kind == "tfidf", width=x["train"].shape[1]):
+            model.fit(x["train"], y["train"])
+            score = _scores(model, fitted, x, split="val")[task.primary]
+            if chosen is None or task.is_better(score, best):
+                best, chosen, words = score, model, f"{kind} + {setting}"
+    assert chosen is not None
+    both = _stack([x["train"], x["val"]]), np.concatenate([y["train"], y["val"]])
+    final = clone(chosen).fit(*both)
+    return words, _scores(final, fitted, x, split="test")
+
+
+def _scores(model: Any, fitted: Fitted, x: dict[str, Any], *, split: str) -> dict[str, float]:
+    target = fitted.loaders[split].target
+    assert target is not None
+    return fitted.pipeline.task.metrics(as_outputs(model, fitted.pipeline.task, x[split]), target)
+
+
+def _target(loader: Loader) -> np.ndarray:
+    assert loader.target is not None
+    return loader.target.numpy()
+
+
+def _stack(parts: Sequence[Any]) -> Any:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    from scipy.sparse import vstack
+
+    return vstack(parts).tocsr()
+
+
+def _candidates(name: str, task: Task, *, sparse: bool, width: int) -> list[tuple[str, Any]]:
+    """Returns estimators with their settings in words."""
+    classify = task.name == "classify"
+    weight = "balanced" if task.primary == "balanced_accuracy" else None
+    near = [] if sparse else [StandardScaler()]
+    if not sparse and width > COMPONENTS:
+        near = [StandardScaler(), _Components(), StandardScaler()]
+    if name == "logistic":
+        strengths = (0.1, 1.0, 10.0)
+        models = [LogisticRegression(C=c, max_iter=2000, class_weight=weight) for c in strengths]
+        return [(f"logistic regression C={c:g}", _after(near, m)) for c, m in zip(strengths, models, strict=True)]
+    if name == "ridge":
+        return [(f"ridge alpha={a:g}", _after(near, Ridge(alpha=a))) for a in (1.0, 10.0, 100.0, 1000.0)]
+    if name == "svm":
+        kind = (lambda c: SVC(C=c, probability=False, class_weight=weight)) if classify else (lambda c: SVR(C=c))
+        return [(f"RBF-SVM C={c:g}", _after(near, kind(c))) for c in (1.0, 10.0, 100.0)]
+    if name == "forest":
+        forest = RandomForestClassifier if classify else RandomForestRegressor
+        more = {"class_weight": weight} if classify else {}
+        return [("random forest of 500", forest(500, random_state=0, n_jobs=-1, **more))]
+    if name == "boosting":
+        boosting = HistGradientBoostingClassifier if classify else HistGradientBoostingRegressor
+        rates = (0.03, 0.1)
+        models = [boosting(learning_rate=r, max_iter=300, early_stopping=True, random_state=0) for r in rates]
+        if not classify and task.outputs > 1:
+            models = [MultiOutputRegressor(model) for model in models]
+        return [(f"gradient boosting, rate {r:g}", model) for r, model in zip(rates, models, strict=True)]
+    known = ("logistic", "ridge", "svm", "forest", "boosting")
+    raise UsageError("strong baseline", must="be known", found=name, do=nearest(name, known))
+
+
+def _after(steps: list[Any], model: Any) -> Any:
+    return make_pipeline(*[clone(step) for step in steps], model)
+
+
+class _Components(PCA):
+    """Principal components, as many as the rows allow."""
+
+    def __init__(self) -> None:
+        super().__init__(random_state=0)
+
+    def fit(self, X: np.ndarray, y: Any = None) -> "_Components":
+        """Learns the components."""
+        self.n_components = min(COMPONENTS, *X.shape)
+        return super().fit(X, y)
+
+    def fit_transform(self, X: np.ndarray, y: Any = None) -> np.ndarray:
+        """Learns the components and returns the rows in them."""
+        self.n_components = min(COMPONENTS, *X.shape)
+        return super().fit_transform(X, y)
+
+
+def _features(kind: str, fitted: Fitted) -> dict[str, Any]:
+    if kind == "plain":
+        feature = fitted.pipeline.modality.features
+        return {
+            name: np.stack([feature(loader.sample(i)) for i in range(len(loader))]) for name, loader in _items(fitted)
+        }
+    if kind == "hog":
+        return {name: np.stack([_hog(loader, i) for i in range(len(loader))]) for name, loader in _items(fitted)}
+    if kind == "tfidf":
+        return _tfidf(fitted)
+    raise UsageError("strong baseline", must="have the features plain, hog or tfidf", found=kind)
+
+
+def _items(fitted: Fitted) -> Sequence[tuple[str, Loader]]:
+    return list(fitted.loaders.items())
+
+
+def _hog(loader: Loader, index: int) -> np.ndarray:
+    """Returns the histograms of oriented gradients of a transformed picture, resized to 112 x 112."""
+    try:
+        from skimage.feature import hog
+    except ImportError as error:
+        purpose = "the strong baseline of pictures"
+        raise MissingDependencyError("scikit-image", extra="bench", purpose=purpose) from error
+    pixels = torch.from_numpy(np.asarray(loader.sample(index).inputs["pixels"], dtype=np.float32)).mean(dim=-1)
+    size = (112, 112)
+    square = torch.nn.functional.interpolate(pixels[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
+    return hog(square.numpy(), **HOG).astype(np.float32)
+
+
+def _tfidf(fitted: Fitted) -> dict[str, Any]:
+    """Returns sparse counts of words and word pairs, weighed by how rare they are in the training split."""
+    load = fitted.pipeline.modality.load
+    texts = {
+        name: [" ".join(map(str, load(record)["texts"])) for record in loader.records]
+        for name, loader in _items(fitted)
+    }
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    words.fit(texts["train"])
+    return {name: words.transform(lines) for name, lines in texts.items()}
