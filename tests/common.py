@@ -26,10 +26,19 @@ TINY: dict[str, dict[str, Any]] = {
     "image": {"input.size": 16},
     "imu": {"input.rate_hz": 50.0},  # NPY and .ts state no rate, the other fixtures do
     "infrared": {"input.size": 16},
+    "text": {"input.vocabulary": "train"},  # the default one comes from the network
+    "timeseries": {"input.sample": "file"},  # these tests classify; a forecast has tests of its own
+    "video": {"input.size": 16, "input.frames": 4},
     "xray": {"input.size": 16},
 }
-# The trunk of the tests has few blocks; a modality may read deeper ones by default.
-SMALL = {"encoder": "test", "head.read": [1, -1], "run.device": "cpu", "run.precision": "float32"}
+# The trunk of the tests has few blocks; a modality may read deeper ones by default, and learn another task.
+SMALL = {
+    "encoder": "test",
+    "head.read": [1, -1],
+    "run.device": "cpu",
+    "run.precision": "float32",
+    "task.name": "classify",
+}
 
 
 def make_values(modality: Modality, count: int, *, seed: int = 0) -> tuple[list[Any], list[str]]:

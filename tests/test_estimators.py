@@ -304,7 +304,7 @@ def test_an_untrained_front_end_is_said(rows: pd.DataFrame):
     ("x", "modality", "message"),
     [
         (np.zeros((5, 5, 3), dtype=np.uint8), "", "modality: must be named for anything but files; found a ndarray"),
-        ("clip.xyz", "", r"modality: must be named for 'clip.xyz'; found 0 that read this ending"),
+        ("clip.qqq", "", r"modality: must be named for 'clip.qqq'; found 0 that read this ending"),
         ("rows.csv", "", r"modality: must be named for 'rows.csv'"),
         ("rows.csv", "tabular", r"embed: must get samples that need no learning before.*Embedder\('tabular'\)"),
         ("nowhere.webp", "", "nowhere.webp: must exist"),

@@ -15,6 +15,7 @@ FLOORS = {
     "encoder": 2,
     "weights": 3,
     "tasks": 3,
+    "words": 3,
     "modalities": 3,
     "recipe": 3,
     "model": 4,

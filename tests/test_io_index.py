@@ -162,7 +162,8 @@ def test_manifests_of_every_kind_agree(tmp_path, name, monkeypatch):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("file,label\na.png,x\n", "must have a column 'path'.*Valid: file, label"),
+        ("place,label\na.png,x\n", "must have a column 'path'.*Valid: label, place"),
+        ("file,filename,label\na.png,a.png,x\n", "must have a column 'path'.*Valid: file, filename, label"),
         ("path,lable\na.png,x\n", "must have a column 'label'.*Did you mean 'lable'"),
         (
             "path,label\na.png,x\nno.png,x\n",
@@ -184,6 +185,15 @@ def test_manifests_of_every_kind_agree(tmp_path, name, monkeypatch):
 def test_wrong_manifests_are_refused(tmp_path, text, words):
     with pytest.raises(DataError, match=words):
         index(manifest(tmp_path, text))
+
+
+def test_usual_names_stand_for_path_and_group(tmp_path):
+    found = index(manifest(tmp_path, "file,label,source_group\na.png,x,ward 7\n"))
+    assert [(r.key, r.target, r.group) for r in found.records] == [("a.png", "x", "ward 7")]
+    assert "column 'file' taken as 'path'" in found.notes
+    assert "column 'source_group' taken as 'group'" in found.notes
+    both = index(manifest(tmp_path, "path,group,source_group\na.png,y,z\n"), labels=False)
+    assert both.records[0].group == "y" and both.notes == ("columns not used: source_group",)
 
 
 def test_labels_are_optional_when_not_required(tmp_path):

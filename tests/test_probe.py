@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 
 from metatransformer.core.errors import UsageError
-from metatransformer.engine.probe import fit_probes, ridge_path
+from metatransformer.engine.probe import fit_probes, ridge_path, sharpness
 from metatransformer.tasks import Classify, Regress
 
 N, F = 101, 7
@@ -24,13 +24,32 @@ def data(*, classes: int) -> tuple[torch.Tensor, list[str]]:
 def test_ridge_path_minimises_its_objective(features: int):
     draw = torch.Generator().manual_seed(2)
     x = torch.randn(N, features, generator=draw)
-    x = x - x.mean(dim=0)
     goal = torch.randn(N, 3, generator=draw)
-    for penalty, weight, bias in ridge_path(x, goal, l2=[0.3, 0.01]):
-        # Theirs is the summed squared error + alpha |w|^2, ours its mean over n x 3 values + penalty / 2 |w|^2.
-        model = Ridge(alpha=penalty * N * 3 / 2).fit(x.double().numpy(), goal.double().numpy())
+    importance = torch.rand(N, generator=draw) + 0.1
+    importance = importance / importance.mean()
+    for penalty, weight, bias in ridge_path(x, goal, importance=importance, l2=[0.3, 0.01]):
+        # Theirs is the summed squared error + alpha |w|^2, ours half its mean + penalty / 2 |w|^2.
+        model = Ridge(alpha=penalty * N)
+        model.fit(x.double().numpy(), goal.double().numpy(), sample_weight=importance.double().numpy())
         np.testing.assert_allclose(weight.numpy(), model.coef_, atol=1e-4)
-        np.testing.assert_allclose(bias.numpy(), model.intercept_, atol=1e-5)
+        np.testing.assert_allclose(bias.numpy(), model.intercept_, atol=1e-4)
+
+
+def test_classes_by_squares_equal_the_ridge_classifier_and_are_sharpened():
+    features, labels = data(classes=3)
+    task = Classify(class_weight="balanced")
+    task.fit(labels)
+    target = task.encode(labels)
+    (probe,) = fit_probes(task, features=features, target=target, l2=[0.3], solver="squares")
+    x = ((features - features.mean(0)) / features.std(0, correction=0)).double().numpy()
+    model = RidgeClassifier(alpha=0.3 * N, class_weight="balanced").fit(x, labels)
+    # Theirs aims at -1 and 1 where ours aims at 0 and 1.
+    np.testing.assert_allclose(2 * probe.outputs(features).numpy() - 1, model.decision_function(x), atol=1e-4)
+    factor = sharpness(task, probe.outputs(features), target)
+    sharp = probe.times(factor)
+    assert sharp.factor == factor > 1
+    losses = [float(task.loss(p.outputs(features), target)) for p in (probe, sharp, sharp.times(1.2), sharp.times(0.8))]
+    assert losses[1] < min(losses[0], losses[2], losses[3])
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -39,7 +58,7 @@ def test_classification_equals_logistic_regression(classes: int, l2: float):
     features, labels = data(classes=classes)
     task = Classify()
     task.fit(labels)
-    (probe,) = fit_probes(task, features=features, target=task.encode(labels), l2=[l2])
+    (probe,) = fit_probes(task, features=features, target=task.encode(labels), l2=[l2], solver="likelihood")
     x = ((features - features.mean(0)) / features.std(0, correction=0)).double().numpy()
     # Ours is mean loss + l2 / 2 |w|^2, theirs C x summed loss + 1 / 2 |w|^2. For two classes theirs has one vector, the
     # difference of our two, which are half of it each: the same penalty costs it half as much.
@@ -57,7 +76,7 @@ def test_regression_equals_ridge():
     task = Regress()
     task.fit(targets.tolist())
     l2 = 0.2
-    (probe,) = fit_probes(task, features=features, target=task.encode(targets.tolist()), l2=[l2])
+    (probe,) = fit_probes(task, features=features, target=task.encode(targets.tolist()), l2=[l2], solver="likelihood")
     x = (features - features.mean(0)) / features.std(0, correction=0)
     # Mean of squares + l2 / 2 |w|^2 is Ridge's sum of squares + alpha |w|^2 with alpha = n l2 / 2.
     model = Ridge(alpha=N * l2 / 2).fit(x.numpy(), targets.numpy())
@@ -69,7 +88,8 @@ def test_stronger_penalties_come_first_and_have_smaller_weights():
     features, labels = data(classes=3)
     task = Classify()
     task.fit(labels)
-    probes = list(fit_probes(task, features=features, target=task.encode(labels), l2=[1e-3, 1, 0.1]))
+    target = task.encode(labels)
+    probes = list(fit_probes(task, features=features, target=target, l2=[1e-3, 1, 0.1], solver="likelihood"))
     assert [probe.l2 for probe in probes] == [1, 0.1, 1e-3]
     norms = [float(probe.weight.norm()) for probe in probes]
     assert norms == sorted(norms)
@@ -80,7 +100,7 @@ def test_a_feature_that_never_changes_is_harmless():
     task = Classify()
     task.fit(labels)
     flat = torch.cat([features, torch.full((N, 1), 5.0)], dim=1)
-    (probe,) = fit_probes(task, features=flat, target=task.encode(labels), l2=[0.1])
+    (probe,) = fit_probes(task, features=flat, target=task.encode(labels), l2=[0.1], solver="likelihood")
     assert probe.outputs(flat).isfinite().all() and probe.scale[-1] == 1
 
 
@@ -89,4 +109,4 @@ def test_no_penalty_is_refused():
     task = Classify()
     task.fit(labels)
     with pytest.raises(UsageError, match="optim.l2: must list at least one penalty; found none"):
-        next(fit_probes(task, features=features, target=task.encode(labels), l2=[]))
+        next(fit_probes(task, features=features, target=task.encode(labels), l2=[], solver="likelihood"))

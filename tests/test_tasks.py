@@ -40,6 +40,7 @@ def test_classification_scores_equal_scikit_learns(classes: int):
         "balanced_accuracy": reference.balanced_accuracy_score(y, guess),
         "macro_f1": reference.f1_score(y, guess, average="macro"),
         "log_loss": reference.log_loss(y, probability),
+        "kappa": reference.cohen_kappa_score(y, guess),
         "auroc": reference.roc_auc_score(y, probability[:, 1] if classes == 2 else probability, multi_class="ovr"),
     }
     assert found == pytest.approx(expected, abs=1e-12)
@@ -53,6 +54,14 @@ def test_a_class_that_does_not_occur_costs_nothing_but_the_auroc():
     strict.fit(["a", "b", "c"])
     with pytest.raises(DataError, match="metric 'auroc': must see every class.*; found 2 of 3 classes"):
         strict.metrics(torch.zeros(2, 3), torch.tensor([0, 1]))
+
+
+def test_kappa_by_hand():
+    task = classify("a", "b")
+    logits, truth = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]), torch.tensor([0, 0, 0, 1])
+    # 3 of 4 agree; by chance 1/2 would: (0.75 - 0.5) / (1 - 0.5).
+    assert task.metrics(logits, truth)["kappa"] == pytest.approx(0.5)
+    assert "kappa" not in task.metrics(logits[:2], truth[:2])  # one class only: 0 / 0
 
 
 def test_loss_weights_are_scikit_learns():

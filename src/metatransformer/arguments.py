@@ -11,7 +11,7 @@ import sklearn.exceptions
 from metatransformer.core import errors
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Modality
-from metatransformer.engine.sources import read_index, with_targets, without_column
+from metatransformer.engine.sources import continued, read_index, with_targets, without_column
 from metatransformer.io.index import Index
 from metatransformer.recipe import Recipe, make_recipe, to_dict
 
@@ -79,7 +79,8 @@ def labelled(modality: Modality, X: Any, y: Any, *, recipe: Recipe) -> Index:
     """
     target, header = recipe.task.target, recipe.data.header
     if y is None:
-        if modality.source.kind == "table" and not target:
+        # A modality with an index of its own may find labels in folders and says itself what it misses.
+        if modality.source.kind == "table" and modality.source.index is None and not target:
             raise UsageError("target", must="name the column to learn, or y be given", found="neither")
         return read_index(modality, X, options=recipe.input, target=target, labelled=True, header=header)
     if target:
@@ -94,7 +95,14 @@ def labelled(modality: Modality, X: Any, y: Any, *, recipe: Recipe) -> Index:
 
 def unlabelled(modality: Modality, X: Any, *, recipe: Recipe) -> Index:
     """Returns the records of X; labels and the target column that it may bring play no part."""
-    index = read_index(modality, X, options=recipe.input, labelled=False, header=recipe.data.header)
+    index = read_index(
+        modality,
+        X,
+        options=recipe.input,
+        target=continued(modality, recipe.task.target),
+        labelled=False,
+        header=recipe.data.header,
+    )
     return without_column(index, recipe.task.target)
 
 

@@ -243,6 +243,7 @@ def _assemble(
             norm="standard" if recipe.tune == "head" else "layer",
             hidden=recipe.head.hidden,
             dropout=recipe.head.dropout,
+            direct=tokenizer.direct,
         )
     model = MetaTransformer(
         tokenizers={modality.name: tokenizer},

@@ -74,7 +74,8 @@ class HeadOptions:
     block) or from the back (-1 = after the last), or as a share of the depth (0.5 = the middle); blocks
     behind the last one read are not computed. ``pool`` is the summary token, the mean of the other tokens,
     both, or the means in a ``grid`` of ``cells`` parts an axis, which keeps where or when something is.
-    ``hidden`` > 0 puts one hidden layer before the output.
+    ``hidden`` > 0 puts one hidden layer before the output. Features that a modality hands to the head beside the trunk
+    count ``direct`` times as much in tune mode ``head``: the penalty on their weights is that much squared smaller.
     """
 
     read: tuple[int | float, ...] = (-1,)
@@ -82,9 +83,11 @@ class HeadOptions:
     cells: int = 4
     hidden: int = 0
     dropout: float = 0.0
+    direct: float = 10.0
 
     def __post_init__(self) -> None:
         rules = {
+            "direct": (self.direct > 0, "be above 0"),
             "read": (bool(self.read), "name at least one block"),
             "cells": (self.cells >= 1, "be at least 1"),
             "hidden": (self.hidden >= 0, "be at least 0"),
@@ -101,8 +104,11 @@ class OptimOptions:
     passes. ``warmup`` is the share of all steps; ``patience`` the number of epochs without a better
     validation score after which training stops (0 = never); ``average`` the decay of an exponential moving
     average of the weights (0 = none), which is then what is validated and kept. In tune mode ``head`` there
-    is no such training: ``l2`` lists the penalties that are tried on the validation split, and ``views`` is
-    how many augmented copies of each training sample are cached besides the plain one.
+    is no such training: ``l2`` lists the penalties that are tried on the validation split ("auto": those that
+    suit the solver), ``refit`` fits the chosen head again on train and val together, and ``views`` is how many
+    augmented copies of each training sample are cached besides the plain one. ``solver`` "squares" fits
+    classes by least squares on their indicators, "likelihood" by cross entropy; numbers are always fitted
+    by squares, labels of which several may hold always by likelihood.
     """
 
     lr: float = 1e-3
@@ -114,10 +120,12 @@ class OptimOptions:
     patience: int = 0
     average: float = 0.0
     views: int = 0
-    l2: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
+    l2: tuple[float, ...] | Literal["auto"] = "auto"
+    solver: Literal["squares", "likelihood"] = "squares"
+    refit: bool = True
 
     def __post_init__(self) -> None:
-        penalties = bool(self.l2) and all(0 <= penalty < math.inf for penalty in self.l2)
+        penalties = self.l2 == "auto" or (bool(self.l2) and all(0 <= penalty < math.inf for penalty in self.l2))
         rules = {
             "lr": (0 < self.lr < math.inf, "be above 0 and finite"),
             "trunk_lr": (0 <= self.trunk_lr < math.inf, "be at least 0 and finite"),

@@ -12,7 +12,6 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
@@ -123,7 +122,7 @@ def _fetch(entry: WordEntry, cached: Path) -> None:
             must="be found in one place",
             found=f"{cached} (absent); {error.where} ({error.found})",
             do="Ways out: input.vocabulary=train, which needs no network; a vocab.txt of your own as "
-            f"input.vocabulary; a copy of that file from the cache of a machine with a network.",
+            "input.vocabulary; a copy of that file from the cache of a machine with a network.",
         ) from error
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise WeightsError(

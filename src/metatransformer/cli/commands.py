@@ -17,6 +17,7 @@ from metatransformer.engine.embed import (
 )
 from metatransformer.engine.sources import (
     check_records,
+    continued,
     read_index,
     saved_model,
     split_index,
@@ -133,6 +134,7 @@ def predict(options: Namespace) -> Result:
         pipeline.modality,
         _one_or_all(options.paths),
         options=pipeline.recipe.input,
+        target=continued(pipeline.modality, pipeline.recipe.task.target),
         labelled=False,
         header=pipeline.recipe.data.header,
     )
@@ -174,7 +176,12 @@ def embed(options: Namespace) -> Result:
 
 def _embed_index(modality: Modality, options: Namespace, *, recipe: Recipe, console: Console) -> Index:
     index = read_index(
-        modality, _one_or_all(options.paths), options=recipe.input, labelled=False, header=recipe.data.header
+        modality,
+        _one_or_all(options.paths),
+        options=recipe.input,
+        target=continued(modality, recipe.task.target),
+        labelled=False,
+        header=recipe.data.header,
     )
     for note in index.notes:
         console.note(note)

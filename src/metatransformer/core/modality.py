@@ -78,11 +78,13 @@ class Tokenizer(nn.Module, ABC):
     """The torch side of a modality: a batch of its arrays in, ``Tokens`` of the trunk's width out.
 
     ``native`` says whether its weights came with the trunk; only then does it carry meaning before any training.
-    ``axes`` is the number of axes of its tokens' grid, 0 where they lie in no order.
+    ``axes`` is the number of axes of its tokens' grid, 0 where they lie in no order; ``direct`` the number of features
+    that its tokens bring to the head beside the trunk.
     """
 
     native: bool = False
     axes: int = 0
+    direct: int = 0
 
     @abstractmethod
     def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
@@ -119,12 +121,14 @@ class Source:
     ``index`` replaces all of this where neither kind fits (cubes with label maps, windows of series, frames):
     ``index(data, target=str, labelled=bool, header=bool, options=the modality's options) -> io.index.Index``. ``kind``
     then only says whether a sample is more like a file or like a row, and ``suffixes`` what is accepted.
+    ``continues`` says that a prediction goes on from the target's own column, which then is named for it too.
     """
 
     kind: str
     suffixes: tuple[str, ...]
     parts: Callable[[Path], Sequence[tuple[int | str, Any]]] | None = None
     index: Callable[..., Any] | None = None
+    continues: bool = False
 
 
 @dataclass(frozen=True)

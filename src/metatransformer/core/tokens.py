@@ -41,12 +41,17 @@ class Tokens:
     A sample may fill several rows that do not attend to each other: the windows of a long text, the clips of a video,
     the views of a shape. Then ``samples`` holds the number of the sample that each row belongs to (0, 1, ... in rising
     order, none left out), and pooling averages over a sample's rows; None means one row a sample.
+
+    ``direct`` are features of each sample that go to the head beside the trunk (the window of a series, which a
+    forecast must continue exactly); they are part of every control as well, so that a trunk is credited with its own
+    share only.
     """
 
     x: Float[Tensor, "B N D"]
     mask: Bool[Tensor, "B N"]
     spans: tuple[Span, ...]
     samples: Int[Tensor, " B"] | None = None
+    direct: Float[Tensor, "S F"] | None = None
 
     def __post_init__(self) -> None:
         assert self.x.shape[:2] == self.mask.shape, (self.x.shape, self.mask.shape)
@@ -83,6 +88,7 @@ class Tokens:
                 found="several rows a sample",
                 do="Give the modality one window, clip or view a sample.",
             )
+        direct = [part.direct for part in parts if part.direct is not None]
         spans: list[Span] = []
         offset = 0
         for part in parts:
@@ -92,6 +98,7 @@ class Tokens:
             x=torch.cat([part.x for part in parts], dim=1),
             mask=torch.cat([part.mask for part in parts], dim=1),
             spans=tuple(spans),
+            direct=torch.cat(direct, dim=1) if direct else None,
         )
 
     def summaries(self) -> Bool[Tensor, " N"]:

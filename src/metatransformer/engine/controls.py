@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -61,8 +63,9 @@ def _baseline(fitted: Fitted, split: str) -> dict[str, float]:
     """Fits scikit-learn on raw features of the training and validation splits together: it needs no validation."""
     modality, task = fitted.pipeline.modality, fitted.pipeline.task
     known = [fitted.loaders[name] for name in ("train", "val")]
-    x = np.concatenate([_raw_features(loader) for loader in known])
-    y = np.concatenate([_targets(loader) for loader in known])
+    raws = [_raw_features(loader) for loader in known]
+    x = sparse.vstack(raws, format="csr") if modality.baseline == "sparse" else np.concatenate(raws)
+    y = np.concatenate([_targets(loader, task) for loader in known])
     loader = fitted.loaders[split]
     raw = _raw_features(loader)
     if isinstance(task, Multilabel):
@@ -75,9 +78,9 @@ def _baseline(fitted: Fitted, split: str) -> dict[str, float]:
     return task.metrics(outputs, loader.target)
 
 
-def _each_label(task: Multilabel, *, kind: str, x: np.ndarray, y: np.ndarray, raw: np.ndarray) -> torch.Tensor:
+def _each_label(task: Multilabel, *, kind: str, x: Any, y: np.ndarray, raw: Any) -> torch.Tensor:
     """Returns log odds ``[n, labels]`` of one estimator a label, fitted where the label is known."""
-    outputs = task.constant().double().repeat(len(raw), 1)
+    outputs = task.constant().double().repeat(raw.shape[0], 1)
     for label in range(task.outputs):
         known = ~np.isnan(y[:, label])
         if len(np.unique(y[known, label])) < 2:
@@ -89,14 +92,19 @@ def _each_label(task: Multilabel, *, kind: str, x: np.ndarray, y: np.ndarray, ra
     return outputs
 
 
-def _raw_features(loader: Loader) -> np.ndarray:
-    feature = loader.reader.modality.features
-    return np.stack([feature(loader.sample(i)) for i in range(len(loader))])
+def _raw_features(loader: Loader) -> Any:
+    """Returns the plain baseline's features ``[n, F]``, as a sparse matrix where nearly all are 0."""
+    modality = loader.reader.modality
+    rows = (modality.features(loader.sample(i)) for i in range(len(loader)))
+    if modality.baseline == "sparse":
+        return sparse.vstack([sparse.csr_matrix(row) for row in rows], format="csr")
+    return np.stack(list(rows))
 
 
-def _targets(loader: Loader) -> np.ndarray:
+def _targets(loader: Loader, task: Task) -> np.ndarray:
     assert loader.target is not None
-    return loader.target.numpy()
+    # One column is handed over flat, as scikit-learn has it.
+    return (task.goal(loader.target).squeeze(1) if task.squared else loader.target).numpy()
 
 
 def _estimator(task: Task, *, kind: str, shape: tuple[int, ...]) -> Any:
@@ -107,23 +115,27 @@ def _estimator(task: Task, *, kind: str, shape: tuple[int, ...]) -> Any:
             if classify
             else HistGradientBoostingRegressor(random_state=0)
         )
+    if kind == "sparse":
+        # A weak penalty, because weighed counts are far below 1.
+        line = LogisticRegression(C=10, max_iter=2000) if classify else Ridge()
+        return make_pipeline(TfidfTransformer(), line)
     steps: list[Any] = [StandardScaler()]
     rows, features = shape
-    if features > MAX_FEATURES:
+    if features > MAX_FEATURES and task.name != "forecast":  # a forecast goes on from the last values themselves
         steps = [PCA(min(MAX_FEATURES, rows), random_state=0), StandardScaler()]
     steps.append(LogisticRegression(max_iter=2000) if classify else Ridge())
     return make_pipeline(*steps)
 
 
-def as_outputs(model: Any, task: Task, x: np.ndarray) -> torch.Tensor:
+def as_outputs(model: Any, task: Task, x: Any) -> torch.Tensor:
     """Returns scikit-learn's answers in the form of a head's outputs: log probabilities, or standardised values."""
     if task.name != "classify":
-        return torch.from_numpy(np.asarray(model.predict(x))).float().reshape(len(x), -1)
+        return torch.from_numpy(np.asarray(model.predict(x))).float().reshape(x.shape[0], -1)
     if not hasattr(model, "predict_proba"):  # a support vector machine: its decision values rank the classes
         margins = model.decision_function(x)
         margins = np.stack([-margins, margins], axis=1) if margins.ndim == 1 else margins
         return torch.from_numpy(margins)
-    probability = np.full((len(x), task.outputs), 1e-12)
+    probability = np.full((x.shape[0], task.outputs), 1e-12)
     probability[:, model.classes_] = np.maximum(model.predict_proba(x), 1e-12)
     return torch.from_numpy(np.log(probability))
 

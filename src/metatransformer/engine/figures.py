@@ -6,7 +6,7 @@ Painted with matplotlib's objects alone: no pyplot, no chosen backend, no settin
 import base64
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,6 +98,19 @@ def scatter_picture(truth: np.ndarray, guess: np.ndarray) -> Picture:
     axes.plot([low, high], [low, high], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.plot(truth, guess, "o", color=BLUE, markersize=4, alpha=0.45, markeredgewidth=0)
     axes.set_aspect("equal", adjustable="datalim")
+    return painted(figure)
+
+
+def steps_picture(errors: Mapping[str, np.ndarray]) -> Picture:
+    """Returns the mean squared error by step ahead, one line a model; the first is the one that counts."""
+    figure = Figure(figsize=(5.4, 2.7), layout="constrained")
+    axes = plain_axes(figure.add_subplot(), "mean squared error (standardised)", "steps ahead")
+    for number, (name, values) in enumerate(errors.items()):
+        colour, style = (FAINT, (0, (4, 3))) if number else (BLUE, "-")
+        axes.plot(range(1, len(values) + 1), values, color=colour, linestyle=style, linewidth=1.6, label=name)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    axes.legend(frameon=False, fontsize=8)
     return painted(figure)
 
 

@@ -25,12 +25,12 @@ from metatransformer.engine.verdict import CONTROL_NAMES, margin, verdict, words
 from metatransformer.engine.versions import version_of
 from metatransformer.io.write import atomic_file
 from metatransformer.recipe import to_yaml, tune_mode
-from metatransformer.tasks import Classify, Multilabel, Regress, Task
+from metatransformer.tasks import Classify, Forecast, Multilabel, Regress, Task
 from metatransformer.weights import KNOWN, Pretrained
 
 SAMPLES = 12
 CONFUSIONS = 6
-KINDS = {"classify": "classification", "regress": "regression", "multilabel": "labels"}
+KINDS = {"classify": "classification", "regress": "regression", "forecast": "forecast", "multilabel": "labels"}
 TUNE = {
     "head": "trunk and tokenizer frozen, a linear head learned",
     "ends": "trunk frozen, tokenizer and head learned",
@@ -201,7 +201,7 @@ def _outcome(fitted: Fitted, split: str) -> dict[str, Any]:
     task, target = fitted.pipeline.task, fitted.loaders[split].target
     assert target is not None
     outputs = fitted.outputs[split]
-    nothing = {"confusion": None, "mistakes": [], "labels": [], "scatter": None}
+    nothing = {"confusion": None, "mistakes": [], "labels": [], "scatter": None, "steps": None}
     if isinstance(task, Classify):
         counts = np.zeros((task.outputs, task.outputs), dtype=int)
         np.add.at(counts, (target.numpy(), outputs.argmax(dim=1).numpy()), 1)
@@ -217,6 +217,10 @@ def _outcome(fitted: Fitted, split: str) -> dict[str, Any]:
     if isinstance(task, Regress):
         truth, guess = _decoded(task, target[:, None]), _decoded(task, outputs)
         return nothing | {"scatter": figures.scatter_picture(truth, guess)}
+    if isinstance(task, Forecast):
+        model = task.errors_by_step(outputs, target)
+        plain = task.errors_by_step(task.constant().expand(len(outputs), -1), target)
+        return nothing | {"steps": figures.steps_picture({"this model": model, "last value goes on": plain})}
     return nothing
 
 
@@ -227,6 +231,8 @@ def _decoded(task: Task, outputs: torch.Tensor) -> np.ndarray:
 def _grid(fitted: Fitted, split: str) -> dict[str, Any]:
     """Returns the cards of the chosen samples, and what the axes of their pictures show."""
     task, loader, modality = fitted.pipeline.task, fitted.loaders[split], fitted.pipeline.modality
+    if isinstance(task, Forecast):  # the modality's own pictures show forecasts better than a card can
+        return {"grid": [], "axes": ""}
     table = task.decode(fitted.outputs[split])
     chosen, wrong = choose_samples(task, table, [record.target for record in loader.records])
     cards, axes = [], ""

@@ -43,6 +43,11 @@ def read_index(
     )
 
 
+def continued(modality: Modality, target: str) -> str:
+    """Returns the target's column where a prediction needs it too, since it goes on from there; else nothing."""
+    return target if modality.source.continues else ""
+
+
 def with_targets(index: Index, targets: Sequence[Any]) -> Index:
     """Returns the index with targets that were handed in beside the data.
 

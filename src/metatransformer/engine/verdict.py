@@ -30,6 +30,8 @@ def margin(metric: str, a: float, b: float, *, samples: int) -> float | None:
         return 2 * sum(p * (1 - p) / samples for p in shares) ** 0.5
     if metric in DISTANCES:
         return 2 * ((a**2 + b**2) / (2 * samples)) ** 0.5
+    if metric == "mse":  # a mean of squares: the variance of one square is twice the square of the mean
+        return 2 * (2 * (a**2 + b**2) / samples) ** 0.5
     return None
 
 
@@ -116,5 +118,5 @@ def _beside_the_constant(results: Mapping[str, int]) -> str:
 
 def words(metric: str) -> str:
     """Returns a metric's name as people write it."""
-    special = {"auroc": "AUROC", "mean_auroc": "mean AUROC", "rmse": "RMSE", "mae": "MAE", "r2": "R²", "macro_f1": "macro F1"}
+    special = {"auroc": "AUROC", "mean_auroc": "mean AUROC", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²", "macro_f1": "macro F1"}
     return special.get(metric, metric.replace("_", " "))

@@ -10,7 +10,8 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -172,12 +173,12 @@ def _read_npy(path: Path, name: str) -> np.ndarray:
 
 
 def _list_npz(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as data, np.load(data, allow_pickle=False) as file:
         return {name: (file[name].shape, file[name].dtype.kind) for name in file.files}
 
 
 def _read_npz(path: Path, name: str) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as data, np.load(data, allow_pickle=False) as file:
         return file[name]
 
 
@@ -189,9 +190,8 @@ def _is_hdf5(path: Path) -> bool:
 
 def _list_matlab(path: Path) -> dict[str, Any]:
     if not _is_hdf5(path):
-        import scipy.io
-
-        return {name: (shape, _MATLAB.get(kind, kind)) for name, shape, kind in scipy.io.whosmat(path)}
+        with _scipy() as scipy_io:
+            return {name: (shape, _MATLAB.get(kind, kind)) for name, shape, kind in scipy_io.whosmat(path)}
     h5py = _h5py(path)
     with h5py.File(path, "r") as file:
         return {
@@ -203,12 +203,23 @@ def _list_matlab(path: Path) -> dict[str, Any]:
 
 def _read_matlab(path: Path, name: str) -> np.ndarray:
     if not _is_hdf5(path):
-        import scipy.io
-
-        return scipy.io.loadmat(path, variable_names=[name])[name]
+        with _scipy() as scipy_io:
+            return scipy_io.loadmat(path, variable_names=[name])[name]
     with _h5py(path).File(path, "r") as file:
         array = file[name][()]
         return array.T if _by_matlab(file[name]) else array
+
+
+@contextmanager
+def _scipy() -> Iterator[ModuleType]:
+    """Gives scipy.io; its own error, which is none of Python's, becomes a ValueError."""
+    import scipy.io
+    from scipy.io.matlab import MatReadError
+
+    try:
+        yield scipy.io
+    except MatReadError as error:
+        raise ValueError(str(error)) from error
 
 
 def _by_matlab(item: Any) -> bool:
@@ -267,7 +278,7 @@ def tiff_facts(path: Path) -> dict[str, Any]:
     ``{"no_data": "-9999", "wavelength": ["450.1", "460.2"], "wavelength_units": [...]}``; what is absent is left out.
     """
 
-    def read(file: Path) -> dict[str, Any]:
+    def read(file: Path) -> dict[int, str]:
         with _tifffile(file).TiffFile(file) as tiff:
             tags = tiff.pages[0].tags
             return {code: str(tags[code].value) for code in (42112, 42113) if code in tags}
@@ -314,7 +325,8 @@ def _open_envi(path: Path) -> Any:
     need = image.offset + image.sample_size * int(np.prod(image.shape))
     have = Path(image.filename).stat().st_size
     if have < need:
-        raise DataError(image.filename, must=f"hold {need:,} bytes, as its header says", found=f"{have:,}")
+        must = f"stand beside {need:,} bytes of data"
+        raise DataError(header, must=must, found=f"{have:,} in {Path(image.filename).name}")
     return image
 
 

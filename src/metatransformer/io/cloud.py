@@ -5,6 +5,7 @@ Nothing is scaled here, except colours that are stored as whole bytes. A file of
 while it is read, so that memory does not follow the file.
 """
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,6 +50,18 @@ _GROUPS = {
     "colors": ("red", "green", "blue"),
     "intensity": ("intensity",),
 }
+# What numpy raises on bytes that are no array: its header is parsed as Python text.
+_NUMPY_ERRORS = (
+    ValueError,
+    OSError,
+    EOFError,
+    SyntaxError,
+    KeyError,
+    NotImplementedError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _WHOLE = {"u1": 255.0, "u2": 65535.0}  # the brightest value of a colour by its type
 
 
@@ -243,11 +256,11 @@ def _read_numpy(path: Path) -> Cloud:
         with path.open("rb") as file:
             packed = file.read(2) == b"PK"
         if packed:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
         else:  # a map, so that only the rows that are kept are held
             arrays = {"points": np.load(path, mmap_mode="r", allow_pickle=False)}
-    except (ValueError, OSError, EOFError, SyntaxError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except _NUMPY_ERRORS as error:
         raise DataError(path, must="be a whole NPY or NPZ file of numbers", found=f"'{error}'") from error
     if len(arrays) == 1:
         arrays = {"points": next(iter(arrays.values()))}

@@ -12,7 +12,7 @@ from typing import Any
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import Record
 from metatransformer.io.folder import accepts, index_names, scan
-from metatransformer.io.index import index_files, require_there
+from metatransformer.io.index import index_files
 from metatransformer.io.manifest import FOLDER
 from metatransformer.io.records import Index, counted, listing, natural_key, require_text, require_unique
 from metatransformer.io.video import FILM_SUFFIXES, PICTURE_SUFFIXES
@@ -93,7 +93,7 @@ def _index_folder(root: Path, *, source: str, labelled: bool) -> Index:
 
 def _index_frames(root: Path, *, folders: set[str], notes: Sequence[str], labelled: bool) -> Index:
     """Returns the folders of frames as records: the class is the folder above, or the one above its split."""
-    nested = [name for name in folders if any(_above(name, folders))]
+    nested = [name for name in folders if next(_above(name, folders), None) is not None]
     if nested:
         name = min(nested, key=natural_key)
         raise DataError(

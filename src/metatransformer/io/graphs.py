@@ -4,17 +4,15 @@ A property is a column of words (looked up) or of numbers (coded); what it is, t
 loops stay as they are.
 """
 
-import re
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from metatransformer.core.errors import DataError, MissingDependencyError
+from metatransformer.core.errors import DataError
 
 RADIUS = 2  # rounds of Weisfeiler-Lehman refinement: neighbourhoods of up to two steps
 Word = str | float | None

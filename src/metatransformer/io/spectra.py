@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,9 @@ def _index_path(path: Path, *, target: str, labelled: bool, header: bool, variab
 def _index_table(data: Any, *, target: str, labelled: bool, header: bool) -> Index:
     if labelled and not target:
         raise UsageError("--target", must="name the column to learn for a table of spectra", found="nothing")
-    return index_table(data, target=target or None, header=header)
+    index = index_table(data, target=target or None, header=header)
+    # Bands named by their wavelengths look like numbers, and beside the target's name like data.
+    return replace(index, notes=tuple(note for note in index.notes if "looks like data" not in note))
 
 
 def _index_manifest(
@@ -195,25 +198,31 @@ def cube_from_row(row: Mapping[str, Any], *, where: str) -> tuple[Cube, tuple[st
         DataError: no band, or one that is missing or holds a text.
     """
     found = {name: _BAND.fullmatch(str(name).strip()) for name in row}
+    numbers = {name: _number(cell) for name, cell in row.items()}
     names = [name for name, match in found.items() if match]
-    if not names:
-        names = [name for name, cell in row.items() if _is_number(cell)]
+    names = names or [name for name, number in numbers.items() if number is not None]
     if not names:
         raise DataError(where, must="have a column a band", found=f"the columns {listing(row)}")
     for name in names:
-        if not _is_number(row[name]):
+        if numbers[name] is None:
             has = "an empty cell" if row[name] is None else f"'{row[name]}'"
             raise DataError(f"{where}, column '{name}'", must="hold a number for this band", found=has)
-    values = np.array([float(row[name]) for name in names])
     about: dict[str, Any] = {}
     waves = [_wavelength(found[name]) for name in names]
     if all(wave is not None for wave in waves):
         about["wavelengths_nm"] = wavelengths_nm(np.array(waves), unit="nm", where=f"{where}: names of the bands")
-    return cube_from_array(values, where=where, about=about), tuple(str(name) for name in names)
+    cube = cube_from_array(np.array([numbers[name] for name in names]), where=where, about=about)
+    return cube, tuple(str(name) for name in names)
 
 
-def _is_number(cell: Any) -> bool:
-    return isinstance(cell, int | float | np.integer | np.floating) and not isinstance(cell, bool)
+def _number(cell: Any) -> float | None:
+    """Returns a cell as a number, None for what is none; in a column with one stray text all cells are text."""
+    if isinstance(cell, bool) or not isinstance(cell, str | int | float | np.integer | np.floating):
+        return None
+    try:
+        return float(cell)
+    except ValueError:
+        return None
 
 
 def _wavelength(match: re.Match[str] | None) -> float | None:

@@ -1,11 +1,13 @@
-"""Sub-words: a text becomes numbers of a vocabulary, by the library ``tokenizers``.
+"""Sub-words: a text becomes numbers of a WordPiece vocabulary, by the library ``tokenizers``.
 
-A WordPiece vocabulary is lower-cased, cut and matched as BERT does it (Devlin et al. 2018, arXiv
-1810.04805); a ``tokenizer.json`` brings its own rules, which are data, not code.
+Text is cleaned, split and matched as BERT does it (Devlin et al. 2018, arXiv 1810.04805): spaces
+and control characters, one word a CJK letter, punctuation apart, then the longest piece first. A
+vocabulary without capital letters means that text is lower-cased and loses its accents.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,96 +17,105 @@ from metatransformer.io.table import decode
 UNKNOWN = "[UNK]"
 LONGEST = 100  # letters; BERT takes a longer word for unknown
 RARE = 2  # a trained vocabulary builds no piece that occurs less often
+INSIDE = "##"  # in front of a piece that does not begin a word
 
 
 class SubWords:
-    """A vocabulary with its rules."""
+    """A WordPiece vocabulary; the number of a piece is its place in ``words``."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        # What a file says about cutting and padding is not ours: nothing is cut silently.
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-
-    def __len__(self) -> int:
-        """Returns how many numbers there are: one more than the largest."""
-        return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
-
-    @property
-    def unknown(self) -> int:
-        """The number of an unknown word; -1 where the vocabulary knows every letter."""
-        number = self._tokenizer.token_to_id(UNKNOWN)
-        return -1 if number is None else number
+    def __init__(self, words: Sequence[str]) -> None:
+        library = _library()
+        self.words = tuple(words)
+        self.unknown = self.words.index(UNKNOWN)
+        numbers = {word: number for number, word in enumerate(self.words)}
+        model = library.models.WordPiece(numbers, unk_token=UNKNOWN, max_input_chars_per_word=LONGEST)
+        self._tokenizer = _with_rules(library.Tokenizer(model), lowercase=_is_lower(self.words))
 
     def ids(self, text: str) -> list[int]:
-        """Returns the numbers of a text's sub-words; none are added in front or behind."""
+        """Returns the numbers of a text's pieces; none are added in front or behind, none cut off."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
-
-    def words(self, ids: Sequence[int]) -> list[str]:
-        """Returns the sub-words of some numbers."""
-        return [self._tokenizer.id_to_token(number) for number in ids]
-
-    def state(self) -> dict[str, Any]:
-        """Returns vocabulary and rules as JSON values."""
-        return json.loads(self._tokenizer.to_str())
-
-
-def subwords_from(state: Mapping[str, Any]) -> SubWords:
-    """Returns the sub-words whose ``state`` this is."""
-    return SubWords(_library().Tokenizer.from_str(json.dumps(state)))
-
-
-def wordpiece(words: Sequence[str]) -> SubWords:
-    """Returns the WordPiece rules for a vocabulary; a word's number is its place."""
-    library = _library()
-    model = library.models.WordPiece(
-        {word: number for number, word in enumerate(words)}, unk_token=UNKNOWN, max_input_chars_per_word=LONGEST
-    )
-    return SubWords(_with_rules(library.Tokenizer(model)))
 
 
 def train_wordpiece(texts: Iterable[str], *, size: int) -> SubWords:
-    """Returns a WordPiece vocabulary of at most ``size`` sub-words, learned from texts."""
+    """Returns a vocabulary of at most ``size`` pieces, learned from texts; equal texts give equal pieces."""
     library = _library()
+    texts = list(texts)
+    alphabet = _alphabet(texts, most=(size - 1) // 2)
+    # The library numbers letters inside words in a random order and breaks ties by number: given
+    # beforehand, they have fixed ones.
+    given = [UNKNOWN, *alphabet, *(INSIDE + letter for letter in alphabet)]
     model = library.models.WordPiece(unk_token=UNKNOWN, max_input_chars_per_word=LONGEST)
-    tokenizer = _with_rules(library.Tokenizer(model))
+    tokenizer = _with_rules(library.Tokenizer(model), lowercase=True)
     trainer = library.trainers.WordPieceTrainer(
-        vocab_size=size, min_frequency=RARE, special_tokens=[UNKNOWN], show_progress=False
+        vocab_size=size,
+        min_frequency=RARE,
+        special_tokens=given,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return SubWords(tokenizer)
+    numbers = tokenizer.get_vocab()
+    return SubWords(sorted(numbers, key=numbers.__getitem__))
 
 
 def read_vocabulary(path: Path) -> SubWords:
-    """Returns the sub-words of a ``vocab.txt`` (one WordPiece a line) or a ``tokenizer.json``.
+    """Returns the pieces of a ``vocab.txt`` (one a line) or of a ``tokenizer.json`` of a WordPiece model.
 
     Raises:
-        DataError: no such file, not UTF-8, no [UNK] in a vocab.txt, a word twice, or not such a JSON.
+        DataError: no such file, not UTF-8, another model, no [UNK], or a piece twice.
     """
     if not path.is_file():
         raise DataError(path, must="be a vocab.txt or a tokenizer.json", found="nothing there or a folder")
     content = decode(path.read_bytes(), path=path)
     if path.suffix.lower() == ".json":
-        library = _library()
-        try:
-            return SubWords(library.Tokenizer.from_str(content))
-        except Exception as error:  # noqa: BLE001
-            raise DataError(path, must="be a tokenizer.json", found=f"'{error}'") from error
-    words = [line.rstrip("\r") for line in content.rstrip("\r\n").split("\n")]
+        words = _words_of_json(content, path=path)
+    else:
+        words = [line.rstrip("\r") for line in content.rstrip("\r\n").split("\n")]
     if UNKNOWN not in words:
-        raise DataError(path, must=f"hold one WordPiece a line, {UNKNOWN} among them", found=f"{len(words)} lines without")
-    if len(set(words)) < len(words):
-        twice = next(word for place, word in enumerate(words) if word in words[:place])
-        raise DataError(path, must="hold every WordPiece once", found=f"'{twice}' twice")
-    return wordpiece(words)
+        must = f"hold WordPieces, {UNKNOWN} among them (in a vocab.txt one a line)"
+        raise DataError(path, must=must, found=f"{len(words)} without it")
+    if twice := [word for word, count in Counter(words).items() if count > 1]:
+        raise DataError(path, must="hold every WordPiece once", found=f"'{twice[0]}' more than once")
+    return SubWords(words)
 
 
-def _with_rules(tokenizer: Any) -> Any:
+def _words_of_json(content: str, *, path: Path) -> list[str]:
+    try:
+        model = json.loads(content)["model"]
+        kind, numbers = model["type"], model["vocab"]
+        words = sorted(numbers, key=numbers.__getitem__)
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        found = f"another file ({type(error).__name__}: {error})"
+        raise DataError(path, must="be a tokenizer.json", found=found) from error
+    if kind != "WordPiece" or sorted(numbers.values()) != list(range(len(words))):
+        raise DataError(path, must="hold a WordPiece model with pieces 0, 1, 2, ...", found=f"a {kind} model")
+    return words
+
+
+def _alphabet(texts: Iterable[str], *, most: int) -> list[str]:
+    """Returns the most frequent letters of texts, as the rules leave them, sorted."""
     library = _library()
-    tokenizer.normalizer = library.normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = library.decoders.WordPiece()
+    normalizer, splitter = _rules(library, lowercase=True)
+    counts: Counter[str] = Counter()
+    for text in texts:
+        for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)):
+            counts.update(word)
+    ranked = sorted(counts, key=lambda letter: (-counts[letter], letter))
+    return sorted(ranked[:most])
+
+
+def _is_lower(words: Iterable[str]) -> bool:
+    return all(word == word.lower() for word in words if not (word.startswith("[") and word.endswith("]")))
+
+
+def _with_rules(tokenizer: Any, *, lowercase: bool) -> Any:
+    tokenizer.normalizer, tokenizer.pre_tokenizer = _rules(_library(), lowercase=lowercase)
     return tokenizer
+
+
+def _rules(library: Any, *, lowercase: bool) -> tuple[Any, Any]:
+    return library.normalizers.BertNormalizer(lowercase=lowercase), library.pre_tokenizers.BertPreTokenizer()
 
 
 def _library() -> Any:

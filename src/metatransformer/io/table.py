@@ -264,6 +264,11 @@ def _object(line: str, *, where: str) -> dict[str, Any]:
         raise DataError(where, must="be one JSON object", found=f"'{error}'") from error
     if not isinstance(found, dict):
         raise DataError(where, must="be one JSON object", found=f"a {type(found).__name__}")
+    if "\\ud" in line.lower():  # half of a pair of escapes is no letter, and no table can hold it
+        try:
+            json.dumps(found, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(where, must="be valid Unicode", found=f"half a letter ({error.object[error.start]!r})") from error
     return found
 
 

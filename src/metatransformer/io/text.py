@@ -62,7 +62,7 @@ def index_text(
         return _index_tables([("", None, data, ())], target=target, labelled=labelled, columns=columns)
     items = _as_list(data)
     if items and all(isinstance(item, Mapping) for item in items):
-        frame = pd.DataFrame(items)
+        frame = pd.DataFrame(items, dtype=object)
         return _index_tables([("", None, frame, ())], target=target, labelled=labelled, columns=columns)
     if items and (all(isinstance(item, os.PathLike) for item in items) or _are_files(items)):
         return index_files(items, suffixes=FILE_SUFFIXES, require_labels=labelled)
@@ -104,7 +104,7 @@ def require_text(value: object, *, where: str) -> str:
     raise DataError(where, must="hold a text", found=f"a {type(value).__name__} ({str(value)[:20]})")
 
 
-def text_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def text_columns(rows: Sequence[Mapping[str, Any]], *, where: str) -> tuple[str, ...]:
     """Returns the one or two columns of a table that read as texts; the only column is one in any case.
 
     A column reads as text when most of its cells hold several words (or, in a script that needs no
@@ -118,7 +118,7 @@ def text_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     if not 1 <= len(found) <= 2:
         what = f"{len(found)} that read as text ({listing(found)})" if found else "none that reads as text"
         raise DataError(
-            "the table",
+            where or "the table",
             must="have one column of texts, or a pair of them",
             found=f"{what} among {listing(names)}",
             do="Name them: input.columns=[COLUMN] or input.columns=[FIRST, SECOND].",
@@ -249,7 +249,8 @@ def _index_table(
     if not target and LABEL in free and (labelled or frame[LABEL].notna().all()):
         wanted = LABEL
     if labelled and not wanted:
-        raise UsageError("--target", must=f"name the column to learn of {where}", found="none", do=f"Columns: {listing(names)}.")
+        columns_there = f"Columns: {listing(names)}."
+        raise UsageError("--target", must=f"name the column to learn of {where}", found="none", do=columns_there)
     if wanted in names:
         frame = frame.assign(**{wanted: _as_numbers(frame[wanted])})
     index = index_table(
@@ -316,7 +317,7 @@ def _are_files(items: Sequence[Any]) -> bool:
     names = [item for item in items if isinstance(item, str)]
     if len(names) < len(items):
         return False
-    there = [name for name in names if len(name) < 4096 and "\n" not in name and "\0" not in name and Path(name).is_file()]
+    there = [name for name in names if _is_file(name)]
     texts = [name for name in there if accepts(name, suffixes=FILE_SUFFIXES)]
     lost = [name for name in names if name not in there and _looks_like_file(name)]
     if lost:
@@ -334,6 +335,10 @@ def _are_files(items: Sequence[Any]) -> bool:
             found=f"the file '{there[0]}'" + (f" beside '{odd[:40]}'" if odd != there[0] else ""),
         )
     return bool(there)
+
+
+def _is_file(text: str) -> bool:
+    return len(text) < 4096 and "\0" not in text and Path(text).is_file()
 
 
 def _looks_like_file(text: str) -> bool:

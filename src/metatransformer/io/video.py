@@ -156,11 +156,11 @@ class _Film:
 
 def _open_film(path: Path) -> Video:
     with _stream_of(path) as (container, stream):
-        _check_size(stream, path=path)
+        _check_codec(stream, path=path)
         times, keys, end = _read_times(container, stream, path=path)
         base = float(stream.time_base)
-    seconds = (times - times[0]) * base
-    return Video(str(path), seconds, max(end - times[0], 0) * base, True, partial(_pick_from_film, _Film(path, times, keys)))
+    pick = partial(_pick_from_film, _Film(path, times, keys))
+    return Video(str(path), (times - times[0]) * base, float(end - times[0]) * base, True, pick)
 
 
 @contextmanager
@@ -175,11 +175,12 @@ def _stream_of(path: Path) -> Iterator[tuple[Any, Any]]:
         raise DataError(path, must="be a video", found=found, do="Remove it or copy it again.")
     cover = av.stream.Disposition.attached_pic
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             streams = [stream for stream in container.streams.video if not stream.disposition & cover]
             if not streams:
                 others = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-                raise DataError(path, must="hold a stream of pictures", found=others, do="Remove it.")
+                do = "Remove it, or copy it again: a truncated file can look like that."
+                raise DataError(path, must="hold a stream of pictures", found=others, do=do)
             yield container, streams[0]
     except av.error.FFmpegError as error:
         raise DataError(
@@ -190,7 +191,9 @@ def _stream_of(path: Path) -> Iterator[tuple[Any, Any]]:
         ) from error
 
 
-def _check_size(stream: Any, *, path: Path) -> None:
+def _check_codec(stream: Any, *, path: Path) -> None:
+    if stream.codec_context is None:
+        raise DataError(path, must="have a codec that FFmpeg knows", found="another one, or damage", do=_CONVERT)
     height, width = stream.codec_context.height, stream.codec_context.width
     if height * width > MOST_PIXELS:
         raise DataError(
@@ -231,7 +234,9 @@ def _read_times(container: Any, stream: Any, *, path: Path) -> tuple[np.ndarray,
 
 
 def _require_whole(container: Any, stream: Any, *, end: int, last: float, step: int, path: Path) -> None:
-    """Raises DataError when a file ends before the time that its header announces."""
+    """Raises DataError when a file ends before its end mark or before the time that its header announces."""
+    if container.format.name == "gif" and not path.read_bytes().rstrip(b"\0").endswith(b";"):
+        raise DataError(path, must="end with the end mark of a GIF", found="none, so it was cut off", do="Copy it again.")
     base = float(stream.time_base)
     if stream.duration:
         promised, found = stream.duration * base, (end - (stream.start_time or 0)) * base

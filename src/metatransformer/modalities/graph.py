@@ -18,36 +18,29 @@ properties that training did not have, more tokens than ``max_tokens``.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from metatransformer.core.errors import DataError, NotFittedError, UsageError
 from metatransformer.core.fields import Field
-from metatransformer.core.modality import Modality, Source, Stem, SummaryToken, Tokenizer, Transform
+from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, Sample
-from metatransformer.core.tokens import Span, Tokens
 from metatransformer.io.columns import Column, column_from
 from metatransformer.io.graph_index import GRAPH_SUFFIXES, index_graphs, load_graph
-from metatransformer.io.graphs import Graph, Word, degrees
+from metatransformer.io.graphs import Graph
+from metatransformer.io.properties import PropertyCells, as_word, node_columns, standardised
 from metatransformer.nn.graph import (
-    EndEmbedding,
+    GraphTokenizer,
     laplacian_identifiers,
     random_identifiers,
     walk_identifiers,
 )
-from metatransformer.nn.numeric import PiecewiseLinear, bin_edges
+from metatransformer.nn.numeric import bin_edges
 
-STD = 0.128  # per channel of a whole token: what focus-s14's patch embeddings measure on photographs
-PARTS = 3  # words, numbers, identifiers: what a token of a node or edge is summed from
 NODE, EDGE, FIRST = 1, 2, 3  # rows of the table of words; 0 is "nothing", and stays zero
-MOST_WORDS = 40  # distinct whole numbers up to which a column of them is taken for words
-COUNTS = 8  # occurrences of a neighbourhood that are told apart
-DEGREE = "edges at the node"
 FINGERPRINT = 1024  # entries of the plain baseline's counts; the frequent neighbourhoods have one to themselves
 DEFAULTS = {"task.name": "regress", "head.read": [0.33], "optim.lr": 3e-3}
 
@@ -103,21 +96,21 @@ class GraphTransform(Transform):
 
     def fit(self, samples: Iterable[Sample]) -> None:
         """Learns words, scales, bins and neighbourhoods from training graphs."""
-        nodes, links, whole = _Columns(), _Columns(), _Columns()
+        nodes, links, whole = PropertyCells(), PropertyCells(), PropertyCells()
         kinds: Counter[int] = Counter()
         for sample in samples:
             graph = sample.inputs["graph"]
-            nodes.add(_node_columns(graph))
+            nodes.add(node_columns(graph))
             links.add(graph.links)
             whole.add({name: [value] for name, value in graph.whole.items()})
             kinds.update(graph.environments.keys())
-        bins = self.options.bins
+        spread = partial(bin_edges, bins=self.options.bins)
         shared = [(kind, count) for kind, count in kinds.items() if count > 1]
         shared.sort(key=lambda pair: (-pair[1], pair[0]))
         self._take(
-            nodes=nodes.learn(bins=bins),
-            links=links.learn(bins=bins),
-            whole=tuple(_number(name, found, bins=bins) for name, found in whole.numbers()),
+            nodes=nodes.learn(spread=spread),
+            links=links.learn(spread=spread),
+            whole=whole.learn_numbers(spread=spread),
             kinds=tuple(kind for kind, _ in shared[: self.options.environments]),
         )
 
@@ -195,7 +188,7 @@ class GraphTransform(Transform):
         codes = np.zeros((tokens, 1 + len(words)), dtype=np.int64)
         codes[: graph.count, 0], codes[graph.count :, 0] = NODE, EDGE
         values = np.full((tokens, len(numbers)), np.nan, dtype=np.float32)
-        parts = ((_node_columns(graph), self.nodes_, 0, "node"), (graph.links, self.links_, graph.count, "edge"))
+        parts = ((node_columns(graph), self.nodes_, 0, "node"), (graph.links, self.links_, graph.count, "edge"))
         for given, columns, start, what in parts:
             for column in columns:
                 if column.name not in given:
@@ -209,10 +202,10 @@ class GraphTransform(Transform):
                 if column.kind == "category":
                     place = next(i for i, other in enumerate(words) if other is column)
                     known = self._rows[place]
-                    codes[stretch, 1 + place] = [known.get(_word(cell), 0) for cell in cells]
+                    codes[stretch, 1 + place] = [known.get(as_word(cell), 0) for cell in cells]
                 else:
                     place = next(i for i, other in enumerate(numbers) if other is column)
-                    values[stretch, place] = _standard(cells, column, where=f"{key}, {what} property '{column.name}'")
+                    values[stretch, place] = standardised(cells, column, where=f"{key}, {what} property '{column.name}'")
         return codes, values
 
     def _identifiers(self, graph: Graph) -> np.ndarray:
@@ -237,7 +230,7 @@ class GraphTransform(Transform):
                 must="be of the kind that training saw (molecules, or general graphs)",
                 found=f"a graph without '{missing[0]}'",
             )
-        parts = [_standard([graph.whole[column.name]], column, where=f"{key}, {column.name}") for column in self.whole_]
+        parts = [standardised([graph.whole[column.name]], column, where=f"{key}, {column.name}") for column in self.whole_]
         return np.concatenate(parts)
 
     def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
@@ -268,122 +261,24 @@ class GraphTransform(Transform):
         self._take(**found, kinds=state["kinds"])
 
 
-class _Columns:
-    """Cells of training graphs by column, in the order of their first appearance."""
-
-    def __init__(self) -> None:
-        self.cells: dict[str, list[Word]] = {}
-
-    def add(self, columns: Mapping[str, Sequence[Word]]) -> None:
-        for name, cells in columns.items():
-            self.cells.setdefault(name, []).extend(cells)
-
-    def learn(self, *, bins: int) -> tuple[Column, ...]:
-        """Returns what each column is; one without any value is left out."""
-        found = []
-        for name, cells in self.cells.items():
-            known = [cell for cell in cells if cell is not None]
-            if not known:
-                continue
-            if name == DEGREE or (all(isinstance(cell, float) for cell in known) and not _few(known)):
-                found.append(_number(name, known, bins=bins))
-            else:
-                words = Counter(_word(cell) for cell in known)
-                order = sorted(words, key=lambda word: (-words[word], word))
-                found.append(Column(name, "category", words=tuple(order)))
-        return tuple(found)
-
-    def numbers(self) -> list[tuple[str, list[Word]]]:
-        """Returns the columns with the cells that are known; those that never are, are left out."""
-        found = [(name, [c for c in cells if c is not None and c == c]) for name, cells in self.cells.items()]
-        return [(name, cells) for name, cells in found if cells]
-
-
-def _few(cells: Sequence[Any]) -> bool:
-    """Returns whether numbers are rather labels: whole, and few different ones."""
-    distinct = set(cells)
-    return len(distinct) <= MOST_WORDS and all(cell == int(cell) for cell in distinct)
-
-
-def _word(cell: Word) -> str:
-    return f"{cell:g}" if isinstance(cell, float) else str(cell)
-
-
-def _node_columns(graph: Graph) -> dict[str, Sequence[Word]]:
-    """Returns the columns of a graph's nodes, their degree among them, which every graph has."""
-    return {DEGREE: degrees(graph).astype(float).tolist(), **graph.nodes}
-
-
-def _number(name: str, cells: Sequence[Any], *, bins: int) -> Column:
-    values = np.array(cells, dtype=np.float64)
-    column = Column(name, "number", mean=float(values.mean()), scale=float(values.std()) or 1.0)
-    return replace(column, edges=tuple(bin_edges((values - column.mean) / column.scale, bins=bins)))
-
-
-def _standard(cells: Sequence[Word], column: Column, *, where: str) -> np.ndarray:
-    if odd := next((cell for cell in cells if isinstance(cell, str)), None):
-        raise DataError(where, must="hold numbers, as in training", found=repr(odd))
-    values = np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
-    return np.clip((values - column.mean) / column.scale, -1e30, 1e30).astype(np.float32)
-
-
 def _spectral(graph: Graph) -> np.ndarray:
     """Returns two smooth eigenvectors as places to draw nodes at."""
     return laplacian_identifiers(graph.edges, count=graph.count, size=3)[:, 1:]
 
 
-class GraphTokenizer(Tokenizer):
-    """The summary token, then numbers of the whole, nodes and edges, neighbourhoods."""
-
-    def __init__(self, options: GraphOptions, transform: Transform, width: int, stem: Stem) -> None:
-        super().__init__()
-        assert isinstance(transform, GraphTransform) and transform.fitted_
-        words = max(len(transform.nodes_), len(transform.links_), 1)
-        part = STD / PARTS**0.5
-        table = torch.randn(transform.rows, width) * part / words**0.5
-        table[0] = 0
-        self.table = nn.Parameter(table)
-        edges = [column.edges for column in transform.numbers]
-        self.number = PiecewiseLinear(edges, width=width, std=part / len(edges) ** 0.5)
-        self.ends = EndEmbedding(options.size, width=width, std=part * 2)
-        self.with_whole = options.whole and bool(transform.whole_)
-        if self.with_whole:
-            whole = [column.edges for column in transform.whole_]
-            self.whole = PiecewiseLinear(whole, width=width, std=STD * 0.6)
-            self.column = nn.Parameter(torch.randn(len(whole), width) * STD * 0.8)
-        self.with_kinds = options.environments > 0
-        if self.with_kinds:
-            self.kinds = nn.Parameter(torch.randn(1 + len(transform.kinds_), width) * STD * 0.8)
-            self.count = nn.Parameter(torch.randn(1 + COUNTS, width) * STD * 0.6)
-        self.summary = SummaryToken(width=width, stem=stem)
-
-    def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
-        """Returns the tokens of a batch; see the fields of the modality for its arrays."""
-        parts = [self._graph(inputs, masks["codes"])]
-        real = [masks["codes"]]
-        if self.with_whole:
-            whole = inputs["whole"]
-            gone = whole.isnan()[..., None]
-            parts.insert(0, self.whole(whole.nan_to_num()).masked_fill(gone, 0) + self.column)
-            real.insert(0, torch.ones_like(whole, dtype=torch.bool))
-        if self.with_kinds:
-            mask = masks["environments"]
-            kind, count = inputs["environments"].masked_fill(~mask[..., None], 0).unbind(dim=-1)
-            parts.append(F.embedding(kind, self.kinds) + F.embedding(count.clamp(max=COUNTS), self.count))
-            real.append(mask)
-        x, mask = self.summary(torch.cat(parts, dim=1), torch.cat(real, dim=1))
-        return Tokens(x, mask, (Span("graph", 0, x.shape[1], summary=0),))
-
-    def _graph(self, inputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
-        """Returns the tokens of nodes and edges ``[B, t, D]``."""
-        codes = inputs["codes"].masked_fill(~mask[..., None], 0)
-        ends = inputs["ends"].masked_fill(~mask[..., None], 0)
-        numbers = inputs["numbers"]
-        gone = numbers.isnan() | ~mask[..., None]
-        flat = self.number(numbers.masked_fill(gone, 0).flatten(0, 1)).unflatten(0, numbers.shape[:2])
-        x = F.embedding(codes, self.table, padding_idx=0).sum(dim=2)
-        x = x + flat.masked_fill(gone[..., None], 0).sum(dim=2)
-        return x + self.ends(inputs["identifiers"], ends, inputs["directed"])
+def make_tokenizer(options: GraphOptions, transform: Transform, width: int, stem: Stem) -> GraphTokenizer:
+    """Returns the tokenizer of what the transform has learned."""
+    assert isinstance(transform, GraphTransform) and transform.fitted_
+    return GraphTokenizer(
+        rows=transform.rows,
+        words=max(len(transform.nodes_), len(transform.links_), 1),
+        numbers=[column.edges for column in transform.numbers],
+        whole=[column.edges for column in transform.whole_] if options.whole else [],
+        kinds=len(transform.kinds_) if options.environments else None,
+        size=options.size,
+        width=width,
+        stem=stem,
+    )
 
 
 def load(record: Record) -> dict[str, Graph]:
@@ -403,7 +298,61 @@ def features(sample: Sample) -> np.ndarray:
 
 
 def draw(axes: Any, sample: Sample) -> None:
-    """Paints nodes and edges."""
+    """Paints a molecule as its structural formula, another graph as nodes and edges."""
+    places, marks, ends = (sample.inputs[name] for name in ("places", "marks", "ends"))
+    count = len(places)
+    pairs, orders = ends[count:], marks[count:]
+    molecule = bool(marks.any())
+    if not molecule:
+        places = _spread(places, pairs=pairs)
+    for (a, b), order in zip(pairs, orders, strict=True):
+        _draw_edge(axes, places[a], places[b], order=int(order))
+    if molecule:
+        _draw_atoms(axes, places, numbers=marks[:count])
+    else:
+        axes.plot(*places.T, "o", color="tab:blue", markersize=4)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.1)
+    axes.set_axis_off()
+
+
+def _draw_edge(axes: Any, a: np.ndarray, b: np.ndarray, *, order: int) -> None:
+    """Paints a line; a double or triple bond as several, an aromatic one with a dashed line beside it."""
+    along = b - a
+    aside = np.array([-along[1], along[0]]) / max(float(np.hypot(*along)), 1e-9)
+    styles = {20: ((-0.06, "-"), (0.06, "-")), 30: ((-0.1, "-"), (0.0, "-"), (0.1, "-")), 15: ((0.0, "-"), (0.14, ":"))}
+    for shift, style in styles.get(order, ((0.0, "-"),)):
+        line = np.stack([a, b]) + shift * aside
+        axes.plot(*line.T, style, color="0.35", linewidth=1, zorder=1)
+
+
+def _draw_atoms(axes: Any, places: np.ndarray, *, numbers: np.ndarray) -> None:
+    """Writes the symbol of every atom but carbon; carbon stands where lines meet."""
+    from rdkit.Chem import GetPeriodicTable
+
+    table = GetPeriodicTable()
+    colours = {7: "tab:blue", 8: "tab:red", 9: "tab:green", 16: "#a07800", 17: "tab:green", 35: "#8c3a1c"}
+    box = {"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "none"}
+    for place, number in zip(places, numbers.tolist(), strict=True):
+        if number == 6 and len(places) > 1:
+            axes.plot(*place, ".", color="0.35", markersize=1)
+            continue
+        text = table.GetElementSymbol(number) if number else "*"
+        colour = colours.get(number, "0.2")
+        axes.text(*place, text, ha="center", va="center", fontsize=7, color=colour, bbox=box, zorder=2)
+
+
+def _spread(places: np.ndarray, *, pairs: np.ndarray) -> np.ndarray:
+    """Returns places at which joined nodes are near and the others apart, started from ``places``."""
+    import networkx
+
+    graph = networkx.Graph()
+    graph.add_nodes_from(range(len(places)))
+    graph.add_edges_from(pairs.tolist())
+    # Nodes that mean the same lie at the same place, from which no force could part them.
+    start = places + np.random.default_rng(0).normal(0, 0.03, size=places.shape)
+    found = networkx.spring_layout(graph, pos=dict(enumerate(start)), iterations=60, seed=0)
+    return np.stack([found[i] for i in range(len(places))])
 
 
 def synthesize(rng: np.random.Generator, label: int) -> dict[str, Any]:
@@ -430,7 +379,7 @@ MODALITY = Modality(
     options=GraphOptions,
     load=load,
     transform=GraphTransform,
-    tokenizer=GraphTokenizer,
+    tokenizer=make_tokenizer,
     features=features,
     draw=draw,
     synthesize=synthesize,

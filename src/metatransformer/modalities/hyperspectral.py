@@ -53,6 +53,7 @@ DEFAULTS = {
     "head.pool": "grid",
     "head.read": [0.33],
     "optim.l2": [0.1, 0.03, 0.01, 0.003],
+    "optim.solver": "likelihood",  # the new default "squares" (ridge on class indicators) with optim.l2=auto: try it
 }
 
 
@@ -326,7 +327,8 @@ def load(record: Record) -> dict[str, Any]:
     if isinstance(value, Cube):
         cube = value
     elif isinstance(value, Mapping) and "values" not in value:
-        cube, names = cube_from_row(value, where=f"row {record.key}")
+        file = "" if record.path is None else f"{record.path.name}, "
+        cube, names = cube_from_row(value, where=f"{file}row {record.key}")
     elif record.path is not None:
         cube = read_cube(record.path, variable=value or "")
     else:

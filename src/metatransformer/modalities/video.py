@@ -116,6 +116,13 @@ class VideoTransform(Transform):
             starts = np.linspace(0, spare, clips) if clips > 1 else np.array([spare / 2])
         times = starts[:, None] + (np.arange(frames) + 0.5) * span / frames
         numbers = np.array([[video.frame_at(time) for time in clip] for clip in times])
+        if options.span_s != "whole" and (shown := min(len(set(clip)) for clip in numbers.tolist())) < frames:
+            raise DataError(
+                where,
+                must=f"show at least {frames} frames in {span:g} s",
+                found=str(shown),
+                do="Raise input.span_s or lower input.frames.",
+            )
         odd = -frames % DEPTH
         return np.pad(numbers, ((0, 0), (0, odd)), mode="edge")
 
@@ -145,7 +152,7 @@ class VideoTransform(Transform):
         wanted = self.options.clips * self.options.frames
         short = sum(count < wanted for count in counts)
         if short and self.options.span_s == "whole":
-            notes.append(f"{short} training videos have fewer than {wanted} frames and give fewer clips or shorter ones")
+            notes.append(f"{short} training videos have fewer than {wanted} frames and give fewer or shorter clips")
         return tuple(notes)
 
 
@@ -180,6 +187,8 @@ def load(record: Record) -> dict[str, Video]:
     value = record.value if isinstance(record.value, Mapping) else {"frames": record.value}
     if unknown := sorted(set(value) - {"frames", "rate_hz"}):
         raise DataError(record.key, must="be an array, or hold 'frames' and 'rate_hz'", found=f"'{unknown[0]}'")
+    if "frames" not in value:
+        raise DataError(record.key, must="hold 'frames'", found="none")
     rate = float(value.get("rate_hz", 0.0))
     return {"video": video_of_array(np.asarray(value["frames"]), rate_hz=rate, where=record.key)}
 
@@ -197,7 +206,8 @@ def draw(axes: Any, sample: Sample) -> None:
     clips = sample.inputs["clips"]
     frames = clips.reshape(-1, *clips.shape[2:])
     chosen = frames[np.linspace(0, len(frames) - 1, STRIP).round().astype(int)]
-    axes.imshow(np.concatenate([np.pad(frame, ((0, 0), (0, 2), (0, 0)), constant_values=255) for frame in chosen], axis=1))
+    gap = np.full((chosen.shape[1], 2, 3), 255, dtype=np.uint8)
+    axes.imshow(np.concatenate([part for frame in chosen for part in (frame, gap)][:-1], axis=1))
     axes.axis("off")
 
 

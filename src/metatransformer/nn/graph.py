@@ -6,12 +6,24 @@ its nodes, so that attention can find who is joined to whom (TokenGT: Kim et al.
 Axes: B batch, N tokens, V nodes, K components of an identifier, D width.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-SAME = 1e-6  # eigenvalues closer than this span one space, whose basis is arbitrary
+from metatransformer.core.modality import Stem, SummaryToken, Tokenizer
+from metatransformer.core.tokens import Span, Tokens
+from metatransformer.nn.numeric import PiecewiseLinear
+
+STD = 0.128  # per channel of a whole token: what focus-s14's patch embeddings measure on photographs
+PARTS = 3  # words, numbers, identifiers: what a token of a node or edge is summed from
+NAME_STD, VALUE_STD = 0.10, 0.08  # together again 0.128: what a number or neighbourhood is, and how much of it
+import os
+MODE = os.environ.get("MODE", "A"); MULT=float(os.environ.get("MULT","1"))
+COUNTS = 8  # occurrences of a neighbourhood that are told apart
 
 
 def adjacency(edges: np.ndarray, *, count: int) -> np.ndarray:
@@ -91,3 +103,67 @@ class EndEmbedding(nn.Module):
         rows = torch.arange(len(ends), device=ends.device)[:, None]
         first, second = identifiers[rows, ends[..., 0]], identifiers[rows, ends[..., 1]]
         return (first + second) @ self.both + (directed[:, None, None] * (first - second)) @ self.apart
+
+
+class GraphTokenizer(Tokenizer):
+    """The summary token, then numbers of the whole, nodes and edges, kinds of neighbourhood.
+
+    ``rows`` counts the rows of the table of words (row 0 is "nothing" and stays zero), ``words`` the columns that are
+    summed in one token, ``numbers`` and ``whole`` are bins of numbers by column, ``kinds`` the neighbourhoods that have a
+    token (None = no such tokens), ``size`` the components of an identifier.
+    """
+
+    def __init__(
+        self,
+        *,
+        rows: int,
+        words: int,
+        numbers: Sequence[Sequence[float]],
+        whole: Sequence[Sequence[float]],
+        kinds: int | None,
+        size: int,
+        width: int,
+        stem: Stem,
+    ) -> None:
+        super().__init__()
+        part = STD / PARTS**0.5
+        table = torch.randn(rows, width) * part / words**0.5
+        table[0] = 0
+        self.table = nn.Parameter(table)
+        self.number = PiecewiseLinear(numbers, width=width, std=part / len(numbers) ** 0.5)
+        self.ends = EndEmbedding(size, width=width, std=part)
+        self.whole = PiecewiseLinear(whole, width=width, std=VALUE_STD) if whole else None
+        self.column = nn.Parameter(torch.randn(len(whole), width) * NAME_STD) if whole else None
+        self.kinds = None if kinds is None else nn.Parameter(torch.randn(1 + kinds, width) * NAME_STD)
+        self.count = None if kinds is None else nn.Parameter(torch.randn(1 + COUNTS, width) * VALUE_STD)
+        self.summary = SummaryToken(width=width, stem=stem)
+
+    def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
+        """Returns the tokens of a batch; see the fields of the modality for its arrays."""
+        parts = [(self._nodes_and_edges(inputs, masks["codes"]), masks["codes"])]
+        if self.whole is not None:
+            whole = inputs["whole"]
+            gone = whole.isnan()
+            values = self.whole(whole.masked_fill(gone, 0)).masked_fill(gone[..., None], 0)
+            if MODE != "B":
+                parts.insert(0, (values + self.column, torch.ones_like(gone)))
+        if self.kinds is not None:
+            mask = masks["environments"]
+            kind, count = inputs["environments"].masked_fill(~mask[..., None], 0).unbind(dim=-1)
+            counted = F.embedding(count.clamp(max=COUNTS), self.count)
+            parts.append((F.embedding(kind, self.kinds) + counted, mask))
+        x, mask = (torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))
+        x, mask = self.summary(x, mask)
+        if MODE in "BC":
+            x = torch.cat([x[:, :1] + values.sum(1, keepdim=True) * (MULT / values.shape[1]**0.5), x[:, 1:]], 1)
+        return Tokens(x, mask, (Span("graph", 0, x.shape[1], summary=0),))
+
+    def _nodes_and_edges(self, inputs: Mapping[str, Tensor], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
+        codes = inputs["codes"].masked_fill(~mask[..., None], 0)
+        ends = inputs["ends"].masked_fill(~mask[..., None], 0)
+        numbers = inputs["numbers"]
+        gone = numbers.isnan() | ~mask[..., None]
+        coded = self.number(numbers.masked_fill(gone, 0).flatten(0, 1)).unflatten(0, numbers.shape[:2])
+        x = F.embedding(codes, self.table, padding_idx=0).sum(dim=2)
+        x = x + coded.masked_fill(gone[..., None], 0).sum(dim=2)
+        return x + self.ends(inputs["identifiers"], ends, inputs["directed"])

@@ -67,26 +67,28 @@ def take(values: Float[Tensor, "B P C"], index: Int[Tensor, "B ..."]) -> Float[T
 
 
 class GroupEmbedding(nn.Module):
-    """Neighbourhoods -> one token each: a shared network, the maximum, the maximum beside each, again.
+    """Neighbourhoods -> one token each: a shared network, the maximum beside each neighbour, again, the maximum.
 
-    The two steps of PointNet as Point-BERT (Yu et al. 2022, arXiv 2111.14819) stacks them, with LayerNorm in place of
-    batch statistics, so that a cloud's tokens do not depend on its batch.
+    The two steps of PointNet as Point-BERT (Yu et al. 2022, arXiv 2111.14819) stacks them. LayerNorm stands in place of
+    batch statistics, so that a cloud's tokens do not depend on its batch, and the last layer behind the maximum, where
+    it is computed once a group.
     """
 
-    def __init__(self, *, channels: int, width: int, hidden: int = 128) -> None:
+    def __init__(self, *, channels: int, width: int, hidden: int = 64) -> None:
         super().__init__()
         self.first = nn.Sequential(
             nn.Linear(channels, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, 2 * hidden)
         )
-        self.second = nn.Sequential(
-            nn.Linear(4 * hidden, 4 * hidden), nn.LayerNorm(4 * hidden), nn.GELU(), nn.Linear(4 * hidden, width)
-        )
+        self.own = nn.Linear(2 * hidden, 4 * hidden)
+        self.shared = nn.Linear(2 * hidden, 4 * hidden, bias=False)
+        self.second = nn.Sequential(nn.LayerNorm(4 * hidden), nn.GELU())
+        self.last = nn.Linear(4 * hidden, width)
 
     def forward(self, x: Float[Tensor, "B G K C"], mask: Bool[Tensor, "B G K"]) -> Float[Tensor, "B G D"]:
         """Returns one token a group; every group must have a real neighbour."""
         x = self.first(x)
-        top = _maximum(x, mask).unsqueeze(2).expand_as(x)
-        return _maximum(self.second(torch.cat([top, x], dim=-1)), mask)
+        top = self.shared(_maximum(x, mask)).unsqueeze(2)  # [B, G, 1, 4 hidden]
+        return self.last(_maximum(self.second(self.own(x) + top), mask))
 
 
 def _maximum(x: Tensor, mask: Tensor) -> Tensor:

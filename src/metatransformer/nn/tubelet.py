@@ -56,17 +56,18 @@ class TimePositions(nn.Module):
 class TubeletTokenizer(Tokenizer):
     """Normalise as the trunk was trained, cut into tubelets, add positions in the picture and in time.
 
-    ``joint`` puts all tubelets of a clip into one row, where they attend to each other, behind one class token;
-    otherwise each step of time is a row of its own, and pooling averages. ``steps`` is the usual number of steps.
+    ``joint`` puts all tubelets of a clip into one row, where they attend to each other, behind one class token, on a
+    grid of time, height and width; otherwise each step of time is a row of its own on a grid of height and width, and
+    pooling averages. ``steps`` is the usual number of steps.
     """
 
-    axes = 3
     mean: Tensor
     std: Tensor
 
     def __init__(self, *, name: str, steps: int, joint: bool, width: int, stem: Stem) -> None:
         super().__init__()
         self.name, self.joint = name, joint
+        self.axes = 3 if joint else 2
         self.native = stem.patch is not None
         side = stem.patch_size
         self.patches = PatchEmbedding(width=width, channels=3 * DEPTH, stem=stem, size=(side, side))
@@ -79,16 +80,16 @@ class TubeletTokenizer(Tokenizer):
             self.register_buffer(name_, torch.tensor(values)[:, None, None], persistent=False)
 
     def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
-        """Returns the class token and ``t x h x w`` tubelet tokens of each row; see ``cut``."""
+        """Returns the class token and the tubelet tokens of each row; ``clips`` is ``[S, W, T, H, V, 3]`` uint8."""
         mask = masks["clips"]
         rows, samples = fold_rows(inputs["clips"], mask.flatten(2).any(dim=2))
         x, real = self.cut(rows, mask[mask.flatten(2).any(dim=2)])
         if not self.joint:
             steps = real.flatten(2).any(dim=2)  # [R, t]
             samples = samples[:, None].expand_as(steps)[steps]
-            x, real = x[steps][:, None], real[steps][:, None]  # [rows, 1, h, w, D]
-        grid = (x.shape[1], x.shape[2], x.shape[3])
-        x, real = self.summary(x.flatten(1, 3), real.flatten(1))
+            x, real = x[steps], real[steps]  # [rows, h, w, D]
+        grid = tuple(x.shape[1:-1])
+        x, real = self.summary(x.flatten(1, -2), real.flatten(1))
         return Tokens(x, real, (Span(self.name, 0, x.shape[1], summary=0, grid=grid),), samples)
 
     def cut(

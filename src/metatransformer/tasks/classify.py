@@ -13,7 +13,7 @@ from torch import Tensor
 from metatransformer.core.errors import DataError, UsageError, nearest
 from metatransformer.tasks.task import Task
 
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss")
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "auroc", "log_loss")
 
 
 class Classify(Task):
@@ -24,6 +24,7 @@ class Classify(Task):
     """
 
     name = "classify"
+    ranks = True
 
     def __init__(
         self,
@@ -84,6 +85,17 @@ class Classify(Task):
             )
         return torch.tensor([numbers[str(t)] for t in targets])
 
+    def goal(self, target: Tensor) -> Tensor:
+        """Returns 1 for the class of each sample and 0 for the others, ``[B, C]``."""
+        return F.one_hot(target, len(self.classes_)).float()
+
+    def importance(self, target: Tensor) -> Tensor:
+        """Returns n / (C x count) of each sample's class where classes are balanced, else ones."""
+        if self.class_weight != "balanced":
+            return torch.ones(len(target))
+        counts = torch.bincount(target, minlength=len(self.classes_)).float()
+        return (len(target) / (len(counts) * counts))[target]
+
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Returns the (weighted) cross entropy."""
         weight = None
@@ -95,7 +107,8 @@ class Classify(Task):
         )
 
     def metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
-        """Returns accuracy, balanced accuracy, macro F1, log loss, and the AUROC where every class occurs."""
+        """Returns accuracy, balanced accuracy, macro F1, log loss, Cohen's kappa where it is defined (truth and guess
+        are not one and the same class throughout), and the AUROC where every class occurs."""
         probability = outputs.double().softmax(dim=-1).numpy()
         truth, guess = target.numpy(), probability.argmax(axis=1)
         labels = range(len(self.classes_))
@@ -109,6 +122,8 @@ class Classify(Task):
             ),
             "log_loss": float(scores.log_loss(truth, probability, labels=labels)),
         }
+        if len(present) > 1 or len(np.unique(guess)) > 1:
+            result["kappa"] = float(scores.cohen_kappa_score(truth, guess))
         if len(present) == len(self.classes_):
             chance = probability[:, 1] if len(labels) == 2 else probability
             result["auroc"] = float(scores.roc_auc_score(truth, chance, multi_class="ovr"))

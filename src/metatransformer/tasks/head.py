@@ -21,6 +21,7 @@ class Head(nn.Module):
     ``kind`` and ``cells`` say how tokens are pooled, ``axes`` on a grid of how many axes they lie. ``norm``
     is ``standard``, by statistics of the training split (neutral until they are set: where features are
     computed once), or ``layer``, a LayerNorm over the pooled vector (where they change while training).
+    ``direct`` more features come beside the tokens; a LayerNorm leaves them alone.
     """
 
     def __init__(
@@ -35,22 +36,30 @@ class Head(nn.Module):
         norm: str,
         hidden: int = 0,
         dropout: float = 0.0,
+        direct: int = 0,
     ) -> None:
         super().__init__()
+        self.direct = direct
         self.kind, self.cells = kind, cells
         self.blocks = tuple(blocks)
-        self.features = pooled_width(width, kind=kind, cells=cells, axes=axes) * len(self.blocks)
-        self.norm = Standardise(self.features) if norm == "standard" else nn.LayerNorm(self.features)
+        pooled = pooled_width(width, kind=kind, cells=cells, axes=axes) * len(self.blocks)
+        self.features = pooled + direct
+        self.norm = Standardise(self.features) if norm == "standard" else nn.LayerNorm(pooled)
         self.net = _network(self.features, outputs, hidden=hidden, dropout=dropout)
 
     def pooled(self, layers: Sequence[Tokens]) -> Float[Tensor, "B F"]:
-        """Returns the pooled features of the blocks that the head reads, side by side, in float32."""
+        """Returns the pooled features of the blocks that the head reads, side by side, in float32, then the direct."""
         kind, cells = self.kind, self.cells
-        return torch.cat([pool(tokens, kind=kind, cells=cells).float() for tokens in layers], dim=-1)
+        parts = [pool(tokens, kind=kind, cells=cells).float() for tokens in layers]
+        direct = layers[0].direct
+        return torch.cat(parts if direct is None else [*parts, direct.float()], dim=-1)
 
     def predict(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
         """Returns the task's outputs for pooled features."""
-        return self.net(self.norm(features))
+        if not self.direct or isinstance(self.norm, Standardise):
+            return self.net(self.norm(features))
+        pooled, direct = features[:, : -self.direct], features[:, -self.direct :]
+        return self.net(torch.cat([self.norm(pooled), direct], dim=-1))
 
     @torch.no_grad()
     def set_linear(self, *, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor) -> None:

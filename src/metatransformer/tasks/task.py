@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -15,13 +16,14 @@ class Task(ABC):
     """Head size, loss, metrics, primary metric and decoding of one kind of target.
 
     ``squared`` says that ``loss`` is the plain mean of squared errors over all outputs, so that linear heads have a
-    closed form.
+    closed form; ``ranks`` that least squares on ``goal`` is a sound stand-in for it, up to the scale of the outputs.
     """
 
     name: str
     primary: str
     higher_is_better: bool
     squared: bool = False
+    ranks: bool = False
 
     @abstractmethod
     def fit(self, targets: Sequence[Any]) -> None:
@@ -43,6 +45,14 @@ class Task(ABC):
         Raises:
             DataError: a class that training did not see, or a target that is not a number.
         """
+
+    def goal(self, target: Tensor) -> Tensor:
+        """Returns what least squares brings the outputs near to, ``[B, outputs]``."""
+        return target if target.ndim == 2 else target[:, None]
+
+    def importance(self, target: Tensor) -> Tensor:
+        """Returns how much each sample counts in least squares, ``[B]``."""
+        return torch.ones(len(target))
 
     @abstractmethod
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:

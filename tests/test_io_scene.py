@@ -1,0 +1,233 @@
+"""Scenes as records: cubes find their labels, splits are what they claim to be."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+from common import FIXTURES
+
+from metatransformer.core.errors import DataError, UsageError
+from metatransformer.io.arrays import Entry
+from metatransformer.io.cube import cube_from_array
+from metatransformer.io.plots import Cut, cut_scene
+from metatransformer.io.scene import name_split
+from metatransformer.io.spectra import cube_from_row, index_pixels
+
+FOLDER = FIXTURES / "hyperspectral"
+
+
+def index(data, *, target: str = "", labelled: bool = True, variable: str = "", cut: Cut | None = None):
+    return index_pixels(data, target=target, labelled=labelled, header=True, variable=variable, cut=cut or Cut())
+
+
+def save_scene(folder: Path, name: str, *, h: int = 5, w: int = 7, end: str = "_gt", seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, size=(h, w))
+    np.save(folder / f"{name}.npy", rng.uniform(1, 2, size=(h, w, 11)))
+    np.save(folder / f"{name}{end}.npy", labels)
+    return labels
+
+
+# --- cubes and labels
+
+
+def test_a_folder_gives_one_record_a_labelled_pixel(tmp_path: Path):
+    labels = save_scene(tmp_path, "field")
+    found = index(tmp_path)
+    assert len(found.records) == (labels > 0).sum() and found.root == tmp_path
+    row, column = np.argwhere(labels > 0)[3]
+    record = found.records[3]
+    assert (record.key, record.part) == (f"field.npy#{row},{column}", f"{row},{column}")
+    assert record.target == labels[row, column] and record.path == tmp_path / "field.npy"
+
+
+def test_two_scenes_find_their_maps_by_name(tmp_path: Path):
+    one, two = save_scene(tmp_path, "a1", seed=1), save_scene(tmp_path, "b1", seed=2)
+    counts = Counter(record.path.name for record in index(tmp_path).records)
+    assert counts == {"a1.npy": (one > 0).sum(), "b1.npy": (two > 0).sum()}
+    np.save(tmp_path / "c.npy", one)
+    with pytest.raises(DataError, match=r"must say whose labels c.npy \(5 x 7\) are; found a1.npy"):
+        index(tmp_path)
+
+
+def test_names_of_splits_split(tmp_path: Path):
+    path = tmp_path / "scene.mat"
+    train, test = np.zeros((5, 7), int), np.zeros((5, 7), int)
+    train[0], test[2:] = 1, 2
+    scipy.io.savemat(path, {"input": np.ones((5, 7, 11)), "TR": train, "TE": test})
+    assert Counter(record.split for record in index(path).records) == {"train": 7, "test": 21}
+    for text, split in {"TrLabel": "train", "X_test": "test", "TSLabel": "test", "strain": None, "Train_X": "train"}.items():
+        assert name_split(Entry(Path(f"{text}.mat"), "", (1,), "f")) == split
+
+
+def test_spectra_find_their_vector_of_labels_where_zero_is_a_class(tmp_path: Path):
+    scipy.io.savemat(tmp_path / "Train_X.mat", {"Train_X": np.ones((13, 11))})
+    scipy.io.savemat(tmp_path / "TrLabel.mat", {"TrLabel": np.arange(13)[:, None] % 3})
+    found = index(tmp_path)
+    assert [record.target for record in found.records] == [i % 3 for i in range(13)]
+    assert found.records[4].key == "Train_X.mat#4" and found.records[4].part == 4
+    assert {record.split for record in found.records} == {"train"}
+
+
+def test_labels_are_named_by_target_or_stand_in_the_same_file(tmp_path: Path):
+    labels = save_scene(tmp_path, "field", end="-map")
+    count = (labels > 0).sum()
+    assert len(index(tmp_path / "field.npy", target="field-map.npy").records) == count
+    assert len(index(FOLDER / "good.npz").records) == 30
+    assert len(index(FOLDER / "good.npz", target="labels").records) == 30
+    with pytest.raises(DataError, match="--target: must name the labels of good.npz.*cube.*found 'gt'|found 'gt'"):
+        index(FOLDER / "good.npz", target="gt")
+    with pytest.raises(DataError, match="must bring labels.*5 x 7.*field-map.npy has the right shape"):
+        index(tmp_path / "field.npy")
+
+
+def test_a_manifest_names_cubes_maps_and_splits(tmp_path: Path):
+    one, two = save_scene(tmp_path, "a", seed=1), save_scene(tmp_path, "b", seed=2)
+    table = pd.DataFrame({"path": ["a.npy", "b.npy"], "label": ["a_gt.npy", "b_gt.npy"], "split": ["train", "test"]})
+    table.to_csv(tmp_path / "list.csv", index=False)
+    records = index(tmp_path / "list.csv").records
+    assert Counter(r.split for r in records) == {"train": (one > 0).sum(), "test": (two > 0).sum()}
+    assert len(index(tmp_path / "list.csv", labelled=False).records) == 70
+    table.assign(label="c.npy").to_csv(tmp_path / "list.csv", index=False)
+    with pytest.raises(DataError, match="must name the file of the labels in column 'label'; found 'c.npy'"):
+        index(tmp_path / "list.csv")
+
+
+def test_without_labels_every_measured_pixel_counts():
+    assert len(index(FOLDER / "good.npy", labelled=False).records) == 35
+    found = index(FOLDER / "good_gdal.tif", labelled=False)
+    assert len(found.records) == 34 and "1 pixel of 35 without data" in found.notes[0]
+    assert len(index([str(FOLDER / "good.npy"), FOLDER / "good.mat"], labelled=False).records) == 70
+
+
+def test_scenes_in_memory():
+    cube, labels = np.ones((5, 7, 11)), np.zeros((5, 7), int)
+    labels[1, 2:4] = 6
+    records = index({"cube": cube, "labels": labels}).records
+    assert [(record.key, record.target) for record in records] == [("cube#1,2", 6), ("cube#1,3", 6)]
+    assert len(index({"cube": cube, "labels": labels}, labelled=False).records) == 35
+    with pytest.raises(DataError, match="must hold 'labels' beside 'cube'"):
+        index({"cube": cube})
+    with pytest.raises(DataError, match="must hold 'cube' and nothing but .*found 'lables'"):
+        index({"cube": cube, "lables": labels})
+    with pytest.raises(DataError, match="the labels: must be whole numbers of the shape"):
+        index({"cube": cube, "labels": labels.T})
+    with pytest.raises(DataError, match=r"Hand in a scene as \{'cube'"):
+        index(cube, labelled=False)
+
+
+@pytest.mark.parametrize("wrong", [np.full((5, 7), 0.5), np.full((5, 7), -1), np.zeros((5, 7)), np.full((5, 7), np.nan)])
+def test_labels_that_make_no_sense_are_refused(wrong: np.ndarray, tmp_path: Path):
+    save_scene(tmp_path, "a")
+    np.save(tmp_path / "a_gt.npy", wrong)
+    with pytest.raises(DataError, match="a_gt.npy: must"):
+        index(tmp_path)
+
+
+def test_what_fits_nowhere_is_said_or_refused(tmp_path: Path):
+    save_scene(tmp_path, "a")
+    np.save(tmp_path / "other.npy", np.ones((2, 3)))
+    assert "neither cube nor labels: other.npy (2 x 3)" in index(tmp_path).notes[0]
+    np.save(tmp_path / "a_two.npy", np.ones((5, 7), int))
+    with pytest.raises(DataError, match="must hold one array of labels for a.npy"):
+        index(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="a.png"):
+        index(tmp_path / "empty")
+    with pytest.raises(UsageError, match="must stand beside one cube, not a folder"):
+        index(tmp_path, target="a_gt.npy")
+
+
+# --- tables
+
+
+def test_a_table_of_spectra_needs_a_target():
+    assert len(index(FOLDER / "good.csv", target="label").records) == 35
+    with pytest.raises(UsageError, match="--target: must name the column to learn for a table of spectra"):
+        index(FOLDER / "good.csv")
+
+
+def test_bands_of_a_row_by_hand():
+    cube, names = cube_from_row({"site": "s1", "450": 0.5, "460.5": 0.25, "moisture": 9}, where="row 3")
+    assert names == ("450", "460.5") and cube.values.tolist() == [[[0.5, 0.25]]]
+    assert cube.wavelengths_nm is not None and cube.wavelengths_nm.tolist() == [450, 460.5]
+    assert cube_from_row({"wl 1.2um": 1, "wl 1.3um": 2}, where="x")[0].wavelengths_nm.tolist() == [1200, 1300]
+    assert cube_from_row({"B1": 1, "B2": 2, "x": 3}, where="x")[1] == ("B1", "B2")
+    assert cube_from_row({"red": 1, "nir": "2", "name": "a"}, where="x")[1] == ("red", "nir")
+    with pytest.raises(DataError, match="row 3, column 'B2': must hold a number for this band; found 'x'"):
+        cube_from_row({"B1": 1, "B2": "x"}, where="row 3")
+    with pytest.raises(DataError, match="row 3: must have a column a band"):
+        cube_from_row({"name": "a"}, where="row 3")
+
+
+# --- splits
+
+
+def field(side: int = 48):
+    """Returns rows, columns and classes of a labelled square: stripes of three classes."""
+    rows, columns = (axis.reshape(-1) for axis in np.mgrid[:side, :side])
+    return rows, columns, rows // 4 % 3
+
+
+def overlap(rows, columns, splits, *, radius: int) -> bool:
+    """Returns whether two windows of different splits share a pixel, by brute force."""
+    places = np.stack([rows, columns], axis=1)
+    splits = np.array(splits)
+    one, two = places[splits == "train"], places[splits == "test"]
+    return bool((np.abs(one[:, None] - two[None]).max(axis=2) <= 2 * radius).any())
+
+
+def test_random_pixels_are_the_permutation_of_each_class():
+    rows, columns, classes = field(12)
+    plots = cut_scene(rows, columns, classes, cut=Cut(train_pixels=5, draw=3), where="x")
+    rng = np.random.RandomState(3)
+    expected = [rng.permutation(np.flatnonzero(classes == one))[:5] for one in range(3)]
+    chosen = [i for i, split in enumerate(plots.splits) if split == "train"]
+    assert chosen == sorted(np.concatenate(expected)) and plots.used.all()
+    assert "random" in plots.notes[0] and "too good" in plots.notes[0]
+    with pytest.raises(DataError, match="must have more than 48 pixels of each class; found 48"):
+        cut_scene(rows, columns, classes, cut=Cut(train_pixels=48), where="x")
+
+
+@pytest.mark.parametrize("radius", [0, 2, 4])
+def test_disjoint_training_pixels_share_no_window_with_the_test(radius: int):
+    rows, columns, classes = field()
+    plots = cut_scene(rows, columns, classes, cut=Cut("disjoint", train_pixels=5, radius=radius), where="x")
+    kept = [split for split, used in zip(plots.splits, plots.used, strict=True) if used]
+    assert Counter(kept)["train"] == 15
+    assert not overlap(rows[plots.used], columns[plots.used], kept, radius=radius)
+    assert "places apart" in plots.notes[0]
+
+
+@pytest.mark.parametrize("radius", [0, 1, 3])
+def test_windows_of_different_tiles_share_nothing(radius: int):
+    rows, columns, classes = field()
+    plots = cut_scene(rows, columns, classes, cut=Cut("disjoint", tile=12, radius=radius), where="x")
+    groups = np.array(plots.groups)[plots.used]
+    assert len(set(groups)) == 16 and plots.used.sum() == 16 * (12 - 2 * radius) ** 2
+    splits = np.where(groups == groups[0], "train", "test")
+    assert not overlap(rows[plots.used], columns[plots.used], splits, radius=radius)
+
+
+def test_classes_that_cannot_be_apart_are_named():
+    rows, columns, classes = field(16)
+    lone = np.where((rows < 3) & (columns < 3), 7, classes)
+    with pytest.raises(DataError, match="must have each class in tiles for training .*found class 7 in 1 tile"):
+        cut_scene(rows, columns, lone, cut=Cut("disjoint", train_pixels=2, tile=8), where="x")
+    with pytest.raises(DataError, match="found no pixel of class 7"):
+        cut_scene(rows, columns, lone, cut=Cut("disjoint", tile=8, radius=3), where="x")
+
+
+def test_no_pixel_of_a_scene_without_data_is_used(tmp_path: Path):
+    labels = save_scene(tmp_path, "a")
+    cube = np.load(tmp_path / "a.npy")
+    place = tuple(np.argwhere(labels > 0)[0])
+    cube[place] = np.nan
+    np.save(tmp_path / "a.npy", cube)
+    found = index(tmp_path)
+    assert len(found.records) == (labels > 0).sum() - 1 and "1 labelled pixel without data left out" in found.notes[0]
+    assert not cube_from_array(cube, where="x", about={}).valid[place]

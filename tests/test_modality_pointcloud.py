@@ -1,0 +1,218 @@
+"""Point cloud: what becomes of a cloud on its way to tokens, what is said of it, and which clouds are refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from common import FIXTURES, make_records, make_samples, tiny_pipeline, tiny_recipe
+
+from metatransformer.core.batch import collate
+from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.modality import Stem
+from metatransformer.core.samples import Record, Sample
+from metatransformer.engine.console import Console
+from metatransformer.engine.fit import fit
+from metatransformer.modalities.pointcloud import (
+    MODALITY,
+    PointCloudOptions,
+    PointCloudTransform,
+    draw,
+    features,
+    load,
+)
+
+GROUPS = {
+    "input.tokens": "groups",
+    "input.groups": 13,
+    "input.neighbours": 7,
+    "tune": "ends",
+    "head.pool": "both",
+    "head.read": [1],
+}
+
+
+def raw(value, key: str = "x") -> Sample:
+    return Sample(key, load(Record(key, value=value)))
+
+
+def points(count: int = 53, *, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, 3))
+
+
+def fitted(*samples: Sample, **options) -> PointCloudTransform:
+    transform = PointCloudTransform(PointCloudOptions(**options), Stem())
+    transform.fit(samples)
+    return transform
+
+
+def cloud_of(transform: PointCloudTransform, sample: Sample) -> np.ndarray:
+    return transform(sample).inputs["cloud"]
+
+
+# --- the transform
+
+
+def test_a_cloud_is_put_into_the_unit_sphere():
+    cloud = cloud_of(fitted(), raw(points() * 700 + [431_000, 5_410_000, 0]))
+    assert cloud.shape == (53, 3) and cloud.dtype == np.float32
+    np.testing.assert_allclose(cloud.min(axis=0), -cloud.max(axis=0), atol=1e-6)  # float32
+    assert np.linalg.norm(cloud, axis=1).max() == pytest.approx(1)
+    # Metres or millimetres, near or far: the same shape.
+    np.testing.assert_allclose(cloud, cloud_of(fitted(), raw(points())), atol=1e-5)
+
+
+def test_a_shared_scale_keeps_sizes():
+    transform = fitted(raw(points()), raw(points() * 3), normalize="shared")
+    small, large = (np.linalg.norm(cloud_of(transform, raw(points() * k)), axis=1).max() for k in (1, 3))
+    assert (small, large) == (pytest.approx(1 / 3), pytest.approx(1))
+    far = cloud_of(transform, raw(points() * 1000))
+    with pytest.raises(DataError, match=r"must lie in \[-8.0, 8.0\] radii; .*Check the unit"):
+        MODALITY.fields["cloud"].check(far, where="x")
+
+
+def test_the_order_of_the_file_and_repeated_points_play_no_part():
+    value = points(97)
+    shuffled = np.random.default_rng(1).permutation(np.concatenate([value, value[:31]]))
+    for options in ({}, {"points": 37}):
+        one, two = (cloud_of(fitted(**options), raw(x)) for x in (value, shuffled))
+        np.testing.assert_array_equal(one, two)
+        assert len(one) == options.get("points", 97)
+
+
+def test_y_up_is_turned_without_mirroring():
+    value = points() * [1, 3, 2]
+    turned = cloud_of(fitted(up="y"), raw(value))
+    # y becomes z, and z comes towards the viewer, who stands at -y.
+    plain = cloud_of(fitted(), raw(np.stack([value[:, 0], -value[:, 2], value[:, 1]], axis=1)))
+    np.testing.assert_allclose(turned, plain, atol=1e-6)
+    assert np.ptp(turned, axis=0).argmax() == 2
+
+
+def test_a_mesh_becomes_points_on_its_surface():
+    sample = Sample("x", load(Record("x", path=FIXTURES / "pointcloud" / "good.off")))
+    transform = fitted(sample, points=211, features=("normal",))
+    cloud = cloud_of(transform, sample)
+    assert cloud.shape == (211, 6)
+    np.testing.assert_allclose(np.linalg.norm(cloud[:, 3:], axis=1), 1, atol=1e-6)
+    assert transform.notes[1] == "1 of 1 are meshes: 211 points drawn on each (seed 0)"
+
+
+def test_features_are_scaled_by_what_is_stated_or_learned():
+    value = np.concatenate([points(), np.full((53, 3), [0.0, 51, 255]), np.arange(53.0)[:, None]], axis=1)
+    names = ("red", "green", "blue", "intensity")
+    transform = fitted(raw(value), features=("intensity", "color"), columns=names)
+    cloud = cloud_of(transform, raw(value))
+    assert cloud.shape == (53, 7) and transform.top_ == 255
+    np.testing.assert_allclose(cloud[:, 4:], [[0, 0.2, 1]] * 53, atol=1e-6)
+    assert cloud[:, 3].min() == 0 and cloud[:, 3].max() == 1
+    assert "colours are taken as 0..255, after the brightest in training" in transform.notes
+    stated = {"points": points(), "colors": np.full((53, 3), 51, dtype=np.uint8)}
+    np.testing.assert_allclose(cloud_of(fitted(raw(stated), features=("color",)), raw(stated))[:, 3:], 0.2)
+    with pytest.raises(DataError, match=r"must have colours in 0\.\.255, as in training; found 0 to 510"):
+        transform(raw(value * [1, 1, 1, 1, 1, 2, 1]))
+
+
+def test_notes_say_what_was_left_out():
+    value = {"points": points(), "normals": points()}
+    notes = fitted(raw(value), raw(points(41)), points=43).notes
+    assert notes == (
+        "clouds are put into the unit sphere; z points up; turn others with input.up",
+        "1 of 2 are thinned to 43 points (seed 0; input.points)",
+        "not used: normal (input.features)",
+    )
+
+
+def test_a_training_copy_is_turned_shrunk_and_mirrored():
+    value = {"points": points(), "normals": points(seed=1)}
+    transform = fitted(raw(value), features=("normal",), turn=180, jitter=0.0, scale=0.0)
+    ready = transform(raw(value))
+    copy = transform.augment(ready, np.random.default_rng(3)).inputs["cloud"]
+    before = ready.inputs["cloud"]
+    np.testing.assert_allclose(copy[:, [2, 5]], before[:, [2, 5]], atol=1e-6)  # the vertical stays
+    for start in (0, 3):
+        inner = before[:, start : start + 3] @ before[:, start : start + 3].T
+        np.testing.assert_allclose(copy[:, start : start + 3] @ copy[:, start : start + 3].T, inner, atol=1e-5)
+    assert not np.allclose(copy, before, atol=0.1)
+    still = PointCloudTransform(PointCloudOptions(turn=0, jitter=0, scale=0, mirror=False), Stem())
+    np.testing.assert_allclose(still.augment(ready, np.random.default_rng(3)).inputs["cloud"], before, atol=1e-6)
+
+
+def test_plain_features_by_hand():
+    cloud = np.array([[0.99, 0, 0], [-0.99, 0, 0]], dtype=np.float32)
+    found = features(Sample("x", {"cloud": cloud}))
+    assert found.shape == (4 * 16 + 6,)
+    np.testing.assert_allclose(found[:16], [0.5] + [0] * 14 + [0.5])
+    np.testing.assert_allclose(found[48:64], [0] * 15 + [1])
+    np.testing.assert_allclose(found[64:], [2 * 0.99**2, 0, 0, 0, 0, 0], rtol=1e-6)
+
+
+def test_a_cloud_is_drawn():
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    draw(axes, fitted()(raw(points())))
+    (dots,) = axes.collections
+    assert len(dots.get_offsets()) == 53
+
+
+# --- tokens of groups (those of views are tested with every modality)
+
+
+def test_groups_learn_and_are_saved(tmp_path: Path):
+    records = make_records(MODALITY, train=8, val=5)
+    settings = {**GROUPS, "optim.epochs": 2, "data.batch_size": 4}
+    fitted_model = fit(records, tiny_recipe(MODALITY, settings), console=Console(quiet=True), out=tmp_path / "run")
+    assert set(fitted_model.metrics) == {"val"}
+    pipeline = fitted_model.pipeline
+    assert not pipeline.model.tokenizer("pointcloud").native
+
+
+def test_a_padded_cloud_has_the_same_groups():
+    pipeline = tiny_pipeline("pointcloud", GROUPS)
+    ready = [pipeline.transform(sample) for sample in make_samples(MODALITY, 5)]
+    together = pipeline.model.tokenize({"pointcloud": collate(ready, fields=MODALITY.fields)})
+    for row, sample in enumerate(ready):
+        alone = pipeline.model.tokenize({"pointcloud": collate([sample], fields=MODALITY.fields)})
+        torch.testing.assert_close(together.x[row], alone.x[0], atol=2e-6, rtol=2e-5)
+
+
+def test_gradients_reach_every_parameter_of_groups():
+    pipeline = tiny_pipeline("pointcloud", GROUPS)
+    ready = [pipeline.transform(sample) for sample in make_samples(MODALITY, 5)]
+    pipeline.model({"pointcloud": collate(ready, fields=MODALITY.fields)}, head="classify").square().sum().backward()
+    assert [name for name, p in pipeline.model.tokenizers.named_parameters() if p.grad is None] == []
+
+
+# --- what is refused
+
+
+def test_clouds_with_too_few_points_are_refused():
+    with pytest.raises(DataError, match="x: must have at least 16 different points; found 11"):
+        fitted()(raw(np.repeat(points(11), 5, axis=0)))
+    with pytest.raises(DataError, match=r"at least 32 different points; found 31\. .*lower input.neighbours"):
+        fitted(tokens="groups")(raw(points(31)))
+    assert len(cloud_of(fitted(tokens="groups", neighbours=31), raw(points(31)))) == 31
+
+
+def test_missing_and_nameless_features_are_refused():
+    with pytest.raises(DataError, match=r"x: must bring normal \(columns nx, ny, nz\); found no 'nx' among none"):
+        fitted(raw(points()), features=("normal",))
+    six = np.concatenate([points(), points()], axis=1)
+    with pytest.raises(DataError, match="found no 'nx' among nameless columns.* Name the columns"):
+        fitted(raw(six), features=("normal",))
+    assert cloud_of(fitted(features=("normal",), columns=("nx", "ny", "nz")), raw(six)).shape == (53, 6)
+    with pytest.raises(DataError, match="must have 2 columns behind x, y, z, as input.columns names; found 3"):
+        fitted(raw(six), columns=("nx", "ny"))
+    six[5, 4] = np.nan
+    with pytest.raises(DataError, match="must have finite nx, ny, nz; found 1 of 53 points without"):
+        fitted(raw(six), features=("normal",), columns=("nx", "ny", "nz"))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"points": 3}, {"side": 0}, {"groups": 0}, {"neighbours": 0}, {"turn": 181.0}, {"scale": 1.0}]
+)
+def test_options_are_checked(wrong: dict[str, float]):
+    (name,) = wrong
+    with pytest.raises(UsageError, match=f"input.{name}: must"):
+        PointCloudOptions(**wrong)
