@@ -203,8 +203,8 @@ def test_every_truncation_is_read_or_refused(name: str, tmp_path: Path):
             assert name in str(error)
         else:  # a text may end after any character of its last number
             assert path.suffix not in (".las", ".laz", ".npy", ".npz", ".stl") and len(cloud.points)
-            lines = (".xyz", ".pts", ".txt", ".csv", ".obj")
-            assert b"binary" not in data[:40] and (path.suffix in lines or length > len(data) - 30)
+            lines = (".xyz", ".txt", ".csv", ".obj")
+            assert b"binary" not in data[:40] and (path.suffix in lines or length > len(data) - 30), length
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("good*")))
@@ -222,6 +222,15 @@ def test_every_changed_byte_is_read_or_refused(name: str, tmp_path: Path):
             assert name in str(error)
 
 
+def test_a_list_of_points_that_was_cut_is_refused(tmp_path: Path):
+    path = tmp_path / "a.pts"
+    path.write_text("# a scan\n3\n0 0 0\n1 0 0\n")
+    with pytest.raises(DataError, match="must hold 3 points, as its first line says; found 2"):
+        read_cloud(path)
+    path.write_text("# x y z\n2\n0 0 0\n1 0 0\n# the end\n")
+    assert len(read_cloud(path).points) == 2
+
+
 def test_a_list_longer_than_the_file_is_refused(tmp_path: Path):
     path = tmp_path / "a.ply"
     head = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty double x\nproperty double y\n"
@@ -229,3 +238,15 @@ def test_a_list_longer_than_the_file_is_refused(tmp_path: Path):
     path.write_bytes(head + struct.pack("<3di", 0, 0, 0, 2_000_000_000))
     with pytest.raises(DataError, match="must hold 1 rows of 'face'"):
         read_cloud(path)
+
+
+@pytest.mark.parametrize(("name", "place"), [("good.las", 100), ("good.laz", 100), ("good.laz", -1)])
+def test_las_that_announces_more_than_it_holds_is_refused_before_it_is_unpacked(name: str, place: int, tmp_path: Path):
+    data = bytearray((FOLDER / name).read_bytes())
+    if place == -1:  # the number of chunks in the table, whose place stands before the points
+        points = int.from_bytes(data[96:100], "little")
+        place = int.from_bytes(data[points : points + 8], "little") + 4
+    data[place : place + 4] = b"\xff\xff\xff\x7f"
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match="must be a whole LAS or LAZ file; found 'a (header|table)"):
+        read_cloud(tmp_path / name)

@@ -127,7 +127,9 @@ def test_which_array_is_the_cube(tmp_path: Path):
 
 
 @pytest.mark.parametrize("size", [1, 77, 200, 400])
-@pytest.mark.parametrize("name", ["good.mat", "good_v73.mat", "good.npy", "good.npz", "good_pages.tif", "good_envi.hdr"])
+@pytest.mark.parametrize(
+    "name", ["good.mat", "good_v73.mat", "good.npy", "good.npz", "good_pages.tif", "good_envi.hdr"]
+)
 def test_cut_files_are_refused_with_their_name(name: str, size: int, tmp_path: Path):
     path = tmp_path / name
     path.write_bytes((FOLDER / name).read_bytes()[:size])

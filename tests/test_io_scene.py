@@ -59,7 +59,13 @@ def test_names_of_splits_split(tmp_path: Path):
     train[0], test[2:] = 1, 2
     scipy.io.savemat(path, {"input": np.ones((5, 7, 11)), "TR": train, "TE": test})
     assert Counter(record.split for record in index(path).records) == {"train": 7, "test": 21}
-    for text, split in {"TrLabel": "train", "X_test": "test", "TSLabel": "test", "strain": None, "Train_X": "train"}.items():
+    for text, split in {
+        "TrLabel": "train",
+        "X_test": "test",
+        "TSLabel": "test",
+        "strain": None,
+        "Train_X": "train",
+    }.items():
         assert name_split(Entry(Path(f"{text}.mat"), "", (1,), "f")) == split
 
 
@@ -119,11 +125,25 @@ def test_scenes_in_memory():
         index(cube, labelled=False)
 
 
-@pytest.mark.parametrize("wrong", [np.full((5, 7), 0.5), np.full((5, 7), -1), np.zeros((5, 7)), np.full((5, 7), np.nan)])
+@pytest.mark.parametrize(
+    "wrong", [np.full((5, 7), 0.5), np.full((5, 7), -1), np.zeros((5, 7)), np.full((5, 7), np.nan)]
+)
 def test_labels_that_make_no_sense_are_refused(wrong: np.ndarray, tmp_path: Path):
     save_scene(tmp_path, "a")
     np.save(tmp_path / "a_gt.npy", wrong)
     with pytest.raises(DataError, match="a_gt.npy: must"):
+        index(tmp_path)
+
+
+def test_envi_maps_name_their_classes(tmp_path: Path):
+    np.save(tmp_path / "field.npy", np.ones((5, 7, 11)))
+    header = "ENVI\nsamples = 7\nlines = 5\nbands = 1\ndata type = 1\ninterleave = bsq\nbyte order = 0\n"
+    header += "file type = ENVI Classification\nclasses = 3\nheader offset = 0\n"
+    (tmp_path / "field_gt.hdr").write_text(header + "class names = { Unclassified, bare soil, maize }\n")
+    (tmp_path / "field_gt.img").write_bytes(bytes([1] * 14 + [0] * 7 + [2] * 14))
+    assert Counter(record.target for record in index(tmp_path).records) == {"bare soil": 14, "maize": 14}
+    (tmp_path / "field_gt.hdr").write_text(header + "class names = { Unclassified, soil }\n")
+    with pytest.raises(DataError, match="must name its 2 classes in 'class names'; found 1 names"):
         index(tmp_path)
 
 
@@ -138,8 +158,7 @@ def test_what_fits_nowhere_is_said_or_refused(tmp_path: Path):
     (tmp_path / "empty" / "a.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="a.png"):
         index(tmp_path / "empty")
-    with pytest.raises(UsageError, match="must stand beside one cube, not a folder"):
-        index(tmp_path, target="a_gt.npy")
+    assert len(index(tmp_path, target="a_two.npy").records) == 35  # the name decides
 
 
 # --- tables

@@ -10,7 +10,8 @@ import torch
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, Sample
-from metatransformer.modalities.imu import MODALITY, ImuOptions, ImuTransform, features, load
+from metatransformer.io.motion_index import load_motion as load
+from metatransformer.modalities.imu import MODALITY, ImuOptions, ImuTransform, features
 from metatransformer.nn.curves import axis_bands, draw_curves, resample_curves
 
 STEM = Stem()  # no kernel: patches of 16
@@ -61,10 +62,10 @@ def test_resampling_keeps_lines_and_averages_what_is_too_fast():
 
 def test_a_recording_is_drawn_in_proportion_to_its_length():
     transform = fitted(raw(noise(101), rate_hz=50.0))
-    assert transform(raw(noise(101), rate_hz=50.0)).inputs["motion"].shape == (8 * 16, 3)
-    assert transform(raw(noise(202), rate_hz=50.0)).inputs["motion"].shape == (16 * 16, 3)
+    assert transform(raw(noise(101), rate_hz=50.0)).inputs["motion"].shape == (1, 8 * 16, 3)
+    assert transform(raw(noise(202), rate_hz=50.0)).inputs["motion"].shape == (1, 16 * 16, 3)
     # The same two seconds at another rate are as wide.
-    assert transform(raw(noise(404), rate_hz=200.0)).inputs["motion"].shape == (8 * 16, 3)
+    assert transform(raw(noise(404), rate_hz=200.0)).inputs["motion"].shape == (1, 8 * 16, 3)
 
 
 def test_axes_are_standardised_by_the_training_recordings():
@@ -72,14 +73,14 @@ def test_axes_are_standardised_by_the_training_recordings():
     motion = fitted(raw(values))(raw(values)).inputs["motion"]
     assert motion.dtype == np.float32
     # The first and last columns weigh a little more than in the recording.
-    np.testing.assert_allclose(motion.mean(axis=0), 0, atol=0.1)
+    np.testing.assert_allclose(motion[0].mean(axis=0), 0, atol=0.1)
     still = fitted(raw(np.ones((31, 2))))(raw(np.ones((31, 2)))).inputs["motion"]
     np.testing.assert_array_equal(still, 0)
 
 
 def test_before_fit_a_recording_is_standardised_by_itself():
     motion = ImuTransform(ImuOptions(), STEM)(raw(noise(53) * 400 + 9)).inputs["motion"]
-    assert motion.shape == (128, 3) and abs(motion).max() < 6
+    assert motion.shape == (1, 128, 3) and abs(motion).max() < 6
 
 
 def test_axes_are_found_by_name_in_any_order():
@@ -98,7 +99,7 @@ def test_options_choose_axes():
 
 
 def test_features_by_hand():
-    sample = Sample("x", {"motion": np.array([[1, 0], [3, 0], [2, 0]], dtype=np.float32)})
+    sample = Sample("x", {"motion": np.array([[[1, 0], [3, 0], [2, 0]]], dtype=np.float32)})
     expected = [2, 0, (2 / 3) ** 0.5, 0, 1, 0, 3, 0, 1.5, 0]
     np.testing.assert_allclose(features(sample), expected, rtol=1e-6)  # float32
 
@@ -156,8 +157,8 @@ def test_mixed_rates_units_and_axes_are_refused():
 
 def test_too_long_and_too_short_recordings_are_refused():
     transform = fitted(raw(noise(50), rate_hz=50.0))
-    with pytest.raises(DataError, match="must last at most 8 s; found 8.02 s"):
-        transform(raw(noise(401), rate_hz=50.0))
+    with pytest.raises(DataError, match="must last at most 64 s; found 64.02 s. Set input.sample=window"):
+        transform(raw(noise(3201), rate_hz=50.0))
     with pytest.raises(DataError, match="must have at least 2 time steps; found 1"):
         transform(raw(noise(1), rate_hz=50.0))
 
@@ -169,11 +170,14 @@ def test_another_unit_leaves_the_range_of_the_field():
         MODALITY.fields["motion"].check(far.inputs["motion"], where="x")
 
 
-@pytest.mark.parametrize("wrong", [{"rate_hz": -1.0}, {"window_s": 0.0}, {"max_windows": 0.5}, {"warp": 0.5}])
-def test_options_are_checked(wrong: dict[str, float]):
-    (name,) = wrong
+WRONG = {"rate_hz": -1.0, "window_s": 0.0, "step_s": 0.0, "max_windows": 0.5, "max_rows": 0, "warp": 0.5}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_options_are_checked(name: str):
+
     with pytest.raises(UsageError, match=f"input.{name}: must"):
-        ImuOptions(**wrong)
+        ImuOptions(**{name: WRONG[name]})
 
 
 def test_arrays_in_memory_have_no_rate():

@@ -53,21 +53,24 @@ def cloud_of(transform: PointCloudTransform, sample: Sample) -> np.ndarray:
 # --- the transform
 
 
-def test_a_cloud_is_put_into_the_unit_sphere():
+def test_a_cloud_is_put_into_a_box_or_a_sphere():
     cloud = cloud_of(fitted(), raw(points() * 700 + [431_000, 5_410_000, 0]))
+    assert np.abs(cloud).max() == pytest.approx(1)
+    np.testing.assert_allclose(cloud, cloud_of(fitted(), raw(points())), atol=1e-5)
+    cloud = cloud_of(fitted(normalize="sphere"), raw(points() * 700 + [431_000, 5_410_000, 0]))
     assert cloud.shape == (53, 3) and cloud.dtype == np.float32
     np.testing.assert_allclose(cloud.min(axis=0), -cloud.max(axis=0), atol=1e-6)  # float32
     assert np.linalg.norm(cloud, axis=1).max() == pytest.approx(1)
     # Metres or millimetres, near or far: the same shape.
-    np.testing.assert_allclose(cloud, cloud_of(fitted(), raw(points())), atol=1e-5)
+    np.testing.assert_allclose(cloud, cloud_of(fitted(normalize="sphere"), raw(points())), atol=1e-5)
 
 
 def test_a_shared_scale_keeps_sizes():
     transform = fitted(raw(points()), raw(points() * 3), normalize="shared")
-    small, large = (np.linalg.norm(cloud_of(transform, raw(points() * k)), axis=1).max() for k in (1, 3))
+    small, large = (np.abs(cloud_of(transform, raw(points() * k))).max() for k in (1, 3))
     assert (small, large) == (pytest.approx(1 / 3), pytest.approx(1))
     far = cloud_of(transform, raw(points() * 1000))
-    with pytest.raises(DataError, match=r"must lie in \[-8.0, 8.0\] radii; .*Check the unit"):
+    with pytest.raises(DataError, match=r"must lie in \[-8.0, 8.0\] half sides; .*Check the unit"):
         MODALITY.fields["cloud"].check(far, where="x")
 
 
@@ -117,7 +120,7 @@ def test_notes_say_what_was_left_out():
     value = {"points": points(), "normals": points()}
     notes = fitted(raw(value), raw(points(41)), points=43).notes
     assert notes == (
-        "clouds are put into the unit sphere; z points up; turn others with input.up",
+        "each cloud is put into the same box, whatever its size; z points up (input.up)",
         "1 of 2 are thinned to 43 points (seed 0; input.points)",
         "not used: normal (input.features)",
     )
@@ -139,12 +142,12 @@ def test_a_training_copy_is_turned_shrunk_and_mirrored():
 
 
 def test_plain_features_by_hand():
-    cloud = np.array([[0.99, 0, 0], [-0.99, 0, 0]], dtype=np.float32)
+    cloud = np.array([[0.5, 0, 0], [-0.5, 0, 0]], dtype=np.float32)
     found = features(Sample("x", {"cloud": cloud}))
     assert found.shape == (4 * 16 + 6,)
     np.testing.assert_allclose(found[:16], [0.5] + [0] * 14 + [0.5])
     np.testing.assert_allclose(found[48:64], [0] * 15 + [1])
-    np.testing.assert_allclose(found[64:], [2 * 0.99**2, 0, 0, 0, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(found[64:], [2, 0, 0, 0, 0, 0], rtol=1e-6)
 
 
 def test_a_cloud_is_drawn():

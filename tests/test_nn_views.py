@@ -7,19 +7,20 @@ import torch
 from metatransformer.core.modality import Stem
 from metatransformer.nn.views import Dots, ViewTokenizer, draw_depth, draw_values, lay_out, view_frames
 
-FRONT, SIDE, TOP = (-90.0, 0.0), (0.0, 0.0), (-90.0, 90.0)
+FRONT, SIDE, TOP, CORNER = (-90.0, 0.0, 1.0), (0.0, 0.0, 1.0), (-90.0, 90.0, 1.0), (-50.0, 30.0, 0.5)
 
 
-def dots(points: list[list[float]], *, angles=(FRONT,), side: int = 21, copies: int = 997) -> Dots:
+def dots(points: list[list[float]], *, views=(FRONT,), side: int = 21, copies: int = 997) -> Dots:
     """The points once, and so often again that dots are one pixel wide and a plus around it."""
     x = torch.tensor([points * (copies // len(points))])
-    return Dots(x, torch.ones(x.shape[:2], dtype=torch.bool), frames=view_frames(angles), side=side)
+    return Dots(x, torch.ones(x.shape[:2], dtype=torch.bool), frames=view_frames(views), side=side)
 
 
 def test_frames_are_right_handed():
-    frames = view_frames([FRONT, SIDE, TOP, (-50.0, 30.0)])
-    torch.testing.assert_close(frames @ frames.mT, torch.eye(3).expand(4, 3, 3), atol=1e-6, rtol=0)
-    torch.testing.assert_close(torch.linalg.det(frames), torch.ones(4))
+    frames = view_frames([FRONT, SIDE, TOP, CORNER])
+    zoom = torch.tensor([1, 1, 1, 0.5])
+    torch.testing.assert_close(frames @ frames.mT, torch.eye(3) * zoom.square()[:, None, None], atol=1e-6, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(frames), zoom**3)
     # From the front (the -y side): x to the right, z up, the viewer at -y.
     torch.testing.assert_close(frames[0], torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]), atol=1e-6, rtol=0)
     # From above: x to the right, y up.
@@ -31,7 +32,7 @@ def test_a_point_falls_where_it_stands():
     assert picture.shape == (3, 21, 21)
     hit = picture[0] > 0
     assert hit[5, 20] and hit[4, 20] and hit[5, 19] and not hit[4, 19] and hit.sum() == 4  # a plus at the edge
-    above = draw_depth(dots([[0.0, 1.0, 0.5]], angles=(TOP,)))[0, 0]
+    above = draw_depth(dots([[0.0, 1.0, 0.5]], views=(TOP,)))[0, 0]
     assert above[0, 0, 10] > 0
 
 
@@ -75,8 +76,7 @@ def test_views_lie_row_by_row():
 
 def tokenizer(*channels: int) -> ViewTokenizer:
     torch.manual_seed(0)
-    angles = (FRONT, SIDE, TOP, (-50.0, 30.0))
-    return ViewTokenizer(angles=angles, rows=2, patches=3, channels=channels, width=19, stem=Stem())
+    return ViewTokenizer(views=(FRONT, SIDE, TOP, CORNER), rows=2, patches=3, channels=channels, width=19, stem=Stem())
 
 
 def test_a_sheet_is_cut_into_tokens_that_follow_no_order():
@@ -94,6 +94,14 @@ def test_each_feature_adds_a_sheet_below():
     assert sheet.shape == (1, 3, 3 * 96, 96)
     torch.testing.assert_close(sheet[:, :, :96], tokenizer().sheet(x[..., :3], mask))
     assert (sheet[:, 0, 192:] == sheet[:, 1, 192:]).all()  # one channel is grey
+
+
+def test_places_are_not_rounded_by_autocast():
+    x = torch.rand(1, 61, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(1, 61, dtype=torch.bool)
+    plain = tokenizer().sheet(x, mask)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(tokenizer().sheet(x, mask), plain, atol=0, rtol=0)
 
 
 def test_padding_is_not_drawn():

@@ -49,6 +49,9 @@ def test_cells_of_a_grid_by_hand():
     # [[0, 1, 2, 3], [4, 5, 6, 7]]: columns 0-1 and 2-3 of rows 0 and 1.
     assert grid_cells(grid(2, 4), cells=2).tolist() == [[0.5, 2.5, 4.5, 6.5]]
     assert grid_cells(grid(2, 2, 2), cells=1).tolist() == [[3.5]]
+    # The same two rows: columns 0-1 and 2-3 over both.
+    assert grid_cells(grid(2, 4), cells=2, every_axis=False).tolist() == [[2.5, 4.5]]
+    assert pool(grid(2, 4), kind="columns", cells=2).tolist() == [[2.5, 4.5]]
 
 
 @pytest.mark.parametrize("real", [(3, 5), (2, 1), (7, 3)])

@@ -17,6 +17,7 @@ PUBLIC = [
     "Classifier",
     "DataError",
     "Embedder",
+    "Forecaster",
     "MetaTransformerError",
     "MissingDependencyError",
     "NotFittedError",

@@ -22,7 +22,7 @@ from metatransformer.core.errors import (
 if TYPE_CHECKING:
     from metatransformer.embedder import Embedder, embed
     from metatransformer.engine.describe import describe
-    from metatransformer.estimators import Classifier, Regressor, load
+    from metatransformer.estimators import Classifier, Forecaster, Regressor, load
     from metatransformer.weights import list_encoders
 
 __version__ = "0.1.0"
@@ -31,6 +31,7 @@ __all__ = [
     "Classifier",
     "DataError",
     "Embedder",
+    "Forecaster",
     "MetaTransformerError",
     "MissingDependencyError",
     "NotFittedError",
@@ -47,6 +48,7 @@ __all__ = [
 _PLACES = {
     "Classifier": "metatransformer.estimators",
     "Embedder": "metatransformer.embedder",
+    "Forecaster": "metatransformer.estimators",
     "Regressor": "metatransformer.estimators",
     "describe": "metatransformer.engine.describe",
     "embed": "metatransformer.embedder",

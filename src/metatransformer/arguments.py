@@ -50,7 +50,7 @@ def recipe_of(modality: Modality, *, defaults: Mapping[str, Any], keywords: Mapp
     if given is not None and not isinstance(given, Mapping):
         raise UsageError("recipe", must="be a mapping of dotted keys", found=f"a {type(given).__name__}")
     given = given or {}
-    for key in _flat(given):
+    for key in flat_keys(given):
         if key in KEYWORDS:
             raise UsageError(f"recipe key '{key}'", must=f"be given as the argument {KEYWORDS[key]}", found="both ways")
     return make_recipe(
@@ -64,7 +64,7 @@ def recipe_of(modality: Modality, *, defaults: Mapping[str, Any], keywords: Mapp
 
 def keywords_of(recipe: Recipe) -> dict[str, Any]:
     """Returns the arguments, ``recipe`` among them, whose ``recipe_of`` is this recipe."""
-    flat = _flat(to_dict(recipe))
+    flat = flat_keys(to_dict(recipe))
     keywords = {KEYWORDS[key]: flat.pop(key) for key in KEYWORDS}
     del keywords["class"]
     return {**keywords, "recipe": flat}
@@ -117,12 +117,12 @@ def _plain_labels(y: Any) -> list[Any]:
     return array.tolist()
 
 
-def _flat(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
+def flat_keys(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
     """Returns nested keys as dotted ones."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, prefix=f"{prefix}{key}.")
+            flat |= flat_keys(value, prefix=f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

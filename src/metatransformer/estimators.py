@@ -1,4 +1,4 @@
-"""The scikit-learn face: ``Classifier`` and ``Regressor``, and ``load`` for what they and ``Embedder`` saved.
+"""The scikit-learn face: one estimator a task, and ``load`` for what they and ``Embedder`` saved.
 
 Constructors only store; ``fit`` learns into names that end in ``_``. Wherever there is an ``X``, it is what a user has:
 a folder, a manifest or table file, a list of paths, a list or array of samples (the first axis counts them), or a
@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from torch import Tensor
 
-from metatransformer.arguments import keywords_of, labelled, not_fitted, recipe_of, unlabelled
+from metatransformer.arguments import flat_keys, keywords_of, labelled, not_fitted, recipe_of, unlabelled
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
@@ -26,7 +27,8 @@ from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader
 from metatransformer.engine.evaluate import compute_features, compute_outputs
 from metatransformer.engine.fit import fit
-from metatransformer.engine.sources import saved_model, split_index
+from metatransformer.engine.predict import prediction_table
+from metatransformer.engine.sources import saved_model, settled, split_index
 from metatransformer.io.write import write_json
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, load_pipeline
@@ -88,6 +90,7 @@ class _Estimator(BaseEstimator):
         modality, console = get_modality(self.modality), self._console()
         recipe = self._recipe(modality)
         found = labelled(modality, X, y, recipe=recipe)
+        recipe = settled(recipe, found)
         index = split_index(found, recipe, console=console)
         labels = self._learn_labels([record.target for record in index.records if record.split == "train"])
         fitted = fit(index.records, recipe, console=console)
@@ -114,6 +117,12 @@ class _Estimator(BaseEstimator):
         return hasattr(self, "pipeline_")
 
     def _recipe(self, modality: Modality) -> Recipe:
+        return recipe_of(
+            modality, defaults={"data.test_fraction": 0.0}, keywords=self._keywords(), given=self.recipe
+        )
+
+    def _keywords(self) -> dict[str, Any]:
+        """Returns the recipe keys that have an argument of their own."""
         keywords: dict[str, Any] = {
             "encoder": self.encoder,
             "task.name": self.task_name,
@@ -125,7 +134,7 @@ class _Estimator(BaseEstimator):
         }
         keywords |= {} if self.tune == "default" else {"tune": self.tune}
         keywords |= {} if self.epochs == "default" else {"optim.epochs": self.epochs}
-        return recipe_of(modality, defaults={"data.test_fraction": 0.0}, keywords=keywords, given=self.recipe)
+        return keywords
 
     def _take(self, pipeline: Pipeline, folder: Path) -> None:
         """Takes over a saved model."""
@@ -193,6 +202,9 @@ class Classifier(ClassifierMixin, _Estimator):
         kinds = sorted({type(target).__name__ for target in targets})
         if len(kinds) > 1:
             raise DataError("labels", must="be of one type", found=" and ".join(kinds), do="Make all of them text.")
+        if kinds == ["tuple"]:
+            do = "Name one column; for several labels a sample use 'metatransformer fit --task multilabel'."
+            raise DataError("labels", must="be one a sample for a Classifier", found=f"{len(targets[0])}", do=do)
         return {"classes_": np.unique(np.asarray(targets))}
 
     def _save_labels(self, folder: Path) -> None:
@@ -224,10 +236,85 @@ class Regressor(RegressorMixin, _Estimator):
         return self.pipeline_.task.decode(self._outputs(records))["prediction"]
 
 
-_CLASSES: dict[str, type[Classifier] | type[Regressor]] = {"classify": Classifier, "regress": Regressor}
+class Forecaster(_Estimator):
+    """The next values of series, from a table with timestamps, wide or long."""
+
+    task_name = "forecast"
+
+    def __init__(
+        self,
+        modality: str = "timeseries",
+        *,
+        horizon: int = 24,
+        lookback: int = 96,
+        encoder: str = "meta-b16",
+        tune: str = "default",
+        epochs: int | Literal["default", "auto"] = "default",
+        target: str = "",
+        metric: str = "",
+        seed: int = 0,
+        device: str = "auto",
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        recipe: Mapping[str, Any] | None = None,
+        verbose: bool = False,
+    ) -> None:
+        """Stores the parameters.
+
+        ``horizon`` and ``lookback``: rows forecast and rows seen. ``target``: the columns to forecast, with commas
+        between them; empty = all. The others are those of ``Classifier``.
+        """
+        super().__init__(
+            modality,
+            encoder=encoder,
+            tune=tune,
+            epochs=epochs,
+            target=target,
+            metric=metric,
+            seed=seed,
+            device=device,
+            precision=precision,
+            recipe=recipe,
+            verbose=verbose,
+        )
+        self.horizon = horizon
+        self.lookback = lookback
+
+    def predict(self, X: Any) -> pd.DataFrame:
+        """Returns ``series``, ``timestamp``, ``prediction``: the ``horizon`` values behind the last row of each series
+        of X, in its unit.
+        """
+        records = self._records(X, verb="predict")
+        table = prediction_table(self.pipeline_, records, self._outputs(records), split="")
+        arrange = self.pipeline_.modality.arrange
+        return arrange(records, table) if arrange else table
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Returns the negative mean squared error on X, standardised by each series' training rows: greater is better.
+
+        X is cut into windows as ``fit`` does it; its last part in time (``input.rows``) is scored where it has one.
+        """
+        records = self._scored(X, y)
+        task, outputs = self.pipeline_.task, self._outputs(records)
+        return -task.metrics(outputs, task.encode([record.target for record in records]))["mse"]
+
+    def _recipe(self, modality: Modality) -> Recipe:
+        lengths = {"input.horizon": self.horizon, "input.lookback": self.lookback}
+        given = flat_keys(self.recipe) if isinstance(self.recipe, Mapping) else {}
+        if twice := [key for key in lengths if key in given]:
+            where = f"recipe key '{twice[0]}'"
+            raise UsageError(where, must=f"be given as the argument {twice[0][6:]}", found="both ways")
+        defaults = {"input.rows": [0.85, 0.15, 0.0]}  # nothing is kept for a test: score on other rows
+        return recipe_of(modality, defaults=defaults, keywords=self._keywords() | lengths, given=self.recipe)
 
 
-def load(folder: str | os.PathLike[str], *, encoder: str = "") -> Classifier | Regressor | Embedder:
+_CLASSES: dict[str, type[Classifier] | type[Regressor] | type[Forecaster]] = {
+    "classify": Classifier,
+    "regress": Regressor,
+    "forecast": Forecaster,
+}
+
+
+def load(folder: str | os.PathLike[str], *, encoder: str = "") -> Classifier | Regressor | Forecaster | Embedder:
     """Returns the fitted estimator that a run, the command line or ``save`` left in a folder.
 
     ``encoder`` names the place of the trunk where it is no longer the one of training.
@@ -243,13 +330,15 @@ def load(folder: str | os.PathLike[str], *, encoder: str = "") -> Classifier | R
     if pipeline.recipe.task.name not in _CLASSES:
         raise UsageError(
             folder,
-            must="hold a classifier or a regressor to be loaded in Python",
+            must="hold a classifier, regressor or forecaster to be loaded in Python",
             found=f"a model of the task '{pipeline.recipe.task.name}'",
             do="Use 'metatransformer predict' and 'evaluate' on the folder.",
         )
     keywords: dict[str, Any] = keywords_of(pipeline.recipe)
     if encoder:
         keywords["encoder"] = encoder
+    if pipeline.recipe.task.name == "forecast":
+        keywords |= {name: keywords["recipe"].pop(f"input.{name}") for name in ("horizon", "lookback")}
     estimator = _CLASSES[pipeline.recipe.task.name](keywords.pop("modality"), **keywords)
     estimator._take(pipeline, place)
     return estimator

@@ -73,13 +73,14 @@ class HeadOptions:
     ``read`` lists the blocks whose normalised output is pooled, counted from the front (1 = after the first
     block) or from the back (-1 = after the last), or as a share of the depth (0.5 = the middle); blocks
     behind the last one read are not computed. ``pool`` is the summary token, the mean of the other tokens,
-    both, or the means in a ``grid`` of ``cells`` parts an axis, which keeps where or when something is.
+    both, or the means in a ``grid`` of ``cells`` parts an axis, which keeps where or when something is
+    (``columns``: parts of the last axis only, which keeps when).
     ``hidden`` > 0 puts one hidden layer before the output. Features that a modality hands to the head beside the trunk
     count ``direct`` times as much in tune mode ``head``: the penalty on their weights is that much squared smaller.
     """
 
     read: tuple[int | float, ...] = (-1,)
-    pool: Literal["summary", "mean", "both", "grid"] = "both"
+    pool: Literal["summary", "mean", "both", "grid", "columns"] = "both"
     cells: int = 4
     hidden: int = 0
     dropout: float = 0.0

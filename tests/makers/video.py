@@ -1,4 +1,4 @@
-"""Makes the small videos in ``tests/fixtures/video``: a square that moves to the right, and what goes wrong with films."""
+"""Makes the small videos in ``tests/fixtures/video``: a square that moves right, and what goes wrong with films."""
 
 import struct
 import tempfile

@@ -45,7 +45,7 @@ def strong_baseline(spec: str, fitted: Fitted) -> tuple[str, dict[str, float]]:
     kind, _, names = spec.partition(":")
     task = fitted.pipeline.task
     x = _features(kind, fitted)
-    y = {name: _target(loader) for name, loader in fitted.loaders.items()}
+    y = {name: _target(loader, task) for name, loader in fitted.loaders.items()}
     best, chosen, words = task.worst, None, ""
     for name in names.split(","):
         for setting, model in _candidates(name, task, sparse=kind == "tfidf", width=x["train"].shape[1]):
@@ -65,9 +65,9 @@ def _scores(model: Any, fitted: Fitted, x: dict[str, Any], *, split: str) -> dic
     return fitted.pipeline.task.metrics(as_outputs(model, fitted.pipeline.task, x[split]), target)
 
 
-def _target(loader: Loader) -> np.ndarray:
+def _target(loader: Loader, task: Task) -> np.ndarray:
     assert loader.target is not None
-    return loader.target.numpy()
+    return (task.goal(loader.target).squeeze(1) if task.squared else loader.target).numpy()
 
 
 def _stack(parts: Sequence[Any]) -> Any:

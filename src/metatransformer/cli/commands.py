@@ -20,6 +20,7 @@ from metatransformer.engine.sources import (
     continued,
     read_index,
     saved_model,
+    settled,
     split_index,
     without_column,
 )
@@ -48,6 +49,7 @@ def fit(options: Namespace) -> Result:
         labelled=True,
         header=recipe.data.header,
     )
+    recipe = settled(recipe, index)
     index = split_index(index, recipe, console=console)
     out = Path(options.out)
     fitted = fit_records(
@@ -138,6 +140,8 @@ def predict(options: Namespace) -> Result:
         labelled=False,
         header=pipeline.recipe.data.header,
     )
+    for note in index.notes:
+        console.note(note)
     index = without_column(index, pipeline.recipe.task.target)
     table = predict_records(pipeline, index.records, console=console)
     table, pictures = present(pipeline.modality, index.records, table, Path(options.out).with_suffix(""))

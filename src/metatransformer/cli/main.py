@@ -142,7 +142,7 @@ def _fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("data", metavar="DATA")
     _modality(fit)
     fit.add_argument("--out", required=True, metavar="RUN", help="the run folder; an unfinished run continues")
-    fit.add_argument("--task", default="", help="classify, regress or multilabel; default: the modality's own")
+    fit.add_argument("--task", default="", help="classify, regress, forecast or multilabel; default: the modality's own")
     _target(fit)
     fit.add_argument("--encoder", default="", metavar="E", help="default: meta-b16; see 'metatransformer weights'")
     fit.add_argument("--tune", default="", help="head, ends, norm, lora[:RANK], last:K or all; default: the modality's own")

@@ -11,7 +11,12 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.decomposition import PCA
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -115,6 +120,9 @@ def _estimator(task: Task, *, kind: str, shape: tuple[int, ...]) -> Any:
             if classify
             else HistGradientBoostingRegressor(random_state=0)
         )
+    if kind == "forest":
+        forest = RandomForestClassifier if classify else RandomForestRegressor
+        return forest(500, random_state=0)
     if kind == "sparse":
         # A weak penalty, because weighed counts are far below 1.
         line = LogisticRegression(C=10, max_iter=2000) if classify else Ridge()

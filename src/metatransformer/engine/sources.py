@@ -48,6 +48,11 @@ def continued(modality: Modality, target: str) -> str:
     return target if modality.source.continues else ""
 
 
+def settled(recipe: Recipe, index: Index) -> Recipe:
+    """Returns the recipe with the modality's settings that the data decided, so that a model reads other data alike."""
+    return replace(recipe, input=replace(recipe.input, **index.settings))
+
+
 def with_targets(index: Index, targets: Sequence[Any]) -> Index:
     """Returns the index with targets that were handed in beside the data.
 

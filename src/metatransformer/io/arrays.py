@@ -7,6 +7,7 @@ Sources: MAT-file format (MathWorks); ENVI header files (L3Harris Geospatial); T
 
 import re
 import struct
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -38,8 +39,10 @@ BROKEN = (
     RuntimeError,
     NotImplementedError,
     MemoryError,
-    OverflowError,
+    ArithmeticError,
+    AssertionError,
     SyntaxError,
+    tokenize.TokenError,
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
@@ -64,9 +67,7 @@ class Entry:
 
 def is_array_file(path: Path) -> bool:
     """Returns whether a file's ending says that it holds arrays."""
-    return path.suffix.lower() in ARRAY_SUFFIXES or (
-        path.suffix.lower() in ENVI_DATA and envi_header(path) is not None
-    )
+    return path.suffix.lower() in ARRAY_SUFFIXES or (path.suffix.lower() in ENVI_DATA and envi_header(path) is not None)
 
 
 def envi_header(path: Path) -> Path | None:

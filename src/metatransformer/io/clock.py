@@ -173,7 +173,7 @@ def find_step(times: Times, *, rows: Rows, title: str) -> Step:
 
 def _calendar_step(times: pd.DatetimeIndex, *, usual: int, odd: bool) -> str:
     """Returns the step of the calendar on which all times stand, empty where a fixed length will do."""
-    if usual == _DAY and len(times) > 10 and (times.dayofweek < 5).all():
+    if usual == _DAY and len(times) > 10 and (times.day_of_week < 5).all():
         return "B"
     if not odd or usual < _DAY - 3600 * 10**9:  # the shortest day of summer time
         return ""
@@ -229,7 +229,7 @@ def usual_period(times: Times, step: Step) -> int:
     if not isinstance(step.size, pd.Timedelta):
         return {"D": 7, "B": 5, "MS": 12, "ME": 12, "QS": 4, "QE": 4}.get(step.name, 1)
     seconds = step.size.total_seconds()
-    # The shortest cycle of at least 4 and at most 1440 steps: a day of minutes or hours, a week of days, a year of weeks.
+    # Of 4 to 1440 steps, a day or the next longer one: a day of minutes or hours, a week of days, a year of weeks.
     cycles = (60, 3600, _DAY / 1e9, 7 * _DAY / 1e9, 364 * _DAY / 1e9)
     fitting = [cycle for cycle in cycles if cycle % seconds == 0 and 4 <= cycle / seconds <= 1440]
     days = [cycle for cycle in fitting if cycle >= _DAY / 1e9]

@@ -8,14 +8,15 @@ while it is read, so that memory does not follow the file.
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from metatransformer.core.errors import DataError, MissingDependencyError
+from metatransformer.core.errors import DataError
+from metatransformer.io.las import read_las
 from metatransformer.io.mesh import MESH_SUFFIXES, read_mesh, require_vertices
 from metatransformer.io.ply import open_ply
 from metatransformer.io.points_text import read_points_text
@@ -106,7 +107,9 @@ def read_cloud(path: str | Path) -> Cloud:
         names, chunks = read_points_text(path)
         return _gathered(chunks, names=names, where=path)
     if suffix in (".las", ".laz"):
-        return _read_las(path)
+        # The standard says 16 bit; many writers put 8-bit colours there, so nothing is stated.
+        names, chunks = read_las(path)
+        return _gathered(chunks, names=names, where=path)
     if suffix in (".npy", ".npz"):
         return _read_numpy(path)
     raise DataError(path, must=f"end in {', '.join(CLOUD_SUFFIXES)}", found=f"the ending '{path.suffix}'")
@@ -137,7 +140,9 @@ def make_cloud(
         raise DataError(where, must="have the columns x, y, z", found=f"no '{missing[0]}' among {listing(names)}")
     if twice := [name for name in names if name and names.count(name) > 1]:
         raise DataError(where, must="name every column differently", found=f"'{twice[0]}' more than once")
-    points = table[:, [names.index(name) for name in _PLACE]].astype(np.float64)
+    with np.errstate(invalid="ignore"):  # NaN is counted here
+        table = table.astype(np.float64)
+    points = table[:, [names.index(name) for name in _PLACE]]
     bad = int((~np.isfinite(points).all(axis=1)).sum())
     if bad:
         must, found = "have finite coordinates", f"{counted(bad, 'point')} of {len(points):,} with NaN or infinity"
@@ -145,7 +150,7 @@ def make_cloud(
     if faces is not None:
         require_vertices(faces, count=len(points), where=where)
     rest = [i for i, name in enumerate(names) if name not in _PLACE]
-    extras = table[:, rest].astype(np.float64)
+    extras = table[:, rest]
     return Cloud(points, extras, tuple(names[i] for i in rest), top, faces, total or len(points))
 
 
@@ -223,32 +228,6 @@ def _read_ply(path: Path) -> Cloud:
         return _gathered(ply.vertices(), names=names, where=path, top=top)
     table = np.concatenate([np.zeros((0, len(names))), *ply.vertices()])
     return make_cloud(table, names=names, where=path, top=top, faces=ply.faces())
-
-
-def _read_las(path: Path) -> Cloud:
-    try:
-        import laspy
-    except ImportError as error:
-        raise MissingDependencyError("laspy[lazrs]", extra="pointcloud", purpose="LAS and LAZ files") from error
-    try:
-        with laspy.open(path) as file:
-            known = {name.lower(): name for name in file.header.point_format.dimension_names}
-            names = [name for name in ("red", "green", "blue", "intensity", "nx", "ny", "nz") if name in known]
-            announced = file.header.point_count
-            table, total = gather(_las_chunks(file, [known[name] for name in names]), limit=LIMIT)
-    except (laspy.errors.LaspyException, OSError, ValueError, RuntimeError, EOFError) as error:
-        raise DataError(path, must="be a whole LAS or LAZ file", found=f"'{error}'") from error
-    if total != announced:
-        raise DataError(path, must=f"hold {announced:,} points, as its header says", found=f"{total:,}")
-    # The standard says 16 bit; many writers put 8-bit colours there, so nothing is stated.
-    return make_cloud(table, names=(*_PLACE, *names), where=path, total=total)
-
-
-def _las_chunks(file: Any, names: Sequence[str]) -> Iterator[np.ndarray]:
-    """Yields rows of coordinates, with scale and offset applied, and the other columns."""
-    for points in file.chunk_iterator(1 << 18):
-        columns = [np.asarray(points[name], dtype=np.float64) for name in ("x", "y", "z", *names)]
-        yield np.stack(columns, axis=1)
 
 
 def _read_numpy(path: Path) -> Cloud:

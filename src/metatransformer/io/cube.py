@@ -1,7 +1,7 @@
 """Cubes: a scene as ``[h, w, bands]`` in the file's own numbers, with what the file says of its bands.
 
 A file is read once and shared by all records that name its pixels. Wavelengths come from an ENVI header, from GDAL's
-metadata in a TIFF, or from a variable of a ``.mat`` or ``.npz`` that is called wave... or wl...; they become nanometres.
+metadata in a TIFF, or from a variable of a ``.mat`` or ``.npz`` that is called wave... or wl...; they become nm.
 Axes: h rows, w columns, b bands; row and column count from 0.
 """
 
@@ -71,7 +71,7 @@ class Cube:
 
     @cached_property
     def valid(self) -> np.ndarray:
-        """Which pixels ``[h, w]`` of a scene were measured in every band that is alive, and are not 0 in all of them."""
+        """Which pixels ``[h, w]`` of a scene were measured in every live band, and are not 0 in all of them."""
         values = self.values[:, :, self.alive]
         measured = self.is_measured(values).all(axis=2)
         return measured & (values != 0).any(axis=2) if self.neighbours else np.ones(measured.shape, dtype=bool)
@@ -233,7 +233,9 @@ def wavelengths_nm(values: np.ndarray, *, unit: str, where: str) -> np.ndarray:
     factor = _LENGTHS[known] if known else 1e3 if values.size and np.nanmax(values) < 100 else 1.0
     found = values * factor
     if not np.isfinite(found).all() or found.min() < 100 or found.max() > 1e5:
-        raise DataError(where, must="be wavelengths of 100 to 100,000 nm", found=f"{values.min():g} to {values.max():g}")
+        raise DataError(
+            where, must="be wavelengths of 100 to 100,000 nm", found=f"{values.min():g} to {values.max():g}"
+        )
     return found
 
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from metatransformer.io.windows import Window
 
@@ -54,7 +53,11 @@ def draw_forecasts(windows: Sequence[Window], table: pd.DataFrame, folder: Path)
     return paths
 
 
-def _picture(window: Window, prediction: np.ndarray) -> Figure:
+def _picture(window: Window, prediction: np.ndarray) -> Any:
+    """Returns a matplotlib figure; the library is imported here, since it takes a second."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     series, now = window.series, window.now
     first = max(window.start, now - SHOWN * window.horizon)
     figure = Figure(figsize=(8.0, 2.6), layout="constrained")
@@ -69,7 +72,7 @@ def _picture(window: Window, prediction: np.ndarray) -> Figure:
     axes.plot(times, joined, color="#c0392b", linewidth=1.6, label="forecast")
     axes.axvline(times[0], color="#dfe3e8", linewidth=1)
     axes.set_title(series.name, loc="left", fontsize=10, parse_math=False)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=3)
+    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     return figure

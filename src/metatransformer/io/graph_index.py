@@ -21,7 +21,7 @@ from metatransformer.io.index import index_files, require_there
 from metatransformer.io.molecule import parse_molecule, read_molecule, read_sdf, scaffold
 from metatransformer.io.networks import from_networkx, is_tu, read_edge_list, read_graphml, read_tu
 from metatransformer.io.records import Index, counted, listing, require_unique, split_name
-from metatransformer.io.rows import index_table
+from metatransformer.io.rows import index_table, split_target
 from metatransformer.io.table import TABLE_SUFFIXES, read_columns
 
 SDF_SUFFIXES = (".sdf", ".sd", ".mol")
@@ -115,16 +115,22 @@ def _parts(path: Path, *, target: str, labelled: bool) -> Index:
         raise UsageError("--target", must=f"name what to learn of {path.name}", found="nothing", do=_offer(path))
     records = []
     for number, (value, properties) in enumerate(_contents(path)):
-        key = str(number)
-        answer = properties.get(target)
-        if labelled and (answer is None or answer == ""):
+        answer = _answer(properties, target)
+        if labelled and answer is None:
             raise DataError(
                 f"{path}, graph {number}",
                 must=f"have the property '{target}'",
                 found=listing(properties) or "none",
             )
-        records.append(Record(key, path=path, part=number, value=value, target=answer if target else None))
+        records.append(Record(str(number), path=path, part=number, value=value, target=answer))
     return Index(tuple(records), (), path.parent)
+
+
+def _answer(properties: Mapping[str, Any], target: str) -> Any:
+    """Returns a property, None where it is absent or empty; of several, named with commas, a tuple with None in gaps."""
+    names = (target,) if target in properties else split_target(target)
+    found = tuple(None if properties.get(name) in (None, "") else properties[name] for name in names)
+    return found if len(found) > 1 else next(iter(found), None)
 
 
 def _contents(path: Path) -> list[tuple[Any, Mapping[str, Any]]]:

@@ -5,46 +5,56 @@ Axes: h rows, w columns, C classes.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from metatransformer.core.samples import Record
 from metatransformer.io.cube import Cube
+from metatransformer.io.records import natural_key
 from metatransformer.io.write import atomic_file, write_json
 
 INCHES, DPI = 4.2, 180  # of a panel's longer side
+ERRORS = np.array([[0.82, 0.86, 0.92, 1.0], [0.75, 0.22, 0.17, 1.0]])  # right, wrong
 GROUND = 0.55  # how much of the scene's brightness shows where nothing is predicted
 
 
-def write_label_maps(
-    scenes: Sequence[tuple[str, Cube, Sequence[Record]]], table: Any, folder: Path
-) -> list[Path]:
+class Scene(NamedTuple):
+    """A scene's name, its cube, its records, and the title above its map (empty for none)."""
+
+    name: str
+    cube: Cube
+    records: Sequence[Record]
+    title: str
+
+
+def write_label_maps(scenes: Sequence[Scene], table: Any, folder: Path) -> list[Path]:
     """Writes the predictions of each scene and returns the PNG files.
 
-    ``scenes`` holds a scene's name, its cube, and its records, in the order of the rows of ``table`` (columns
-    ``prediction`` and perhaps ``target``). For a scene ``x`` it writes ``x.png`` (prediction, and where the truth is
-    known labels and errors), ``x.npy`` ``[h, w]`` (the predicted classes as they are numbered, 0 = none; values with
-    NaN = none for a regression), and ``x.json`` (number to class) where classes are no whole numbers above 0.
+    The rows of ``table`` (columns ``prediction`` and perhaps ``target``) are the scenes' records, one scene after the
+    other. For a scene ``x`` it writes ``x.png`` (the prediction, and labels and errors where the truth is known),
+    ``x.npy`` ``[h, w]`` (the predicted classes as they are numbered, 0 = none; for a regression the values, NaN =
+    none), and ``x.json`` (number to class) where classes are no whole numbers above 0.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    names = None if table["prediction"].dtype.kind == "f" else _class_names(table)
     written, start = [], 0
-    for name, cube, records in scenes:
-        rows = table.iloc[start : start + len(records)]
-        start += len(records)
-        places = np.array([[int(number) for number in str(record.part).split(",")] for record in records]).T
-        if rows["prediction"].dtype.kind == "f":
-            panels = _value_panels(rows, cube, places)
-            _write_array(folder / f"{name}.npy", panels[0][1])
+    for scene in scenes:
+        rows = table.iloc[start : start + len(scene.records)]
+        start += len(scene.records)
+        places = np.array([[int(number) for number in str(record.part).split(",")] for record in scene.records]).T
+        if names is None:
+            panels = _value_panels(rows, scene.cube, places)
+            predicted = panels[0][1]
         else:
-            names = _class_names(table)
-            panels = _class_panels(rows, cube, places, names=names)
-            _write_array(folder / f"{name}.npy", _numbers(panels[0][1], names=names))
+            panels = _class_panels(rows, scene.cube, places, names=names)
+            predicted = _numbers(panels[0][1], names=names)
             if not _are_numbers(names):
-                write_json(folder / f"{name}.json", {str(i): one for i, one in enumerate(names, start=1)})
-        path = folder / f"{name}.png"
-        _paint(path, panels, cube=cube, names=None if rows["prediction"].dtype.kind == "f" else _class_names(table))
-        written.append(path)
+                write_json(folder / f"{scene.name}.json", {str(i): one for i, one in enumerate(names, start=1)})
+        with atomic_file(folder / f"{scene.name}.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, predicted)
+        written.append(folder / f"{scene.name}.png")
+        _paint(written[-1], panels, scene=scene, names=names)
     return written
 
 
@@ -53,7 +63,7 @@ def _class_names(table: Any) -> list[str]:
     columns = [name for name in ("prediction", "target") if name in table]
     names = {str(value) for name in columns for value in table[name]}
     chances = [name[2:-1] for name in table if str(name).startswith("p(") and str(name).endswith(")")]
-    return chances if names <= set(chances) else sorted(names)
+    return chances if names <= set(chances) else sorted(names, key=natural_key)
 
 
 def _are_numbers(names: Sequence[str]) -> bool:
@@ -67,9 +77,7 @@ def _numbers(places: np.ndarray, *, names: Sequence[str]) -> np.ndarray:
     return np.array([0, *map(int, names)], dtype=np.int32)[places]
 
 
-def _class_panels(
-    rows: Any, cube: Cube, places: np.ndarray, *, names: Sequence[str]
-) -> list[tuple[str, np.ndarray]]:
+def _class_panels(rows: Any, cube: Cube, places: np.ndarray, *, names: Sequence[str]) -> list[tuple[str, np.ndarray]]:
     """Returns titled maps ``[h, w]`` of positions in ``names`` (from 1, 0 = none); errors are 1 = right, 2 = wrong."""
     number = {name: i for i, name in enumerate(names, start=1)}
     found = [("prediction", _fill(cube, places, [number[str(value)] for value in rows["prediction"]]))]
@@ -97,37 +105,33 @@ def _value_panels(rows: Any, cube: Cube, places: np.ndarray) -> list[tuple[str, 
     return found
 
 
-def _write_array(path: Path, array: np.ndarray) -> None:
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
-
-
-def _paint(path: Path, panels: Sequence[tuple[str, np.ndarray]], *, cube: Cube, names: Sequence[str] | None) -> None:
+def _paint(path: Path, panels: Sequence[tuple[str, np.ndarray]], *, scene: Scene, names: Sequence[str] | None) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    h, w = cube.values.shape[:2]
+    h, w = scene.cube.values.shape[:2]
     scale = INCHES / max(h, w)
-    size = (len(panels) * (max(w * scale, 1.5) + 0.15) + (1.3 if names else 0.9), max(h * scale, 1.5) + 0.35)
+    size = (len(panels) * (max(w * scale, 1.5) + 0.15) + 1.3, max(h * scale, 1.5) + 0.35 + 0.3 * bool(scene.title))
     figure = Figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
-    ground = _ground(cube)
+    ground, spread = _ground(scene.cube), [panel for _, panel in panels]
     for axes, (title, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         axes.imshow(ground, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(title, fontsize=9, loc="left")
         axes.set_axis_off()
         if names is None:
-            low, high = np.nanmin([p for _, p in panels]), np.nanmax([p for _, p in panels])
-            image = axes.imshow(panel, cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
+            limits = {"vmin": np.nanmin(spread), "vmax": np.nanmax(spread)}
+            image = axes.imshow(panel, cmap="viridis", interpolation="nearest", **limits)
         else:
-            colours = _error_colours() if title.startswith("errors") else class_colours(len(names))
-            axes.imshow(np.concatenate([np.zeros((1, 4)), colours])[panel], interpolation="nearest")
+            colours = ERRORS if title.startswith("errors") else class_colours(len(names))
+            image = axes.imshow(np.concatenate([np.zeros((1, 4)), colours])[panel], interpolation="nearest")
     if names is None:
         figure.colorbar(image, ax=figure.axes, shrink=0.8)
     else:
         handles = [Patch(color=c, label=name) for c, name in zip(class_colours(len(names)), names, strict=True)]
         figure.legend(handles=handles, loc="outside right center", fontsize=8, frameon=False)
+    if scene.title:
+        figure.suptitle(scene.title, fontsize=9, x=0.01, ha="left")
     FigureCanvasAgg(figure)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, facecolor="white")
@@ -158,7 +162,3 @@ def class_colours(count: int) -> np.ndarray:
         hues = (steps * 0.618034) % 1  # the golden ratio: neighbours in number lie far apart in hue
         rgb = hsv_to_rgb(np.stack([hues, np.where(steps % 2, 0.55, 0.9), np.where(steps % 3, 0.95, 0.7)], axis=1))
     return np.concatenate([rgb, np.ones((count, 1))], axis=1)
-
-
-def _error_colours() -> np.ndarray:
-    return np.array([[0.82, 0.86, 0.92, 1.0], [0.75, 0.22, 0.17, 1.0]])

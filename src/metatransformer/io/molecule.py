@@ -52,6 +52,8 @@ DESCRIPTORS = (
     "MaxEStateIndex",
     "MinEStateIndex",
 )
+# Families of numbers: the surface of atoms whose charge, refractivity or lipophilicity lies in a range.
+SURFACES = ("PEOE_VSA", "SMR_VSA", "SlogP_VSA")
 
 
 @dataclass(frozen=True)
@@ -233,10 +235,13 @@ def _environments(molecule: Any) -> dict[int, int]:
 
 def _descriptors(molecule: Any) -> dict[str, float]:
     from rdkit import rdBase
-    from rdkit.Chem import Descriptors, GetMolFrags
+    from rdkit.Chem import Descriptors, GetMolFrags, rdMolDescriptors
 
     with rdBase.BlockLogs():
         values = {name: float(getattr(Descriptors, name)(molecule)) for name in DESCRIPTORS}
+        for name in SURFACES:
+            parts = getattr(rdMolDescriptors, f"{name}_")(molecule)
+            values |= {f"{name}[{i}]": float(value) for i, value in enumerate(parts, start=1)}
     values["fragments"] = float(len(GetMolFrags(molecule)))
     values["charge"] = float(sum(atom.GetFormalCharge() for atom in molecule.GetAtoms()))
     return {name: value if math.isfinite(value) else math.nan for name, value in values.items()}

@@ -85,11 +85,11 @@ def read_motion(path: str | Path) -> Motion:
     if suffix not in MOTION_SUFFIXES or suffix == ".ts":
         known = ", ".join(end for end in MOTION_SUFFIXES if end != ".ts")
         raise DataError(path, must=f"end in {known}", found=f"the ending '{path.suffix}'")
-    header = not _is_headless(path)
+    header = not is_headless(path)
     frame = read_table(path, header=header)
     # Rows are lines of a text table; a Parquet file counts them from 0.
     first = first_line(path) - (not header)
-    return _from_frame(frame, where=path, row=("line", first) if first else ("row", 0))
+    return motion_from_frame(frame, where=path, row=("line", first) if first else ("row", 0))
 
 
 def motion_from_array(array: np.ndarray, *, where: object, rate_hz: float = 0.0) -> Motion:
@@ -156,7 +156,7 @@ def require_no_gap(times: np.ndarray, *, most: float, where: object) -> None:
         )
 
 
-def _is_headless(path: Path) -> bool:
+def is_headless(path: Path) -> bool:
     """Returns whether the first line of a text table holds numbers, not names."""
     return path.suffix.lower() != ".parquet" and all(_number(name) is not None for name in read_columns(path))
 
@@ -180,8 +180,16 @@ def _read_npy(path: Path) -> np.ndarray:
         ) from error
 
 
-def _from_frame(frame: pd.DataFrame, *, where: object, row: tuple[str, int], rate_hz: float = 0.0) -> Motion:
-    """Returns a recording of a table; ``row`` says what its rows are called and where they begin."""
+def motion_from_frame(
+    frame: pd.DataFrame, *, where: object, row: tuple[str, int], rate_hz: float = 0.0, missing: bool = False
+) -> Motion:
+    """Returns a recording of a table; ``row`` says what its rows are called and where they begin.
+
+    ``missing`` lets values be missing (NaN), for a caller that deals with them.
+
+    Raises:
+        DataError: what ``read_motion`` raises of a table.
+    """
     times: np.ndarray | None = None
     names, units, columns, texts = [], [], [], []
     for position, title in enumerate(map(str, frame.columns)):
@@ -203,7 +211,8 @@ def _from_frame(frame: pd.DataFrame, *, where: object, row: tuple[str, int], rat
     if not columns:
         raise DataError(where, must="have a column of numbers for each axis", found=listing(frame.columns))
     values = np.stack(columns, axis=1)
-    _require_finite(values, names=names, where=where, row=row)
+    if not missing:
+        _require_finite(values, names=names, where=where, row=row)
     return Motion(values, tuple(names), tuple(units), times, rate_hz, tuple(texts))
 
 
@@ -320,7 +329,7 @@ def _read_json(path: Path) -> Motion:
             raise DataError(path, must="have as many axes at every time step", found="more and less")
         names = [f"axis_{i + 1}" for i in range(len(steps[0]))]
         frame = pd.DataFrame(steps, columns=names)
-    return _from_frame(frame, where=path, row=("time step", 0), rate_hz=rate_hz)
+    return motion_from_frame(frame, where=path, row=("time step", 0), rate_hz=rate_hz)
 
 
 def _series(node: Any, *, rate_hz: float) -> Iterator[tuple[list[Any], float]]:

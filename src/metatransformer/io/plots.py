@@ -33,6 +33,11 @@ class Cut:
     tile: int = 0
     radius: int = 0
 
+    @property
+    def words(self) -> str:
+        """The split in a few words, for the picture of a test."""
+        return "places apart" if self.kind == "disjoint" else "random pixels, too good for another place"
+
 
 @dataclass(frozen=True)
 class Plots:
@@ -101,7 +106,9 @@ def _disjoint(rows: np.ndarray, columns: np.ndarray, classes: np.ndarray, *, cut
             do="Set a larger input.tile or a smaller input.window.",
         )
     left = counted(int((~inside).sum()), "labelled pixel")
-    note = f"split: places apart, tiles of {tile} x {tile} pixels; {left} left out, whose windows would leave their tile"
+    note = (
+        f"split: places apart, tiles of {tile} x {tile} pixels; {left} left out, whose windows would leave their tile"
+    )
     return Plots(inside, [None] * len(classes), _tiles(rows, columns, tile=tile).tolist(), (note,))
 
 
@@ -123,7 +130,9 @@ def _apart(rows: np.ndarray, columns: np.ndarray, classes: np.ndarray, *, cut: C
         raise DataError(where, must="keep pixels of every class for the test", found=f"none of {lost[0]}", do=do)
     left = counted(int((~used).sum()), "labelled pixel")
     note = f"split: places apart, {cut.train_pixels} pixels a class for training, draw {cut.draw}, from "
-    note += f"{counted(len(set(names[learning])), 'tile')} of {tile} x {tile}; {left} of these tiles or too near left out"
+    note += (
+        f"{counted(len(set(names[learning])), 'tile')} of {tile} x {tile}; {left} of these tiles or too near left out"
+    )
     return Plots(used, [str(split) or None for split in splits], [None] * len(classes), (note,))
 
 

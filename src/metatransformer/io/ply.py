@@ -137,7 +137,9 @@ class Ply:
                 if len(data) < rows * kinds.itemsize:
                     raise self._short(element, first + len(data) // kinds.itemsize)
                 table = np.frombuffer(data, dtype=kinds)
-                yield np.stack([table[name].astype(np.float64) for name in kinds.names or ()], axis=1)
+                with np.errstate(invalid="ignore"):  # NaN is counted and refused later
+                    columns = [table[name].astype(np.float64) for name in kinds.names or ()]
+                yield np.stack(columns, axis=1)
             else:
                 yield self._text(file, element, first=first, rows=rows)
 
@@ -225,10 +227,11 @@ class Ply:
         kinds = np.dtype(parts)
         assert kinds.itemsize == width, (kinds, width)
         file.seek(start)
+        # A header may announce more than memory holds.
+        if start + element.rows * width > self.path.stat().st_size or len(first[name]) < 3:
+            return None
         data = file.read(element.rows * width)
         file.seek(start)
-        if len(data) < element.rows * width or len(first[name]) < 3:
-            return None
         table = np.frombuffer(data, dtype=kinds)
         lists = [prop.name for prop in element.properties if prop.count]
         if any((table[f"{one}#"] != len(first[one])).any() for one in lists):
@@ -261,6 +264,8 @@ def open_ply(path: Path) -> Ply:
         lines = list(_header(file, path=path))
         start = file.tell()
     order, elements = _declared(lines, path=path)
+    if bare := [element.name for element in elements if not element.properties]:
+        raise DataError(path, must="give every element a property", found=f"none of '{bare[0]}'")
     vertex = [element for element in elements if element.name == "vertex"]
     if len(vertex) != 1 or not vertex[0].flat:
         found = "none" if not vertex else "several, or lists among its properties"

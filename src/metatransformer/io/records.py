@@ -3,9 +3,10 @@ them."""
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS, Record
@@ -31,12 +32,14 @@ class Index:
     ``notes`` are sentences for a person: what was left out, made, or taken for something else.
     ``root`` is the folder that keys and relative paths start from, None for in-memory data.
     ``columns`` are a table's columns in order, without target, split and group; empty for files.
+    ``settings`` are the modality's own settings that the data decided: they belong into the recipe.
     """
 
     records: tuple[Record, ...]
     notes: tuple[str, ...] = ()
     root: Path | None = None
     columns: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def split(self, name: str) -> tuple[Record, ...]:
         """Returns the records of one split: train, val or test."""

@@ -1,7 +1,7 @@
 """Scenes and lists of spectra as records: which file is the cube, which the labels, one record a pixel.
 
-Labels of a scene are a map ``[h, w]`` of whole numbers, 0 = unlabelled; labels of spectra ``[n, bands]`` are a vector of
-n numbers or words, each of which counts. Cube and labels find each other by shape, and by name where the shape leaves a
+Labels of a scene are a map ``[h, w]`` of whole numbers, 0 = unlabelled; labels of spectra ``[n, bands]`` are n whole
+numbers, each of which counts. Cube and labels find each other by shape, and by name where the shape leaves a
 choice: SalinasA_corrected.mat and SalinasA_gt.mat, Train_X.mat and TrLabel.mat. Names that say train or test (also TR,
 TE) split the data.
 """
@@ -16,13 +16,22 @@ import numpy as np
 
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import Record
-from metatransformer.io.arrays import ENVI_DATA, Entry, is_array_file, list_arrays, read_array
+from metatransformer.io.arrays import ENVI_DATA, Entry, envi_facts, is_array_file, list_arrays, read_array
 from metatransformer.io.cube import Cube, find_cube, read_cube
 from metatransformer.io.plots import Cut, cut_scene
 from metatransformer.io.records import Index, counted, listing, natural_key, split_name
 
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _SPLITS = {"tr": "train", "te": "test", "ts": "test"}
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where a record's pixel comes from: the file's variable, or a cube in memory; and how its scene was split."""
+
+    variable: str = ""
+    cube: Cube | None = None
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,10 @@ class Pair:
     split: str | None = None
 
 
-def index_folder_of_scenes(root: Path, *, variable: str, labelled: bool, cut: Cut) -> Index:
+def index_folder_of_scenes(root: Path, *, variable: str, target: str, labelled: bool, cut: Cut) -> Index:
     """Returns the pixels of all scenes, or all spectra, in a folder.
+
+    ``target`` names the labels where several could be meant: their file or variable.
 
     Raises:
         DataError: no cube and no spectra; labels that fit several or none of them; none with labels where ``labelled``.
@@ -47,6 +58,8 @@ def index_folder_of_scenes(root: Path, *, variable: str, labelled: bool, cut: Cu
     if not cubes:
         names = listing(path.name for path in root.iterdir()) or "nothing"
         raise DataError(root, must="hold a cube [rows, columns, bands] or spectra [pixels, bands]", found=names)
+    if target:
+        others = [entry for entry in others if target in (entry.name, entry.path.name, str(entry.path))]
     pairs, notes = pair(cubes, others, where=root)
     if labelled:
         bare = [one.cube for one in pairs if one.labels is None]
@@ -70,9 +83,10 @@ def index_scene(path: Path, *, variable: str, target: str, labelled: bool, cut: 
     cube = find_cube(entries, variable=variable)
     others = [entry for entry in entries if entry != cube and entry.name != cube.name]
     if target:
-        labels = [_named(target, beside=path, entries=others)]
-        if not _fits(cube, labels[0]):
-            raise DataError(labels[0].path, must=_shape_of_labels(cube), found=str(labels[0]))
+        named = _named(target, beside=path, entries=others)
+        if not _fits(cube, named):
+            raise DataError(named.path, must=_shape_of_labels(cube), found=str(named))
+        labels = [named]
     else:
         labels = [entry for entry in others if _fits(cube, entry)]
     if labelled and not labels:
@@ -210,23 +224,23 @@ def _no_labels(where: Path, *, cube: Entry, others: Sequence[Entry]) -> DataErro
     )
 
 
-def join(
-    pairs: Sequence[Pair], *, root: Path, labelled: bool, cut: Cut, notes: Sequence[str], splits: bool = True
-) -> Index:
-    """Returns the records of all pairs; ``splits`` says whether those that bring no split are cut by ``cut``."""
+def join(pairs: Sequence[Pair], *, root: Path, labelled: bool, cut: Cut, notes: Sequence[str]) -> Index:
+    """Returns the records of all pairs; scenes that bring no split are cut by ``cut`` where labels are wanted."""
     records: list[Record] = []
     told = list(notes)
     given = any(one.split for one in pairs)
     for one in pairs:
         cube = read_cube(one.cube.path, variable=one.cube.name)
         known = None if one.labels is None else read_labels(one.labels, cube=cube)
-        base = Record(_key(one.cube.path, root=root), path=one.cube.path, value=one.cube.name, split=one.split)
+        own = cut if cube.neighbours and not given else None
+        origin = Origin(one.cube.name, split=own.words if labelled and own else "")
+        base = Record(_key(one.cube.path, root=root), path=one.cube.path, value=origin, split=one.split)
         if not labelled:
-            records += every_pixel(base, cube, known, notes=told)
-        elif given or not splits or not cube.neighbours:
-            records += labelled_pixels(base, cube, known, cut=None, notes=told)
+            found = every_pixel(base, cube, known, notes=told)
         else:
-            records += labelled_pixels(base, cube, known, cut=cut, notes=told)
+            found = labelled_pixels(base, cube, known, cut=own, notes=told)
+        names = () if one.labels is None else class_names(one.labels)
+        records += [replace(r, target=names[r.target]) if names and r.target is not None else r for r in found]
     return Index(tuple(_once(records)), tuple(told), root)
 
 
@@ -259,6 +273,20 @@ def read_labels(entry: Entry, *, cube: Cube) -> np.ndarray:
     if cube.neighbours and not labels.any():
         raise DataError(where, must="label at least one pixel", found="only 0")
     return labels
+
+
+def class_names(entry: Entry) -> tuple[str, ...]:
+    """Returns the names of the classes by number, "unclassified" first, as an ENVI map brings them; else nothing.
+
+    Raises:
+        DataError: fewer names than classes.
+    """
+    if entry.path.suffix.lower() not in (".hdr", *ENVI_DATA):
+        return ()
+    names = tuple(str(name) for name in envi_facts(entry.path).get("class names", ()))
+    if names and (most := int(read_array(entry.path, name=entry.name).max())) >= len(names):
+        raise DataError(entry.path, must=f"name its {most} classes in 'class names'", found=f"{len(names) - 1} names")
+    return names
 
 
 def labelled_pixels(

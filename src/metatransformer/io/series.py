@@ -135,10 +135,10 @@ def _from_wide(frame: pd.DataFrame, layout: Layout, *, time: str, rows: Rows) ->
 
 def _from_long(frame: pd.DataFrame, layout: Layout, *, time: str, rows: Rows) -> list[Series]:
     column = _find(frame, layout.id, ID_NAMES, option="id", where=rows.where)
-    target = layout.target or (_find(frame, layout.values, VALUE_NAMES, option="values", where=rows.where),)
     if missing := np.flatnonzero(frame[column].isna()).tolist():
         must, found = "say its series in every row", f"{counted(len(missing), 'row')} without"
         raise DataError(f"{rows.name(missing[0])}, column '{column}'", must=must, found=found)
+    target = layout.target or (_find(frame, layout.values, VALUE_NAMES, option="values", where=rows.where),)
     series: list[Series] = []
     for name, part in frame.drop(columns=column).groupby(frame[column].astype(str), sort=False):
         series += _series(part, layout, time=time, target=target, rows=rows, name=str(name))
@@ -149,6 +149,8 @@ def _series(
     frame: pd.DataFrame, layout: Layout, *, time: str, target: Sequence[str], rows: Rows, name: str
 ) -> list[Series]:
     """Returns the series of rows that follow each other; ``name`` is the id of a long table."""
+    if not target:
+        raise DataError(rows.where, must="have a column of numbers to forecast", found="none")
     where = replace(rows, where=f"{rows.where}, series '{name}'") if name else rows
     place = replace(where, places=tuple(frame.index.tolist()))
     frame = frame.reset_index(drop=True)
@@ -156,7 +158,7 @@ def _series(
     column = frame.pop(time) if time else pd.Series(np.arange(len(frame)))
     times = parse_times(column, style=layout.style, zone=layout.zone, rows=place, title=time)
     step = find_step(times, rows=place, title=time)
-    values = {str(title): _numbers(frame[title], title=str(title), place=place) for title in frame.columns}
+    values = {str(title): _numbers(column, title=str(title), place=place) for title, column in frame.items()}
     others = [title for title in values if title not in target and title not in layout.known]
     ahead = _rows_ahead(values, now=[*target, *others]) if layout.known else 0
     end = len(times) - ahead
@@ -172,8 +174,6 @@ def _series(
     past = np.stack([kept[title] for title in others], axis=1) if others else np.zeros((len(times), 0))
     known = [kept[title] for title in layout.known]
     ready = np.stack(known, axis=1) if known else np.zeros((len(times), 0))
-    if not target:
-        raise DataError(where.where, must="have a column of numbers to forecast", found="none")
     made = []
     for title in target:
         label = title if not name else name if len(target) == 1 else f"{name}/{title}"
@@ -212,7 +212,7 @@ def _numbers(column: pd.Series, *, title: str, place: Rows) -> np.ndarray:
     if column.dtype.kind in "iufb":
         values = column.to_numpy(dtype=np.float64)
     else:
-        values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+        values = np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
         if (bad := np.flatnonzero(np.isnan(values) & column.notna().to_numpy())).size:
             raise DataError(
                 f"{place.name(int(bad[0]))}, column '{title}'",
@@ -266,10 +266,10 @@ def _refuse_gaps(grid: np.ndarray, times: Times, step: Step, *, fill: str, place
     if fill != "refuse":
         return
     gaps = np.flatnonzero((grid[1:] < 0) & (grid[:-1] >= 0))
-    row = int(grid[gaps[0]])
+    row, missing = int(grid[gaps[0]]), int((grid < 0).sum())
     raise DataError(
         f"{place.name(row + 1)}, column '{title}'",
         must=f"follow the row before by {step.name}",
-        found=f"a gap after {times[row]} ({counted(len(gaps), 'gap')}, {counted(int((grid < 0).sum()), 'row')} missing)",
+        found=f"a gap after {times[row]} ({counted(len(gaps), 'gap')}, {counted(missing, 'row')} missing)",
         do="Complete the table, or set input.fill=line (between neighbours) or input.fill=last.",
     )

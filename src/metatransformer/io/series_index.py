@@ -76,9 +76,8 @@ def read_all(data: Any, *, layout: Layout) -> list[Series]:
     if items and all(isinstance(item, str | os.PathLike) for item in items):
         paths = [Path(item) for item in items]
         groups = [path.name.split(".")[0] for path in paths] if len(paths) > 1 else [""]
-        return [
-            one for path, group in zip(paths, groups, strict=True) for one in read_series(path, layout=layout, group=group)
-        ]
+        both = zip(paths, groups, strict=True)
+        return [one for path, group in both for one in read_series(path, layout=layout, group=group)]
     if items and all(isinstance(item, np.ndarray) for item in items):
         return [one for number, item in enumerate(items) for one in _from_array(item, group=f"{number}")]
     raise DataError(

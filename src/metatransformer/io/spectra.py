@@ -21,6 +21,7 @@ from metatransformer.io.plots import Cut
 from metatransformer.io.records import Index, listing
 from metatransformer.io.rows import index_table
 from metatransformer.io.scene import (
+    Origin,
     Pair,
     every_pixel,
     index_folder_of_scenes,
@@ -82,9 +83,7 @@ def _index_path(path: Path, *, target: str, labelled: bool, header: bool, variab
     require_there(path)
     if path.is_dir():
         if any(is_array_file(file) for file in path.iterdir()):
-            if target and labelled:
-                raise UsageError("--target", must="stand beside one cube, not a folder", found=f"'{target}'")
-            return index_folder_of_scenes(path, variable=variable, labelled=labelled, cut=cut)
+            return index_folder_of_scenes(path, variable=variable, target=target, labelled=labelled, cut=cut)
         return _index_table(path, target=target, labelled=labelled, header=header)
     if is_array_file(path):
         return index_scene(path, variable=variable, target=target, labelled=labelled, cut=cut)
@@ -153,7 +152,8 @@ def _index_manifest(
 
 def _index_memory(data: Mapping[str, Any], *, labelled: bool, cut: Cut) -> Index:
     known = {"cube", "labels", *_FACTS}
-    if "cube" not in data or (other := sorted(data.keys() - known)):
+    other = sorted(str(name) for name in data.keys() - known)
+    if "cube" not in data or other:
         found = f"'{other[0]}'" if "cube" in data else f"only {listing(data)}"
         raise DataError("the data", must=f"hold 'cube' and nothing but {', '.join(sorted(known))}", found=found)
     about = {name: data[name] for name in _FACTS if data.get(name) is not None}
@@ -168,7 +168,7 @@ def _index_memory(data: Mapping[str, Any], *, labelled: bool, cut: Cut) -> Index
             raise DataError("the labels", must=must, found=f"{labels.dtype} of shape {labels.shape}")
     elif labelled:
         raise DataError("the data", must="hold 'labels' beside 'cube'", found="none")
-    base, notes = Record("cube", value=cube), []
+    base, notes = Record("cube", value=Origin(cube=cube, split=cut.words if labelled else "")), []
     if labelled:
         records = labelled_pixels(base, cube, labels, cut=cut, notes=notes)
     else:

@@ -268,7 +268,8 @@ def _object(line: str, *, where: str) -> dict[str, Any]:
         try:
             json.dumps(found, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError as error:
-            raise DataError(where, must="be valid Unicode", found=f"half a letter ({error.object[error.start]!r})") from error
+            found_half = f"half a letter ({error.object[error.start]!r})"
+            raise DataError(where, must="be valid Unicode", found=found_half) from error
     return found
 
 

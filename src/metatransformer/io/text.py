@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from metatransformer.core.errors import DataError, UsageError
-from metatransformer.core.samples import Record
+from metatransformer.core.samples import SPLITS, Record
 from metatransformer.io.folder import accepts
 from metatransformer.io.index import index_files, index_table, require_there
 from metatransformer.io.records import Index, listing, split_name
@@ -201,7 +201,7 @@ def _split_tables(folder: Path) -> dict[str, Path]:
                 do="Remove one, or name a file instead of the folder.",
             )
         found[split] = file
-    return found
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def _index_tables(
@@ -242,25 +242,28 @@ def _index_table(
 ) -> Index:
     """Returns the rows of one table; the columns label, split and group are no texts unless named so."""
     names = [str(name) for name in frame.columns]
+    values = {name: frame.iloc[:, place] for place, name in enumerate(names)}
+    if len(values) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(where, must="name every column differently", found=f"'{twice}' twice")
     if missing := [name for name in columns if name not in names]:
         raise DataError(where, must=f"have the column '{missing[0]}' of input.columns", found=listing(names))
     free = [name for name in names if name not in columns and name != target]
     wanted = target
-    if not target and LABEL in free and (labelled or frame[LABEL].notna().all()):
+    if not target and LABEL in free and (labelled or bool(values[LABEL].notna().all())):
         wanted = LABEL
     if labelled and not wanted:
         columns_there = f"Columns: {listing(names)}."
         raise UsageError("--target", must=f"name the column to learn of {where}", found="none", do=columns_there)
-    if wanted in names:
-        frame = frame.assign(**{wanted: _as_numbers(frame[wanted])})
-    index = index_table(
-        frame,
+    if wanted in values:
+        values[wanted] = _as_numbers(values[wanted])
+    return index_table(
+        pd.DataFrame(values),
         target=wanted or None,
         split_column=SPLIT if SPLIT in free and SPLIT != wanted else None,
         group_column=GROUP if GROUP in free and GROUP != wanted else None,
         missing=("",),
     )
-    return index
 
 
 def _as_numbers(column: pd.Series) -> pd.Series:
@@ -358,11 +361,11 @@ def _index_strings(items: Sequence[Any], *, labelled: bool) -> Index:
     return Index(tuple(Record(str(row), value=_as_row(item, where=f"text {row}")) for row, item in enumerate(items)))
 
 
-def _as_row(item: Any, *, where: str) -> dict[str, str]:
+def _as_row(item: Any, *, where: str) -> dict[str, Any]:
     """Returns ``{column: text}`` of a string, or of one or two strings in a tuple or list."""
     texts = (item,) if isinstance(item, str) or item is None else tuple(item) if isinstance(item, tuple | list) else ()
     if not 1 <= len(texts) <= 2:
         found = f"{len(texts)} entries" if texts else f"a {type(item).__name__}"
         raise DataError(where, must="be a string, or a pair of them", found=found)
-    names = (COLUMN,) if len(texts) == 1 else PAIR
+    names: tuple[str, ...] = (COLUMN,) if len(texts) == 1 else PAIR
     return dict(zip(names, texts, strict=True))

@@ -236,7 +236,8 @@ def _read_times(container: Any, stream: Any, *, path: Path) -> tuple[np.ndarray,
 def _require_whole(container: Any, stream: Any, *, end: int, last: float, step: int, path: Path) -> None:
     """Raises DataError when a file ends before its end mark or before the time that its header announces."""
     if container.format.name == "gif" and not path.read_bytes().rstrip(b"\0").endswith(b";"):
-        raise DataError(path, must="end with the end mark of a GIF", found="none, so it was cut off", do="Copy it again.")
+        must, found = "end with the end mark of a GIF", "none, so it was cut off"
+        raise DataError(path, must=must, found=found, do="Copy it again.")
     base = float(stream.time_base)
     if stream.duration:
         promised, found = stream.duration * base, (end - (stream.start_time or 0)) * base

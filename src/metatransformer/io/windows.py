@@ -24,13 +24,15 @@ FLAT = 0.1
 class Window:
     """The rows ``[start, start + lookback)`` of a series, and the ``horizon`` rows behind them.
 
-    ``spread`` is the standard deviation of the series' training rows, in its unit.
+    ``mean`` and ``spread`` are mean and standard deviation of the series' training rows (of all its
+    rows where it is only continued), in its unit.
     """
 
     series: Series
     start: int
     lookback: int
     horizon: int
+    mean: float
     spread: float
 
     @property
@@ -153,9 +155,9 @@ def cut_windows(series: Sequence[Series], cut: Cut) -> Iterator[tuple[str, Windo
         stride = max(1, math.ceil(sum(map(len, starts.values())) / most))
         for one, places in starts.items():
             first, last = borders[one]["train"]
-            spread = float(one.values[first:last].std())
+            mean, spread = float(one.values[first:last].mean()), float(one.values[first:last].std())
             for start in places[::stride]:
-                yield split, Window(one, start, cut.lookback, cut.horizon, spread)
+                yield split, Window(one, start, cut.lookback, cut.horizon, mean, spread)
 
 
 def _starts(series: Series, border: tuple[int, int], cut: Cut, *, split: str) -> range:
@@ -168,7 +170,7 @@ def _starts(series: Series, border: tuple[int, int], cut: Cut, *, split: str) ->
         need = cut.horizon + (cut.lookback if split == "train" else 0)
         raise DataError(
             f"series '{series.name}'",
-            must=f"have at least {need} rows in {split} for a look-back of {cut.lookback} and a horizon of {cut.horizon}",
+            must=f"have at least {need} rows in {split} for look-back {cut.lookback} and horizon {cut.horizon}",
             found=counted_rows(stop - first),
             do="Shorten input.lookback or input.horizon, or give the split more rows (input.rows).",
         )
@@ -193,7 +195,7 @@ def last_window(series: Series, *, lookback: int, horizon: int) -> Window:
             must=f"have at least the {lookback} rows of the look-back",
             found=counted_rows(len(series.values)),
         )
-    return Window(series, start, lookback, horizon, float(series.values.std()))
+    return Window(series, start, lookback, horizon, float(series.values.mean()), float(series.values.std()))
 
 
 def scaled(future: Any) -> np.ndarray:

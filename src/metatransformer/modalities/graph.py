@@ -42,7 +42,13 @@ from metatransformer.nn.numeric import bin_edges
 
 NODE, EDGE, FIRST = 1, 2, 3  # rows of the table of words; 0 is "nothing", and stays zero
 FINGERPRINT = 1024  # entries of the plain baseline's counts; the frequent neighbourhoods have one to themselves
-DEFAULTS = {"task.name": "regress", "head.read": [0.33], "optim.lr": 3e-3}
+DEFAULTS = {
+    "task.name": "regress",
+    "tune": "head",
+    "head.read": [0, 0.33],
+    "optim.lr": 3e-3,
+    "optim.l2": [3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4],
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class GraphOptions:
     column: str = "auto"
     unparsed: Literal["refuse", "skip"] = "refuse"
     split: Literal["random", "scaffold"] = "random"
-    identifiers: Literal["laplacian", "random", "walk"] = "laplacian"
+    identifiers: Literal["walk", "laplacian", "random"] = "walk"
     size: int = 16
     environments: int = 2048
     whole: bool = True
@@ -246,7 +252,14 @@ class GraphTransform(Transform):
     @property
     def notes(self) -> tuple[str, ...]:
         """How the graphs were understood."""
-        return ()
+        if not self.fitted_:
+            return ()
+        parts = [
+            f"{what} of {_listed(columns)}" for what, columns in (("nodes", self.nodes_), ("edges", self.links_)) if columns
+        ]
+        parts.append(f"{len(self.whole_)} numbers of the whole")
+        parts.append(f"{len(self.kinds_):,} kinds of neighbourhood that training saw in more than one graph")
+        return (f"graphs: {'; '.join(parts)}",)
 
     def state(self) -> dict[str, Any]:
         """Returns columns and neighbourhoods."""
@@ -261,6 +274,12 @@ class GraphTransform(Transform):
         self._take(**found, kinds=state["kinds"])
 
 
+def _listed(columns: Sequence[Column]) -> str:
+    """Returns columns with the number of their words, or that they are numbers."""
+    kinds = [f"{len(c.words)} words" if c.kind == "category" else "number" for c in columns]
+    return ", ".join(f"{column.name} ({kind})" for column, kind in zip(columns, kinds, strict=True))
+
+
 def _spectral(graph: Graph) -> np.ndarray:
     """Returns two smooth eigenvectors as places to draw nodes at."""
     return laplacian_identifiers(graph.edges, count=graph.count, size=3)[:, 1:]
@@ -269,16 +288,24 @@ def _spectral(graph: Graph) -> np.ndarray:
 def make_tokenizer(options: GraphOptions, transform: Transform, width: int, stem: Stem) -> GraphTokenizer:
     """Returns the tokenizer of what the transform has learned."""
     assert isinstance(transform, GraphTransform) and transform.fitted_
+    whole = transform.whole_ if options.whole else ()
+    families = list(dict.fromkeys(_family(column.name) for column in whole))
     return GraphTokenizer(
         rows=transform.rows,
         words=max(len(transform.nodes_), len(transform.links_), 1),
         numbers=[column.edges for column in transform.numbers],
-        whole=[column.edges for column in transform.whole_] if options.whole else [],
+        whole=[column.edges for column in whole],
+        groups=[families.index(_family(column.name)) for column in whole],
         kinds=len(transform.kinds_) if options.environments else None,
         size=options.size,
         width=width,
         stem=stem,
     )
+
+
+def _family(name: str) -> str:
+    """Returns what the numbers that share a token have in common: PEOE_VSA of PEOE_VSA[3]."""
+    return name.partition("[")[0]
 
 
 def load(record: Record) -> dict[str, Graph]:

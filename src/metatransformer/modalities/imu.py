@@ -4,20 +4,24 @@ File: CSV, TSV, Parquet (one row a time step, one column an axis, perhaps a colu
 ``[t, axes]``, JSON (one list of time steps), UEA ``.ts`` (several recordings in one file); one or
 more axes of accelerometer, gyroscope, magnetometer, orientation. In memory: an array ``[t, axes]``,
 or a mapping with ``values`` and, if known, ``rate_hz``, ``times_s``, ``names``, ``units``.
+A long recording with a label in every row (``--target activity``), and perhaps a column ``subject``
+and ``split``, is cut into windows; so is any recording with ``sample=window``. A split then keeps the
+windows of one subject, else of one file, together.
 Tokens: axes that belong together (acc_x, acc_y, acc_z) share a band, two patches high, in which
 each is a red, green or blue line, standardised by the training recordings; 8 patches are as long as
-the median training recording, so a longer one is a wider picture. S x S patches with the trunk's
-kernel; positions resampled to the real grid; the summary token starts as the class token.
+the median training recording, so a longer one is a wider picture; beyond ``max_windows`` windows it
+becomes several pictures, whose features are averaged. S x S patches with the trunk's kernel;
+positions resampled to the real grid; the summary token starts as the class token.
 Sources: Meta-Transformer section 3.2 (arXiv 2307.10802) names IMU without a tokenizer; ViTST
 (arXiv 2303.12799) for irregular series drawn as line plots for a pretrained vision transformer.
 Errors: missing values, a gap in time, repeated or falling times, times without a unit, a rate that
 only some recordings state, other axes or units than training, values beyond 50 deviations, fewer
-than two time steps, a recording longer than ``max_windows`` windows.
+than two time steps, a recording longer than ``max_rows`` windows.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,26 +29,17 @@ from torch import Tensor
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.fields import Field
-from metatransformer.core.modality import (
-    Modality,
-    Source,
-    Stem,
-    SummaryToken,
-    Tokenizer,
-    Transform,
-)
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.modality import Modality, Source, Stem, SummaryToken, Tokenizer, Transform
+from metatransformer.core.samples import Sample
 from metatransformer.core.tokens import Span, Tokens
-from metatransformer.io.motion import (
-    MOTION_SUFFIXES,
-    motion_from_array,
-    motion_from_mapping,
-    read_motion,
-    require_no_gap,
-)
-from metatransformer.io.uea import read_uea, uea_parts
+from metatransformer.io.index import Index
+from metatransformer.io.motion import MOTION_SUFFIXES, require_no_gap
+from metatransformer.io.motion_index import index_motion, load_motion, motion_parts
+from metatransformer.io.motion_plots import arrange_windows, draw_timelines
+from metatransformer.io.motion_windows import WindowCut
 from metatransformer.nn.curves import axis_bands, draw_curves, resample_curves
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
+from metatransformer.nn.pool import fold_rows
 
 PATCHES = 8  # patches over one window: 112 columns for patches of 14 pixels
 BAND = 2  # patches over one band: two see a level more finely than one, three no better
@@ -67,8 +62,11 @@ class ImuOptions:
     ``axes``: columns to take, () = all that hold numbers. ``rate_hz``: the rate of recordings that
     state none (0 = unknown: their steps count as they are, and then no recording may state one).
     ``window_s``: the seconds (steps, where no rate is known) that are drawn 8 patches wide; "auto"
-    = the median training recording. ``max_windows``: a longer recording is refused, never cut
-    silently. ``max_gap``: the longest accepted distance of two steps, in median steps; what is
+    = the median training recording, or 5 s (128 steps) where windows are cut. ``sample``: "window"
+    cuts every recording into windows of ``window_s``, one every ``step_s`` ("auto" = half a window);
+    "auto" does so where a file labels its time steps; "file" never. ``max_windows``: a longer sample
+    is drawn as one picture a window, whose features are averaged; ``max_rows``: one of more windows
+    is refused. ``max_gap``: the longest accepted distance of two steps, in median steps; what is
     shorter is bridged by a line. ``warp``, ``shift``: by how much of its length a training copy is
     stretched, and by how many deviations each of its axes is moved.
     """
@@ -76,7 +74,10 @@ class ImuOptions:
     axes: tuple[str, ...] = ()
     rate_hz: float = 0.0
     window_s: float | Literal["auto"] = "auto"
+    sample: Literal["auto", "file", "window"] = "auto"
+    step_s: float | Literal["auto"] = "auto"
     max_windows: float = 8.0
+    max_rows: int = 64
     max_gap: float = 3.0
     warp: float = 0.1
     shift: float = 0.1
@@ -84,14 +85,22 @@ class ImuOptions:
     def __post_init__(self) -> None:
         for name, good, must in (
             ("rate_hz", self.rate_hz >= 0, "be above 0 Hz, or 0 = unknown"),
+            ("step_s", self.step_s == "auto" or self.step_s > 0, "be above 0"),
             ("window_s", self.window_s == "auto" or self.window_s > 0, "be above 0"),
             ("max_windows", self.max_windows >= 1, "be at least 1"),
+            ("max_rows", self.max_rows >= 1, "be at least 1"),
             ("max_gap", self.max_gap >= 1, "be at least 1"),
             ("warp", 0 <= self.warp < 0.5, "lie in [0, 0.5)"),
             ("shift", self.shift >= 0, "be at least 0"),
         ):
             if not good:
                 raise UsageError(f"input.{name}", must=must, found=str(getattr(self, name)))
+
+    @property
+    def cut(self) -> WindowCut:
+        """Returns how windows are cut from long recordings."""
+        length, step = (0.0 if wanted == "auto" else wanted for wanted in (self.window_s, self.step_s))
+        return WindowCut(length, step, self.axes, self.rate_hz, self.max_gap)
 
 
 class ImuTransform(Transform):
@@ -139,7 +148,7 @@ class ImuTransform(Transform):
         self.scale_ = np.where(still, 1.0, spread)
 
     def __call__(self, sample: Sample) -> Sample:
-        """Returns ``motion`` [t, axes] float32: one row a column of the plot, whole patches.
+        """Returns ``motion`` [pictures, t, axes] float32: one row a column of a plot, whole patches.
 
         Raises:
             DataError: see the module.
@@ -147,22 +156,24 @@ class ImuTransform(Transform):
         values, times = self._select(sample)
         duration = _duration(times)
         window = self.window_ or duration
-        if duration > window * self.options.max_windows:
+        pictures = 1 if duration <= window * self.options.max_windows else math.ceil(duration / window)
+        if pictures > self.options.max_rows:
             unit = "s" if self._is_timed(sample) else "time steps"
             raise DataError(
                 sample.key,
-                must=f"last at most {window * self.options.max_windows:.4g} {unit}",
+                must=f"last at most {window * self.options.max_rows:.4g} {unit}",
                 found=f"{duration:.4g} {unit}",
-                do="Cut it into recordings, or set input.max_windows (memory grows with its square).",
+                do="Set input.sample=window to cut it into samples, or input.max_rows (it all goes through at once).",
             )
-        patches = max(1, round(PATCHES * duration / window))
-        motion = resample_curves(values, times=times, columns=patches * self.patch)
+        patches = max(1, round(PATCHES * duration / window / pictures))
+        motion = resample_curves(values, times=times, columns=pictures * patches * self.patch)
         mean, scale = (self.mean_, self.scale_) if self.names_ else _own_statistics(values)
-        return sample.with_inputs({"motion": ((motion - mean) / scale).astype(np.float32)})
+        motion = ((motion - mean) / scale).astype(np.float32)
+        return sample.with_inputs({"motion": motion.reshape(pictures, -1, motion.shape[1])})
 
     def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Returns the recording with its ends moved in time, and each axis a little up or down."""
-        motion = sample.inputs["motion"]
+        motion = _in_a_row(sample)
         length, axes = motion.shape
         first, last = rng.uniform(-self.options.warp, self.options.warp, size=2) * length
         places = np.clip(np.linspace(first, length - 1 + last, length), 0, length - 1)
@@ -170,7 +181,7 @@ class ImuTransform(Transform):
         moved = np.stack([np.interp(places, steps, axis) for axis in motion.T], axis=1)
         moved += rng.normal(0, self.options.shift, size=axes)
         moved = np.clip(moved, -FAR, FAR)
-        return sample.with_inputs({"motion": moved.astype(np.float32)})
+        return sample.with_inputs({"motion": moved.astype(np.float32).reshape(sample.inputs["motion"].shape)})
 
     def _axes(self, sample: Sample) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Returns names and units of the axes to take from a recording, in training's order."""
@@ -195,7 +206,7 @@ class ImuTransform(Transform):
                 sample.key,
                 must="hold nothing but time and axes of numbers, the same in every recording",
                 found=f"also the column '{others[0]}'",
-                do="Remove it, or name the axes to take in input.axes.",
+                do="Remove it, or name the axes to take in input.axes; --target names a column of labels.",
             )
         if self.units_ and units != self.units_:
             raise _other_units(sample, names, units=units, wanted=self.units_)
@@ -251,6 +262,12 @@ def _duration(times: np.ndarray) -> float:
     return float(times[-1] - times[0] + np.median(np.diff(times)))
 
 
+def _in_a_row(sample: Sample) -> np.ndarray:
+    """Returns the columns of all pictures one after the other, ``[t, axes]``."""
+    motion = sample.inputs["motion"]
+    return motion.reshape(-1, motion.shape[-1])
+
+
 def _other_units(sample: Sample, names: Sequence[str], *, units: Sequence[str], wanted: Sequence[str]) -> DataError:
     place = next(i for i, unit in enumerate(units) if unit != wanted[i])
     return DataError(
@@ -284,55 +301,30 @@ class ImuTokenizer(Tokenizer):
         self.summary = SummaryToken(width=width, stem=stem)
 
     def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
-        """Returns the summary token and the grid (bands, time); motion is ``[B, t, axes]``."""
-        motion = inputs["motion"]
+        """Returns the summary token and the grid (bands, time), a row each picture; motion is ``[S, W, t, axes]``."""
+        mask = masks["motion"]  # [S, W, t]
+        motion, samples = fold_rows(inputs["motion"], mask.any(dim=2))  # [B, t, axes]
+        mask, _ = fold_rows(mask, mask.any(dim=2))
         bands = self.bands or axis_bands([f"axis_{i}" for i in range(motion.shape[2])])
         picture = draw_curves(motion, bands=bands, height=self.height)  # [B, 3, h, t]
-        mask = masks["motion"][:, None, :].expand(-1, picture.shape[2], -1)  # [B, h, t]
-        x, real = self.patches(picture, mask)
+        x, real = self.patches(picture, mask[:, None, :].expand(-1, picture.shape[2], -1))  # from [B, h, t]
         x = x + self.positions(real).to(x.dtype)
         grid = (x.shape[1], x.shape[2])
         x, mask = self.summary(x.flatten(1, 2), real.flatten(1, 2))
-        return Tokens(x, mask, (Span("imu", 0, x.shape[1], summary=0, grid=grid),))
+        span = Span("imu", 0, x.shape[1], summary=0, grid=grid)
+        # One picture each stays plain tokens, which may stand beside another modality's.
+        return Tokens(x, mask, (span,), samples=None if inputs["motion"].shape[1] == 1 else samples)
 
 
-def load(record: Record) -> dict[str, Any]:
-    """Returns ``values`` [t, axes], ``names``, ``units``, ``times_s``, ``rate_hz`` and ``texts``."""
-    if record.path is None:
-        if isinstance(record.value, Mapping):
-            motion = motion_from_mapping(record.value, where=record.key)
-        else:
-            motion = motion_from_array(np.asarray(record.value), where=record.key)
-    elif record.path.suffix.lower() == ".ts":
-        motion = motion_from_array(_case(record, record.path), where=record.path)
-    else:
-        motion = read_motion(record.path)
-    return {
-        "values": motion.values,
-        "names": motion.names,
-        "units": motion.units,
-        "times_s": motion.times_s,
-        "rate_hz": motion.rate_hz,
-        "texts": motion.texts,
-    }
-
-
-def _case(record: Record, path: Path) -> np.ndarray:
-    cases = uea_parts(path)  # a file that the index could not open says here what is wrong with it
-    if record.part is None and len(cases) > 1:
-        must, do = "hold one recording here", "Name it as data, not in a list of single samples."
-        raise DataError(path, must=must, found=f"{len(cases)}", do=do)
-    return read_uea(path, part=1 if record.part is None else int(record.part))
-
-
-def parts(path: Path) -> tuple[tuple[int, Any], ...]:
-    """Returns number and label of every recording in a ``.ts`` file, nothing for another file."""
-    return uea_parts(path) if path.suffix.lower() == ".ts" else ()
+def index(data: Any, *, target: str, labelled: bool, header: bool, options: ImuOptions) -> Index:
+    """Returns one record a file, or one a window of long recordings; see ``io.motion_index``."""
+    del header  # a table without names of columns is a recording too
+    return index_motion(data, target=target, labelled=labelled, sample=options.sample, cut=options.cut)
 
 
 def features(sample: Sample) -> np.ndarray:
     """Returns mean, deviation, minimum, maximum and mean absolute step of each axis."""
-    motion = sample.inputs["motion"]
+    motion = _in_a_row(sample)
     steps = np.abs(np.diff(motion, axis=0)).mean(axis=0)
     ends = (motion.min(axis=0), motion.max(axis=0))
     return np.concatenate([motion.mean(axis=0), motion.std(axis=0), *ends, steps])
@@ -340,7 +332,7 @@ def features(sample: Sample) -> np.ndarray:
 
 def draw(axes: Any, sample: Sample) -> None:
     """Paints one line an axis, standardised, over the columns of the plot."""
-    axes.plot(sample.inputs["motion"], linewidth=0.8)
+    axes.plot(_in_a_row(sample), linewidth=0.8)
     axes.set(xlabel="column", ylabel="deviations")
 
 
@@ -368,18 +360,18 @@ def synthesize(rng: np.random.Generator, label: int) -> dict[str, Any]:
 MODALITY = Modality(
     name="imu",
     summary="recordings of motion sensors: any axes, any length, rate stated or read from times",
-    source=Source(kind="files", suffixes=MOTION_SUFFIXES, parts=parts),
+    source=Source(kind="files", suffixes=MOTION_SUFFIXES, parts=motion_parts, index=index, continues=True),
     fields={
         "motion": Field(
-            "t* c",
+            "w* t* c",
             low=-FAR,
             high=FAR,
             unit="deviations",
-            summary="one row a column of the plot, c axes",
+            summary="w pictures, one row a column of the plot, c axes",
         )
     },
     options=ImuOptions,
-    load=load,
+    load=load_motion,
     transform=ImuTransform,
     tokenizer=ImuTokenizer,
     features=features,
@@ -388,4 +380,6 @@ MODALITY = Modality(
     native="patch kernel, positions (resampled) and class token of the trunk",
     units="any, the same in every file; g, mg, deg/s, dps behind a column's name become SI; Hz, s",
     defaults=DEFAULTS,
+    arrange=arrange_windows,
+    illustrate=draw_timelines,
 )

@@ -29,15 +29,17 @@ from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Tokenizer, Transform
 from metatransformer.core.samples import Record, Sample
 from metatransformer.io.cloud import CLOUD_SUFFIXES, LIMIT, Cloud, cloud_in_memory, read_cloud, sampled
+from metatransformer.io.records import counted
 from metatransformer.nn.points import GroupTokenizer
 from metatransformer.nn.views import ViewTokenizer, view_frames
 
 FEATURES = {"normal": ("nx", "ny", "nz"), "color": ("red", "green", "blue"), "intensity": ("intensity",)}
 TOPS = (1.0, 255.0, 65535.0)  # the brightest colour in use: fractions, 8 bit, 16 bit
 LEAST = 16  # different points: fewer show no shape in a picture
-FAR = 8.0  # radii of the largest training cloud; feet instead of metres come to 3.3, millimetres to 1000
-# Turn about z and height of each view in degrees: front, side, above, and from a corner.
-ANGLES = ((-90.0, 0.0), (0.0, 0.0), (-90.0, 90.0), (-50.0, 30.0))
+FAR = 8.0  # half sides of the largest training cloud; feet instead of metres come to 3.3, millimetres to 1000
+# Turn about z and height of each view in degrees, and its zoom: front, side, above, and from a corner, where even a
+# cube must not leave the picture.
+VIEWS = ((-90.0, 0.0, 0.95), (0.0, 0.0, 0.95), (-90.0, 90.0, 0.95), (-50.0, 30.0, 0.62))
 ROWS = 2  # of the sheet
 
 DEFAULTS = {"tune": "head", "head.pool": "grid", "head.read": [0.5]}
@@ -49,25 +51,26 @@ class PointCloudOptions:
 
     ``tokens``: see above. ``features``: what is used besides the place, in views as sheets of their own; all files must
     bring it. ``columns``: names of the columns behind x, y, z (nx, ny, nz, red, green, blue, intensity) in files and
-    arrays that name none. ``points``: as many are kept of a larger cloud, and drawn on a mesh. ``normalize``: "sphere"
-    puts each cloud into the unit sphere, so that size plays no part; "shared" moves each to the middle and divides all
-    by the radius of the largest training cloud. ``up``: the axis that points up. ``side``: patches along one view.
+    arrays that name none. ``points``: as many are kept of a larger cloud, and drawn on a mesh. ``normalize``: "box"
+    moves each cloud to the middle and divides it by half the longest side of the box around it, "sphere" by its largest
+    distance from the middle, so that size plays no part; "shared" divides all by half the longest side of the largest
+    training cloud. ``up``: the axis that points up. ``side``: patches along one view.
     ``groups``, ``neighbours``: how many groups, of how many points. ``turn``, ``scale``, ``jitter``: by up to how many
     degrees a training copy is turned about the vertical, by which share each of its axes shrunk, and the deviation of
-    each coordinate in radii; ``mirror``: half of the copies are mirrored left to right.
+    each coordinate in half sides; ``mirror``: half of the copies are mirrored left to right.
     """
 
     tokens: Literal["views", "groups"] = "views"
     features: tuple[Literal["normal", "color", "intensity"], ...] = ()
     columns: tuple[str, ...] = ()
     points: int = 2048
-    normalize: Literal["sphere", "shared"] = "sphere"
+    normalize: Literal["box", "sphere", "shared"] = "box"
     up: Literal["z", "y"] = "z"
-    side: int = 8
+    side: int = 6
     groups: int = 64
     neighbours: int = 32
     turn: float = 10.0
-    scale: float = 0.2
+    scale: float = 0.1
     jitter: float = 0.01
     mirror: bool = True
 
@@ -80,7 +83,7 @@ class PointCloudOptions:
             ("neighbours", 1 <= self.neighbours <= self.points, "lie between 1 and input.points"),
             ("turn", 0 <= self.turn <= 180, "lie in 0..180 degrees"),
             ("scale", 0 <= self.scale < 1, "lie in [0, 1)"),
-            ("jitter", 0 <= self.jitter < 1, "lie in [0, 1) radii"),
+            ("jitter", 0 <= self.jitter < 1, "lie in [0, 1) half sides"),
         ):
             if not good:
                 raise UsageError(f"input.{name}", must=must, found=str(getattr(self, name)))
@@ -97,45 +100,45 @@ class PointCloudOptions:
 
 
 class PointCloudTransform(Transform):
-    """Cloud -> different points in a fixed order, few enough, in the middle, in radii.
+    """Cloud -> different points in a fixed order, few enough, in the middle, of a size near 1.
 
-    Learns ``radius_`` (0 = each cloud's own), ``top_``, the brightest colour where files do not state it, and ``dark_``
+    Learns ``size_`` (0 = each cloud's own), ``top_``, the brightest colour where files do not state it, and ``dark_``
     and ``bright_``, the intensities that become 0 and 1. Before it has learned, a cloud stands for itself.
     """
 
     def __init__(self, options: PointCloudOptions, stem: Stem) -> None:
         del stem
         self.options = options
-        self.radius_ = self.top_ = self.dark_ = self.bright_ = 0.0
+        self.size_ = self.top_ = self.dark_ = self.bright_ = 0.0
         self._told: dict[str, int] = {}
 
     def fit(self, samples: Iterable[Sample]) -> None:
-        """Learns the shared radius, the range of colours and of intensities; counts what has to be said.
+        """Learns the shared size, the range of colours and of intensities; counts what has to be said.
 
         Raises:
             DataError: a file lacks a feature in use, or holds colours beyond 65535.
         """
-        radius, colour = 0.0, 0.0
+        size, colour = 0.0, 0.0
         darkest: list[float] = []
         brightest: list[float] = []
         self._told = {}
         for sample in samples:
             cloud = Cloud(**sample.inputs)
             self._count(cloud)
-            radius = max(radius, _radius(cloud.points))
+            size = max(size, _half_side(cloud.points))
             values = self._values(cloud, where=sample.key)
             if "color" in self.options.features and not cloud.top:
                 colour = max(colour, float(values[:, self._columns("color")].max()))
             if "intensity" in self.options.features:
                 low, high = np.percentile(values[:, self._columns("intensity")], (1, 99))
                 darkest, brightest = [*darkest, float(low)], [*brightest, float(high)]
-        self.radius_ = radius if self.options.normalize == "shared" else 0.0
+        self.size_ = size if self.options.normalize == "shared" else 0.0
         self.top_ = _top(colour, where="the colours") if colour else 0.0
         if darkest:
             self.dark_, self.bright_ = float(np.median(darkest)), float(np.median(brightest))
 
     def __call__(self, sample: Sample) -> Sample:
-        """Returns ``cloud`` [p, 3 + columns in use] float32: x, y, z in radii, the features from -1 or 0 to 1.
+        """Returns ``cloud`` [p, 3 + columns in use] float32: x, y, z in half sides, the features from -1 or 0 to 1.
 
         Raises:
             DataError: see the module.
@@ -155,7 +158,7 @@ class PointCloudTransform(Transform):
                 do="Leave it out, or lower input.neighbours." if self.options.tokens == "groups" else "Leave it out.",
             )
         table = _thinned(table, most=self.options.points)
-        table[:, :3] /= self.radius_ or _radius(points)
+        table[:, :3] /= self.size_ or (_radius(points) if self.options.normalize == "sphere" else _half_side(points))
         return sample.with_inputs({"cloud": table.astype(np.float32)})
 
     def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
@@ -232,12 +235,12 @@ class PointCloudTransform(Transform):
             self._told[word] = self._told.get(word, 0) + bool(holds)
 
     def state(self) -> dict[str, Any]:
-        """Returns the radius and the ranges."""
-        return {"radius": self.radius_, "top": self.top_, "dark": self.dark_, "bright": self.bright_}
+        """Returns the size and the ranges."""
+        return {"size": self.size_, "top": self.top_, "dark": self.dark_, "bright": self.bright_}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes back the radius and the ranges."""
-        self.radius_, self.top_ = float(state["radius"]), float(state["top"])
+        """Takes back the size and the ranges."""
+        self.size_, self.top_ = float(state["size"]), float(state["top"])
         self.dark_, self.bright_ = float(state["dark"]), float(state["bright"])
 
     @property
@@ -246,14 +249,16 @@ class PointCloudTransform(Transform):
         told, most = self._told, self.options.points
         if not told:
             return ()
-        size = f"divided by the largest radius, {self.radius_:.4g}" if self.radius_ else "put into the unit sphere"
-        notes = [f"clouds are {size}; {self.options.up} points up; turn others with input.up"]
+        notes = [f"each cloud is put into the same {self.options.normalize}, whatever its size"]
+        if self.size_:
+            notes = [f"clouds are divided by half the longest side of the largest, {self.size_:.4g}"]
+        notes[0] += f"; {self.options.up} points up (input.up)"
         if told["meshes"]:
             notes.append(f"{told['meshes']} of {told['clouds']} are meshes: {most:,} points drawn on each (seed 0)")
         if told["large"]:
             notes.append(f"{told['large']} of {told['clouds']} are thinned to {most:,} points (seed 0; input.points)")
         if told["cut"]:
-            notes.append(f"{told['cut']} files have more than {LIMIT:,} points: as many were read, drawn at random")
+            notes.append(f"{counted(told['cut'], 'file')} of more than {LIMIT:,} points: as many were drawn from each")
         if self.top_:
             notes.append(f"colours are taken as 0..{self.top_:g}, after the brightest in training")
         unused = [name for name in FEATURES if told[name] and name not in self.options.features]
@@ -272,10 +277,14 @@ def _named(cloud: Cloud, columns: tuple[str, ...], *, where: object) -> tuple[st
     return columns
 
 
+def _half_side(points: np.ndarray) -> float:
+    """Returns half the longest side of the box around the points; 1 for a single place."""
+    return float(np.ptp(points, axis=0).max()) / 2 or 1.0
+
+
 def _radius(points: np.ndarray) -> float:
-    """Returns the largest distance from the middle of the box around the points; 1 for a single place."""
-    middle = (points.min(axis=0) + points.max(axis=0)) / 2
-    return float(np.linalg.norm(points - middle, axis=1).max()) or 1.0
+    """Returns the largest distance from the origin; 1 when all lie there."""
+    return float(np.linalg.norm(points, axis=1).max()) or 1.0
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -318,7 +327,7 @@ def tokenizer(options: PointCloudOptions, transform: Transform, width: int, stem
             groups=options.groups, neighbours=options.neighbours, channels=sum(channels), width=width, stem=stem
         )
     return ViewTokenizer(
-        angles=ANGLES, rows=ROWS, patches=options.side, channels=channels, width=width, stem=stem
+        views=VIEWS, rows=ROWS, patches=options.side, channels=channels, width=width, stem=stem
     )
 
 
@@ -329,8 +338,10 @@ def load(record: Record) -> dict[str, Any]:
 
 
 def features(sample: Sample) -> np.ndarray:
-    """Returns histograms of x, y, z (16 bins over -1..1) and of the radius (16 over 0..1), and the covariance."""
+    """Returns histograms of x, y, z (16 bins over -1..1) and of the radius (16 over 0..1), and the covariance, all of
+    the cloud in the unit sphere."""
     points = sample.inputs["cloud"][:, :3]
+    points = points / _radius(points)
     shares = [np.histogram(axis, bins=16, range=(-1, 1))[0] / len(points) for axis in points.T]
     radius = np.histogram(np.linalg.norm(points, axis=1), bins=16, range=(0, 1))[0] / len(points)
     return np.concatenate([*shares, radius, np.cov(points.T)[np.triu_indices(3)]])
@@ -339,7 +350,7 @@ def features(sample: Sample) -> np.ndarray:
 def draw(axes: Any, sample: Sample) -> None:
     """Paints the points as seen from a corner, the nearer the brighter."""
     points = sample.inputs["cloud"][:, :3]
-    seen = points @ view_frames([ANGLES[-1]])[0].numpy().T
+    seen = points @ view_frames(VIEWS[-1:])[0].numpy().T
     seen = seen[np.argsort(seen[:, 2])]  # what is near is painted last
     size = float(np.clip(6000 / len(seen), 0.5, 30))
     axes.scatter(seen[:, 0], seen[:, 1], c=seen[:, 2], s=size, cmap="viridis", linewidths=0)
@@ -364,7 +375,7 @@ MODALITY = Modality(
     source=Source(kind="files", suffixes=CLOUD_SUFFIXES),
     fields={
         "cloud": Field(
-            "p* c", low=-FAR, high=FAR, unit="radii", summary="one row a point: x, y, z, then the features in use"
+            "p* c", low=-FAR, high=FAR, unit="half sides", summary="one row a point: x, y, z, then the features in use"
         )
     },
     options=PointCloudOptions,
@@ -377,6 +388,7 @@ MODALITY = Modality(
     native="patch kernel, positions (resampled) and class token of the trunk; nothing for input.tokens=groups",
     units="metres or any length, the same in every file; right-handed, z up (input.up)",
     defaults=DEFAULTS,
+    baseline="forest",
     requires=("trimesh", "laspy"),
     extra="pointcloud",
 )

@@ -280,6 +280,7 @@ class TextTokenizer(Tokenizer):
         if options.neighbours > 1:
             self.mix = nn.Conv1d(width, width, options.neighbours, padding=options.neighbours // 2)
             nn.init.normal_(self.mix.weight, std=(width * options.neighbours) ** -0.5)
+            assert self.mix.bias is not None
             nn.init.zeros_(self.mix.bias)
         self.register_buffer("places", sinusoids(options.window, width) * norm * PLACE, persistent=False)
         self.summary = SummaryToken(width=width, stem=stem)
@@ -340,7 +341,8 @@ def draw(axes: Any, sample: Sample) -> None:
     text = sample.inputs["letters"].tobytes().decode("utf-8")
     lines = textwrap.wrap(text, 34)
     shown = lines[:13] if len(lines) <= 13 else [*lines[:12], lines[12][:32] + " …"]
-    axes.text(0.0, 1.0, "\n".join(shown), va="top", ha="left", fontsize=7, transform=axes.transAxes, parse_math=False)
+    place = {"va": "top", "ha": "left", "fontsize": 7, "transform": axes.transAxes, "parse_math": False}
+    axes.text(0.0, 1.0, "\n".join(shown), **place).set_in_layout(False)  # text does not make room for itself
     axes.set_axis_off()
 
 

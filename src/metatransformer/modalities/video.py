@@ -29,7 +29,7 @@ from metatransformer.io.video import FILM_SUFFIXES, PICTURE_SUFFIXES, Video, ope
 from metatransformer.nn.tubelet import DEPTH, TubeletTokenizer
 
 MAP = 16  # side of the plain baseline's maps
-STRIP = 4  # frames that are painted
+GAP = 2  # white pixels between painted frames
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class VideoTransform(Transform):
 
     def fit(self, samples: Iterable[Sample]) -> None:
         """Looks at the lengths of the training videos, to say what clips mean for them."""
-        videos = [sample.inputs["video"] for sample in samples]
+        videos: Iterable[Video] = (sample.inputs["video"] for sample in samples)
         self._seen = [(len(video), video.duration_s, video.timed) for video in videos]
 
     def __call__(self, sample: Sample) -> Sample:
@@ -202,13 +202,15 @@ def features(sample: Sample) -> np.ndarray:
 
 
 def draw(axes: Any, sample: Sample) -> None:
-    """Paints a strip of frames, from the first to the last."""
+    """Paints four frames from the first to the last, in two rows."""
     clips = sample.inputs["clips"]
     frames = clips.reshape(-1, *clips.shape[2:])
-    chosen = frames[np.linspace(0, len(frames) - 1, STRIP).round().astype(int)]
-    gap = np.full((chosen.shape[1], 2, 3), 255, dtype=np.uint8)
-    axes.imshow(np.concatenate([part for frame in chosen for part in (frame, gap)][:-1], axis=1))
-    axes.axis("off")
+    frames = frames[np.linspace(0, len(frames) - 1, 4).round().astype(int)]
+    frames = np.pad(frames, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
+    rows = [np.concatenate([frames[i], frames[i + 1]], axis=1) for i in (0, 2)]
+    axes.imshow(np.concatenate(rows)[:-GAP, :-GAP])
+    axes.set_axis_off()
+    axes.set_xlabel("four frames from the first to the last, row by row")
 
 
 def synthesize(rng: np.random.Generator, label: int) -> dict[str, np.ndarray]:

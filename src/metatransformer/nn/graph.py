@@ -21,8 +21,6 @@ from metatransformer.nn.numeric import PiecewiseLinear
 STD = 0.128  # per channel of a whole token: what focus-s14's patch embeddings measure on photographs
 PARTS = 3  # words, numbers, identifiers: what a token of a node or edge is summed from
 NAME_STD, VALUE_STD = 0.10, 0.08  # together again 0.128: what a number or neighbourhood is, and how much of it
-import os
-MODE = os.environ.get("MODE", "A"); MULT=float(os.environ.get("MULT","1"))
 COUNTS = 8  # occurrences of a neighbourhood that are told apart
 
 
@@ -109,9 +107,12 @@ class GraphTokenizer(Tokenizer):
     """The summary token, then numbers of the whole, nodes and edges, kinds of neighbourhood.
 
     ``rows`` counts the rows of the table of words (row 0 is "nothing" and stays zero), ``words`` the columns that are
-    summed in one token, ``numbers`` and ``whole`` are bins of numbers by column, ``kinds`` the neighbourhoods that have a
-    token (None = no such tokens), ``size`` the components of an identifier.
+    summed in one token. ``numbers`` and ``whole`` are bins of numbers by column; ``groups`` says which token each number of
+    the whole stands in (0, 1, ...), and all of them stand in the summary token. ``kinds`` counts the neighbourhoods that
+    have a token (None = no such tokens), ``size`` the components of an identifier.
     """
+
+    members: Tensor
 
     def __init__(
         self,
@@ -120,6 +121,7 @@ class GraphTokenizer(Tokenizer):
         words: int,
         numbers: Sequence[Sequence[float]],
         whole: Sequence[Sequence[float]],
+        groups: Sequence[int],
         kinds: int | None,
         size: int,
         width: int,
@@ -133,7 +135,10 @@ class GraphTokenizer(Tokenizer):
         self.number = PiecewiseLinear(numbers, width=width, std=part / len(numbers) ** 0.5)
         self.ends = EndEmbedding(size, width=width, std=part)
         self.whole = PiecewiseLinear(whole, width=width, std=VALUE_STD) if whole else None
-        self.column = nn.Parameter(torch.randn(len(whole), width) * NAME_STD) if whole else None
+        if whole:
+            members = F.one_hot(torch.tensor(groups)).float()  # [W, G]: equal lengths, however many numbers share one
+            self.register_buffer("members", members / members.sum(dim=0) ** 0.5, persistent=False)
+            self.names = nn.Parameter(torch.randn(members.shape[1], width) * NAME_STD)
         self.kinds = None if kinds is None else nn.Parameter(torch.randn(1 + kinds, width) * NAME_STD)
         self.count = None if kinds is None else nn.Parameter(torch.randn(1 + COUNTS, width) * VALUE_STD)
         self.summary = SummaryToken(width=width, stem=stem)
@@ -141,21 +146,22 @@ class GraphTokenizer(Tokenizer):
     def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
         """Returns the tokens of a batch; see the fields of the modality for its arrays."""
         parts = [(self._nodes_and_edges(inputs, masks["codes"]), masks["codes"])]
-        if self.whole is not None:
-            whole = inputs["whole"]
-            gone = whole.isnan()
-            values = self.whole(whole.masked_fill(gone, 0)).masked_fill(gone[..., None], 0)
-            if MODE != "B":
-                parts.insert(0, (values + self.column, torch.ones_like(gone)))
         if self.kinds is not None:
             mask = masks["environments"]
             kind, count = inputs["environments"].masked_fill(~mask[..., None], 0).unbind(dim=-1)
             counted = F.embedding(count.clamp(max=COUNTS), self.count)
             parts.append((F.embedding(kind, self.kinds) + counted, mask))
+        values = None
+        if self.whole is not None:
+            gone = inputs["whole"].isnan()
+            values = self.whole(inputs["whole"].masked_fill(gone, 0)).masked_fill(gone[..., None], 0)  # [B, W, D]
+            grouped = torch.einsum("bwd,wg->bgd", values, self.members) + self.names
+            parts.insert(0, (grouped, torch.ones(grouped.shape[:2], dtype=torch.bool, device=gone.device)))
         x, mask = (torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))
         x, mask = self.summary(x, mask)
-        if MODE in "BC":
-            x = torch.cat([x[:, :1] + values.sum(1, keepdim=True) * (MULT / values.shape[1]**0.5), x[:, 1:]], 1)
+        if values is not None:
+            # The graph's own token carries all numbers of the graph, where no other token dilutes them.
+            x = torch.cat([x[:, :1] + values.sum(dim=1, keepdim=True) / values.shape[1] ** 0.5, x[:, 1:]], dim=1)
         return Tokens(x, mask, (Span("graph", 0, x.shape[1], summary=0),))
 
     def _nodes_and_edges(self, inputs: Mapping[str, Tensor], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N D"]:

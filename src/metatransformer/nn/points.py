@@ -79,15 +79,15 @@ class GroupEmbedding(nn.Module):
         self.first = nn.Sequential(
             nn.Linear(channels, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, 2 * hidden)
         )
-        self.own = nn.Linear(2 * hidden, 4 * hidden)
-        self.shared = nn.Linear(2 * hidden, 4 * hidden, bias=False)
-        self.second = nn.Sequential(nn.LayerNorm(4 * hidden), nn.GELU())
-        self.last = nn.Linear(4 * hidden, width)
+        self.own = nn.Linear(2 * hidden, 2 * hidden)
+        self.shared = nn.Linear(2 * hidden, 2 * hidden, bias=False)
+        self.second = nn.Sequential(nn.LayerNorm(2 * hidden), nn.GELU())
+        self.last = nn.Linear(2 * hidden, width)
 
     def forward(self, x: Float[Tensor, "B G K C"], mask: Bool[Tensor, "B G K"]) -> Float[Tensor, "B G D"]:
         """Returns one token a group; every group must have a real neighbour."""
         x = self.first(x)
-        top = self.shared(_maximum(x, mask)).unsqueeze(2)  # [B, G, 1, 4 hidden]
+        top = self.shared(_maximum(x, mask)).unsqueeze(2)  # [B, G, 1, 2 hidden]
         return self.last(_maximum(self.second(self.own(x) + top), mask))
 
 

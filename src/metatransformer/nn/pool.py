@@ -7,7 +7,7 @@ from torch import Tensor
 from metatransformer.core.errors import UsageError
 from metatransformer.core.tokens import Span, Tokens
 
-POOLS = ("summary", "mean", "both", "grid")
+POOLS = ("summary", "mean", "both", "grid", "columns")
 
 
 def mean_tokens(tokens: Tokens) -> Float[Tensor, "B D"]:
@@ -33,8 +33,9 @@ def summary_token(tokens: Tokens) -> Float[Tensor, "B D"]:
     return (tokens.x * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
-def grid_cells(tokens: Tokens, *, cells: int) -> Float[Tensor, "B F"]:
-    """Returns the means of the tokens in ``cells`` equal parts of each axis of the grid, row-major, side by side.
+def grid_cells(tokens: Tokens, *, cells: int, every_axis: bool = True) -> Float[Tensor, "B F"]:
+    """Returns the means of the tokens in ``cells`` equal parts of each axis of the grid, row-major, side by side; of
+    the last axis only, over whole other axes, without ``every_axis``.
 
     Keeps roughly where (or when) something is, at ``cells ** axes`` times the width. The parts follow each sample's own
     extent, so padding changes nothing; where an axis has fewer tokens than parts, neighbouring parts share tokens.
@@ -47,14 +48,15 @@ def grid_cells(tokens: Tokens, *, cells: int) -> Float[Tensor, "B F"]:
         raise UsageError(
             "head.pool",
             must="be summary, mean or both for tokens that lie on no single grid",
-            found=f"'grid' for {', '.join(found)}",
+            found=f"'{'grid' if every_axis else 'columns'}' for {', '.join(found)}",
         )
     (span,) = tokens.spans
     x, mask = _on_grid(tokens, span)
     for axis, size in enumerate(span.grid):
         others = [1 + k for k in range(len(span.grid)) if k != axis]
         extent = mask.any(dim=others).sum(dim=1) if others else mask.sum(dim=1)  # [B]
-        parts = _parts(extent, cells=cells, size=size).to(x.dtype)  # [B, cells, size]
+        count = cells if every_axis or axis == len(span.grid) - 1 else 1
+        parts = _parts(extent, cells=count, size=size).to(x.dtype)  # [B, cells, size]
         moved = x.movedim(1 + axis, 1)  # [B, size, ..., D]
         x = torch.einsum("bcs,bs...->bc...", parts, moved).movedim(1, 1 + axis)
     return x.flatten(1)
@@ -82,11 +84,12 @@ def _parts(extent: Int[Tensor, " B"], *, cells: int, size: int) -> Float[Tensor,
 
 def pooled_width(width: int, *, kind: str, cells: int, axes: int) -> int:
     """Returns how long the pooled vector of tokens of this width is, on a grid of ``axes`` axes."""
-    return width * {"summary": 1, "mean": 1, "both": 2, "grid": cells**axes}[kind]
+    return width * {"summary": 1, "mean": 1, "both": 2, "grid": cells**axes, "columns": cells}[kind]
 
 
 def pool(tokens: Tokens, *, kind: str, cells: int) -> Float[Tensor, "B F"]:
-    """Returns one vector a sample: ``summary``, ``mean``, ``both`` side by side, or the ``grid`` of ``cells`` an axis.
+    """Returns one vector a sample: ``summary``, ``mean``, ``both`` side by side, the ``grid`` of ``cells`` an axis, or
+    ``columns``: ``cells`` parts of the grid's last axis.
 
     Where a sample fills several rows of tokens, its vector is the mean of theirs.
     """
@@ -95,8 +98,8 @@ def pool(tokens: Tokens, *, kind: str, cells: int) -> Float[Tensor, "B F"]:
         vectors = summary_token(tokens)
     elif kind == "mean":
         vectors = mean_tokens(tokens)
-    elif kind == "grid":
-        vectors = grid_cells(tokens, cells=cells)
+    elif kind in ("grid", "columns"):
+        vectors = grid_cells(tokens, cells=cells, every_axis=kind == "grid")
     else:
         vectors = torch.cat([summary_token(tokens), mean_tokens(tokens)], dim=-1)
     return vectors if tokens.samples is None else mean_rows(vectors, tokens.samples)

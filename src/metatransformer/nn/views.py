@@ -23,17 +23,18 @@ LARGEST = 6.0  # pixels: beyond it a cloud of a few points only smears
 FRONT = 0.03  # of the depth of the picture: what lies so close behind the nearest point shines through
 
 
-def view_frames(angles: Sequence[tuple[float, float]]) -> Float[Tensor, "V 3 3"]:
-    """Returns for each ``(turn, height)`` in degrees the axes right, up and towards the viewer, as rows.
+def view_frames(views: Sequence[tuple[float, float, float]]) -> Float[Tensor, "V 3 3"]:
+    """Returns for each ``(turn, height, zoom)`` the axes right, up and towards the viewer, as rows of length ``zoom``.
 
-    The viewer stands at ``(cos turn cos height, sin turn cos height, sin height)`` and looks at the origin. From
-    straight above (height 90), up in the picture is where a viewer of that turn looks to.
+    Angles are in degrees. The viewer stands at ``(cos turn cos height, sin turn cos height, sin height)`` and looks at
+    the origin. From straight above (height 90), up in the picture is where a viewer of that turn looks to.
     """
-    turn, height = torch.tensor(angles, dtype=torch.float64).reshape(-1, 2).deg2rad().unbind(dim=1)
+    turn, height, zoom = torch.tensor(views, dtype=torch.float64).reshape(-1, 3).unbind(dim=1)
+    turn, height = turn.deg2rad(), height.deg2rad()
     right = torch.stack([-turn.sin(), turn.cos(), torch.zeros_like(turn)], dim=1)
     viewer = torch.stack([turn.cos() * height.cos(), turn.sin() * height.cos(), height.sin()], dim=1)
     up = torch.linalg.cross(viewer, right)
-    return torch.stack([right, up, viewer], dim=1).float()
+    return (torch.stack([right, up, viewer], dim=1) * zoom[:, None, None]).float()
 
 
 class Dots:
@@ -45,7 +46,8 @@ class Dots:
     def __init__(
         self, points: Float[Tensor, "B P 3"], mask: Bool[Tensor, "B P"], *, frames: Float[Tensor, "V 3 3"], side: int
     ) -> None:
-        seen = torch.einsum("vij,bpj->bvpi", frames.to(points), points).clamp(-1, 1)
+        # No matrix product: autocast would round places to 8 bits.
+        seen = (points[:, None, :, None, :] * frames.to(points)[None, :, None]).sum(dim=-1).clamp(-1, 1)
         self.mask, self.side = mask, side
         self.x = ((1 + seen[..., 0]) * ((side - 1) / 2)).round().long()  # [B, V, P]
         self.y = ((1 - seen[..., 1]) * ((side - 1) / 2)).round().long()
@@ -131,7 +133,7 @@ class ViewTokenizer(Tokenizer):
     def __init__(
         self,
         *,
-        angles: Sequence[tuple[float, float]],
+        views: Sequence[tuple[float, float, float]],
         rows: int,
         patches: int,
         channels: Sequence[int],
@@ -145,7 +147,7 @@ class ViewTokenizer(Tokenizer):
         self.patches = PatchEmbedding(width=width, channels=3, stem=stem, size=(side, side))
         self.positions = GridPositions(width=width, stem=stem)
         self.summary = SummaryToken(width=width, stem=stem)
-        self.register_buffer("frames", view_frames(angles), persistent=False)
+        self.register_buffer("frames", view_frames(views), persistent=False)
         for name, values in (("mean", stem.mean), ("std", stem.std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 

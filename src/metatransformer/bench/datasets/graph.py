@@ -1,0 +1,68 @@
+"""Data sets of the modality graph: molecules of MoleculeNet, as DeepChem keeps them."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from metatransformer.bench.datasets._base import DataSet, Fold
+from metatransformer.io.graph_index import index_graphs
+from metatransformer.modalities.graph import GraphOptions
+
+TOX21 = (
+    *("NR-AR", "NR-AR-LBD", "NR-AhR", "NR-Aromatase", "NR-ER", "NR-ER-LBD", "NR-PPAR-gamma"),
+    *("SR-ARE", "SR-ATAD5", "SR-HSE", "SR-MMP", "SR-p53"),
+)
+
+
+def _molecules(file: str, target: str) -> Callable[[Path], list[Fold]]:
+    """Returns the one fold of a table; a molecule is tested when the MD5 sum of its SMILES is divisible by 5.
+
+    Molecules that RDKit does not understand are left out, as MoleculeNet does.
+    """
+
+    def folds(root: Path) -> list[Fold]:
+        path = root / "graph/moleculenet" / file
+        options = GraphOptions(unparsed="skip")
+        index = index_graphs(path, target=target, labelled=True, header=True, options=options)
+        return [[replace(record, split=_split(record.value["smiles"])) for record in index.records]]
+
+    return folds
+
+
+def _split(smiles: str) -> str:
+    tested = int(hashlib.md5(smiles.encode(), usedforsecurity=False).hexdigest(), 16) % 5 == 0
+    return "test" if tested else "train"
+
+
+DATA_SETS = (
+    DataSet(
+        name="esol",
+        modality="graph",
+        summary="ESOL, solubility of 1,128 molecules (log mol/l), split by hash of the SMILES",
+        folds=_molecules("delaney-processed.csv", "measured log solubility in mols per litre"),
+        metrics=("rmse", "mae"),
+        licence="MIT",
+        source="https://github.com/deepchem/deepchem",
+    ),
+    DataSet(
+        name="tox21",
+        modality="graph",
+        summary="Tox21, 12 toxicity assays with gaps, 8,006 molecules, split by hash of the SMILES",
+        folds=_molecules("tox21.csv.gz", ",".join(TOX21)),
+        metrics=("mean_auroc", "mean_average_precision"),
+        licence="MIT",
+        source="https://github.com/deepchem/deepchem",
+        overrides={"task.name": "multilabel"},
+    ),
+    DataSet(
+        name="clintox",
+        modality="graph",
+        summary="ClinTox, approval and toxicity of 1,491 drugs, split by hash of the SMILES",
+        folds=_molecules("clintox.csv.gz", "FDA_APPROVED,CT_TOX"),
+        metrics=("mean_auroc", "mean_average_precision"),
+        licence="MIT",
+        source="https://github.com/deepchem/deepchem",
+        overrides={"task.name": "multilabel"},
+    ),
+)

@@ -1,0 +1,92 @@
+"""LAS and LAZ, the formats of laser scanning, by laspy: coordinates in their unit, colours, intensity."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metatransformer.core.errors import DataError, MissingDependencyError
+
+_ROWS = 1 << 18  # points read at a time
+_RECORD = 54  # bytes of the smallest variable length record
+_COMPRESSED = 0xC0  # the bits of the point format that say LAZ
+_COLUMNS = ("red", "green", "blue", "intensity", "nx", "ny", "nz")
+
+
+def read_las(path: Path) -> tuple[tuple[str, ...], Iterator[np.ndarray]]:
+    """Returns the names of the columns and the rows ``[n, columns]``, some at a time.
+
+    The columns are x, y, z, then what the file has of red, green, blue, intensity, nx, ny, nz.
+
+    Raises:
+        DataError: damaged, foreign, or with another number of points than its header says.
+        MissingDependencyError: laspy is not installed.
+    """
+    with _opened(path) as file:
+        known = {name.lower(): name for name in file.header.point_format.dimension_names}
+    names = [name for name in _COLUMNS if name in known]
+    return ("x", "y", "z", *names), _rows(path, [known[name] for name in names])
+
+
+def _rows(path: Path, names: Sequence[str]) -> Iterator[np.ndarray]:
+    total = 0
+    with _opened(path) as file:
+        announced = file.header.point_count
+        for points in file.chunk_iterator(_ROWS):
+            columns = [np.asarray(points[name], dtype=np.float64) for name in ("x", "y", "z", *names)]
+            total += len(points)
+            yield np.stack(columns, axis=1)
+    if total != announced:
+        raise DataError(path, must=f"hold {announced:,} points, as its header says", found=f"{total:,}")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Opens a file with laspy; what laspy raises inside the block becomes a DataError."""
+    try:
+        import laspy
+    except ImportError as error:
+        raise MissingDependencyError("laspy[lazrs]", extra="pointcloud", purpose="LAS and LAZ files") from error
+    broken = (laspy.errors.LaspyException, OSError, ValueError, RuntimeError, EOFError, struct.error, OverflowError)
+    try:
+        _require_sound(path)
+        with laspy.open(path) as file:
+            yield file
+    except DataError:  # our own, which is a ValueError, from inside the block
+        raise
+    except broken as error:
+        raise DataError(path, must="be a whole LAS or LAZ file", found=f"'{error}'", do="Copy it again.") from error
+
+
+def _require_sound(path: Path) -> None:
+    """Raises ValueError when header or table of chunks announce more than the file can hold.
+
+    laspy walks through as many records as the header announces, and the decompressor of LAZ reserves memory for as many
+    chunks as its table announces; where that fails it ends the whole process. Sources: LAS 1.4 specification, public
+    header block; the LASzip format as lazrs reads it (the point data begin with the place of the table, -1 = it stands
+    in the last 8 bytes; the table begins with its version and the number of chunks).
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(105)
+        if len(head) < 105 or head[:4] != b"LASF":
+            raise ValueError("no LAS header")
+        length, points, records, form = struct.unpack_from("<HIIB", head, 94)
+        if length + records * _RECORD > points or points > size:
+            raise ValueError(f"a header with {records} records before byte {points}")
+        if not form & _COMPRESSED:
+            return
+        file.seek(points)
+        (place,) = struct.unpack("<q", file.read(8))
+        if place == -1:
+            file.seek(size - 8)
+            (place,) = struct.unpack("<q", file.read(8))
+        if not 0 <= place <= size - 8:
+            raise ValueError(f"a table of chunks at byte {place}")
+        file.seek(place)
+        _, chunks = struct.unpack("<II", file.read(8))
+        if chunks > size:
+            raise ValueError(f"a table of {chunks} chunks")
