@@ -75,6 +75,18 @@ def test_bad_bands_of_a_header_are_left_out(tmp_path: Path):
     assert np.flatnonzero(~cube.alive).tolist() == [2, 7] and cube.unit == "reflectance x 10000"
 
 
+def test_a_spectral_library_is_a_list_of_spectra(tmp_path: Path):
+    (tmp_path / "a.hdr").write_text(
+        "ENVI\nsamples = 11\nlines = 3\nbands = 1\nheader offset = 0\nfile type = ENVI Spectral Library\n"
+        "data type = 4\ninterleave = bsq\nbyte order = 0\n"
+    )
+    spectra = np.arange(33, dtype="<f4").reshape(3, 11)
+    (tmp_path / "a.sli").write_bytes(spectra.tobytes())
+    cube = read_cube(tmp_path / "a.hdr", variable="")
+    np.testing.assert_array_equal(cube.values[:, 0], spectra)
+    assert not cube.neighbours
+
+
 def test_a_file_is_read_once_until_it_changes(tmp_path: Path):
     np.save(tmp_path / "a.npy", np.ones((3, 5, 7)))
     first = read_cube(tmp_path / "a.npy", variable="")

@@ -59,6 +59,9 @@ def test_names_of_splits_split(tmp_path: Path):
     train[0], test[2:] = 1, 2
     scipy.io.savemat(path, {"input": np.ones((5, 7, 11)), "TR": train, "TE": test})
     assert Counter(record.split for record in index(path).records) == {"train": 7, "test": 21}
+    assert index(path, cut=Cut(train_pixels=2)).notes == (
+        "input.split and input.train_pixels not used: the data brings its split",
+    )
     for text, split in {
         "TrLabel": "train",
         "X_test": "test",

@@ -45,6 +45,8 @@ def test_offsets_become_utc_and_a_zone_is_stated():
     summer = times_of("2024-03-31T01:30:00+01:00", "2024-03-31T03:30:00+02:00")
     assert list(summer) == [pd.Timestamp("2024-03-31 00:30", tz="UTC"), pd.Timestamp("2024-03-31 01:30", tz="UTC")]
     assert str(times_of("2024-05-01 13:00", zone="Europe/Berlin")[0]) == "2024-05-01 13:00:00+02:00"
+    dates = pd.Series(pd.date_range("2024-05-01", periods=3, tz="Asia/Tokyo"))
+    assert str(parse_times(dates, rows=ROWS, title="when")[0]) == "2024-04-30 15:00:00+00:00"
     assert str(times_of("2024-05-01T13:00Z", zone="Europe/Berlin")[0]) == "2024-05-01 15:00:00+02:00"
 
 
@@ -56,6 +58,8 @@ def test_offsets_become_utc_and_a_zone_is_stated():
         (("2024-05-01",), {"style": "%d/%m/%Y"}, "in the style %d/%m/%Y"),
         (("2024-05-01",), {"zone": "Europe/Nowhere"}, "of the zone 'Europe/Nowhere'"),
         (("2024-03-31 02:30",), {"zone": "Europe/Berlin"}, "of the zone 'Europe/Berlin'.*2024-03-31 02:30"),
+        (("2024-05-01 13:00", "2024-05-01T14:00+02:00"), {}, "line 3, .*must state no offset, as the first row; found"),
+        (("2024-05-01", "9999-05-01"), {}, "line 3, .*found '9999-05-01'"),
         ((1.5, 2.5), {}, "line 2, column 'when': must hold times, whole numbers"),
     ],
 )

@@ -146,8 +146,10 @@ def test_the_numbering_of_atoms_changes_nothing(identifiers: str, spellings: tup
 
 def test_directions_count_where_they_are_known():
     there, back = ([[0, 1], [1, 2], [0, 2]], [[0, 1], [1, 2], [2, 0]])
-    graphs = [make_graph(3, edges, directed=directed, where="x") for directed in (True, False) for edges in (there, back)]
-    pipeline = tiny_pipeline("graph")
+    kinds = ((True, there), (True, back), (False, there), (False, back))
+    graphs = [make_graph(3, edges, directed=directed, where="x") for directed, edges in kinds]
+    # Return chances are the same for the equal corners of a triangle: only eigenvectors tell them apart.
+    pipeline = tiny_pipeline("graph", {"input.identifiers": "laplacian"})
     pipeline.transform.fit([raw(graph) for graph in graphs])
     tokenizer = MODALITY.tokenizer(pipeline.recipe.input, pipeline.transform, 32, pipeline.trunk.stem)
     batch = collate([pipeline.transform(raw(graph)) for graph in graphs], fields=MODALITY.fields)

@@ -175,7 +175,6 @@ WRONG = {"rate_hz": -1.0, "window_s": 0.0, "step_s": 0.0, "max_windows": 0.5, "m
 
 @pytest.mark.parametrize("name", WRONG)
 def test_options_are_checked(name: str):
-
     with pytest.raises(UsageError, match=f"input.{name}: must"):
         ImuOptions(**{name: WRONG[name]})
 

@@ -32,6 +32,15 @@ def test_later_layers_win():
     assert recipe.optim.clip == OptimOptions().clip and recipe.input == Options()
 
 
+def test_weights_of_classes_are_a_default_of_classes_only():
+    defaults = {"task.class_weight": "balanced"}
+    assert make(defaults=defaults).task.class_weight == "balanced"
+    assert make("task.name=regress", defaults=defaults).task.class_weight == "none"
+    assert make(defaults=defaults, base={"task": {"name": "regress"}}).task.class_weight == "none"
+    asked = make("task.name=regress", "task.class_weight=balanced", defaults=defaults)
+    assert asked.task.class_weight == "balanced"  # and refused where the task is made
+
+
 def test_texts_are_read_as_yaml():
     found = parse_overrides(["a=3", "b.c=1.5", "d=[1, -1]", "e=true", "f=text", "g=x=y"])
     assert found == {"a": 3, "b.c": 1.5, "d": [1, -1], "e": True, "f": "text", "g": "x=y"}

@@ -220,10 +220,8 @@ def make_recipe(
     Raises:
         UsageError: an unknown key (with the nearest valid one), or a value of the wrong type.
     """
-    tree: dict[str, Any] = {}
-    for layer in (defaults, base, parse_overrides(overrides)):
-        for key, value in layer.items():
-            _put(tree, key, value)
+    chosen = _merged(base, parse_overrides(overrides))
+    tree = _merged(_suited(defaults, chosen), chosen)
     if tree.get("modality", modality) != modality:
         raise UsageError(
             "recipe key 'modality'", must=f"be '{modality}' here", found=repr(tree["modality"])
@@ -232,6 +230,22 @@ def make_recipe(
     values = _typed(options, given, prefix="input.")
     recipe = _typed(Recipe, tree | {"modality": modality}, prefix="")
     return dataclasses.replace(recipe, input=values)
+
+
+def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns dotted keys as one tree; later layers win."""
+    tree: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            _put(tree, key, value)
+    return tree
+
+
+def _suited(defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a modality's defaults, without the weights of classes where another task was chosen."""
+    task = chosen.get("task")
+    other = isinstance(task, Mapping) and task.get("name", "classify") != "classify"
+    return {key: value for key, value in defaults.items() if not (other and key == "task.class_weight")}
 
 
 def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:

@@ -320,9 +320,11 @@ def _open_envi(path: Path) -> Any:
             raise DataError(path, must="have its ENVI header beside it", found=f"no {path.stem}.hdr")
         header, data = found, path
     try:
-        image = envi.open(str(header), None if data is None else str(data))
+        image: Any = envi.open(str(header), None if data is None else str(data))
     except envi.SpyException as error:
         raise ValueError(str(error)) from error
+    if hasattr(image, "spectra"):  # a library of spectra, which is read whole
+        return image
     need = image.offset + image.sample_size * int(np.prod(image.shape))
     have = Path(image.filename).stat().st_size
     if have < need:
@@ -333,13 +335,17 @@ def _open_envi(path: Path) -> Any:
 
 def _list_envi(path: Path) -> dict[str, Any]:
     image = _open_envi(path)
+    if hasattr(image, "spectra"):
+        return {"": (image.spectra.shape, image.spectra.dtype.kind)}
     shape = image.shape if image.shape[2] > 1 else image.shape[:2]
     return {"": (tuple(int(n) for n in shape), np.dtype(image.dtype).kind)}
 
 
 def _read_envi(path: Path, name: str) -> np.ndarray:
-    """Returns the stored numbers; a single band is ``[h, w]``."""
+    """Returns the stored numbers; a single band is ``[h, w]``, a library of spectra ``[n, bands]``."""
     del name
     image = _open_envi(path)
+    if hasattr(image, "spectra"):
+        return image.spectra
     array = np.array(image.open_memmap(interleave="bip"))
     return array if array.shape[2] > 1 else array[:, :, 0]

@@ -100,8 +100,8 @@ class Bands:
 
 def bands_from(state: Mapping[str, Any]) -> Bands:
     """Returns what ``Bands.state`` returned."""
-    lists = ("taken", "nm", "names")
-    return Bands(**{name: tuple(value) if name in lists else value for name, value in state.items()})
+    lists: dict[str, Any] = {name: tuple(state[name]) for name in ("taken", "nm", "names")}
+    return Bands(**{**state, **lists})
 
 
 def learn_bands(
@@ -118,12 +118,12 @@ def learn_bands(
         raise UsageError("input.skip_nm", must="stand beside data with wavelengths", found=f"none in {cube.where}")
     if beyond := [band for band in skip_bands if band > cube.bands]:
         raise UsageError("input.skip_bands", must=f"lie in 1..{cube.bands}", found=str(beyond[0]))
-    take = cube.alive.copy()
+    take, known = cube.alive.copy(), np.zeros(cube.bands) if nm is None else nm
     take[[band - 1 for band in skip_bands]] = False
-    for low, high in skip_nm if nm is not None else ():
-        take &= ~((nm >= low) & (nm <= high))
+    for low, high in skip_nm:
+        take &= ~((known >= low) & (known <= high))
     if not take.any():
         raise DataError(cube.where, must="keep at least one band", found="none of them left")
     taken = np.flatnonzero(take)
-    known = () if nm is None else tuple(nm[taken].tolist())
-    return Bands(cube.bands, tuple(taken.tolist()), known, tuple(names), cube.unit, cube.largest, cube.neighbours)
+    wavelengths = () if nm is None else tuple(nm[taken].tolist())
+    return Bands(cube.bands, tuple(taken.tolist()), wavelengths, tuple(names), cube.unit, cube.largest, cube.neighbours)

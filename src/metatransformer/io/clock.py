@@ -5,6 +5,7 @@ of time (an hour) or one of the calendar (a month, a working day). What breaks i
 row out of order, a gap, an odd step) is named with its place and number, never repaired in silence.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ _EPOCHS = ((1e9, 1e10, "s"), (1e12, 1e13, "ms"), (1e15, 1e16, "us"), (1e18, 1e19
 # Steps of the calendar, the longest first: a series of years also stands on the first of months.
 _CALENDAR = ("YS", "YE", "QS", "QE", "MS", "ME", "D")
 _DAY = 86400 * 10**9
+
+_OFFSET = re.compile(r"[T ]\d\d.*(?:Z|[+-]\d\d:?(?:\d\d)?)$")
+LAST_YEAR = 2262  # the year in which 64 bits of nanoseconds end
 
 Times = pd.DatetimeIndex | pd.Index
 
@@ -104,13 +108,11 @@ def _from_numbers(values: np.ndarray, *, rows: Rows, where: str) -> Times:
 
 def _from_text(column: pd.Series, *, style: str, rows: Rows, where: str) -> pd.DatetimeIndex:
     kind = style or "ISO8601"
-    if column.dtype.kind != "M" and not isinstance(column.dtype, pd.DatetimeTZDtype):
-        column = column.astype(str)
+    text = column.dtype.kind != "M"  # of dates with and without a zone
+    column = column.astype(str) if text else column
     try:
-        times = pd.to_datetime(column, format=kind)
+        times = pd.DatetimeIndex(pd.to_datetime(column, format=kind, utc=True)).as_unit("ns")
     except (ValueError, TypeError, OverflowError) as error:
-        if "utc=True" in str(error) or "time zone" in str(error):  # offsets that change with summer time
-            return pd.DatetimeIndex(pd.to_datetime(column, format=kind, utc=True)).as_unit("ns")
         place = _first_bad(column, kind=kind)
         raise DataError(
             f"{rows.name(place)}, {where}",
@@ -118,15 +120,30 @@ def _from_text(column: pd.Series, *, style: str, rows: Rows, where: str) -> pd.D
             found=repr(column.iloc[place]),
             do="" if style else "Set input.style to how it is written, for instance '%d/%m/%Y %H:%M'.",
         ) from error
-    if times.dtype == object:
-        times = pd.to_datetime(column, format=kind, utc=True)
-    found = pd.DatetimeIndex(times).as_unit("ns")
-    return found if found.tz is None else found.tz_convert("UTC")
+    zoned = _have_offsets(column, style=style, rows=rows, where=where) if text else isinstance(column.dtype, pd.DatetimeTZDtype)
+    return times if zoned else times.tz_localize(None)
+
+
+def _have_offsets(column: pd.Series, *, style: str, rows: Rows, where: str) -> bool:
+    """Returns whether the times state their distance from UTC.
+
+    Raises:
+        DataError: only some do; one instant could then be two.
+    """
+    stated = column.str.contains(_OFFSET).to_numpy(dtype=bool)
+    if style or stated.all() or not stated.any():
+        return "%z" in style.lower() or bool(stated.all() and not style)
+    place = int(np.argmax(stated != stated[0]))
+    raise DataError(
+        f"{rows.name(place)}, {where}",
+        must="state its offset from UTC as the first row does" if stated[0] else "state no offset, as the first row",
+        found=repr(column.iloc[place]),
+    )
 
 
 def _first_bad(column: pd.Series, *, kind: str) -> int:
-    good = pd.to_datetime(column, format=kind, errors="coerce", utc=True).notna().to_numpy()
-    return int(np.argmin(good))
+    times = pd.to_datetime(column, format=kind, errors="coerce", utc=True)
+    return int(np.argmin(times.notna().to_numpy() & (times.dt.year < LAST_YEAR).to_numpy()))
 
 
 def _in_zone(times: pd.DatetimeIndex, zone: str, *, where: str) -> pd.DatetimeIndex:

@@ -34,10 +34,10 @@ SMILES_NAMES = ("smiles", "canonical_smiles", "isomeric_smiles", "isosmiles", "m
 def index_graphs(data: Any, *, target: str, labelled: bool, header: bool, options: Any) -> Index:
     """Returns one record a graph; ``options`` are the modality's settings ``column``, ``unparsed`` and ``split``.
 
-    ``data`` is a table with a column of SMILES (or a folder of train, val and test tables), an SD file (``target`` names a
-    property), a folder in TU format (graph labels, or with ``target`` "attribute" or "attribute 2" a number), a GraphML
-    file (``target`` names an attribute of the graph), an edge list, a folder per class or a manifest of such files,
-    or a list: of SMILES, files, ``Graph``, networkx graphs, or mappings with ``nodes`` and ``edges``.
+    ``data`` is a table with a column of SMILES (or a folder of train, val and test tables), an SD file (``target``
+    names a property), a folder in TU format (graph labels, or with ``target`` "attribute" or "attribute 2" a number),
+    a GraphML file (``target`` names an attribute of the graph), an edge list, a folder per class or a manifest of
+    such files, or a list: of SMILES, files, ``Graph``, networkx graphs, or mappings with ``nodes`` and ``edges``.
 
     Raises:
         DataError: no such data, column or property; a target that is missing; what the readers raise.
@@ -127,7 +127,7 @@ def _parts(path: Path, *, target: str, labelled: bool) -> Index:
 
 
 def _answer(properties: Mapping[str, Any], target: str) -> Any:
-    """Returns a property, None where it is absent or empty; of several, named with commas, a tuple with None in gaps."""
+    """Returns a property, None where it is absent or empty; of several, named with commas, a tuple with gaps."""
     names = (target,) if target in properties else split_target(target)
     found = tuple(None if properties.get(name) in (None, "") else properties[name] for name in names)
     return found if len(found) > 1 else next(iter(found), None)
@@ -293,7 +293,8 @@ def _can_be_read(record: Record) -> bool:
 def _with_scaffolds(index: Index) -> Index:
     """Returns the records in groups of one scaffold each, which a split keeps together."""
     if odd := next((record for record in index.records if not _is_molecule(record.value)), None):
-        raise UsageError("input.split", must="be random for graphs that are no molecules", found=f"scaffold ({odd.key})")
+        must = "be random for graphs that are no molecules"
+        raise UsageError("input.split", must=must, found=f"scaffold, for graph {odd.key}")
     groups = [scaffold(record.value, where=_place(record)) for record in index.records]
     records = [replace(record, group=group) for record, group in zip(index.records, groups, strict=True)]
     note = f"groups by Bemis-Murcko scaffold: {counted(len(set(groups)), 'scaffold')}"

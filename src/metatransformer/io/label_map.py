@@ -115,6 +115,7 @@ def _paint(path: Path, panels: Sequence[tuple[str, np.ndarray]], *, scene: Scene
     size = (len(panels) * (max(w * scale, 1.5) + 0.15) + 1.3, max(h * scale, 1.5) + 0.35 + 0.3 * bool(scene.title))
     figure = Figure(figsize=size, layout="constrained")
     ground, spread = _ground(scene.cube), [panel for _, panel in panels]
+    image: Any = None
     for axes, (title, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         axes.imshow(ground, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(title, fontsize=9, loc="left")
@@ -154,7 +155,7 @@ def class_colours(count: int) -> np.ndarray:
     from matplotlib.colors import hsv_to_rgb
 
     if count <= 20:
-        table = np.array(colormaps["tab20"].colors)
+        table = colormaps["tab20"](np.arange(20))[:, :3]
         order = [*range(0, 20, 2), *range(1, 20, 2)]  # the ten strong colours first, then the pale ones
         rgb = table[order[:count]]
     else:

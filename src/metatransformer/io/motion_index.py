@@ -6,7 +6,7 @@ split; or, where windows are asked for, any recording.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,39 +110,61 @@ def _has_column(path: Path, name: str) -> bool:
         return False
 
 
+@dataclass
+class _Harvest:
+    """What was found in the files so far: windows, the labels that occur, the subjects' column."""
+
+    cut: WindowCut
+    timed: bool | None = None  # as the first recording is; nothing was read yet where None
+    records: list[Record] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    labels: set[str] = field(default_factory=set)
+    subject: str = ""
+
+    def add(self, stretch: Stretch, *, labelled: bool) -> None:
+        """Cuts one recording."""
+        if self.timed is None:
+            self.timed = stretch.is_timed(self.cut)
+            self.cut = self.cut.settled(timed=self.timed)
+        records, left_out = cut_stretch(stretch, cut=self.cut, labelled=labelled)
+        self.records += records
+        self.left_out += left_out
+        if labelled and stretch.labels is not None:
+            self.labels |= {str(label) for label in pd.unique(stretch.labels) if label is not None}
+
+    @property
+    def notes(self) -> list[str]:
+        """What was cut and what was left out."""
+        timed = self.timed is not False
+        notes = [about_windows(self.records, self.left_out, cut=self.cut.settled(timed=timed), timed=timed)]
+        if lost := self.labels - {str(record.target) for record in self.records}:
+            notes.append(f"no window at all of: {listing(sorted(lost))}; a shorter input.window_s may find some")
+        return notes
+
+
 def _cut(index: Index, *, name: str, labelled: bool, cut: WindowCut) -> Index:
     """Returns an index of windows; cases of a ``.ts`` file stay whole."""
-    records: list[Record] = []
-    left_out: Counter[str] = Counter()
-    used: list[str] = []
-    settled, timed = None, True
+    harvest = _Harvest(cut)
     how = "by the given groups" if any(record.group for record in index.records) else ""
     for record in index.records:
         record = record if record.group or not labelled else replace(record, group=record.key)
-        stretches = _read(record, name=name, used=used, strict=labelled) if record.part is None else []
+        stretches = _read(record, name=name, harvest=harvest, strict=labelled) if record.part is None else []
         for stretch in stretches:
             if labelled and stretch.labels is None and stretch.record.target is None:
                 raise _no_label(record, name)
-            if settled is None:
-                timed = stretch.is_timed(cut)
-                settled = cut.settled(timed=timed)
-            some, reasons = cut_stretch(stretch, cut=settled, labelled=labelled)
-            records += some
-            left_out += reasons
-        records += [] if stretches else [record]
-    settled = settled or cut.settled(timed=True)
-    note = about_windows(records, left_out, cut=settled, timed=timed)
+            harvest.add(stretch, labelled=labelled)
+        harvest.records += [] if stretches else [record]
+    records, notes = harvest.records, harvest.notes
     if not records:
         do = "Shorten input.window_s; input.axes leaves out columns with missing values."
-        raise DataError("the data", must="give at least one window", found=note, do=do)
+        raise DataError("the data", must="give at least one window", found=notes[0], do=do)
     require_unique(records, where="the data")
-    notes = [*index.notes, note]
     if labelled:
-        how = f"by subject: column '{used[0]}'" if used else how
+        how = f"by subject: column '{harvest.subject}'" if harvest.subject else how
         records, note = _grouped(records, how=how or f"by file: no column {', '.join(SUBJECTS[::2])}")
         notes.append(note)
-    settings = {"sample": "window", "window_s": settled.length}
-    return replace(index, records=tuple(records), notes=tuple(notes), settings=settings)
+    settings = {"sample": "window", "window_s": harvest.cut.settled(timed=harvest.timed is not False).length}
+    return replace(index, records=tuple(records), notes=(*index.notes, *notes), settings=settings)
 
 
 def _no_label(record: Record, name: str) -> DataError:
@@ -154,28 +176,28 @@ def _no_label(record: Record, name: str) -> DataError:
     )
 
 
-def _read(record: Record, *, name: str, used: list[str], strict: bool) -> list[Stretch]:
+def _read(record: Record, *, name: str, harvest: _Harvest, strict: bool) -> list[Stretch]:
     """Returns the recordings in a file; nothing for one that cannot be read and must not be now.
 
     Such a file stays one record, so that the others can be read; reading it raises the error.
     """
     try:
-        return _stretches(record, name=name, used=used)
+        return _stretches(record, name=name, harvest=harvest)
     except DataError:
         if strict:
             raise
         return []
 
 
-def _stretches(record: Record, *, name: str, used: list[str]) -> list[Stretch]:
-    """Returns the recordings in a file, one a run of subject and split; ``used`` collects the subjects' column."""
+def _stretches(record: Record, *, name: str, harvest: _Harvest) -> list[Stretch]:
+    """Returns the recordings in a file, one a run of subject and split; the harvest learns the subjects' column."""
     frame, row = _frame(record)
     if frame is None:
         return [Stretch(record.key, record, _in_memory_or_file(record))]
     where = record.path or record.key
     subject = next((column for column in frame.columns if str(column).lower() in SUBJECTS), None)
     split = "split" if "split" in frame.columns else None
-    used += [str(subject)] if subject is not None and str(subject) not in used else []
+    harvest.subject = harvest.subject or ("" if subject is None else str(subject))
     marks = [column for column in (subject, split) if column is not None]
     labels = _labels(frame[name]) if name in frame.columns else None
     rest = frame.drop(columns=[column for column in (*marks, name) if column in frame.columns])

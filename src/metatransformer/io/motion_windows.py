@@ -91,12 +91,13 @@ def cut_stretch(stretch: Stretch, *, cut: WindowCut, labelled: bool) -> tuple[li
     firsts = np.searchsorted(times, starts - 0.01 * tick)
     ends = np.minimum(starts + cut.length, times[-1] + tick)
     stops = np.searchsorted(times, ends - 0.01 * tick)
-    whole = np.isfinite(_taken(stretch.motion, cut.axes)).all(axis=1)
+    names = _taken(stretch.motion, cut.axes)
+    whole = np.isfinite(stretch.motion.values[:, [stretch.motion.names.index(name) for name in names]])  # [t, axes]
     records: list[Record] = []
     left_out: Counter[str] = Counter()
     for start, end, i, j in zip(starts.tolist(), ends.tolist(), firsts.tolist(), stops.tolist(), strict=True):
         reason = _flaw(times[i:j], start=start, end=end, tick=tick, most=cut.max_gap)
-        reason = reason or ("with missing values" if not whole[i:j].all() else "")
+        reason = reason or _missing(whole[i:j], names=names)
         reason = reason or ("" if codes is None else _mixed(codes[i:j]))
         if reason:
             left_out[reason] += 1
@@ -126,6 +127,12 @@ def _flaw(times: np.ndarray, *, start: float, end: float, tick: float, most: flo
     return "over a gap in time" if steps.max() > most * np.median(steps) * limit else ""
 
 
+def _missing(whole: np.ndarray, *, names: Sequence[str]) -> str:
+    """Returns in which axis a window's first missing value is, "" where none is."""
+    gone = np.flatnonzero(~whole.all(axis=0))
+    return f"with missing values in '{names[gone[0]]}'" if len(gone) else ""
+
+
 def _mixed(codes: np.ndarray) -> str:
     if codes.min() < 0:
         return "without a label" if codes.max() < 0 else "in which the label begins or ends"
@@ -141,9 +148,9 @@ def _label(stretch: Stretch, step: int) -> object:
     return stretch.record.target if stretch.labels is None else stretch.labels[step]
 
 
-def _taken(motion: Motion, axes: Sequence[str]) -> np.ndarray:
-    places = [motion.names.index(name) for name in axes if name in motion.names]
-    return motion.values[:, places] if axes else motion.values
+def _taken(motion: Motion, axes: Sequence[str]) -> tuple[str, ...]:
+    """Returns the axes that count; one that is not there is named later, when it is taken."""
+    return tuple(axes) if axes and all(name in motion.names for name in axes) else motion.names
 
 
 def _slice(motion: Motion, first: int, stop: int) -> Motion:

@@ -68,8 +68,8 @@ def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 def read_edge_list(path: Path) -> Graph:
     """Returns the undirected graph of an edge list: two node names a line, then perhaps a weight.
 
-    Fields are separated by spaces, tabs, commas or semicolons. Lines that begin with ``#`` or ``%`` are comments; a first
-    line ``source target`` (also from to, src dst, node1 node2) names the columns. A line of one name is a node
+    Fields are separated by spaces, tabs, commas or semicolons. Lines that begin with ``#`` or ``%`` are comments; a
+    first line ``source target`` (also from to, src dst, node1 node2) names the columns. A line of one name is a node
     without an edge.
 
     Raises:
@@ -188,7 +188,8 @@ def _check_ends(ends: np.ndarray, *, owner: np.ndarray, where: Path) -> None:
     if (bad := np.flatnonzero(outside | torn)).size:
         a, b = ends[bad[0]] + 1
         raise DataError(
-            f"{where}, line {bad[0] + 1}", must=f"join two nodes of one graph, numbered 1 to {len(owner)}", found=f"{a}, {b}"
+            f"{where}, line {bad[0] + 1}", must=f"join two nodes of one graph, numbered 1 to {len(owner)}",
+            found=f"{a}, {b}"
         )
 
 

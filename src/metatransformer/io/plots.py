@@ -114,14 +114,14 @@ def _disjoint(rows: np.ndarray, columns: np.ndarray, classes: np.ndarray, *, cut
 
 def _apart(rows: np.ndarray, columns: np.ndarray, classes: np.ndarray, *, cut: Cut, where: str) -> Plots:
     """Returns training pixels from few tiles; the rest is test, but for these tiles and windows that would overlap."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     tile = cut.tile or _choose_tile(rows, columns, classes, radius=0)
     names = _tiles(rows, columns, tile=tile)
     learning = np.isin(names, _learning_tiles(names, classes, cut=cut, where=where))
     chosen = _draw(classes, np.flatnonzero(learning), cut=cut, where=where)
     places = np.stack([rows, columns], axis=1)
-    far = cKDTree(places[chosen]).query(places, p=np.inf)[0] > 2 * cut.radius
+    far = KDTree(places[chosen]).query(places, p=np.inf)[0] > 2 * cut.radius
     splits = np.where(far & ~learning, "test", "").astype(object)
     splits[chosen] = "train"
     used = splits != ""
@@ -144,7 +144,7 @@ def _tiles(rows: np.ndarray, columns: np.ndarray, *, tile: int) -> np.ndarray:
 def _inside(rows: np.ndarray, columns: np.ndarray, *, tile: int, radius: int) -> np.ndarray:
     """Returns which pixels have their whole window inside their tile."""
     places = np.stack([rows, columns]) % tile
-    return ((places >= radius) & (places < tile - radius)).all(axis=0)
+    return np.all((places >= radius) & (places < tile - radius), axis=0)
 
 
 def _choose_tile(rows: np.ndarray, columns: np.ndarray, classes: np.ndarray, *, radius: int) -> int:

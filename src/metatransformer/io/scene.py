@@ -114,10 +114,10 @@ def only_array(path: Path) -> Entry:
     Raises:
         DataError: several.
     """
-    entries = list_arrays(path)
-    if len(entries) > 1:
-        raise DataError(entries[0].path, must="hold one array, the labels", found=listing(entries))
-    return entries[0]
+    first, *others = list_arrays(path)
+    if others:
+        raise DataError(path, must="hold one array, the labels", found=listing([first, *others]))
+    return first
 
 
 def _cubes(found: Sequence[Sequence[Entry]], *, variable: str) -> tuple[list[Entry], list[Entry]]:
@@ -229,6 +229,10 @@ def join(pairs: Sequence[Pair], *, root: Path, labelled: bool, cut: Cut, notes: 
     records: list[Record] = []
     told = list(notes)
     given = any(one.split for one in pairs)
+    lists = all(len(one.cube.shape) < 3 for one in pairs)
+    if labelled and (given or lists) and (cut.train_pixels or cut.kind != "random"):
+        why = "the data brings its split" if given else "spectra without places"
+        told.append(f"input.split and input.train_pixels not used: {why}")
     for one in pairs:
         cube = read_cube(one.cube.path, variable=one.cube.name)
         known = None if one.labels is None else read_labels(one.labels, cube=cube)

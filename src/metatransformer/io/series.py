@@ -21,6 +21,7 @@ from metatransformer.io.table import first_line, read_table
 
 TIME_NAMES = ("timestamp", "ds", "date", "datetime", "date_time", "time")
 ID_NAMES = ("unique_id", "id", "item_id", "series_id", "series")
+LARGEST = 1e100  # its square is still finite
 VALUE_NAMES = ("y", "value", "values", "target")
 
 
@@ -220,8 +221,8 @@ def _numbers(column: pd.Series, *, title: str, place: Rows) -> np.ndarray:
                 found=f"{column.iloc[int(bad[0])]!r} ({counted(len(bad), 'such cell')})",
                 do="Repair it, or leave the column out with input.ignore.",
             )
-    if (bad := np.flatnonzero(np.isinf(values))).size:
-        must, found = "hold finite numbers", counted(len(bad), "infinity" if len(bad) == 1 else "infinite value")
+    if (bad := np.flatnonzero(np.abs(values) > LARGEST)).size:
+        must, found = "hold finite numbers", counted(len(bad), "infinite value")
         raise DataError(f"{place.name(int(bad[0]))}, column '{title}'", must=must, found=found)
     return values
 

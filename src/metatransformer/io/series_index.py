@@ -98,7 +98,7 @@ def _tables(folder: Path) -> list[Path]:
         folder,
         must=f"hold tables of series ({', '.join(TABLE_SUFFIXES[:4])}, ...)",
         found=inside,
-        do="For a folder per class with one series a file, set --task classify input.sample=file.",
+        do="For a folder per class with one series a file, set --task classify input.sample=file head.pool=grid.",
     )
 
 

@@ -281,7 +281,7 @@ def _read_parquet(path: Path, *, rows: bool = True) -> pd.DataFrame:
         if not rows:
             return pq.read_schema(path).empty_table().to_pandas()
         return pq.read_table(path).to_pandas()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(
             path,
             must="be a whole Parquet file",

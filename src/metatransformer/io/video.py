@@ -235,7 +235,7 @@ def _read_times(container: Any, stream: Any, *, path: Path) -> tuple[np.ndarray,
 
 def _require_whole(container: Any, stream: Any, *, end: int, last: float, step: int, path: Path) -> None:
     """Raises DataError when a file ends before its end mark or before the time that its header announces."""
-    if container.format.name == "gif" and not path.read_bytes().rstrip(b"\0").endswith(b";"):
+    if container.format.name == "gif" and not _tail(path).rstrip(b"\0").endswith(b";"):
         must, found = "end with the end mark of a GIF", "none, so it was cut off"
         raise DataError(path, must=must, found=found, do="Copy it again.")
     base = float(stream.time_base)
@@ -252,6 +252,12 @@ def _require_whole(container: Any, stream: Any, *, end: int, last: float, step: 
             found=f"{found:.4g} s, so it was cut off",
             do="Copy it again.",
         )
+
+
+def _tail(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        return file.read()
 
 
 def _pick_from_film(film: _Film, numbers: Sequence[int]) -> Iterator[np.ndarray]:

@@ -4,16 +4,17 @@ File: CSV, TSV, JSON lines or Parquet with a column of SMILES; SDF and MOL (seve
 targets); GraphML; edge lists (.edgelist, .edges: two node names and perhaps a weight a line); a folder in TU text
 format (DS_A.txt, DS_graph_indicator.txt, ...). In memory: SMILES, ``io.graphs.Graph``, networkx graphs, or mappings
 with ``nodes`` (a number) and ``edges`` [m, 2].
-Tokens: a token a node and an edge: its words (element, charge, hydrogens, hybridisation, aromatic, ring, chirality; bond,
-conjugated, ring, stereo; or labels and attributes of your own) looked up and summed, its numbers coded, its type, and the
-identifiers of its node or of both its nodes (Laplacian eigenvectors with random signs in training, orthogonal random
-vectors, or return chances of random walks). Beside them a token for each kind of circular neighbourhood that training saw
-more than once (Morgan, Weisfeiler-Lehman) with how often it occurs, and a token for each number of the whole (RDKit
-descriptors; size, degrees, cycles). No positions: a graph numbered otherwise has the same tokens.
+Tokens: a token a node and an edge: its words (element, charge, hydrogens, hybridisation, aromatic, ring, chirality;
+bond, conjugated, ring, stereo; or labels and attributes of your own) looked up and summed, its numbers coded, its
+type, and the identifiers of its node or of both its nodes (Laplacian eigenvectors with random signs in training,
+orthogonal random vectors, or return chances of random walks). Beside them a token for each kind of circular
+neighbourhood that training saw more than once (Morgan, Weisfeiler-Lehman) with how often it occurs, and a token for
+each number of the whole (RDKit descriptors; size, degrees, cycles). No positions: a graph numbered otherwise has the
+same tokens.
 Sources: Meta-Transformer (arXiv 2307.10802), which takes TokenGT (arXiv 2207.02505) for graphs; extended-connectivity
 fingerprints (Rogers and Hahn 2010) for neighbourhoods; Gorishniy et al. 2022 (arXiv 2203.05556) for codes of numbers.
-Errors: a molecule that RDKit does not understand, no atom or node, an edge to a node that is not there, infinite numbers,
-properties that training did not have, more tokens than ``max_tokens``.
+Errors: a molecule that RDKit does not understand, no atom or node, an edge to a node that is not there, infinite
+numbers, properties that training did not have, more tokens than ``max_tokens``.
 """
 
 from collections import Counter
@@ -29,6 +30,7 @@ from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, Sample
 from metatransformer.io.columns import Column, column_from
+from metatransformer.io.formula import paint_graph
 from metatransformer.io.graph_index import GRAPH_SUFFIXES, index_graphs, load_graph
 from metatransformer.io.graphs import Graph
 from metatransformer.io.properties import PropertyCells, as_word, node_columns, standardised
@@ -57,8 +59,8 @@ class GraphOptions:
 
     ``column``: the column of SMILES, "auto" = found by its name. ``unparsed``: "refuse" a molecule that RDKit does not
     understand, or "skip" it. ``split``: where data brings none, "random", or by "scaffold" (Bemis-Murcko; molecules
-    without a ring stand for themselves). ``identifiers`` and ``size``: what says which nodes an edge joins, and how many
-    components it has. ``environments``: the most kinds of neighbourhood with a token of their own, the frequent
+    without a ring stand for themselves). ``identifiers`` and ``size``: what says which nodes an edge joins, and how
+    many components it has. ``environments``: the most kinds of neighbourhood with a token of their own, the frequent
     first (0 = none). ``whole``: whether numbers of the whole get tokens. ``max_tokens``: a graph with more nodes and
     edges is refused.
     """
@@ -87,8 +89,8 @@ class GraphOptions:
 class GraphTransform(Transform):
     """Graph -> codes and numbers of its tokens, identifiers of its nodes, neighbourhoods, numbers of the whole.
 
-    Learns ``nodes_`` and ``links_`` (columns of properties: words, or means, scales and bins of numbers), ``kinds_`` (the
-    neighbourhoods that have a token) and ``whole_`` (the numbers of the whole).
+    Learns ``nodes_`` and ``links_`` (columns of properties: words, or means, scales and bins of numbers), ``kinds_``
+    (the neighbourhoods that have a token) and ``whole_`` (the numbers of the whole).
     """
 
     def __init__(self, options: GraphOptions, stem: Stem) -> None:
@@ -211,7 +213,8 @@ class GraphTransform(Transform):
                     codes[stretch, 1 + place] = [known.get(as_word(cell), 0) for cell in cells]
                 else:
                     place = next(i for i, other in enumerate(numbers) if other is column)
-                    values[stretch, place] = standardised(cells, column, where=f"{key}, {what} property '{column.name}'")
+                    where = f"{key}, {what} property '{column.name}'"
+                    values[stretch, place] = standardised(cells, column, where=where)
         return codes, values
 
     def _identifiers(self, graph: Graph) -> np.ndarray:
@@ -236,8 +239,8 @@ class GraphTransform(Transform):
                 must="be of the kind that training saw (molecules, or general graphs)",
                 found=f"a graph without '{missing[0]}'",
             )
-        parts = [standardised([graph.whole[column.name]], column, where=f"{key}, {column.name}") for column in self.whole_]
-        return np.concatenate(parts)
+        columns = self.whole_
+        return np.concatenate([standardised([graph.whole[c.name]], c, where=f"{key}, {c.name}") for c in columns])
 
     def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Returns the graph with the signs of its eigenvectors flipped, or with other random identifiers."""
@@ -254,9 +257,8 @@ class GraphTransform(Transform):
         """How the graphs were understood."""
         if not self.fitted_:
             return ()
-        parts = [
-            f"{what} of {_listed(columns)}" for what, columns in (("nodes", self.nodes_), ("edges", self.links_)) if columns
-        ]
+        both = (("nodes", self.nodes_), ("edges", self.links_))
+        parts = [f"{what} of {_listed(columns)}" for what, columns in both if columns]
         parts.append(f"{len(self.whole_)} numbers of the whole")
         parts.append(f"{len(self.kinds_):,} kinds of neighbourhood that training saw in more than one graph")
         return (f"graphs: {'; '.join(parts)}",)
@@ -326,60 +328,7 @@ def features(sample: Sample) -> np.ndarray:
 
 def draw(axes: Any, sample: Sample) -> None:
     """Paints a molecule as its structural formula, another graph as nodes and edges."""
-    places, marks, ends = (sample.inputs[name] for name in ("places", "marks", "ends"))
-    count = len(places)
-    pairs, orders = ends[count:], marks[count:]
-    molecule = bool(marks.any())
-    if not molecule:
-        places = _spread(places, pairs=pairs)
-    for (a, b), order in zip(pairs, orders, strict=True):
-        _draw_edge(axes, places[a], places[b], order=int(order))
-    if molecule:
-        _draw_atoms(axes, places, numbers=marks[:count])
-    else:
-        axes.plot(*places.T, "o", color="tab:blue", markersize=4)
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.margins(0.1)
-    axes.set_axis_off()
-
-
-def _draw_edge(axes: Any, a: np.ndarray, b: np.ndarray, *, order: int) -> None:
-    """Paints a line; a double or triple bond as several, an aromatic one with a dashed line beside it."""
-    along = b - a
-    aside = np.array([-along[1], along[0]]) / max(float(np.hypot(*along)), 1e-9)
-    styles = {20: ((-0.06, "-"), (0.06, "-")), 30: ((-0.1, "-"), (0.0, "-"), (0.1, "-")), 15: ((0.0, "-"), (0.14, ":"))}
-    for shift, style in styles.get(order, ((0.0, "-"),)):
-        line = np.stack([a, b]) + shift * aside
-        axes.plot(*line.T, style, color="0.35", linewidth=1, zorder=1)
-
-
-def _draw_atoms(axes: Any, places: np.ndarray, *, numbers: np.ndarray) -> None:
-    """Writes the symbol of every atom but carbon; carbon stands where lines meet."""
-    from rdkit.Chem import GetPeriodicTable
-
-    table = GetPeriodicTable()
-    colours = {7: "tab:blue", 8: "tab:red", 9: "tab:green", 16: "#a07800", 17: "tab:green", 35: "#8c3a1c"}
-    box = {"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "none"}
-    for place, number in zip(places, numbers.tolist(), strict=True):
-        if number == 6 and len(places) > 1:
-            axes.plot(*place, ".", color="0.35", markersize=1)
-            continue
-        text = table.GetElementSymbol(number) if number else "*"
-        colour = colours.get(number, "0.2")
-        axes.text(*place, text, ha="center", va="center", fontsize=7, color=colour, bbox=box, zorder=2)
-
-
-def _spread(places: np.ndarray, *, pairs: np.ndarray) -> np.ndarray:
-    """Returns places at which joined nodes are near and the others apart, started from ``places``."""
-    import networkx
-
-    graph = networkx.Graph()
-    graph.add_nodes_from(range(len(places)))
-    graph.add_edges_from(pairs.tolist())
-    # Nodes that mean the same lie at the same place, from which no force could part them.
-    start = places + np.random.default_rng(0).normal(0, 0.03, size=places.shape)
-    found = networkx.spring_layout(graph, pos=dict(enumerate(start)), iterations=60, seed=0)
-    return np.stack([found[i] for i in range(len(places))])
+    paint_graph(axes, **{name: sample.inputs[name] for name in ("places", "ends", "marks")})
 
 
 def synthesize(rng: np.random.Generator, label: int) -> dict[str, Any]:

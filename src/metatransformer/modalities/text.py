@@ -5,7 +5,8 @@ label, split and group are taken as such), folders of .txt files, a manifest of 
 strings or of pairs. UTF-8. Languages: the default vocabulary is English; vocabulary=train learns
 one from the training texts, in any script.
 Tokens: WordPieces -> word vectors -> a convolution over neighbouring pieces, added to them ->
-place in the window (sinusoidal) and, in pairs, which text; a separator stands between the two. A
+place in the window (learned, sinusoidal at first) and, in pairs, which text; a separator stands
+between the two. A
 text of more than ``window`` pieces fills several windows, which do not see each other; a sample is
 the mean of its windows. Word vectors are fixed and of length 2.5 at width 384, what the patches of
 photographs measure on focus-s14, so that a frozen trunk meets tokens of the size it knows; a
@@ -51,12 +52,12 @@ from metatransformer.words import KNOWN_WORDS, load_words
 NOTHING, DROPPED, SEPARATOR, FIRST = 0, 1, 2, 3  # numbers before those of the vocabulary
 TRAIN = "train"  # the vocabulary that is learned from the training texts
 NORM = 2.5 / math.sqrt(384)  # of a word vector, times the root of the trunk's width
-PLACE = 0.25  # length of a place's vector, in lengths of a word's
+PLACE = 0.1  # length of a place's vector at the start, in lengths of a word's
 SHOWN = 400  # bytes of a text that are kept for pictures
 BINS = 2**15  # of the plain baseline's bag of pieces and pairs of pieces
 DEFAULTS = {
     "tune": "ends",
-    "head.read": [0.33],
+    "head.read": [0.17],
     "optim.lr": 3e-3,
     "data.batch_size": 256,
 }
@@ -261,7 +262,6 @@ class TextTokenizer(Tokenizer):
     """Look up word vectors, mix neighbours, add place and which text, put the summary in front."""
 
     axes = 1
-    places: Tensor
 
     def __init__(self, options: TextOptions, transform: Transform, width: int, stem: Stem) -> None:
         super().__init__()
@@ -279,10 +279,11 @@ class TextTokenizer(Tokenizer):
         self.mix = None
         if options.neighbours > 1:
             self.mix = nn.Conv1d(width, width, options.neighbours, padding=options.neighbours // 2)
-            nn.init.normal_(self.mix.weight, std=(width * options.neighbours) ** -0.5)
+            # What it adds to a word is about half as long as the word.
+            nn.init.normal_(self.mix.weight, std=(2 * width * options.neighbours) ** -0.5)
             assert self.mix.bias is not None
             nn.init.zeros_(self.mix.bias)
-        self.register_buffer("places", sinusoids(options.window, width) * norm * PLACE, persistent=False)
+        self.places = nn.Parameter(sinusoids(options.window, width) * norm * PLACE)
         self.summary = SummaryToken(width=width, stem=stem)
 
     def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:

@@ -4,7 +4,8 @@ File: CSV, TSV, Parquet, JSON lines or a DataFrame; wide (a column of times, a c
 long (columns id, time, value); a folder of them is several groups of series. Times are ISO 8601 or
 seconds since 1970, with or without zone, one constant step. Columns may be covariates: of the past,
 or known for the future too. With ``sample=file``, for classification, what the modality imu reads:
-a file a sample (CSV, TSV, Parquet, NPY, JSON), or UEA ``.ts``.
+a file a sample (CSV, TSV, Parquet, NPY, JSON), or UEA ``.ts``; then ``head.pool=grid`` keeps
+channels apart.
 Tokens: one record is one window of one series. Its newest whole cycles (days of hours) are drawn
 below each other, each a line in a band one patch high and four wide, covariates below; S x S
 patches with the trunk's kernel, positions resampled to the real grid, the class token as summary.
@@ -55,7 +56,6 @@ DEFAULTS = {
     "tune": "head",
     "head.pool": "columns",
     "head.read": [0.17],
-    "optim.l2": [10.0, 3.0, 1.0, 0.3, 0.1, 0.03],
 }
 
 
@@ -346,6 +346,7 @@ MODALITY = Modality(
     task="forecast",
     metric="mse",
     defaults=DEFAULTS,
+    baseline="ridge",
     arrange=arrange,
     illustrate=illustrate,
 )

@@ -29,6 +29,16 @@ from metatransformer.io.video import FILM_SUFFIXES, PICTURE_SUFFIXES, Video, ope
 from metatransformer.nn.tubelet import DEPTH, TubeletTokenizer
 
 MAP = 16  # side of the plain baseline's maps
+# Measured on lung ultrasound by grouped cross-validation inside the training folds (frozen focus-s14; balanced accuracy,
+# deviation about .02): means of blocks 6, 7 and 8 of 12 .742, the 4 x 4 grid .70, summary tokens .68, block 12 .65;
+# 8 frames .727, 16 .742; each pair of frames by itself .738; 168 and 224 pixels no better than 112.
+DEFAULTS = {
+    "tune": "head",
+    "head.pool": "mean",
+    "head.read": [0.5, 0.58, 0.67],
+    "task.class_weight": "balanced",
+    "data.batch_size": 16,
+}
 GAP = 2  # white pixels between painted frames
 
 
@@ -45,7 +55,7 @@ class VideoOptions:
     a side that a training crop keeps (1 = none).
     """
 
-    frames: int = 8
+    frames: int = 16
     clips: int = 1
     span_s: float | Literal["whole"] = "whole"
     size: int = 112
@@ -243,7 +253,7 @@ MODALITY = Modality(
     synthesize=synthesize,
     native="patch kernel (inflated over two frames), positions and class token of the trunk",
     units="8 or 16 bit per channel; frames per second from the film, or input.rate_hz",
-    defaults={"tune": "head", "head.pool": "grid", "head.read": [0.5], "data.batch_size": 16},
+    defaults=DEFAULTS,
     requires=("av",),
     extra="video",
 )

@@ -25,7 +25,7 @@ COUNTS = 8  # occurrences of a neighbourhood that are told apart
 
 
 def adjacency(edges: np.ndarray, *, count: int) -> np.ndarray:
-    """Returns the symmetric 0/1 matrix ``[count, count]`` of who is joined to whom; loops and directions are left out."""
+    """Returns the symmetric 0/1 matrix ``[count, count]`` of who is joined to whom, without loops."""
     joined = np.zeros((count, count))
     a, b = edges.T
     joined[a, b] = joined[b, a] = 1.0
@@ -50,7 +50,7 @@ def laplacian_identifiers(edges: np.ndarray, *, count: int, size: int) -> np.nda
 
 
 def walk_identifiers(edges: np.ndarray, *, count: int, size: int) -> np.ndarray:
-    """Returns the chance that a random walk from each node is back after 1 to ``size`` steps, ``[count, size]`` float32.
+    """Returns the chances that a random walk from each node is back after 1 to ``size`` steps, ``[count, size]``.
 
     They follow the nodes however these are numbered, but equal nodes get equal identifiers (Dwivedi et al. 2022,
     arXiv 2110.07875).
@@ -65,10 +65,8 @@ def walk_identifiers(edges: np.ndarray, *, count: int, size: int) -> np.ndarray:
 
 
 def random_identifiers(*, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns rows that are orthonormal up to ``size`` nodes, and nearly orthogonal beyond, ``[count, size]`` float32."""
-    square = rng.normal(size=(max(count, size), size))
-    frame, _ = np.linalg.qr(square)
-    rows = frame[rng.permutation(len(frame))[:count]] if count > size else np.linalg.qr(rng.normal(size=(size, size)))[0]
+    """Returns unit rows, orthogonal up to ``size`` nodes and nearly so beyond, ``[count, size]`` float32."""
+    rows, _ = np.linalg.qr(rng.normal(size=(max(count, size), size)))
     rows = rows[:count]
     return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
@@ -107,9 +105,9 @@ class GraphTokenizer(Tokenizer):
     """The summary token, then numbers of the whole, nodes and edges, kinds of neighbourhood.
 
     ``rows`` counts the rows of the table of words (row 0 is "nothing" and stays zero), ``words`` the columns that are
-    summed in one token. ``numbers`` and ``whole`` are bins of numbers by column; ``groups`` says which token each number of
-    the whole stands in (0, 1, ...), and all of them stand in the summary token. ``kinds`` counts the neighbourhoods that
-    have a token (None = no such tokens), ``size`` the components of an identifier.
+    summed in one token. ``numbers`` and ``whole`` are bins of numbers by column; ``groups`` says which token each
+    number of the whole stands in (0, 1, ...), and all of them stand in the summary token. ``kinds`` counts the
+    neighbourhoods that have a token (None = no such tokens), ``size`` the components of an identifier.
     """
 
     members: Tensor

@@ -11,6 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 LEVELS = 127  # of a stored component: half a step is 0.4 % of a vector's largest component
+# How fast a word that has a stored vector moves away from it, against all else that learns: at 1 the
+# training phrases of SST-2 are known by heart after two epochs.
+PACE = 0.1
 
 
 class StoredVectors(nn.Module):
@@ -61,10 +64,11 @@ class WordVectors(nn.Module):
             nn.init.normal_(start, std=norm / math.sqrt(width))
             start[0] = 0  # a word that training never saw must not carry a random meaning
         self.own = nn.Parameter(start)
+        self.pace = 1.0 if stored is None else PACE
 
     def forward(self, ids: Int[Tensor, "B t"]) -> Float[Tensor, "B t D"]:
         """Returns a vector a word."""
-        x = self.own[self.rows[ids]]
+        x = self.own[self.rows[ids]] * self.pace
         if self.stored is None or self.map is None:
             return x
         return x + self.map(self.stored(ids))

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from metatransformer.bench.datasets._base import DataSet, Fold
+from metatransformer.bench.datasets._base import DataSet, Fold, Published
 from metatransformer.core.samples import Record
 from metatransformer.io.index import index_files
 
@@ -40,6 +40,7 @@ DATA_SETS = (
         folder="xray/covid_xray_3class",
         split="md5(patient or file name) mod 5 == 0 is test",
         seeds=3,
+        published=(Published("DarkCovidNet, 5 folds (accuracy)", 0.870, "Ozturk et al. 2020"),),
         strong="hog:svm",
         sha256="5bb37d12bc8568d6824a932e2ad4f80828cf44ca57f7416b3c1918ed07d8ed7f",
         fetch="Take the folder 'X-Ray Image DataSet' of the source, pictures at most 256 pixels, split as said.",
