@@ -13,6 +13,7 @@ from common import SMALL, run, tiny_pipeline, words_of
 from metatransformer import Classifier
 from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError
+from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, Sample
 from metatransformer.io.index import Index, index_files
 from metatransformer.io.motion import MOTION_SUFFIXES, Motion
@@ -20,6 +21,7 @@ from metatransformer.io.motion_index import load_motion
 from metatransformer.io.motion_plots import arrange_windows, draw_timelines
 from metatransformer.io.motion_windows import MotionWindow, Stretch, WindowCut, cut_stretch
 from metatransformer.modalities.imu import MODALITY, ImuOptions
+from metatransformer.nn.curves import draw_curves
 from metatransformer.nn.pool import pool
 
 RATE_HZ = 10
@@ -138,6 +140,8 @@ def test_missing_values_and_gaps_are_left_out(tmp_path: Path):
     assert "2s" in places(index(path, window_s=2, step_s=2, axes=("acc_y",)))
     with pytest.raises(DataError, match="at least one window; found 0 windows .* 1 recording shorter than a window"):
         index(path, window_s=21)
+    with pytest.raises(DataError, match="left out: .* of fewer than 2 time steps"):
+        index(path, window_s=0.1)
 
 
 # --- without labels
@@ -234,10 +238,10 @@ def window(name: str, start: float, *, timed: bool = True) -> Record:
 def test_predictions_get_start_and_end():
     table = pd.DataFrame({"key": ["a#0", "a#1"], "prediction": ["sit", "run"]})
     found = arrange_windows([window("a", 0), window("a", 1)], table)
-    assert found.columns.tolist() == ["key", "start_s", "end_s", "prediction"]
+    assert found.columns.tolist() == ["key", "prediction", "start_s", "end_s"]
     assert found["end_s"].tolist() == [2.0, 3.0]
     steps = arrange_windows([window("a", 0, timed=False), window("a", 1, timed=False)], table)
-    assert steps.columns.tolist()[1:3] == ["start_step", "end_step"]
+    assert steps.columns.tolist()[2:] == ["start_step", "end_step"]
     assert arrange_windows([Record("a"), Record("b")], table) is table
 
 
@@ -287,6 +291,17 @@ def test_a_data_frame_is_a_long_recording(tmp_path: Path):
 # --- several pictures of one recording
 
 
+def test_long_training_recordings_are_said(tmp_path: Path):
+    for name, seconds in (("a", 5), ("b", 5), ("c", 47)):
+        write(tmp_path / f"{name}.csv", walk(["x"], seconds=seconds).drop(columns="activity"))
+    transform = MODALITY.transform(ImuOptions(), Stem())
+    found = index(tmp_path, labelled=False, target="")
+    transform.fit(Sample(record.key, load_motion(record)) for record in found.records)
+    assert transform.notes[1] == (
+        "longer than 8 windows: 1 of the training recordings, drawn as one picture a window, features averaged"
+    )
+
+
 def test_a_recording_beyond_max_windows_is_drawn_as_several_pictures():
     pipeline = tiny_pipeline("imu", {"input.window_s": 1.0})
     tokenizer = pipeline.model.tokenizers["imu"]
@@ -309,6 +324,9 @@ def test_a_recording_beyond_max_windows_is_drawn_as_several_pictures():
     assert alone.samples is None and tokens(short, wide).samples is None
     assert together.samples is not None and together.samples.tolist() == [0] + [1] * 11
     torch.testing.assert_close(together.x[:1][together.mask[:1]], alone.x[alone.mask], atol=0, rtol=0)
+    drawn = draw_curves(torch.from_numpy(short.inputs["motion"]), bands=tokenizer.bands, height=2 * side)
+    patches, real = tokenizer.patches(drawn, torch.ones_like(drawn[:, 0], dtype=torch.bool))
+    torch.testing.assert_close(alone.x[:, 1:], (patches + tokenizer.positions(real)).flatten(1, 2), atol=0, rtol=0)
     parts = [long.with_inputs({"motion": part[None]}) for part in long.inputs["motion"]]
     mean = pool(tokens(*parts), kind="grid", cells=4).mean(dim=0)
     # Float32 sums in another order.

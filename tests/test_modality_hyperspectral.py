@@ -149,6 +149,22 @@ def test_features_are_the_standardised_spectrum():
     transform = fitted(pixels(scene()))
     ready = transform(pixels(scene())[0])
     np.testing.assert_array_equal(features(ready), ready.inputs["spectrum"])
+    many = ready.with_inputs({"spectrum": np.arange(401, dtype=np.float32)})  # in threes: 134
+    assert len(features(many)) == 134 and features(many)[[0, 133]].tolist() == [1, 399.5]
+
+
+def test_many_bands_are_smoothed_and_few_are_not():
+    peak = np.zeros(61)
+    peak[30] = 1.0
+    samples = [Sample(str(i), load(Record(str(i), value=np.full(61, float(i))))) for i in (1, 2, 3)]
+    for smooth, ratio in (("auto", np.exp(-0.5)), (2.0, np.exp(-0.125))):
+        transform = fitted(samples, smooth=smooth)
+        found = transform(Sample("x", load(Record("x", value=np.full(61, 2.0) + peak)))).inputs["spectrum"]
+        # A Gaussian falls by exp(-1 / 2 width^2) over one band; all bands have one scale here; float32.
+        assert found[31] / found[30] == pytest.approx(ratio, rel=1e-4)
+        assert "spectra smoothed over" in transform.notes[-1]
+    plain = fitted(pixels(scene()))
+    assert not any("smoothed" in note for note in plain.notes)
 
 
 def test_false_colours_are_the_bands_nearest_to_red_green_and_blue():
@@ -218,6 +234,7 @@ def test_a_spectrum_with_a_gap_is_refused():
         {"skip_bands": (0,)},
         {"skip_nm": ((9.0, 1.0),)},
         {"tile": 5},
+        {"smooth": -1.0},
         {"noise": -1.0},
     ],
 )

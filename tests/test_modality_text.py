@@ -128,6 +128,11 @@ def test_state_needs_no_vocabulary_file(tmp_path: Path, vocabulary: str):
     assert np.array_equal(one, two)
 
 
+def test_a_misspelt_vocabulary_is_refused():
+    with pytest.raises(UsageError, match="found 'minlm'. Did you mean 'minilm'. Valid: minilm, train"):
+        fitted("a film", vocabulary="minlm")
+
+
 def test_notes_say_what_was_found(vocabulary: str):
     transform = fitted("a good film", "zzz " * 9, vocabulary=vocabulary, window=4)
     assert transform.notes == (

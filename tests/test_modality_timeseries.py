@@ -288,6 +288,27 @@ def test_labels_need_whole_files_and_say_so(tmp_path: Path, capsys):
     words = ["fit", tmp_path / "data", "--modality", "timeseries", "--encoder", "test", "--out", tmp_path / "run"]
     status, _, err = run([*words, "--task", "classify"], capsys)
     assert status == 2 and "set --task classify input.sample=file" in err
+    words[1] = FOLDER / "good.csv"
+    status, _, err = run([*words, "--task", "classify", *words_of(SHORT)], capsys)
+    assert status == 2 and "must have a word or a number as its class; found a Future" in err
+
+
+def test_a_plan_for_the_future_is_used(tmp_path: Path, capsys):
+    rng = np.random.default_rng(0)
+    plan = rng.normal(size=307)
+    load = 3 * plan + rng.normal(0, 0.01, size=307)
+    frame = pd.DataFrame({"ds": pd.date_range("2024-01-01", periods=307, freq="h"), "load": load, "plan": plan})
+    frame.loc[300:, "load"] = np.nan
+    frame.to_csv(tmp_path / "known.csv", index=False)
+    settings = {key: value for key, value in SMALL.items() if key not in ("encoder", "task.name")} | SHORT
+    words = ["fit", tmp_path / "known.csv", "--modality", "timeseries", "--encoder", "test", "--target", "load"]
+    words += ["--out", tmp_path / "run", *words_of(settings | {"input.known": ["plan"], "head.direct": 100.0})]
+    status, result, err = run(words, capsys)
+    assert status == 0 and result["metrics"]["test"]["mse"] < 0.05, err  # noise without the plan: 1
+    status, _, err = run(["predict", tmp_path / "run", tmp_path / "known.csv", "--out", tmp_path / "f.csv"], capsys)
+    assert status == 0, err
+    made = pd.read_csv(tmp_path / "f.csv")["prediction"]
+    assert np.corrcoef(made, load[300:305])[0, 1] > 0.95
 
 
 def test_the_picture_has_a_line_a_cycle():

@@ -9,9 +9,11 @@ import pytest
 import torch
 from common import FIXTURES, run
 from sklearn import metrics as scores
+from sklearn.linear_model import LogisticRegression
 
 from metatransformer import Classifier, load
 from metatransformer.core.errors import DataError, UsageError
+from metatransformer.engine.controls import PerLabel
 from metatransformer.engine.report import choose_samples
 from metatransformer.io.rows import index_table, split_target
 from metatransformer.tasks import Classify, Multilabel
@@ -63,6 +65,8 @@ def test_scores_are_means_over_the_labels_with_both_answers():
 def test_the_constant_answer_is_the_rate_of_each_label():
     task = fitted()
     np.testing.assert_allclose(task.constant().sigmoid().numpy(), [1 / 2, 1 / 2, 1 / 2], atol=1e-6)
+    many = torch.from_numpy(np.random.default_rng(0).integers(0, 2, size=(1009, 3)).astype(float))
+    assert task.metrics(task.constant().expand(1009, -1), many)["mean_auroc"] == 0.5  # nothing but ties
     task = fitted([(1, 0, 0), (0, 0, 1), (0, 1, None), (0, 0, None)])
     np.testing.assert_allclose(task.constant().sigmoid().numpy(), [1 / 4, 1 / 4, 1 / 2], atol=1e-6)
 
@@ -154,5 +158,18 @@ def test_command_line_learns_several_labels(tmp_path: Path, capsys):
     assert list(found.columns) == ["key", "prediction", "p(toxic)", "p(polar)", "p(large)"] and len(found) == 13
     with pytest.raises(UsageError, match="to be loaded in Python; found a model of the task 'multilabel'"):
         load(out)
-    with pytest.raises(DataError, match="multilabel"):
+    with pytest.raises(DataError, match="--task .multilabel for several columns"):
         Classifier("graph", encoder="test", target="toxic,polar").fit(table)
+
+
+def test_each_label_has_an_estimator_of_its_own():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(61, 3))
+    y = np.stack([x[:, 0] > 0, x[:, 1] > 0, np.ones(61)], axis=1).astype(float)
+    y[::5, 0] = np.nan
+    known = ~np.isnan(y[:, 0])
+    found = PerLabel(LogisticRegression()).fit(x, y).predict(x)
+    alone = LogisticRegression().fit(x[known], y[known, 0]).decision_function(x)
+    # log odds through a probability and back
+    np.testing.assert_allclose(found[:, 0], alone, atol=1e-6)
+    assert found.shape == (61, 3) and np.ptp(found[:, 2]) == 0 and found[0, 2] > 20  # never anything but 1

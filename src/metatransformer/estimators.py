@@ -202,9 +202,6 @@ class Classifier(ClassifierMixin, _Estimator):
         kinds = sorted({type(target).__name__ for target in targets})
         if len(kinds) > 1:
             raise DataError("labels", must="be of one type", found=" and ".join(kinds), do="Make all of them text.")
-        if kinds == ["tuple"]:
-            do = "Name one column; for several labels a sample use 'metatransformer fit --task multilabel'."
-            raise DataError("labels", must="be one a sample for a Classifier", found=f"{len(targets[0])}", do=do)
         return {"classes_": np.unique(np.asarray(targets))}
 
     def _save_labels(self, folder: Path) -> None:

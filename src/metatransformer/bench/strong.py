@@ -26,10 +26,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
 from metatransformer.core.errors import MissingDependencyError, UsageError, nearest
-from metatransformer.engine.controls import as_outputs
+from metatransformer.engine.controls import PerLabel, as_outputs
 from metatransformer.engine.data import Loader
 from metatransformer.engine.fit import Fitted
-from metatransformer.tasks import Task
+from metatransformer.tasks import Multilabel, Task
 
 COMPONENTS = 200  # principal components that distances are measured in
 HOG = {"orientations": 9, "pixels_per_cell": (14, 14), "cells_per_block": (2, 2)}  # 8 x 8 cells of 112 pixels
@@ -49,6 +49,7 @@ def strong_baseline(spec: str, fitted: Fitted) -> tuple[str, dict[str, float]]:
     best, chosen, words = task.worst, None, ""
     for name in names.split(","):
         for setting, model in _candidates(name, task, sparse=kind == "tfidf", width=x["train"].shape[1]):
+            model = PerLabel(model) if isinstance(task, Multilabel) else model
             model.fit(x["train"], y["train"])
             score = _scores(model, fitted, x, split="val")[task.primary]
             if chosen is None or task.is_better(score, best):
@@ -80,7 +81,7 @@ def _stack(parts: Sequence[Any]) -> Any:
 
 def _candidates(name: str, task: Task, *, sparse: bool, width: int) -> list[tuple[str, Any]]:
     """Returns estimators with their settings in words."""
-    classify = task.name == "classify"
+    classify = task.name in ("classify", "multilabel")
     weight = "balanced" if task.primary == "balanced_accuracy" else None
     near = [] if sparse else [StandardScaler()]
     if not sparse and width > COMPONENTS:

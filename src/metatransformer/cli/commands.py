@@ -107,6 +107,8 @@ def evaluate(options: Namespace) -> Result:
         labelled=True,
         header=recipe.data.header,
     )
+    for note in index.notes:
+        console.note(note)
     splits = {record.split for record in index.records}
     split = options.split or ("test" if "test" in splits else "")
     records = [record for record in index.records if not split or record.split == split]

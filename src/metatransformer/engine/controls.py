@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
@@ -73,28 +74,38 @@ def _baseline(fitted: Fitted, split: str) -> dict[str, float]:
     y = np.concatenate([_targets(loader, task) for loader in known])
     loader = fitted.loaders[split]
     raw = _raw_features(loader)
+    model = _estimator(task, kind=modality.baseline, shape=x.shape)
     if isinstance(task, Multilabel):
-        outputs = _each_label(task, kind=modality.baseline, x=x, y=y, raw=raw)
-    else:
-        model = _estimator(task, kind=modality.baseline, shape=x.shape)
-        model.fit(x, y)
-        outputs = as_outputs(model, task, raw)
+        model = PerLabel(model)
+    model.fit(x, y)
+    outputs = as_outputs(model, task, raw)
     assert loader.target is not None
     return task.metrics(outputs, loader.target)
 
 
-def _each_label(task: Multilabel, *, kind: str, x: Any, y: np.ndarray, raw: Any) -> torch.Tensor:
-    """Returns log odds ``[n, labels]`` of one estimator a label, fitted where the label is known."""
-    outputs = task.constant().double().repeat(raw.shape[0], 1)
-    for label in range(task.outputs):
-        known = ~np.isnan(y[:, label])
-        if len(np.unique(y[known, label])) < 2:
-            continue  # nothing to learn: the constant answer stays
-        model = _estimator(task, kind=kind, shape=x[known].shape)
-        model.fit(x[known], y[known, label].astype(int))
-        chance = np.clip(model.predict_proba(raw)[:, 1], 1e-12, 1 - 1e-12)
-        outputs[:, label] = torch.from_numpy(np.log(chance / (1 - chance)))
-    return outputs
+class PerLabel(BaseEstimator):
+    """One classifier a label, fitted where the label is known; ``predict`` gives log odds ``[n, labels]``."""
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+
+    def fit(self, x: Any, y: np.ndarray) -> "PerLabel":
+        """Learns from answers ``[n, labels]``, NaN where unknown; a label of one answer keeps its rate."""
+        self.models_, self.rates_ = [], []
+        for column in y.T:
+            known = ~np.isnan(column)
+            answers = column[known].astype(int)
+            several = len(np.unique(answers)) > 1
+            self.models_.append(clone(self.estimator).fit(x[known], answers) if several else None)
+            self.rates_.append(answers.mean() if known.any() else 0.5)
+        return self
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Returns the log odds of each label."""
+        pairs = zip(self.models_, self.rates_, strict=True)
+        columns = [np.full(x.shape[0], rate) if m is None else m.predict_proba(x)[:, 1] for m, rate in pairs]
+        chance = np.clip(np.stack(columns, axis=1), 1e-12, 1 - 1e-12)
+        return np.log(chance / (1 - chance))
 
 
 def _raw_features(loader: Loader) -> Any:

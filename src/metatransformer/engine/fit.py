@@ -111,7 +111,12 @@ def say_what_learns(pipeline: Pipeline, console: Console) -> None:
     console.note(f"trunk {pipeline.trunk.name} ({trunk:,} parameters), tune mode {mode}")
     console.note(f"trainable parameters: {learns}")
     tokenizer = pipeline.model.tokenizer(pipeline.modality.name)
-    if mode == "head" and not tokenizer.native:
+    if mode == "head" and not tokenizer.native and pipeline.modality.defaults.get("tune") == "head":
+        console.note(
+            f"the {pipeline.modality.name} tokenizer keeps its random start, the default here; --tune ends trains it, "
+            "at many times the cost"
+        )
+    elif mode == "head" and not tokenizer.native:
         console.warn(
             f"tune mode 'head' freezes the {pipeline.modality.name} tokenizer, which has random weights here; "
             "use --tune ends to train it"

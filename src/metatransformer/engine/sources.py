@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,20 @@ def without_column(index: Index, name: str) -> Index:
 
 
 def split_index(index: Index, recipe: Recipe, *, console: Console) -> Index:
-    """Returns the index with a split for every record, made where the data brings none, and says so."""
+    """Returns the index with a split for every record, made where the data brings none, and says so.
+
+    Raises:
+        DataError: what ``split_records`` refuses, or classes that are neither words nor numbers.
+    """
+    odd = [record for record in index.records if not isinstance(record.target, str | Number | None)]
+    if recipe.task.name == "classify" and odd:
+        raise DataError(
+            odd[0].key,
+            must="have a word or a number as its class",
+            found=f"a {type(odd[0].target).__name__}",
+            do="Choose another --task (multilabel for several columns of yes or no), or what a sample is: "
+            "see 'metatransformer modalities NAME'.",
+        )
     split = split_records(
         index.records,
         val_fraction=recipe.data.val_fraction,

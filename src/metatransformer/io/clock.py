@@ -120,7 +120,10 @@ def _from_text(column: pd.Series, *, style: str, rows: Rows, where: str) -> pd.D
             found=repr(column.iloc[place]),
             do="" if style else "Set input.style to how it is written, for instance '%d/%m/%Y %H:%M'.",
         ) from error
-    zoned = _have_offsets(column, style=style, rows=rows, where=where) if text else isinstance(column.dtype, pd.DatetimeTZDtype)
+    if not text:
+        zoned = isinstance(column.dtype, pd.DatetimeTZDtype)
+    else:
+        zoned = _have_offsets(column, style=style, rows=rows, where=where)
     return times if zoned else times.tz_localize(None)
 
 

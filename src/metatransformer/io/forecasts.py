@@ -28,7 +28,7 @@ def arrange_forecasts(windows: Sequence[Window], table: pd.DataFrame) -> pd.Data
     lengths = [window.horizon for window in windows]
     columns: dict[str, object] = {
         "series": np.repeat([window.series.name for window in windows], lengths),
-        "timestamp": [time for window in windows for time in window.times],
+        "timestamp": windows[0].times.append([window.times for window in windows[1:]]),
     }
     guesses = [in_unit(window, guess) for window, guess in zip(windows, table["prediction"], strict=True)]
     if "split" in table:

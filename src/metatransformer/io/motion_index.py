@@ -199,9 +199,9 @@ def _stretches(record: Record, *, name: str, harvest: _Harvest) -> list[Stretch]
     split = "split" if "split" in frame.columns else None
     harvest.subject = harvest.subject or ("" if subject is None else str(subject))
     marks = [column for column in (subject, split) if column is not None]
-    labels = _labels(frame[name]) if name in frame.columns else None
+    labels = _labels(frame.loc[:, name]) if name in frame.columns else None
     rest = frame.drop(columns=[column for column in (*marks, name) if column in frame.columns])
-    values = {column: _marks(frame[column], where=where, row=row) for column in marks}
+    values = {column: _marks(frame.loc[:, column], where=where, row=row) for column in marks}
     found, seen = [], Counter[str]()
     for first, stop in _runs([*values.values()], rows=len(frame)):
         word, line = row

@@ -21,7 +21,7 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f
 
 
 def arrange_windows(records: Sequence[Record], table: pd.DataFrame) -> pd.DataFrame:
-    """Returns predictions of windows with ``start_s`` and ``end_s`` (``start_step``, ``end_step`` without a rate).
+    """Returns predictions of windows with ``start_s`` and ``end_s`` (without a rate ``start_step``, ``end_step``).
 
     Predictions of whole files stay as they are.
     """
@@ -30,7 +30,7 @@ def arrange_windows(records: Sequence[Record], table: pd.DataFrame) -> pd.DataFr
         return table
     unit = "s" if windows[0].timed else "step"
     table = table.copy()
-    place = list(table.columns).index("key") + 1
+    place = list(table.columns).index("prediction") + 1
     table.insert(place, f"start_{unit}", [round(window.start, 6) for window in windows])
     table.insert(place + 1, f"end_{unit}", [round(window.stop, 6) for window in windows])
     return table
@@ -98,6 +98,7 @@ def _draw_lines(axes: Axes, windows: Sequence[MotionWindow]) -> None:
     lines = (lines - np.nanmean(lines, axis=0)) / np.maximum(np.nanstd(lines, axis=0), 1e-12)
     axes.plot(x[::stride], lines[::stride], linewidth=0.5)
     axes.set(yticks=[], ylim=(-4, 4))
+    axes.margins(x=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(labelsize=8, bottom=False)
 
@@ -110,10 +111,12 @@ def _times(window: MotionWindow) -> np.ndarray:
 
 
 def _draw_strip(axes: Axes, windows: Sequence[MotionWindow], texts: Sequence[str], *, colours: dict[str, Any]) -> None:
-    """Paints each window up to where the next one begins."""
-    starts = [window.start for window in windows]
-    ends = [min(window.stop, later) for window, later in zip(windows, [*starts[1:], np.inf], strict=True)]
-    widths = [max(0.0, end - start) for start, end in zip(starts, ends, strict=True)]
+    """Paints each window; what two of them share is halved between them."""
+    starts, ends = [window.start for window in windows], [window.stop for window in windows]
+    for place in range(1, len(windows)):
+        if starts[place] < ends[place - 1]:
+            starts[place] = ends[place - 1] = (starts[place] + ends[place - 1]) / 2
+    widths = [end - start for start, end in zip(starts, ends, strict=True)]
     axes.barh([0] * len(starts), widths, left=starts, height=1.0, color=[colours[text] for text in texts])
     axes.set(yticks=[], ylim=(-0.5, 0.5))
     axes.spines[:].set_visible(False)

@@ -124,7 +124,8 @@ def _parts(path: Path) -> Sequence[tuple[int, Any]]:
 
 
 def _record(window: Window, *, split: str | None) -> Record:
-    now = window.times[0]
+    times = window.series.times
+    now = times[window.now] if window.now < len(times) else window.times[0]
     target = window.future if split else None
     return Record(f"{window.series.name} from {now}", value=window, target=target, split=split)
 

@@ -118,6 +118,7 @@ class ImuTransform(Transform):
         self.units_: tuple[str, ...] = ()
         self.timed_ = False
         self.window_ = 0.0
+        self.long = 0  # training recordings that become several pictures, for the notes
         self.mean_ = self.scale_ = np.zeros(0)
 
     def fit(self, samples: Iterable[Sample]) -> None:
@@ -141,6 +142,7 @@ class ImuTransform(Transform):
             return
         wanted = self.options.window_s
         self.window_ = float(np.median(durations)) if wanted == "auto" else wanted
+        self.long = sum(duration > self.window_ * self.options.max_windows for duration in durations)
         self.mean_ = total / count
         spread = np.sqrt(np.maximum(squares / count - self.mean_**2, 0.0))
         # An axis that never changes carries nothing: leave its scale alone.
@@ -254,7 +256,11 @@ class ImuTransform(Transform):
             return ()
         axes = [f"{name} [{unit}]" if unit else name for name, unit in zip(self.names_, self.units_, strict=True)]
         length = f"{self.window_:.4g} {'s' if self.timed_ else 'time steps of unknown rate'}"
-        return (f"{len(axes)} axes: {', '.join(axes)}; a window is {length}",)
+        notes = [f"{len(axes)} axes: {', '.join(axes)}; a window is {length}"]
+        if self.long:
+            several = f"longer than {self.options.max_windows:g} windows: {self.long} of the training recordings"
+            notes.append(f"{several}, drawn as one picture a window, features averaged")
+        return tuple(notes)
 
 
 def _duration(times: np.ndarray) -> float:

@@ -106,16 +106,17 @@ class Multilabel(Task):
 
         The scores are NaN where the data lacks one of the answers.
         """
-        chance, truth = outputs.double().sigmoid().numpy(), target.numpy()
+        # Ranks of the outputs themselves: a sigmoid may round equal ones differently and so untie them.
+        log_odds, truth = outputs.double().numpy(), target.numpy()
         rows = []
         for place, name in enumerate(self.names_):
             known = ~np.isnan(truth[:, place])
-            y, p = truth[known, place].astype(int), chance[known, place]
+            y, p = truth[known, place].astype(int), log_odds[known, place]
             row = {"label": name, "known": int(known.sum()), "positive": int(y.sum())}
             both = 0 < y.sum() < len(y)
             row["auroc"] = float(scores.roc_auc_score(y, p)) if both else GAP
             row["average_precision"] = float(scores.average_precision_score(y, p)) if both else GAP
-            row["f1"] = float(scores.f1_score(y, p > 0.5, zero_division=0)) if both else GAP
+            row["f1"] = float(scores.f1_score(y, p > 0, zero_division=0)) if both else GAP
             rows.append(row)
         return rows
 

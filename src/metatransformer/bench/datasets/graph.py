@@ -35,6 +35,9 @@ def _split(smiles: str) -> str:
     return "test" if tested else "train"
 
 
+SHA256 = "f135aef63b66ee7ad79d6e14763255938e5633247f7d251699c851e315b9dda4"
+FETCH = "Take delaney-processed.csv and tox21.csv.gz from datasets, clintox.csv.gz from examples/clintox/datasets."
+
 DATA_SETS = (
     DataSet(
         name="esol",
@@ -44,6 +47,12 @@ DATA_SETS = (
         metrics=("rmse", "mae"),
         licence="MIT",
         source="https://github.com/deepchem/deepchem",
+        folder="graph/moleculenet",
+        split="md5(SMILES) mod 5 = 0 is test",
+        seeds=3,
+        strong="plain:boosting,ridge",
+        sha256=SHA256,
+        fetch=FETCH,
     ),
     DataSet(
         name="tox21",
@@ -53,6 +62,11 @@ DATA_SETS = (
         metrics=("mean_auroc", "mean_average_precision"),
         licence="MIT",
         source="https://github.com/deepchem/deepchem",
+        folder="graph/moleculenet",
+        split="md5(SMILES) mod 5 = 0 is test",
+        strong="plain:forest",
+        sha256=SHA256,
+        fetch=FETCH,
         overrides={"task.name": "multilabel"},
     ),
     DataSet(
@@ -63,6 +77,12 @@ DATA_SETS = (
         metrics=("mean_auroc", "mean_average_precision"),
         licence="MIT",
         source="https://github.com/deepchem/deepchem",
+        folder="graph/moleculenet",
+        split="md5(SMILES) mod 5 = 0 is test",
+        seeds=3,
+        strong="plain:forest",
+        sha256=SHA256,
+        fetch=FETCH,
         overrides={"task.name": "multilabel"},
     ),
 )
