@@ -26,9 +26,6 @@ TINY: dict[str, dict[str, Any]] = {
     "image": {"input.size": 16},
     "imu": {"input.rate_hz": 50.0},  # NPY and .ts state no rate, the other fixtures do
     "infrared": {"input.size": 16},
-    "text": {"input.vocabulary": "train"},  # the default one comes from the network
-    "timeseries": {"input.sample": "file"},  # these tests classify; a forecast has tests of its own
-    "video": {"input.size": 16, "input.frames": 4},
     "xray": {"input.size": 16},
 }
 # The trunk of the tests has few blocks; a modality may read deeper ones by default, and learn another task.
@@ -44,13 +41,8 @@ SMALL = {
 def make_values(modality: Modality, count: int, *, seed: int = 0) -> tuple[list[Any], list[str]]:
     """Returns in-memory samples as a user hands them in, and their labels "a" and "b" in turn."""
     rng = np.random.default_rng(seed)
-    raw = [modality.synthesize(rng, number % 2) for number in range(count)]
-    return [as_value(one) for one in raw], ["ab"[number % 2] for number in range(count)]
-
-
-def as_value(raw: Mapping[str, Any]) -> Any:
-    """Returns what ``load`` takes in memory: the one array of a sample, or the mapping of several."""
-    return next(iter(raw.values())) if len(raw) == 1 else raw
+    values = [modality.made_up(rng, number % 2, key=str(number)).value for number in range(count)]
+    return values, ["ab"[number % 2] for number in range(count)]
 
 
 def make_records(modality: Modality, *, train: int, val: int = 0, test: int = 0, seed: int = 0) -> list[Record]:
@@ -71,7 +63,7 @@ def make_samples(modality: Modality, count: int, *, seed: int = 0) -> list[Sampl
 
 def tiny_recipe(modality: Modality, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Returns a recipe on the tests' trunk, in float32 on the CPU."""
-    given = {**SMALL, **TINY.get(modality.name, {}), **(overrides or {})}
+    given = {**SMALL, **modality.synthetic, **TINY.get(modality.name, {}), **(overrides or {})}
     return make_recipe(modality.name, options=modality.options, defaults=modality.defaults, base={}, overrides=given)
 
 
@@ -91,7 +83,7 @@ def tiny_pipeline(name: str, overrides: Mapping[str, Any] | None = None, *, coun
 
 def settings_of(name: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Returns the argument ``recipe`` of an estimator on the tests' trunk."""
-    return {"head.read": SMALL["head.read"], **TINY.get(name, {}), **(more or {})}
+    return {"head.read": SMALL["head.read"], **get_modality(name).synthetic, **TINY.get(name, {}), **(more or {})}
 
 
 def words_of(settings: Mapping[str, Any]) -> list[str]:

@@ -223,7 +223,7 @@ def fit_words(data: Path, out: Path, *more: object) -> list[object]:
         (["input.sise=3"], r"Did you mean 'input.size'\?"),
         (["--task", "classfy"], r"task.name: must be a known task; found classfy. Did you mean 'classify'\?"),
         (["task.metric=acuracy"], r"task.metric: .* Did you mean 'accuracy'\?"),
-        (["--tune", "frozen"], "recipe key 'tune': must be head, ends, norm, lora, lora:RANK, last:K .blocks. or all; found 'frozen'"),
+        (["--tune", "frozen"], "recipe key 'tune': must be head, ends, norm, lora.* or all; found 'frozen'"),
         (["head.hidden=5"], "head.hidden / head.dropout: must be 0 in tune mode 'head'"),
         (["head.read=[99]"], r"head.read: must lie in -(\d)..\1 for this trunk"),
         (["run.device=tpu9"], "run.device: must be auto, cpu"),

@@ -67,9 +67,7 @@ def test_the_order_of_tokens_does_not_matter():
     encoder, x = trained(), draw(2, 11, 21)
     order = torch.randperm(11, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(
-            encoder(tokens(x[:, order])).x, encoder(tokens(x)).x[:, order], **TOLERANCE
-        )
+        torch.testing.assert_close(encoder(tokens(x[:, order])).x, encoder(tokens(x)).x[:, order], **TOLERANCE)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "quick_gelu"])
@@ -80,9 +78,7 @@ def test_parity_with_torchs_own_layers(activation: str):
     mask[1, 7:] = False
     y = x
     for block in encoder.blocks:
-        layer = nn.TransformerEncoderLayer(
-            21, 3, 29, 0.0, theirs, CONFIG.eps, batch_first=True, norm_first=True
-        )
+        layer = nn.TransformerEncoderLayer(21, 3, 29, 0.0, theirs, CONFIG.eps, batch_first=True, norm_first=True)
         state = block.state_dict()
         names = {
             "attn.qkv.": "self_attn.in_proj_",

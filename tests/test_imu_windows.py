@@ -50,9 +50,7 @@ def write(path: Path, frame: pd.DataFrame) -> Path:
 
 def index(data: Any, *, target: str = "activity", labelled: bool = True, **options: Any) -> Index:
     assert MODALITY.source.index is not None
-    return MODALITY.source.index(
-        data, target=target, labelled=labelled, header=True, options=ImuOptions(**options)
-    )
+    return MODALITY.source.index(data, target=target, labelled=labelled, header=True, options=ImuOptions(**options))
 
 
 def places(found: Index) -> list[str | int | None]:

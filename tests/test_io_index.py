@@ -78,9 +78,7 @@ def test_a_class_may_be_called_train(tmp_path):
 def test_flat_folder_has_no_labels(tmp_path):
     touch(tmp_path, "b.png", "a.png")
     assert rows(index(tmp_path, labels=False)) == [("a.png", None, None), ("b.png", None, None)]
-    with pytest.raises(
-        DataError, match="one folder per class.*2 of 2 files outside a class folder"
-    ):
+    with pytest.raises(DataError, match="one folder per class.*2 of 2 files outside a class folder"):
         index(tmp_path)
     (tmp_path / "labels.csv").write_text("path,label\n")
     with pytest.raises(DataError, match="If .*labels.csv is such a manifest, name it"):
@@ -203,9 +201,7 @@ def test_labels_are_optional_when_not_required(tmp_path):
 
 def test_a_csv_recording_is_not_a_manifest(tmp_path):
     (tmp_path / "walk.csv").write_text("x,y,z\n1,2,3\n")
-    assert rows(index(tmp_path / "walk.csv", labels=False, suffixes=(".csv",))) == [
-        ("walk.csv", None, None)
-    ]
+    assert rows(index(tmp_path / "walk.csv", labels=False, suffixes=(".csv",))) == [("walk.csv", None, None)]
     (tmp_path / "list.csv").write_text("path,label\nwalk.csv,walk\n")
     assert rows(index(tmp_path / "list.csv", suffixes=(".csv",))) == [("walk.csv", "walk", None)]
 

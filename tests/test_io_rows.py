@@ -21,9 +21,7 @@ def test_rows_by_hand(tmp_path):
     assert (first.key, first.part, first.path) == ("0", 0, path)
     assert first.value == {"age": 39.0, "job": "clerk"} and first.target == "no"
     assert second.value == {"age": None, "job": None} and second.target == "yes"
-    assert found.notes == (
-        f"2 missing values in 2 rows of {path} (empty, '?', NA and the like): age 1, job 1",
-    )
+    assert found.notes == (f"2 missing values in 2 rows of {path} (empty, '?', NA and the like): age 1, job 1",)
 
 
 def test_all_sources_agree(tmp_path):
@@ -70,9 +68,7 @@ def test_folder_of_splits(tmp_path):
     ]
     assert found.notes == ("tables not used: codes.csv",)
     (tmp_path / "test.csv").write_text("x,z,y\n1,2,0\n")
-    with pytest.raises(
-        DataError, match="test.csv: must have the same columns .*found columns with z"
-    ):
+    with pytest.raises(DataError, match="test.csv: must have the same columns .*found columns with z"):
         index_table(tmp_path, target="y")
     (tmp_path / "val.tsv").write_text("x\ty\n1\t0\n")
     with pytest.raises(DataError, match="one table for the split 'val'"):

@@ -16,10 +16,7 @@ from metatransformer.io.index import split_records
 def records(labels, *, groups=None, splits=None) -> list[Record]:
     count = len(labels)
     columns = zip(labels, groups or [None] * count, splits or [None] * count, strict=True)
-    return [
-        Record(f"k{i}", target=label, group=group, split=split)
-        for i, (label, group, split) in enumerate(columns)
-    ]
+    return [Record(f"k{i}", target=label, group=group, split=split) for i, (label, group, split) in enumerate(columns)]
 
 
 def counts(found) -> dict[str, int]:
@@ -32,8 +29,7 @@ def test_nothing_given_makes_all_three():
     for split in ("val", "test"):
         assert Counter(r.target for r in found.split(split)) == {"a": 9, "b": 6}
     assert found.notes == (
-        "no split found: 70/15/15 % train/val/test made (train 70, val 15, test 15), "
-        "stratified by label, seed 0",
+        "no split found: 70/15/15 % train/val/test made (train 70, val 15, test 15), stratified by label, seed 0",
     )
 
 
@@ -42,9 +38,7 @@ def test_val_is_cut_from_train_and_test_is_kept():
     found = split_records(given, stratify=False, seed=3)
     assert counts(found) == {"train": 17, "val": 3, "test": 10}
     assert all(r.split == "test" for r in found.records[20:])
-    assert found.notes == (
-        "no val split found: 15 % of train made val (train 17, val 3, test 10), seed 3",
-    )
+    assert found.notes == ("no val split found: 15 % of train made val (train 17, val 3, test 10), seed 3",)
 
 
 def test_given_splits_and_zero_fractions_change_nothing():
@@ -97,9 +91,7 @@ def test_torn_groups_are_told():
 
 @settings(max_examples=30)  # each example runs the splitter twice
 @given(
-    st.lists(st.sampled_from("abc"), min_size=12, max_size=60).filter(
-        lambda labels: min(Counter(labels).values()) > 3
-    ),
+    st.lists(st.sampled_from("abc"), min_size=12, max_size=60).filter(lambda labels: min(Counter(labels).values()) > 3),
     st.integers(0, 3),
     st.randoms(use_true_random=False),
 )
@@ -117,19 +109,14 @@ def test_split_does_not_depend_on_the_order(labels, seed, shuffle: random.Random
 
 def test_seed_changes_the_split():
     given = records(["a", "b"] * 20)
-    splits = {
-        tuple(r.split for r in split_records(given, stratify=True, seed=seed).records)
-        for seed in range(3)
-    }
+    splits = {tuple(r.split for r in split_records(given, stratify=True, seed=seed).records) for seed in range(3)}
     assert len(splits) == 3
 
 
 def test_class_seen_only_in_test_is_refused():
     given = records([">50K", "<=50K", ">50K."], splits=["train", "train", "test"])
     words = "the test split: must hold classes that train has too; found '>50K.', for instance k2"
-    with pytest.raises(
-        DataError, match=f"{words}.*'>50K.' differs from '>50K' .* punctuation only"
-    ):
+    with pytest.raises(DataError, match=f"{words}.*'>50K.' differs from '>50K' .* punctuation only"):
         split_records(given, val_fraction=0.0, stratify=True)
 
 

@@ -31,9 +31,7 @@ def test_types_and_missing_values(tmp_path):
     assert text["n"].tolist() == ["1", "2", "3"] and text["x"][1] == "?"
 
 
-@pytest.mark.parametrize(
-    "mark, name", [(",", "a.csv"), (";", "a.csv"), ("|", "a.txt"), ("\t", "a.tsv")]
-)
+@pytest.mark.parametrize("mark, name", [(",", "a.csv"), (";", "a.csv"), ("|", "a.txt"), ("\t", "a.tsv")])
 def test_separators(tmp_path, mark, name):
     path = written(tmp_path, f"a{mark}b\n1{mark}x\n\n2{mark}y\n", name=name)
     assert read_table(path, header=True).to_dict("list") == {"a": [1, 2], "b": ["x", "y"]}

@@ -50,7 +50,7 @@ def test_quotation_marks_in_a_tsv_are_letters_when_one_is_not_closed(tmp_path: P
 
 
 def test_quotation_marks_in_a_tsv_are_brackets_when_all_close(tmp_path: Path):
-    path = write(tmp_path / "a.tsv", "text\tlabel", '"one ""good"" film"\t1', '"two\nlines"\t0', "a 5\" disc\t1")
+    path = write(tmp_path / "a.tsv", "text\tlabel", '"one ""good"" film"\t1', '"two\nlines"\t0', 'a 5" disc\t1')
     index = indexed(path)
     assert texts(index) == ['one "good" film', "two\nlines", 'a 5" disc']
     assert "1 cell spans several lines in a.tsv, column 'text' (up to 2)" in " ".join(index.notes)

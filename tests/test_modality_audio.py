@@ -102,9 +102,7 @@ def test_a_clip_alone_equals_itself_in_a_padded_batch(lengths):
     for row, sample in enumerate(samples):
         alone = tokenizer(*parts([sample]))
         count = alone.x.shape[1]  # time comes first, so that padding stands behind
-        assert together.mask[row].tolist() == [True] * count + [False] * (
-            together.mask.shape[1] - count
-        )
+        assert together.mask[row].tolist() == [True] * count + [False] * (together.mask.shape[1] - count)
         assert torch.allclose(together.x[row, :count], alone.x[0], atol=1e-5)
 
 

@@ -35,9 +35,7 @@ def sample(row: dict, *, key: str = "row 0") -> Sample:
 
 def table(columns: dict[str, list]) -> list[Sample]:
     rows = zip(*columns.values(), strict=True)
-    return [
-        sample(dict(zip(columns, row, strict=True)), key=f"row {i}") for i, row in enumerate(rows)
-    ]
+    return [sample(dict(zip(columns, row, strict=True)), key=f"row {i}") for i, row in enumerate(rows)]
 
 
 def fitted(columns: dict[str, list], **options: object) -> TabularTransform:
@@ -65,9 +63,7 @@ MIXED = {
 
 def test_a_row_by_hand():
     transform = fitted(MIXED)
-    cells = transform(sample({"age": 40, "job": "baker", "member": None, "code": "9"})).inputs[
-        "cells"
-    ]
+    cells = transform(sample({"age": 40, "job": "baker", "member": None, "code": "9"})).inputs["cells"]
     mean, scale = np.mean([20, 40, 60, 30]), np.std([20, 40, 60, 30])
     # words are sorted and start at index 2; code: mean 3, deviation sqrt(2).
     expected = [(40 - mean) / scale, 2, np.nan, (9 - 3) / math.sqrt(2)]
@@ -150,9 +146,7 @@ def test_no_column_left_is_refused():
         fitted({"a": [1, 1, 1]})
 
 
-@pytest.mark.parametrize(
-    ("value", "found"), [("old", "'old'"), (math.inf, "inf"), ("inf", "inf"), ([3], "a list")]
-)
+@pytest.mark.parametrize(("value", "found"), [("old", "'old'"), (math.inf, "inf"), ("inf", "inf"), ([3], "a list")])
 def test_a_bad_cell_names_row_and_column(value: object, found: str):
     transform = fitted(MIXED)
     with pytest.raises(DataError) as caught:
@@ -249,9 +243,7 @@ def test_features_by_hand():
     transform = fitted({"age": [1.0, 3.0, None], "job": ["a", "b", None]})
     # number, flag; unknown, rare, a, b, missing
     assert features(transform(sample({"age": 3, "job": "b"}))).tolist() == [1, 0, 0, 0, 0, 1, 0]
-    assert features(transform(sample({"age": None, "job": None}))).tolist() == [0, 1] + [0] * 4 + [
-        1
-    ]
+    assert features(transform(sample({"age": None, "job": None}))).tolist() == [0, 1] + [0] * 4 + [1]
     assert features(transform(sample({"age": 1, "job": "z"}))).tolist() == [-1, 0, 1, 0, 0, 0, 0]
 
 

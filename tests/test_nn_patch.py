@@ -41,9 +41,7 @@ def test_a_grey_picture_gives_the_same_response_in_any_number_of_channels(channe
     kernel = stem().patch
     grey = torch.randn(2, 1, 5, 5, generator=torch.Generator().manual_seed(5))
     rgb = F.conv2d(grey.expand(-1, 3, -1, -1), kernel)
-    other = F.conv2d(
-        grey.expand(-1, channels, -1, -1), adapt_kernel(kernel, channels=channels, size=(5, 5))
-    )
+    other = F.conv2d(grey.expand(-1, channels, -1, -1), adapt_kernel(kernel, channels=channels, size=(5, 5)))
     assert torch.allclose(other, rgb, atol=1e-5)  # float32 sums of 75 products in another order
 
 
@@ -72,9 +70,7 @@ def test_a_patch_is_the_product_of_kernel_and_pixels():
     assert torch.allclose(tokens[0, 1, 2], by_hand, atol=1e-4)  # float32 sum of 75 products
 
 
-@pytest.mark.parametrize(
-    ("length", "expected"), [(1, 1), (5, 1), (6, 2), (8, 2), (9, 3), (11, 3), (12, 4)]
-)
+@pytest.mark.parametrize(("length", "expected"), [(1, 1), (5, 1), (6, 2), (8, 2), (9, 3), (11, 3), (12, 4)])
 def test_counts_with_overlap(length, expected):
     embed = PatchEmbedding(width=WIDTH, channels=1, stem=stem(), size=(5, 5), stride=(3, 3))
     assert embed.counts(torch.tensor([length]), axis=0).tolist() == [expected]

@@ -59,9 +59,7 @@ def run(converted: Converted, **settings: object) -> Tensor:
 
 
 def vit() -> nn.Module:
-    return randomize(
-        transformers.ViTModel(transformers.ViTConfig(**SHAPE, intermediate_size=29, qkv_bias=True))
-    )
+    return randomize(transformers.ViTModel(transformers.ViTConfig(**SHAPE, intermediate_size=29, qkv_bias=True)))
 
 
 def dinov2() -> nn.Module:
@@ -124,9 +122,7 @@ def test_a_classifier_is_dropped_by_name():
 def test_a_whole_clip_gives_its_image_tower():
     text = {"hidden_size": 14, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 17}
     vision = {**SHAPE, "intermediate_size": 29}
-    model = randomize(
-        transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision))
-    )
+    model = randomize(transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision)))
     converted = convert(model.state_dict(), where="test")
     assert converted.width == 21 and converted.depth == 2
     assert all(not name.startswith("vision_model.") for name in converted.dropped)
@@ -257,6 +253,4 @@ def test_the_image_tower_is_found_behind_a_text_tower_of_the_same_names():
 
 
 def test_the_text_tower_alone_is_no_image_tower():
-    assert "known layout" in refused(
-        {"text_model.encoder.layers.0.self_attn.q_proj.weight": torch.zeros(3)}
-    )
+    assert "known layout" in refused({"text_model.encoder.layers.0.self_attn.q_proj.weight": torch.zeros(3)})

@@ -92,7 +92,5 @@ def test_what_is_refused(here, name, message):
 
 
 def test_a_path_to_nothing():
-    with pytest.raises(
-        WeightsError, match="no/such.pth: must be a weight file; found no such file"
-    ):
+    with pytest.raises(WeightsError, match="no/such.pth: must be a weight file; found no such file"):
         parse_name("no/such.pth")

@@ -129,9 +129,7 @@ def test_a_file_of_another_shape_is_not_the_known_trunk(tmp_path, hub_file):
     assert not (tmp_path / "ours").exists()
 
 
-def test_a_stored_fingerprint_refuses_wrong_settings_before_anything_is_cached(
-    tmp_path, hub_file, monkeypatch
-):
+def test_a_stored_fingerprint_refuses_wrong_settings_before_anything_is_cached(tmp_path, hub_file, monkeypatch):
     good = load_encoder("tiny", cache_dir=tmp_path / "good")
     monkeypatch.setitem(KNOWN, "tiny", entry(fingerprint=good.fingerprint, sha256=good.sha256))
     assert load_encoder("tiny", cache_dir=tmp_path / "right").verified
@@ -190,9 +188,7 @@ def test_nowhere_gives_one_message_with_the_ways_out(tmp_path, tiny):
 def test_a_download_from_the_hub(tmp_path, tiny, monkeypatch, capsys):
     save_file(timm_like(), tmp_path / "downloaded.safetensors")
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: url)
-    monkeypatch.setattr(
-        huggingface_hub, "hf_hub_download", lambda repo, file: tmp_path / "downloaded.safetensors"
-    )
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, file: tmp_path / "downloaded.safetensors")
     load_encoder("tiny", cache_dir=tmp_path / "ours")
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -38,13 +38,9 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
-            raise UsageError(
-                "encoder.heads", must=f"divide the width {self.width}", found=str(self.heads)
-            )
+            raise UsageError("encoder.heads", must=f"divide the width {self.width}", found=str(self.heads))
         if self.activation not in ACTIVATIONS:
-            raise UsageError(
-                "encoder.activation", must=f"be one of {sorted(ACTIVATIONS)}", found=self.activation
-            )
+            raise UsageError("encoder.activation", must=f"be one of {sorted(ACTIVATIONS)}", found=self.activation)
 
 
 class Encoder(nn.Module):
@@ -83,13 +79,9 @@ class Encoder(nn.Module):
             UsageError: a number outside 0..depth, the tokens' width is not the trunk's, or a sample has no real token.
         """
         if tokens.width != self.config.width:
-            raise UsageError(
-                "encoder", must=f"get tokens of width {self.config.width}", found=str(tokens.width)
-            )
+            raise UsageError("encoder", must=f"get tokens of width {self.config.width}", found=str(tokens.width))
         if bad := [k for k in after if not 0 <= k <= self.config.depth]:
-            raise UsageError(
-                "encoder blocks", must=f"lie in 0..{self.config.depth}", found=f"{bad[0]}"
-            )
+            raise UsageError("encoder blocks", must=f"lie in 0..{self.config.depth}", found=f"{bad[0]}")
         if not tokens.mask.any(dim=1).all():
             raise UsageError("encoder", must="get at least one real token a sample", found="none")
         mask = None if tokens.mask.all() else tokens.mask

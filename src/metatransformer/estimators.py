@@ -117,9 +117,7 @@ class _Estimator(BaseEstimator):
         return hasattr(self, "pipeline_")
 
     def _recipe(self, modality: Modality) -> Recipe:
-        return recipe_of(
-            modality, defaults={"data.test_fraction": 0.0}, keywords=self._keywords(), given=self.recipe
-        )
+        return recipe_of(modality, defaults={"data.test_fraction": 0.0}, keywords=self._keywords(), given=self.recipe)
 
     def _keywords(self) -> dict[str, Any]:
         """Returns the recipe keys that have an argument of their own."""

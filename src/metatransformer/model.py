@@ -18,9 +18,7 @@ from metatransformer.tasks import Head
 class MetaTransformer(nn.Module):
     """``heads[task](encoder(Tokens.cat(tokenizers[m](batch[m]) for each modality m)))``."""
 
-    def __init__(
-        self, *, tokenizers: Mapping[str, Tokenizer], encoder: Encoder, heads: Mapping[str, Head]
-    ) -> None:
+    def __init__(self, *, tokenizers: Mapping[str, Tokenizer], encoder: Encoder, heads: Mapping[str, Head]) -> None:
         super().__init__()
         self.tokenizers = nn.ModuleDict(tokenizers)
         self.encoder = encoder
@@ -86,9 +84,7 @@ class MetaTransformer(nn.Module):
 
     def tokenize(self, batches: Mapping[str, Batch]) -> Tokens:
         """Returns the tokens of all given modalities of the same samples, side by side."""
-        return Tokens.cat(
-            [self.tokenizer(name)(batch.inputs, batch.masks) for name, batch in batches.items()]
-        )
+        return Tokens.cat([self.tokenizer(name)(batch.inputs, batch.masks) for name, batch in batches.items()])
 
     def layers(self, batches: Mapping[str, Batch], *, head: str) -> list[Tokens]:
         """Returns the trunk's tokens after each block that the head reads."""

@@ -144,15 +144,11 @@ def make_task(recipe: Recipe, *, modality: Modality) -> Task:
     """
     options = recipe.task
     if options.name not in TASKS:
-        raise UsageError(
-            "task.name", must="be a known task", found=options.name, do=nearest(options.name, TASKS)
-        )
+        raise UsageError("task.name", must="be a known task", found=options.name, do=nearest(options.name, TASKS))
     metric = options.metric or (modality.metric if options.name == modality.task else "")
     chosen = {"metric": metric} if metric else {}
     if options.name == "classify":
-        return Classify(
-            class_weight=options.class_weight, label_smoothing=options.label_smoothing, **chosen
-        )
+        return Classify(class_weight=options.class_weight, label_smoothing=options.label_smoothing, **chosen)
     if options.class_weight != "none" or options.label_smoothing:
         raise UsageError(
             "task.class_weight / task.label_smoothing",
@@ -202,9 +198,7 @@ def load_pipeline(folder: Path, *, encoder: str = "") -> Pipeline:
     description = _read_description(folder)
     entry = description["encoder"]
     modality = get_modality(description["recipe"]["modality"])
-    recipe = make_recipe(
-        modality.name, options=modality.options, defaults={}, base=description["recipe"], overrides={}
-    )
+    recipe = make_recipe(modality.name, options=modality.options, defaults={}, base=description["recipe"], overrides={})
     if entry["included"]:
         with _intact(folder / "model.json"):
             trunk = _included_trunk(folder, entry)
@@ -226,9 +220,7 @@ def load_pipeline(folder: Path, *, encoder: str = "") -> Pipeline:
     return pipeline
 
 
-def _assemble(
-    recipe: Recipe, *, modality: Modality, trunk: Pretrained, transform: Transform, task: Task
-) -> Pipeline:
+def _assemble(recipe: Recipe, *, modality: Modality, trunk: Pretrained, transform: Transform, task: Task) -> Pipeline:
     config = trunk.encoder.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.run.seed)
@@ -293,9 +285,7 @@ def _stem_shapes(stem: Stem) -> dict[str, Any]:
 
 def _require_same_trunk(trunk: Pretrained, entry: dict[str, Any], *, where: str) -> None:
     if dataclasses.asdict(trunk.encoder.config) != entry["config"]:
-        raise WeightsError(
-            where, must=f"have the shape {entry['config']}", found=f"{trunk.encoder.config}"
-        )
+        raise WeightsError(where, must=f"have the shape {entry['config']}", found=f"{trunk.encoder.config}")
     trunk.encoder.verify(entry["fingerprint"], where=where)
 
 

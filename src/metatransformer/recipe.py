@@ -223,9 +223,7 @@ def make_recipe(
     chosen = _merged(base, parse_overrides(overrides))
     tree = _merged(_suited(defaults, chosen), chosen)
     if tree.get("modality", modality) != modality:
-        raise UsageError(
-            "recipe key 'modality'", must=f"be '{modality}' here", found=repr(tree["modality"])
-        )
+        raise UsageError("recipe key 'modality'", must=f"be '{modality}' here", found=repr(tree["modality"]))
     given = tree.pop("input", None) or {}
     values = _typed(options, given, prefix="input.")
     recipe = _typed(Recipe, tree | {"modality": modality}, prefix="")
@@ -256,9 +254,7 @@ def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, A
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise UsageError(
-                f"override '{text}'", must="look like key.sub=value", found="no key and value"
-            )
+            raise UsageError(f"override '{text}'", must="look like key.sub=value", found="no key and value")
         try:
             result[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
@@ -369,9 +365,7 @@ def _key_of(kind: Any, location: Sequence[int | str]) -> str:
 
 def _refuse_unknown(kind: type, values: Any, *, prefix: str) -> None:
     if not isinstance(values, Mapping):
-        raise UsageError(
-            f"recipe section '{prefix.rstrip('.')}'", must="hold keys", found=repr(values)
-        )
+        raise UsageError(f"recipe section '{prefix.rstrip('.')}'", must="hold keys", found=repr(values))
     types = {item.name: item.type for item in dataclasses.fields(kind)}
     for key, value in values.items():
         if key not in types:

@@ -100,9 +100,7 @@ def _read(entry: WordEntry, path: Path) -> Words:
         raise damaged(path, "converted word vector", error, remedy=REMEDY) from error
     found = digest(tensors)
     if found != entry.sha256 or len(words) != len(vectors):
-        raise WeightsError(
-            path, must=f"hold the vectors with digest {entry.sha256[:12]}", found=found[:12], do=REMEDY
-        )
+        raise WeightsError(path, must=f"hold the vectors with digest {entry.sha256[:12]}", found=found[:12], do=REMEDY)
     return Words(entry.name, words, vectors, found)
 
 

@@ -46,9 +46,7 @@ def _hours() -> pd.DataFrame:
 
 def _make_forecast_only(folder: Path, table: pd.DataFrame) -> None:
     """Writes a long table of two shops, and a table whose last rows hold only what is known beforehand."""
-    shops = [
-        pd.DataFrame({"unique_id": name, "ds": table["timestamp"], "y": table[name]}) for name in ("load", "heat")
-    ]
+    shops = [pd.DataFrame({"unique_id": name, "ds": table["timestamp"], "y": table[name]}) for name in ("load", "heat")]
     pd.concat(shops).to_csv(folder / "long.csv", index=False, float_format="%.3f")
     ahead = table.rename(columns={"heat": "plan"})
     ahead.loc[ahead.index[-7:], "load"] = np.nan

@@ -32,9 +32,7 @@ def test_the_last_hidden_state():
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info(OUTPUT))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     expected = torch.tensor(session.run([OUTPUT], {"input_image": images.numpy()})[0])
 

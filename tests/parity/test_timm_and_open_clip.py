@@ -138,9 +138,7 @@ def test_registers_of_timm_are_refused():
 def test_open_clip(quick, tower_only, tmp_path):
     vision = {"layers": 2, "width": 21, "head_width": 7, "patch_size": PATCH, "image_size": SIZE}
     text = {"layers": 3, "width": 14, "heads": 2, "context_length": 5, "vocab_size": 17}
-    model = open_clip.CLIP(
-        13, {**vision, "ls_init_value": 0.5}, text, quick_gelu=quick, output_dict=True
-    )
+    model = open_clip.CLIP(13, {**vision, "ls_init_value": 0.5}, text, quick_gelu=quick, output_dict=True)
     visual = randomize(model).visual
     state = visual.state_dict() if tower_only else model.state_dict()
     save_file({name: t.contiguous() for name, t in state.items()}, tmp_path / "model.safetensors")

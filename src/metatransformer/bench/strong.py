@@ -165,8 +165,7 @@ def _tfidf(fitted: Fitted) -> dict[str, Any]:
     """Returns sparse counts of words and word pairs, weighed by how rare they are in the training split."""
     load = fitted.pipeline.modality.load
     texts = {
-        name: [" ".join(map(str, load(record)["texts"])) for record in loader.records]
-        for name, loader in _items(fitted)
+        name: [" ".join(load(record)["row"].values()) for record in loader.records] for name, loader in _items(fitted)
     }
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     words.fit(texts["train"])

@@ -52,9 +52,7 @@ def fit(options: Namespace) -> Result:
     recipe = settled(recipe, index)
     index = split_index(index, recipe, console=console)
     out = Path(options.out)
-    fitted = fit_records(
-        index.records, recipe, out=out, overwrite=options.overwrite, console=console
-    )
+    fitted = fit_records(index.records, recipe, out=out, overwrite=options.overwrite, console=console)
     split = "test" if "test" in fitted.metrics else "val"
     controls = {}
     if options.controls:
@@ -263,9 +261,7 @@ def weights(options: Namespace) -> Result:
     names = [options.name] if options.name else [entry.name for entry in list_encoders()]
     places = {name: locate(name) for name in names}
     rows = [
-        (name, place.place, "found" if place.found else "-", place.detail)
-        for name in names
-        for place in places[name]
+        (name, place.place, "found" if place.found else "-", place.detail) for name in names for place in places[name]
     ]
     console.table("encoders", ["encoder", "looked in", "", "detail"], rows)
     return {name: [place._asdict() for place in found] for name, found in places.items()}, 0

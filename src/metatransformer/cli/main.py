@@ -142,10 +142,12 @@ def _fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("data", metavar="DATA")
     _modality(fit)
     fit.add_argument("--out", required=True, metavar="RUN", help="the run folder; an unfinished run continues")
-    fit.add_argument("--task", default="", help="classify, regress, forecast or multilabel; default: the modality's own")
+    fit.add_argument("--task", default="", help="classify, regress, forecast, multilabel; default: the modality's own")
     _target(fit)
     fit.add_argument("--encoder", default="", metavar="E", help="default: meta-b16; see 'metatransformer weights'")
-    fit.add_argument("--tune", default="", help="head, ends, norm, lora[:RANK], last:K or all; default: the modality's own")
+    fit.add_argument(
+        "--tune", default="", help="head, ends, norm, lora[:RANK], last:K, all; default: the modality's own"
+    )
     fit.add_argument("--epochs", type=int, metavar="N")
     fit.add_argument("--seed", type=int, metavar="S")
     fit.add_argument("--recipe", default="", metavar="R", help="a YAML file, or a Python file with recipe()")
@@ -195,9 +197,9 @@ def _modality(parser: argparse.ArgumentParser) -> None:
 
 
 def _target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", default="", metavar="COL", help="the column to learn (several with commas: --task multilabel)")
+    words = "the column to learn (several with commas: --task multilabel)"
+    parser.add_argument("--target", default="", metavar="COL", help=words)
 
 
 def _trunk_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder", default="", metavar="PATH", help="where the model's trunk lies now")
-

@@ -36,9 +36,7 @@ class Batch:
         )
 
 
-def collate(
-    samples: Sequence[Sample], *, fields: Mapping[str, Field], target: Tensor | None = None
-) -> Batch:
+def collate(samples: Sequence[Sample], *, fields: Mapping[str, Field], target: Tensor | None = None) -> Batch:
     """Returns transformed samples as one batch; ``fields`` are the modality's."""
     inputs, masks = {}, {}
     for name, field in fields.items():

@@ -62,9 +62,7 @@ class Field:
             if name.isdigit() and size != int(name):
                 raise DataError(where, must=f"have {name} entries on axis {axis}", found=str(size))
             if size == 0:
-                raise DataError(
-                    where, must=f"have at least one entry on axis '{name}'", found="an empty array"
-                )
+                raise DataError(where, must=f"have at least one entry on axis '{name}'", found="an empty array")
         if array.dtype.kind in "fiu":
             self._check_values(array, where=where)
         return array

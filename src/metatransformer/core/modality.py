@@ -138,9 +138,9 @@ class Modality:
     ``load`` reads one record into raw arrays; ``transform`` and ``tokenizer`` are built from ``options`` (a
     frozen dataclass of typed settings with defaults) and the trunk's stem. ``defaults`` are recipe overrides
     that make the default recipe good for this modality. ``features`` gives the plain baseline's vector of a
-    *transformed* sample; ``draw`` paints a transformed sample on matplotlib axes; ``synthesize`` makes a raw
-    sample of class ``label`` for tests and self-checks. ``native`` says in words what is used of the trunk's
-    own front end.
+    *transformed* sample; ``draw`` paints a transformed sample on matplotlib axes; ``synthesize`` makes a sample
+    of class ``label`` for tests and self-checks, and ``synthetic`` holds recipe settings that its samples need.
+    ``native`` says in words what is used of the trunk's own front end.
 
     ``arrange(records, table)`` turns the table of predictions (a DataFrame, one row a record, in their order) into the
     one that people expect (a forecast in long form); ``illustrate(records, table, folder)`` writes pictures of
@@ -163,8 +163,14 @@ class Modality:
     task: str = "classify"
     metric: str = "accuracy"
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    synthetic: Mapping[str, Any] = field(default_factory=dict)
     baseline: str = "logistic"
     requires: Sequence[str] = ()
     extra: str = ""
     arrange: Callable[[Sequence[Record], Any], Any] | None = None
     illustrate: Callable[[Sequence[Record], Any, Path], Sequence[Path]] | None = None
+
+    def made_up(self, rng: np.random.Generator, label: int, *, key: str) -> Record:
+        """Returns a made-up sample of a class as a user hands it in: the one array, or the mapping of several."""
+        raw = self.synthesize(rng, label)
+        return Record(key, value=next(iter(raw.values())) if len(raw) == 1 else raw, target=label)

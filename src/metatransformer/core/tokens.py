@@ -76,9 +76,7 @@ class Tokens:
         """
         widths = {part.width for part in parts}
         if len(widths) != 1:
-            raise UsageError(
-                "Tokens.cat", must="get parts of one width", found=f"widths {sorted(widths)}"
-            )
+            raise UsageError("Tokens.cat", must="get parts of one width", found=f"widths {sorted(widths)}")
         if len(parts) == 1:
             return parts[0]
         if any(part.samples is not None for part in parts):

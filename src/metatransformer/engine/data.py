@@ -38,9 +38,7 @@ class Loader:
     anew in each epoch. ``target`` holds the task's encoded targets, None without a task or where any is unknown.
     """
 
-    def __init__(
-        self, reader: Reader, records: Sequence[Record], *, cache_mb: int, task: Task | None
-    ) -> None:
+    def __init__(self, reader: Reader, records: Sequence[Record], *, cache_mb: int, task: Task | None) -> None:
         self.reader = reader
         self.records = tuple(records)
         self._cache: dict[int, Sample] = {}
@@ -76,9 +74,7 @@ class Loader:
             self._cache[index] = sample
         return sample
 
-    def in_order(
-        self, *, batch_size: int, view: tuple[int, int] | None = None
-    ) -> Iterator[tuple[np.ndarray, Batch]]:
+    def in_order(self, *, batch_size: int, view: tuple[int, int] | None = None) -> Iterator[tuple[np.ndarray, Batch]]:
         """Yields ``(indices, batch)`` over all samples, similar sizes together.
 
         ``view`` None gives the samples as they are, ``(seed, number)`` one augmented copy of each.
@@ -110,9 +106,7 @@ class Loader:
         rng.shuffle(chunks)
         return [_share(chunk, place) for chunk in chunks]
 
-    def _ahead(
-        self, work: Sequence[tuple[np.ndarray, tuple[int, int] | None]]
-    ) -> Iterator[tuple[np.ndarray, Batch]]:
+    def _ahead(self, work: Sequence[tuple[np.ndarray, tuple[int, int] | None]]) -> Iterator[tuple[np.ndarray, Batch]]:
         """Yields batches that a thread prepares while the caller computes."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             waiting: list[tuple[np.ndarray, Future[Batch]]] = []

@@ -143,16 +143,14 @@ def run_modality(modality: Modality) -> str:
     missing = missing_packages(modality.requires)
     if missing:
         raise MissingDependencyError(missing[0], extra=modality.extra, purpose=f"modality '{modality.name}'")
-    overrides = {"encoder": "test", "head.read": [-1], "task.name": modality.task}
+    overrides = {**modality.synthetic, "encoder": "test", "head.read": [-1], "task.name": "classify"}
     recipe = make_recipe(
         modality.name, options=modality.options, defaults=modality.defaults, base={}, overrides=overrides
     )
     rng = np.random.default_rng(0)
     labels = [label for label in range(CLASSES) for _ in range(SAMPLES)]
-    raw = [
-        Sample(f"made-up {i}", modality.synthesize(rng, label), float(label) if modality.task == "regress" else label)
-        for i, label in enumerate(labels)
-    ]
+    records = [modality.made_up(rng, label, key=f"made-up {i}") for i, label in enumerate(labels)]
+    raw = [Sample(record.key, modality.load(record), record.target) for record in records]
     pipeline = build_pipeline(
         recipe, modality=modality, trunk=load_encoder("test"), samples=raw, targets=[sample.target for sample in raw]
     )

@@ -104,9 +104,7 @@ def embed(model: EmbeddingModel, records: Sequence[Record], *, console: Console)
     return rows.numpy()
 
 
-def embed_to(
-    model: EmbeddingModel, records: Sequence[Record], out: Path, *, console: Console
-) -> tuple[Path, int]:
+def embed_to(model: EmbeddingModel, records: Sequence[Record], out: Path, *, console: Console) -> tuple[Path, int]:
     """Writes vectors and ids as Parquet; returns the place and how many rows an earlier, killed call had finished.
 
     Each shard is written whole or not at all, and the same call again continues behind the last one.

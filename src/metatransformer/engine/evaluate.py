@@ -55,9 +55,7 @@ def compute_outputs(pipeline: Pipeline, loader: Loader, *, console: Console, tit
     return run_batches(compute, loader, recipe, console=console, title=title)
 
 
-def compute_features(
-    pipeline: Pipeline, loader: Loader, *, console: Console, title: str, view: int = 0
-) -> Tensor:
+def compute_features(pipeline: Pipeline, loader: Loader, *, console: Console, title: str, view: int = 0) -> Tensor:
     """Returns the pooled features ``[n, F]`` that the head predicts from."""
     model, recipe = _ready(pipeline), pipeline.recipe
 
@@ -78,9 +76,7 @@ def score(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -
     Raises:
         DataError: there are no records, or their targets are unknown.
     """
-    return score_outputs(
-        pipeline, loader, compute_outputs(pipeline, loader, console=console, title=title)
-    )
+    return score_outputs(pipeline, loader, compute_outputs(pipeline, loader, console=console, title=title))
 
 
 def score_outputs(pipeline: Pipeline, loader: Loader, outputs: Tensor) -> dict[str, float]:

@@ -131,24 +131,18 @@ def _parts(records: Sequence[Record]) -> dict[str, list[Record]]:
     return parts
 
 
-def _loaders(
-    pipeline: Pipeline, parts: dict[str, list[Record]], console: Console
-) -> dict[str, Loader]:
+def _loaders(pipeline: Pipeline, parts: dict[str, list[Record]], console: Console) -> dict[str, Loader]:
     total = sum(len(records) for records in parts.values())
     loaders = {}
     for name, records in parts.items():
         if records:
             cache = pipeline.recipe.data.cache_mb * len(records) // total
-            loaders[name] = Loader(
-                pipeline.reader, records, cache_mb=cache, task=pipeline.task
-            )
+            loaders[name] = Loader(pipeline.reader, records, cache_mb=cache, task=pipeline.task)
             loaders[name].prepare(console, title=f"{name} samples")
     return loaders
 
 
-def _fit_ends(
-    fitted: Fitted, *, run: RunFolder | None, place: Place, console: Console
-) -> None:
+def _fit_ends(fitted: Fitted, *, run: RunFolder | None, place: Place, console: Console) -> None:
     trainer = Trainer(
         fitted.pipeline,
         train=fitted.loaders["train"],
@@ -166,10 +160,7 @@ def _fit_head(fitted: Fitted, *, run: RunFolder | None, console: Console) -> Non
     _require_linear(pipeline.recipe)
     if run is not None:
         run.rewind_log(0)  # the heads are cheap: a killed run fits them all again
-    features = [
-        _features(fitted, "train", view=view, run=run, console=console)
-        for view in range(optim.views + 1)
-    ]
+    features = [_features(fitted, "train", view=view, run=run, console=console) for view in range(optim.views + 1)]
     val_features = _features(fitted, "val", view=0, run=run, console=console)
     target, val_target = fitted.loaders["train"].target, fitted.loaders["val"].target
     assert target is not None and val_target is not None
@@ -248,17 +239,13 @@ def _require_linear(recipe: Recipe) -> None:
         )
 
 
-def _features(
-    fitted: Fitted, split: str, *, view: int, run: RunFolder | None, console: Console
-) -> torch.Tensor:
+def _features(fitted: Fitted, split: str, *, view: int, run: RunFolder | None, console: Console) -> torch.Tensor:
     """Returns the features of a split, from the run folder when a killed run left them there."""
     title = f"features, {split}" + (f", view {view}" if view else "")
     path = None if run is None else run.checkpoint.parent / f"features-{split}-{view}.pt"
     if path is not None and path.is_file():
         return torch.load(path, weights_only=True)
-    features = compute_features(
-        fitted.pipeline, fitted.loaders[split], console=console, title=title, view=view
-    )
+    features = compute_features(fitted.pipeline, fitted.loaders[split], console=console, title=title, view=view)
     if path is not None:
         with atomic_file(path) as temporary:
             torch.save(features, temporary)
@@ -272,9 +259,7 @@ def _score(fitted: Fitted, console: Console) -> None:
             continue
         loader = fitted.loaders[name]
         if name not in fitted.outputs:
-            fitted.outputs[name] = compute_outputs(
-                fitted.pipeline, loader, console=console, title=f"scoring {name}"
-            )
+            fitted.outputs[name] = compute_outputs(fitted.pipeline, loader, console=console, title=f"scoring {name}")
         if loader.target is not None:
             fitted.metrics[name] = score_outputs(fitted.pipeline, loader, fitted.outputs[name])
 

@@ -24,9 +24,7 @@ def predict(pipeline: Pipeline, records: Sequence[Record], *, console: Console) 
     return prediction_table(pipeline, records, outputs, split="")
 
 
-def prediction_table(
-    pipeline: Pipeline, records: Sequence[Record], outputs: Tensor, *, split: str
-) -> pd.DataFrame:
+def prediction_table(pipeline: Pipeline, records: Sequence[Record], outputs: Tensor, *, split: str) -> pd.DataFrame:
     """Returns outputs as a table, with the truth and the split where they are known."""
     table = pd.DataFrame({"key": [record.key for record in records]})
     if split:
@@ -37,7 +35,6 @@ def prediction_table(
     for name, column in pipeline.task.decode(outputs).items():
         table[name] = column
     return table
-
 
 
 def _readable(task: Task, targets: Sequence[Any]) -> Sequence[Any]:

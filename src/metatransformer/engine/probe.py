@@ -58,8 +58,8 @@ def fit_probes(
     """Yields one fitted probe for each penalty, strongest first; weaker ones cost more, so stop asking in time.
 
     ``solver`` "squares" minimises, in closed form, ``mean(importance * |outputs - goal|^2) / 2 + l2 / 2 * |weight|^2``;
-    "likelihood" ``task.loss + l2 / 2 * |weight|^2`` with L-BFGS. A task whose loss is the squared error is always solved
-    the first way, one for which squares say nothing always the second way. The bias is not penalised. The last
+    "likelihood" ``task.loss + l2 / 2 * |weight|^2`` with L-BFGS. A task whose loss is the squared error is always
+    solved the first way, one for which squares say nothing always the second way. The bias is not penalised. The last
     ``direct`` features, which did not come through the trunk, are standardised to a deviation of ``weight_of_direct``.
 
     Raises:
@@ -136,9 +136,7 @@ def _few_threads(small: bool) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _minimise(
-    task: Task, x: Tensor, target: Tensor, weight: Tensor, bias: Tensor, penalty: float
-) -> None:
+def _minimise(task: Task, x: Tensor, target: Tensor, weight: Tensor, bias: Tensor, penalty: float) -> None:
     solver = torch.optim.LBFGS(
         [weight, bias],
         max_iter=MAX_ITERATIONS,

@@ -197,7 +197,7 @@ def _curve(fitted: Fitted) -> figures.Picture | None:
 
 
 def _outcome(fitted: Fitted, split: str) -> dict[str, Any]:
-    """Returns the confusions and frequent mistakes, scores by label, scatter, or errors by step, as it suits the task."""
+    """Returns confusions and frequent mistakes, scores by label, a scatter, or errors by step, as suits the task."""
     task, target = fitted.pipeline.task, fitted.loaders[split].target
     assert target is not None
     outputs = fitted.outputs[split]

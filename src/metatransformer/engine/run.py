@@ -105,9 +105,7 @@ class RunFolder:
     def _require_same(self, recipe: Recipe, identity: Mapping[str, str]) -> None:
         where = f"--out {self.path}"
         if not (self.path / "run.json").is_file():
-            raise UsageError(
-                where, must="be a new or empty folder", found="other files in it", do="Name another."
-            )
+            raise UsageError(where, must="be a new or empty folder", found="other files in it", do="Name another.")
         about = self.about()
         if about["status"] == "done":
             raise UsageError(

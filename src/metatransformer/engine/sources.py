@@ -31,9 +31,7 @@ def read_index(
         return modality.source.index(data, target=target, labelled=labelled, header=header, options=options)
     if modality.source.kind == "table":
         if labelled and not target:
-            raise UsageError(
-                "--target", must="name the column to learn for a table", found="nothing"
-            )
+            raise UsageError("--target", must="name the column to learn for a table", found="nothing")
         return index_table(data, target=target or None, header=header)
     return index_files(
         data,
@@ -64,10 +62,7 @@ def with_targets(index: Index, targets: Sequence[Any]) -> Index:
         raise UsageError(
             "y", must=f"have one entry for each of the {len(index.records)} samples", found=str(len(targets))
         )
-    records = [
-        replace(record, target=target)
-        for record, target in zip(index.records, targets, strict=True)
-    ]
+    records = [replace(record, target=target) for record, target in zip(index.records, targets, strict=True)]
     return replace(index, records=tuple(records))
 
 
@@ -111,9 +106,7 @@ def split_index(index: Index, recipe: Recipe, *, console: Console) -> Index:
     return split
 
 
-def check_records(
-    reader: Reader, records: Sequence[Record], *, console: Console
-) -> list[tuple[str, str]]:
+def check_records(reader: Reader, records: Sequence[Record], *, console: Console) -> list[tuple[str, str]]:
     """Reads every record as ``fit`` would and returns ``(key, message)`` of each that is bad."""
     problems: list[tuple[str, str]] = []
     good: list[Record] = []

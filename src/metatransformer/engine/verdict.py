@@ -14,7 +14,8 @@ CONTROL_NAMES = {
     "random": "same recipe, random trunk",
     "identity": "same recipe, no trunk",
 }
-SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "mean_auroc", "mean_average_precision")  # between 0 and 1: errors as of a share
+# Between 0 and 1: errors as of a share.
+SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "mean_auroc", "mean_average_precision")
 DISTANCES = ("rmse", "mae")  # errors as of a root mean square of normal deviations
 NOT_PRETRAINED = ("random", "identity", "test")
 
@@ -118,5 +119,6 @@ def _beside_the_constant(results: Mapping[str, int]) -> str:
 
 def words(metric: str) -> str:
     """Returns a metric's name as people write it."""
-    special = {"auroc": "AUROC", "mean_auroc": "mean AUROC", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²", "macro_f1": "macro F1"}
+    special = {name: name.upper() for name in ("auroc", "rmse", "mae", "mse")}
+    special |= {"mean_auroc": "mean AUROC", "r2": "R²", "macro_f1": "macro F1"}
     return special.get(metric, metric.replace("_", " "))

@@ -152,9 +152,7 @@ def _require_whole(file: Any, *, path: Path, read: int) -> None:
 
 
 def _damaged(path: Path, *, found: str) -> DataError:
-    return DataError(
-        path, must="be a whole recording", found=found, do="Remove it or copy it again."
-    )
+    return DataError(path, must="be a whole recording", found=found, do="Remove it or copy it again.")
 
 
 def _reason(error: Any) -> str:

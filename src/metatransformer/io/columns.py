@@ -200,9 +200,7 @@ def _refuse_dates(name: str, texts: Sequence[str], *, cells: int) -> None:
         )
 
 
-def common_words(
-    cells: Sequence[Cell], *, share: float, most: int
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def common_words(cells: Sequence[Cell], *, share: float, most: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns the common and the rare words, each sorted.
 
     Common words fill at least ``share`` of all rows and are among the ``most`` frequent.

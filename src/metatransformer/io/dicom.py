@@ -68,9 +68,7 @@ def _require_grey(dataset: Any, *, path: Path) -> None:
     """Refuses what is no single grey picture."""
     if "PixelData" not in dataset:
         kind = dataset.get("Modality", "unknown")
-        raise DataError(
-            path, must="hold a picture", found=f"none (modality {kind})", do="Remove it."
-        )
+        raise DataError(path, must="hold a picture", found=f"none (modality {kind})", do="Remove it.")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames != 1:
         raise DataError(
@@ -100,9 +98,7 @@ def _require_decoder(dataset: Any, *, path: Path) -> None:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
-        raise DataError(
-            path, must="be compressed by a method for pictures", found=f"'{syntax.name}'"
-        ) from error
+        raise DataError(path, must="be compressed by a method for pictures", found=f"'{syntax.name}'") from error
     if not decoder.is_available:
         purpose = f"{path}: pixels compressed by '{syntax.name}'"
         raise MissingDependencyError("pylibjpeg", extra="xray", purpose=purpose)

@@ -74,9 +74,7 @@ def index_folder(root: Path, *, suffixes: Sequence[str], require_labels: bool) -
     return index_names(root, names=names, notes=notes, require_labels=require_labels)
 
 
-def index_names(
-    root: Path, *, names: Sequence[str], notes: Sequence[str], require_labels: bool
-) -> Index:
+def index_names(root: Path, *, names: Sequence[str], notes: Sequence[str], require_labels: bool) -> Index:
     """Returns what ``index_folder`` does for items below ``root`` that were found already: relative
     POSIX paths of files, or of folders that are one item each."""
     names, notes = sorted(names, key=natural_key), list(notes)
@@ -96,9 +94,7 @@ def index_names(
         target = folders[0] if folders else None
         records.append(Record(name, path=root / name, target=target, split=split))
     if renamed := sorted(word for word in spellings if word != split_name(word)):
-        notes.append(
-            "taken as splits: " + ", ".join(f"{word} = {split_name(word)}" for word in renamed)
-        )
+        notes.append("taken as splits: " + ", ".join(f"{word} = {split_name(word)}" for word in renamed))
     if missing and require_labels:
         raise _unlabelled(root, missing=missing, total=len(records))
     if missing and len(missing) < len(records):
@@ -134,9 +130,7 @@ def _place_of_split(paths: list[list[str]], *, root: Path) -> int | None:
     return None
 
 
-def _one_class(
-    records: list[Record], *, paths: list[list[str]], root: Path, require_labels: bool
-) -> list[str]:
+def _one_class(records: list[Record], *, paths: list[list[str]], root: Path, require_labels: bool) -> list[str]:
     """Returns a note when one folder only plays the class; raises when it surely wraps the real
     ones."""
     classes = {record.target for record in records}
@@ -154,15 +148,12 @@ def _one_class(
 
 
 def _unlabelled(root: Path, *, missing: list[str], total: int) -> DataError:
-    tables = [
-        p.name for p in sorted(root.iterdir()) if p.suffix.lower() in (".csv", ".tsv", ".parquet")
-    ]
+    tables = [p.name for p in sorted(root.iterdir()) if p.suffix.lower() in (".csv", ".tsv", ".parquet")]
     hint = f" If {root / tables[0]} is such a manifest, name it instead." if tables else ""
     return DataError(
         root,
         must="hold one folder per class, so that every file has a label",
-        found=f"{len(missing):,} of {counted(total, 'file')} outside a class folder "
-        f"({listing(missing, most=3)})",
+        found=f"{len(missing):,} of {counted(total, 'file')} outside a class folder ({listing(missing, most=3)})",
         do=f"Sort them into folders, or name a manifest with the columns path,label.{hint}",
     )
 
@@ -199,6 +190,4 @@ def _is_visible(name: str) -> bool:
 
 
 def _unreadable(error: OSError) -> None:
-    raise DataError(
-        error.filename, must="be a folder that may be read", found=f"'{error.strerror}'"
-    ) from error
+    raise DataError(error.filename, must="be a folder that may be read", found=f"'{error.strerror}'") from error

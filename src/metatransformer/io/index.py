@@ -58,9 +58,7 @@ def index_files(
     return _index(data, suffixes=suffixes, label_column=label_column, require_labels=require_labels)
 
 
-def _index(
-    data: Any, *, suffixes: Sequence[str], label_column: str, require_labels: bool
-) -> Index:
+def _index(data: Any, *, suffixes: Sequence[str], label_column: str, require_labels: bool) -> Index:
     """Returns one record a file or array."""
     if isinstance(data, pd.DataFrame):
         index = index_manifest(
@@ -73,9 +71,7 @@ def _index(
             require_labels=require_labels,
         )
     elif isinstance(data, str | os.PathLike):
-        index = _index_path(
-            Path(data), suffixes=suffixes, label_column=label_column, require_labels=require_labels
-        )
+        index = _index_path(Path(data), suffixes=suffixes, label_column=label_column, require_labels=require_labels)
     else:
         index = _index_items(_as_list(data), suffixes=suffixes, require_labels=require_labels)
     require_unique(index.records, where="the data" if index.root is None else index.root)
@@ -83,9 +79,7 @@ def _index(
     return index
 
 
-def _index_path(
-    path: Path, *, suffixes: Sequence[str], label_column: str, require_labels: bool
-) -> Index:
+def _index_path(path: Path, *, suffixes: Sequence[str], label_column: str, require_labels: bool) -> Index:
     if path.is_dir():
         return index_folder(path, suffixes=suffixes, require_labels=require_labels)
     require_there(path)
@@ -141,9 +135,7 @@ def _index_items(items: list[Any], *, suffixes: Sequence[str], require_labels: b
         if not isinstance(item, np.ndarray | Mapping):
             raise DataError(
                 f"item {row} of the data",
-                must="be a numpy array, as the first one decides"
-                if row
-                else "be a path or an array",
+                must="be a numpy array, as the first one decides" if row else "be a path or an array",
                 found=f"a {type(item).__name__}",
                 do="Convert it, for instance with numpy.asarray.",
             )

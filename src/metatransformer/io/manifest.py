@@ -140,13 +140,9 @@ def _splits(values: list[Any], *, row: _Rows) -> list[str | None]:
     return splits
 
 
-def _check_files(
-    texts: Sequence[Any], *, paths: list[Path], row: _Rows, suffixes: Sequence[str]
-) -> None:
+def _check_files(texts: Sequence[Any], *, paths: list[Path], row: _Rows, suffixes: Sequence[str]) -> None:
     folders = FOLDER in suffixes
-    missing = [
-        number for number, path in enumerate(paths) if not (path.is_file() or (folders and path.is_dir()))
-    ]
+    missing = [number for number, path in enumerate(paths) if not (path.is_file() or (folders and path.is_dir()))]
     if missing:
         first = missing[0]
         more = f"; {len(missing):,} of {len(paths):,} files are missing" if len(missing) > 1 else ""
@@ -165,9 +161,7 @@ def _check_files(
             )
 
 
-def _keys(
-    columns: Mapping[str, list[Any]], *, paths: list[Path], root: Path, row: _Rows
-) -> list[str]:
+def _keys(columns: Mapping[str, list[Any]], *, paths: list[Path], root: Path, row: _Rows) -> list[str]:
     if "key" not in columns:
         return [_key(path, root=root) for path in paths]
     row.require_all(columns["key"], column="key")

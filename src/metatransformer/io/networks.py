@@ -188,8 +188,9 @@ def _check_ends(ends: np.ndarray, *, owner: np.ndarray, where: Path) -> None:
     if (bad := np.flatnonzero(outside | torn)).size:
         a, b = ends[bad[0]] + 1
         raise DataError(
-            f"{where}, line {bad[0] + 1}", must=f"join two nodes of one graph, numbered 1 to {len(owner)}",
-            found=f"{a}, {b}"
+            f"{where}, line {bad[0] + 1}",
+            must=f"join two nodes of one graph, numbered 1 to {len(owner)}",
+            found=f"{a}, {b}",
         )
 
 

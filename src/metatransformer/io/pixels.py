@@ -22,9 +22,7 @@ LARGEST_SIDE = 4096  # attention over more patches than that fits into no machin
 def check_picture_options(*, size: int | Literal["auto"], crop: float) -> None:
     """Raises UsageError when a modality's options ``size`` or ``crop`` lie outside their range."""
     if size != "auto" and not 1 <= size <= LARGEST_SIDE:
-        raise UsageError(
-            "input.size", must=f"be 'auto' or lie in 1..{LARGEST_SIDE}", found=str(size)
-        )
+        raise UsageError("input.size", must=f"be 'auto' or lie in 1..{LARGEST_SIDE}", found=str(size))
     if not 0 < crop <= 1:
         raise UsageError("input.crop", must="lie above 0, up to 1", found=f"{crop:g}")
 
@@ -150,9 +148,7 @@ def random_crop(pixels: np.ndarray, rng: np.random.Generator, *, least: float) -
     return resize(pixels, size=(h, w), box=box)
 
 
-def random_mirror(
-    pixels: np.ndarray, rng: np.random.Generator, *, axes: Sequence[int]
-) -> np.ndarray:
+def random_mirror(pixels: np.ndarray, rng: np.random.Generator, *, axes: Sequence[int]) -> np.ndarray:
     """Returns the picture mirrored along each of ``axes`` (0 = upside down, 1 = left to right)
     half of the time.
     """

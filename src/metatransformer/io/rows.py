@@ -85,9 +85,7 @@ class _Columns:
             twice = next(name for name in names if names.count(name) > 1)
             raise DataError(where, must="name every column differently", found=f"'{twice}' twice")
         empty = frozenset(missing)
-        self.values = {
-            name: _plain(frame.iloc[:, i], missing=empty) for i, name in enumerate(names)
-        }
+        self.values = {name: _plain(frame.iloc[:, i], missing=empty) for i, name in enumerate(names)}
 
     def take(self, name: str) -> list[Any]:
         if name not in self.values:
@@ -120,8 +118,7 @@ def _tables(data: Any, *, header: bool, missing: Collection[str], notes: list[st
         shape = f" of shape {data.shape}" if isinstance(data, np.ndarray) else ""
         raise DataError(
             "the data",
-            must="be a table file, a folder of them, a DataFrame, a list of dictionaries or an "
-            "array [rows, columns]",
+            must="be a table file, a folder of them, a DataFrame, a list of dictionaries or an array [rows, columns]",
             found=f"a {type(data).__name__}{shape}",
         )
     if frame.empty:
@@ -129,9 +126,7 @@ def _tables(data: Any, *, header: bool, missing: Collection[str], notes: list[st
     return [_Table(frame, where="the table")]
 
 
-def _folder(
-    path: Path, *, header: bool, missing: Collection[str], notes: list[str]
-) -> list[_Table]:
+def _folder(path: Path, *, header: bool, missing: Collection[str], notes: list[str]) -> list[_Table]:
     files = sorted(p for p in path.iterdir() if accepts(p.name, suffixes=TABLE_SUFFIXES))
     files = [file for file in files if not file.name.startswith(".")]
     found: dict[str, Path] = {}
@@ -244,9 +239,7 @@ def _splits(values: list[Any], *, where: str) -> list[str | None]:
     splits = [None if value is None else split_name(str(value)) for value in values]
     for row, (value, split) in enumerate(zip(values, splits, strict=True)):
         if value is not None and split is None:
-            raise DataError(
-                f"{where}, row {row}", must=f"be one of {split_spellings()}", found=f"'{value}'"
-            )
+            raise DataError(f"{where}, row {row}", must=f"be one of {split_spellings()}", found=f"'{value}'")
     return splits
 
 
@@ -281,9 +274,7 @@ def _drop_row_numbers(columns: _Columns, *, notes: list[str]) -> None:
     values = columns.values[first]
     if all(type(value) is int for value in values) and len(set(values)) == len(values):
         del columns.values[first]
-        notes.append(
-            f"the nameless first column of {columns.where} only numbers the rows: left out"
-        )
+        notes.append(f"the nameless first column of {columns.where} only numbers the rows: left out")
 
 
 def _doubtful_header(columns: _Columns) -> list[str]:
@@ -313,9 +304,5 @@ def _missing_note(columns: _Columns, *, count: int) -> list[str]:
 def _other_columns(where: object, *, names: list[str], found: list[str]) -> DataError:
     lacking = [name for name in names if name not in found]
     extra = [name for name in found if name not in names]
-    parts = [f"without {listing(lacking)}"] * bool(lacking) + [f"with {listing(extra)}"] * bool(
-        extra
-    )
-    return DataError(
-        where, must="have the same columns as the other tables", found=f"columns {', '.join(parts)}"
-    )
+    parts = [f"without {listing(lacking)}"] * bool(lacking) + [f"with {listing(extra)}"] * bool(extra)
+    return DataError(where, must="have the same columns as the other tables", found=f"columns {', '.join(parts)}")

@@ -113,9 +113,7 @@ def _from_array(array: np.ndarray, *, group: str) -> list[Series]:
     times = pd.RangeIndex(len(values))
     none = np.zeros((len(values), 0))
     names = [f"{group and group + '/'}series_{number + 1}" for number in range(values.shape[1])]
-    return [
-        Series(name, column, times, Step(1, "1"), none, none) for name, column in zip(names, values.T, strict=True)
-    ]
+    return [Series(name, column, times, Step(1, "1"), none, none) for name, column in zip(names, values.T, strict=True)]
 
 
 def _parts(path: Path) -> Sequence[tuple[int, Any]]:

@@ -209,9 +209,7 @@ def _claim(target: Path, *, folder: Path, manifest: dict[str, Any]) -> None:
     if found is None:
         write_json(folder / "manifest.json", manifest)
     elif found != manifest:
-        raise UsageError(
-            target, must=_difference(found, manifest), found="another run's", do=_GO_ON
-        )
+        raise UsageError(target, must=_difference(found, manifest), found="another run's", do=_GO_ON)
 
 
 def _has_shards(folder: Path) -> bool:
@@ -241,9 +239,7 @@ def _existing(target: Path, *, folder: Path) -> dict[str, Any] | None:
     try:
         return json.loads(manifest.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UsageError(
-            manifest, must="be the manifest of an earlier run", found="no JSON", do=_GO_ON
-        ) from error
+        raise UsageError(manifest, must="be the manifest of an earlier run", found="no JSON", do=_GO_ON) from error
 
 
 def _manifest_of_file(path: Path) -> dict[str, Any]:
@@ -254,9 +250,7 @@ def _manifest_of_file(path: Path) -> dict[str, Any]:
         metadata = pq.read_schema(path).metadata or {}
         return json.loads(metadata[f"{_PREFIX}manifest".encode()])
     except (pa.ArrowInvalid, OSError, KeyError) as error:
-        raise UsageError(
-            path, must="be new, or embeddings of this run", found="another file", do=_GO_ON
-        ) from error
+        raise UsageError(path, must="be new, or embeddings of this run", found="another file", do=_GO_ON) from error
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -64,9 +64,7 @@ def split_records(
 class _Cutter:
     """Cuts one part after the other from ``train``, positions in ``records``."""
 
-    def __init__(
-        self, records: Sequence[Record], *, train: list[int], seed: int, stratify: bool
-    ) -> None:
+    def __init__(self, records: Sequence[Record], *, train: list[int], seed: int, stratify: bool) -> None:
         self.train = sorted(train, key=lambda i: natural_key(records[i].key))
         self.seed, self.stratify = seed, stratify
         self.labels = [record.target for record in records]
@@ -82,24 +80,18 @@ class _Cutter:
                 do="Give an item that belongs to no group one of its own.",
             )
         if stratify and (bare := [i for i in train if self.labels[i] is None]):
-            raise DataError(
-                records[bare[0]].key, must="have a label, to be split by classes", found="none"
-            )
+            raise DataError(records[bare[0]].key, must="have a label, to be split by classes", found="none")
 
     @property
     def notes(self) -> list[str]:
         """What a person should know about the cuts."""
         if not self.small:
             return []
-        return [
-            f"too few items to be in every split, so kept in train: {listing(sorted(self.small))}"
-        ]
+        return [f"too few items to be in every split, so kept in train: {listing(sorted(self.small))}"]
 
     def cut(self, size: float, *, name: str) -> list[int]:
         """Returns about ``size`` positions and takes them from ``train``."""
-        chosen = (
-            self._by_groups(size, name=name) if self.grouped else self._by_items(size, name=name)
-        )
+        chosen = self._by_groups(size, name=name) if self.grouped else self._by_items(size, name=name)
         gone = set(chosen)
         self.train = [i for i in self.train if i not in gone]
         return chosen
@@ -163,11 +155,7 @@ def _best_fold(labels: np.ndarray, *, groups: np.ndarray, share: float, seed: in
     with warnings.catch_warnings():
         # It warns of classes with fewer members than folds; the choice below deals with them.
         warnings.simplefilter("ignore", UserWarning)
-        found = [
-            test
-            for _, test in splitter.split(labels, labels, groups)
-            if 0 < len(test) < len(labels)
-        ]
+        found = [test for _, test in splitter.split(labels, labels, groups) if 0 < len(test) < len(labels)]
 
     def badness(places: np.ndarray) -> tuple[int, float]:
         rest = np.delete(labels, places)
@@ -189,9 +177,7 @@ def _check_fractions(val: float, test: float) -> None:
         if not 0 <= value < 1:
             raise UsageError(name, must="lie in [0, 1)", found=f"{value:g}")
     if val + test >= 1:
-        raise UsageError(
-            "val_fraction + test_fraction", must="stay below 1", found=f"{val + test:g}"
-        )
+        raise UsageError("val_fraction + test_fraction", must="stay below 1", found=f"{val + test:g}")
 
 
 def _given(records: Sequence[Record]) -> set[str]:

@@ -163,9 +163,7 @@ def decode(data: bytes, *, path: Path) -> str:
     return content
 
 
-def _read_delimited(
-    path: Path, *, header: bool, text: bool, missing: Collection[str], quoted: bool
-) -> pd.DataFrame:
+def _read_delimited(path: Path, *, header: bool, text: bool, missing: Collection[str], quoted: bool) -> pd.DataFrame:
     rows = _rows(read_content(path), path=path, quoted=quoted)
     first_line, first = next(rows)
     numbered = [f"column_{i}" for i in range(1, len(first) + 1)]
@@ -224,8 +222,7 @@ def _delimiter(content: str, *, name: str) -> str:
     lines = [line for line in islice(io.StringIO(content, newline=""), 20) if line.strip()]
     # Cells may hold the separator in quotes, which only the parser knows.
     widths = {
-        mark: {len(row) for row in csv.reader(lines, delimiter=mark, skipinitialspace=mark != "\t")}
-        for mark in ",;\t|"
+        mark: {len(row) for row in csv.reader(lines, delimiter=mark, skipinitialspace=mark != "\t")} for mark in ",;\t|"
     }
     for mark, found in widths.items():
         if len(found) == 1 and max(found) > 1:
@@ -246,9 +243,7 @@ def _require_different(names: Sequence[str], *, path: Path) -> None:
 
 
 def _read_lines(path: Path) -> pd.DataFrame:
-    rows = [
-        _object(line, where=f"{path}, line {number}") for number, line in _lines(read_content(path))
-    ]
+    rows = [_object(line, where=f"{path}, line {number}") for number, line in _lines(read_content(path))]
     return pd.DataFrame(rows)
 
 

@@ -237,9 +237,7 @@ def _index_tables(
     return Index(tuple(records), tuple(notes), root, names)
 
 
-def _index_table(
-    frame: pd.DataFrame, *, where: str, target: str, labelled: bool, columns: Sequence[str]
-) -> Index:
+def _index_table(frame: pd.DataFrame, *, where: str, target: str, labelled: bool, columns: Sequence[str]) -> Index:
     """Returns the rows of one table; the columns label, split and group are no texts unless named so."""
     names = [str(name) for name in frame.columns]
     values = {name: frame.iloc[:, place] for place, name in enumerate(names)}
@@ -281,9 +279,7 @@ def _same_columns(names: Sequence[str], found: Sequence[str], *, where: str) -> 
         return False
     if len(names) == len(found) == 1:
         return True
-    raise DataError(
-        where, must=f"have the same columns as the other tables ({listing(names)})", found=listing(found)
-    )
+    raise DataError(where, must=f"have the same columns as the other tables ({listing(names)})", found=listing(found))
 
 
 def _names_files(path: Path, header: bool) -> bool:

@@ -57,14 +57,10 @@ def read_thermal(path: str | Path) -> np.ndarray:
         raise
     except _BROKEN as error:
         if "imagecodecs" in str(error):
-            raise MissingDependencyError(
-                "imagecodecs", extra="infrared", purpose=f"{path}: its compression"
-            ) from error
+            raise MissingDependencyError("imagecodecs", extra="infrared", purpose=f"{path}: its compression") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         do = "Remove it or copy it again."
-        raise DataError(
-            path, must="be a whole TIFF", found=f"a damaged one ({reason})", do=do
-        ) from error
+        raise DataError(path, must="be a whole TIFF", found=f"a damaged one ({reason})", do=do) from error
     return _plain(array, inverted=kind == "MINISWHITE", path=path)
 
 
@@ -93,9 +89,7 @@ def _require_grey_or_rgb(page: Any, *, path: Path) -> None:
 
 def _plain(array: np.ndarray, *, inverted: bool, path: Path) -> np.ndarray:
     if array.dtype.name not in _TYPES:
-        raise DataError(
-            path, must=f"hold numbers of type {', '.join(_TYPES)}", found=array.dtype.name
-        )
+        raise DataError(path, must=f"hold numbers of type {', '.join(_TYPES)}", found=array.dtype.name)
     if inverted:
         if array.dtype.kind == "f":
             raise DataError(path, must="show small values dark", found="floating-point MINISWHITE")
@@ -110,7 +104,5 @@ def _tifffile() -> Any:
     try:
         import tifffile
     except ImportError as error:
-        raise MissingDependencyError(
-            "tifffile", extra="infrared", purpose="reading TIFF"
-        ) from error
+        raise MissingDependencyError("tifffile", extra="infrared", purpose="reading TIFF") from error
     return tifffile

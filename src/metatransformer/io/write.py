@@ -279,7 +279,5 @@ def _fullness(path: Path) -> str:
 
 
 def _size(count: int) -> str:
-    unit = next(
-        (u for u in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")) if count >= u[0]), None
-    )
+    unit = next((u for u in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")) if count >= u[0]), None)
     return f"{count} bytes" if unit is None else f"{count / unit[0]:.1f} {unit[1]}"

@@ -58,9 +58,7 @@ def _modules() -> dict[str, str]:
         for module in pkgutil.iter_modules(__path__)
         if not module.name.startswith("_")
     }
-    announced = {
-        point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)
-    }
+    announced = {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
     if twice := own.keys() & announced.keys():
         raise UsageError(
             f"entry point group {ENTRY_POINTS}",

@@ -247,9 +247,7 @@ MODALITY = Modality(
     name="audio",
     summary="sounds and speech of any rate, up to half a minute",
     source=Source(kind="files", suffixes=SUFFIXES),
-    fields={
-        "spectrum": Field("t* m", "float32", unit="deviations", summary="standardised log-mel")
-    },
+    fields={"spectrum": Field("t* m", "float32", unit="deviations", summary="standardised log-mel")},
     options=AudioOptions,
     load=load,
     transform=AudioTransform,

@@ -83,9 +83,7 @@ class ImageTransform(Transform):
         self.side_ = int(state["side"])
 
 
-def tokenizer(
-    options: ImageOptions, transform: Transform, width: int, stem: Stem
-) -> PictureTokenizer:
+def tokenizer(options: ImageOptions, transform: Transform, width: int, stem: Stem) -> PictureTokenizer:
     """Returns the tokenizer of RGB pictures."""
     del options, transform
     return PictureTokenizer(name="image", channels=3, width=width, stem=stem)

@@ -254,15 +254,11 @@ def _degrees(pixels: np.ndarray, options: InfraredOptions, *, where: str) -> np.
     return pixels.astype(np.float32)
 
 
-def tokenizer(
-    options: InfraredOptions, transform: Transform, width: int, stem: Stem
-) -> PictureTokenizer:
+def tokenizer(options: InfraredOptions, transform: Transform, width: int, stem: Stem) -> PictureTokenizer:
     """Returns the tokenizer of standardised pictures, with as many channels as training had."""
     del options
     assert isinstance(transform, InfraredTransform)
-    return PictureTokenizer(
-        name="infrared", channels=transform.channels_, width=width, stem=level_stem(stem)
-    )
+    return PictureTokenizer(name="infrared", channels=transform.channels_, width=width, stem=level_stem(stem))
 
 
 def load(record: Record) -> dict[str, np.ndarray]:
@@ -300,9 +296,7 @@ MODALITY = Modality(
     name="infrared",
     summary="thermal and near-infrared pictures, counts or degrees C",
     source=Source(kind="files", suffixes=SUFFIXES),
-    fields={
-        "pixels": Field("h* w* c", "float32", unit="deviations", summary="whole patches, c 1 or 3")
-    },
+    fields={"pixels": Field("h* w* c", "float32", unit="deviations", summary="whole patches, c 1 or 3")},
     options=InfraredOptions,
     load=load,
     transform=InfraredTransform,

@@ -328,9 +328,7 @@ def tokenizer(options: PointCloudOptions, transform: Transform, width: int, stem
         return GroupTokenizer(
             groups=options.groups, neighbours=options.neighbours, channels=sum(channels), width=width, stem=stem
         )
-    return ViewTokenizer(
-        views=VIEWS, rows=ROWS, patches=options.side, channels=channels, width=width, stem=stem
-    )
+    return ViewTokenizer(views=VIEWS, rows=ROWS, patches=options.side, channels=channels, width=width, stem=stem)
 
 
 def load(record: Record) -> dict[str, Any]:

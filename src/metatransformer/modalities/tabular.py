@@ -169,8 +169,7 @@ class TabularTransform(Transform):
         """Sets the columns and what reading a row needs of them."""
         self.columns_ = tuple(columns)
         self._codes = [
-            dict.fromkeys(column.rare, RARE)
-            | {word: FIRST + i for i, word in enumerate(column.words)}
+            dict.fromkeys(column.rare, RARE) | {word: FIRST + i for i, word in enumerate(column.words)}
             for column in self.columns_
         ]
         self._choices = np.array([column.choices for column in self.columns_], dtype=np.int64)
@@ -189,9 +188,7 @@ class TabularTransform(Transform):
             NotFittedError: before ``fit``.
         """
         if not self.columns_:
-            raise NotFittedError(
-                "tabular transform", must="have learned its columns", found="none", do="Fit first."
-            )
+            raise NotFittedError("tabular transform", must="have learned its columns", found="none", do="Fit first.")
         row = sample.inputs["row"]
         cells = np.empty(len(self.columns_), dtype=np.float32)
         if any(column.name not in row for column in self.columns_):
@@ -267,9 +264,7 @@ class TabularTokenizer(Tokenizer):
     back: Tensor
     starts: Tensor
 
-    def __init__(
-        self, options: TabularOptions, transform: Transform, width: int, stem: Stem
-    ) -> None:
+    def __init__(self, options: TabularOptions, transform: Transform, width: int, stem: Stem) -> None:
         super().__init__()
         assert isinstance(transform, TabularTransform) and transform.columns_
         columns = transform.columns_
@@ -308,16 +303,12 @@ class TabularTokenizer(Tokenizer):
         return Tokens(x, mask, (Span("tabular", 0, x.shape[1], summary=0),))
 
 
-def _number_embedding(
-    columns: Sequence[Column], options: TabularOptions, *, width: int
-) -> nn.Module | None:
+def _number_embedding(columns: Sequence[Column], options: TabularOptions, *, width: int) -> nn.Module | None:
     if not columns:
         return None
     if options.numeric == "piecewise":
         return PiecewiseLinear([column.edges for column in columns], width=width, std=VALUE_STD)
-    return Periodic(
-        len(columns), components=options.bins, sigma=options.sigma, width=width, std=VALUE_STD
-    )
+    return Periodic(len(columns), components=options.bins, sigma=options.sigma, width=width, std=VALUE_STD)
 
 
 def load(record: Record) -> dict[str, dict[str, Cell]]:

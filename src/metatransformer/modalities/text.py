@@ -386,6 +386,7 @@ MODALITY = Modality(
     features=features,
     draw=draw,
     synthesize=synthesize,
+    synthetic={"input.vocabulary": "train"},  # the default one may have to be fetched
     native="the class token; word vectors come with the vocabulary",
     units="UTF-8 text",
     defaults=DEFAULTS,

@@ -251,6 +251,7 @@ MODALITY = Modality(
     features=features,
     draw=draw,
     synthesize=synthesize,
+    synthetic={"input.size": 16, "input.frames": 4},  # small
     native="patch kernel (inflated over two frames), positions and class token of the trunk",
     units="8 or 16 bit per channel; frames per second from the film, or input.rate_hz",
     defaults=DEFAULTS,

@@ -108,9 +108,7 @@ class XrayTransform(Transform):
         self.side_ = int(state["side"])
 
 
-def tokenizer(
-    options: XrayOptions, transform: Transform, width: int, stem: Stem
-) -> PictureTokenizer:
+def tokenizer(options: XrayOptions, transform: Transform, width: int, stem: Stem) -> PictureTokenizer:
     """Returns the tokenizer of pictures with one channel."""
     del options, transform
     return PictureTokenizer(name="xray", channels=1, width=width, stem=level_stem(stem))

@@ -51,9 +51,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(
-        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None
-    ) -> Float[Tensor, "B N D"]:
+    def forward(self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B N D"]:
         """Returns the attended tokens; ``mask`` None means that every token is real."""
         b, n, d = x.shape
         qkv = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads)
@@ -110,9 +108,7 @@ class Block(nn.Module):
         self.mlp = MLP(width=width, hidden=hidden, activation=activation)
         self.ls2 = LayerScale(width=width) if layer_scale else nn.Identity()
 
-    def forward(
-        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None
-    ) -> Float[Tensor, "B N D"]:
+    def forward(self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B N D"]:
         """Returns the tokens after this block."""
         x = x + self.ls1(self.attn(self.norm1(x), mask))
         return x + self.ls2(self.mlp(self.norm2(x)))

@@ -93,9 +93,7 @@ class Periodic(nn.Module):
     standardised number); ``components`` counts sines plus cosines.
     """
 
-    def __init__(
-        self, columns: int, *, components: int, sigma: float, width: int, std: float
-    ) -> None:
+    def __init__(self, columns: int, *, components: int, sigma: float, width: int, std: float) -> None:
         super().__init__()
         self.frequency = nn.Parameter(torch.randn(columns, components // 2) * sigma)
         # sin^2 + cos^2 sum to components / 2, so this factor gives the code length 1.

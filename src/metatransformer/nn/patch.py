@@ -22,9 +22,7 @@ from metatransformer.core.modality import Stem
 DEFAULT_GRID = 14
 
 
-def adapt_kernel(
-    kernel: Float[Tensor, "D 3 p p"], *, channels: int, size: tuple[int, int]
-) -> Float[Tensor, "D C h w"]:
+def adapt_kernel(kernel: Float[Tensor, "D 3 p p"], *, channels: int, size: tuple[int, int]) -> Float[Tensor, "D C h w"]:
     """Returns an RGB kernel for other channels and another patch shape, or a copy where it fits.
 
     Every new channel gets the sum over RGB divided by the number of channels, so that a grey
@@ -48,9 +46,7 @@ def _inverse_resize(old: int, new: int) -> Float[Tensor, "new old"]:
     return torch.linalg.pinv(resize)
 
 
-def resample_positions(
-    positions: Float[Tensor, "h w D"], *, size: tuple[int, int]
-) -> Float[Tensor, "h2 w2 D"]:
+def resample_positions(positions: Float[Tensor, "h w D"], *, size: tuple[int, int]) -> Float[Tensor, "h2 w2 D"]:
     """Returns position vectors on another grid over the same picture, by bicubic interpolation."""
     if size == tuple(positions.shape[:2]):
         return positions
@@ -91,9 +87,7 @@ class PatchEmbedding(nn.Module):
     def counts(self, lengths: Int[Tensor, " B"], *, axis: int) -> Int[Tensor, " B"]:
         """Returns how many patches, at least one, cover these lengths on axis 0 (h) or 1 (w)."""
         beyond = (lengths - self.size[axis]).clamp(min=0)
-        return 1 + torch.div(
-            beyond + self.stride[axis] - 1, self.stride[axis], rounding_mode="floor"
-        )
+        return 1 + torch.div(beyond + self.stride[axis] - 1, self.stride[axis], rounding_mode="floor")
 
     def forward(
         self, x: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B H W"]
@@ -114,13 +108,10 @@ class PatchEmbedding(nn.Module):
         return y.permute(0, 2, 3, 1), rectangles(counts, grid=grid)
 
 
-def rectangles(
-    counts: Sequence[Int[Tensor, " B"]], *, grid: Sequence[int]
-) -> Bool[Tensor, "B h w"]:
+def rectangles(counts: Sequence[Int[Tensor, " B"]], *, grid: Sequence[int]) -> Bool[Tensor, "B h w"]:
     """Returns masks of the upper left ``counts[0] x counts[1]`` entries of each sample's grid."""
     rows, columns = (
-        torch.arange(n, device=count.device)[None] < count[:, None]
-        for n, count in zip(grid, counts, strict=True)
+        torch.arange(n, device=count.device)[None] < count[:, None] for n, count in zip(grid, counts, strict=True)
     )
     return rows[:, :, None] & columns[:, None, :]
 

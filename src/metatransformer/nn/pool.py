@@ -26,9 +26,7 @@ def summary_token(tokens: Tokens) -> Float[Tensor, "B D"]:
     """
     marks = tokens.summaries()
     if not marks.any():
-        raise UsageError(
-            "head.pool", must="be 'mean' for tokens without a summary", found="'summary'"
-        )
+        raise UsageError("head.pool", must="be 'mean' for tokens without a summary", found="'summary'")
     weights = (tokens.mask & marks).to(tokens.x.dtype).unsqueeze(-1)
     return (tokens.x * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 

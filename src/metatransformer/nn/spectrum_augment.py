@@ -23,9 +23,7 @@ def resample_axis(spectrum: np.ndarray, *, places: np.ndarray, axis: int) -> np.
     return np.moveaxis(rows[before] * (1 - share) + rows[after] * share, 0, axis)
 
 
-def shift_time(
-    spectrum: np.ndarray, *, rng: np.random.Generator, most: float, silence: float
-) -> np.ndarray:
+def shift_time(spectrum: np.ndarray, *, rng: np.random.Generator, most: float, silence: float) -> np.ndarray:
     """Returns the clip with each end moved by up to ``most`` of its length, in as many frames.
 
     Ends that move inwards cut, ends that move outwards add ``silence``; so the clip is shifted and
@@ -67,9 +65,7 @@ def warp_frequency(
     return resample_axis(spectrum, places=places, axis=1)
 
 
-def mask_stripe(
-    spectrum: np.ndarray, *, rng: np.random.Generator, most: float, axis: int, value: float
-) -> np.ndarray:
+def mask_stripe(spectrum: np.ndarray, *, rng: np.random.Generator, most: float, axis: int, value: float) -> np.ndarray:
     """Returns the clip with one stripe of up to ``most`` of an axis set to ``value``."""
     size = spectrum.shape[axis]
     width = int(rng.uniform(0, most) * size)

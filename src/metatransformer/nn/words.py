@@ -50,9 +50,7 @@ class WordVectors(nn.Module):
 
     rows: Tensor
 
-    def __init__(
-        self, *, words: int, seen: Sequence[int], width: int, stored: Tensor | None, norm: float
-    ) -> None:
+    def __init__(self, *, words: int, seen: Sequence[int], width: int, stored: Tensor | None, norm: float) -> None:
         super().__init__()
         rows = torch.zeros(words, dtype=torch.long)
         rows[torch.tensor(list(seen), dtype=torch.long)] = torch.arange(1, len(seen) + 1)

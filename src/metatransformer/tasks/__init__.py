@@ -7,6 +7,11 @@ from metatransformer.tasks.multilabel import Multilabel
 from metatransformer.tasks.regress import Regress
 from metatransformer.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {"classify": Classify, "regress": Regress, "forecast": Forecast, "multilabel": Multilabel}
+TASKS: dict[str, type[Task]] = {
+    "classify": Classify,
+    "regress": Regress,
+    "forecast": Forecast,
+    "multilabel": Multilabel,
+}
 
 __all__ = ["TASKS", "Classify", "Forecast", "Head", "Multilabel", "Regress", "Task"]

@@ -34,9 +34,7 @@ class Classify(Task):
         label_smoothing: float = 0.0,
     ) -> None:
         if metric not in METRICS:
-            raise UsageError(
-                "task.metric", must="be a score of 'classify'", found=metric, do=nearest(metric, METRICS)
-            )
+            raise UsageError("task.metric", must="be a score of 'classify'", found=metric, do=nearest(metric, METRICS))
         self.primary = metric
         self.higher_is_better = metric != "log_loss"
         self.class_weight, self.label_smoothing = class_weight, label_smoothing
@@ -46,9 +44,7 @@ class Classify(Task):
     def fit(self, targets: Sequence[Any]) -> None:
         """Learns the classes and how often each occurs."""
         if any(target is None for target in targets):
-            raise DataError(
-                "training labels", must="be known for every sample", found="missing ones"
-            )
+            raise DataError("training labels", must="be known for every sample", found="missing ones")
         if several := [target for target in targets if isinstance(target, tuple)]:
             raise DataError(
                 "training labels",
@@ -102,9 +98,7 @@ class Classify(Task):
         if self.class_weight == "balanced":
             counts = torch.tensor(self.counts_, dtype=outputs.dtype, device=outputs.device)
             weight = counts.sum() / (len(counts) * counts)
-        return F.cross_entropy(
-            outputs, target, weight=weight, label_smoothing=self.label_smoothing
-        )
+        return F.cross_entropy(outputs, target, weight=weight, label_smoothing=self.label_smoothing)
 
     def metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
         """Returns accuracy, balanced accuracy, macro F1, log loss, Cohen's kappa where it is defined (truth and guess
@@ -117,9 +111,7 @@ class Classify(Task):
         result = {
             "accuracy": float(scores.accuracy_score(truth, guess)),
             "balanced_accuracy": float(np.mean(recall)),
-            "macro_f1": float(
-                scores.f1_score(truth, guess, labels=present, average="macro", zero_division=0)
-            ),
+            "macro_f1": float(scores.f1_score(truth, guess, labels=present, average="macro", zero_division=0)),
             "log_loss": float(scores.log_loss(truth, probability, labels=labels)),
         }
         if len(present) > 1 or len(np.unique(guess)) > 1:

@@ -29,9 +29,7 @@ class Forecast(Task):
 
     def __init__(self, *, metric: str = "mse") -> None:
         if metric not in METRICS:
-            raise UsageError(
-                "task.metric", must="be a score of 'forecast'", found=metric, do=nearest(metric, METRICS)
-            )
+            raise UsageError("task.metric", must="be a score of 'forecast'", found=metric, do=nearest(metric, METRICS))
         self.primary = metric
         self.higher_is_better = False
         self.horizon_ = 0

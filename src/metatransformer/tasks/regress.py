@@ -23,9 +23,7 @@ class Regress(Task):
 
     def __init__(self, *, metric: str = "rmse") -> None:
         if metric not in METRICS:
-            raise UsageError(
-                "task.metric", must="be a score of 'regress'", found=metric, do=nearest(metric, METRICS)
-            )
+            raise UsageError("task.metric", must="be a score of 'regress'", found=metric, do=nearest(metric, METRICS))
         self.primary = metric
         self.higher_is_better = metric == "r2"
         self.mean_, self.std_ = 0.0, 1.0
@@ -35,9 +33,7 @@ class Regress(Task):
         values = _numbers(targets)
         self.mean_, self.std_ = float(values.mean()), float(values.std())
         if self.std_ == 0:
-            raise DataError(
-                "training targets", must="differ from each other", found=f"only {self.mean_:g}"
-            )
+            raise DataError("training targets", must="differ from each other", found=f"only {self.mean_:g}")
 
     @property
     def outputs(self) -> int:
@@ -98,7 +94,5 @@ def _numbers(targets: Sequence[Any]) -> np.ndarray:
         ) from error
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
-        raise DataError(
-            "targets", must="be finite", found=f"{bad} NaN or infinite of {len(values)}"
-        )
+        raise DataError("targets", must="be finite", found=f"{bad} NaN or infinite of {len(values)}")
     return values

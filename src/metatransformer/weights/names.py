@@ -76,9 +76,7 @@ def parse_name(name: str) -> Spec:
     if kind == "random":
         seed, _, base = rest.partition(":")
         if not (seed.isascii() and seed.isdigit()):
-            raise UsageError(
-                "encoder", must="be written random:<seed>[:<encoder>]", found=f"'{name}'"
-            )
+            raise UsageError("encoder", must="be written random:<seed>[:<encoder>]", found=f"'{name}'")
         return Made("random", int(seed), parse_name(base) if base else None)
     if kind == "identity":
         return Made("identity", 0, parse_name(rest) if rest else None)
@@ -158,9 +156,7 @@ def _options(query: str, *, where: str) -> Options:
     found: dict[str, str] = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key not in valid:
-            raise UsageError(
-                where, must="be followed by known options", found=f"'{key}'", do=nearest(key, valid)
-            )
+            raise UsageError(where, must="be followed by known options", found=f"'{key}'", do=nearest(key, valid))
         found[key] = value
     choices = {"activation": ACTIVATIONS, "pixels": PIXELS, "like": KNOWN}
     for key, allowed in choices.items():

@@ -102,9 +102,7 @@ def _places(spec: Spec, *, cache: Path) -> list[Place]:
             continue
         where = f"{source.address}/{source.file}"
         local = fetch.hub_cached(source)
-        places.append(
-            Place("Hub cache", local is not None, _sized(local) if local else f"{where} (absent)")
-        )
+        places.append(Place("Hub cache", local is not None, _sized(local) if local else f"{where} (absent)"))
         asked = "HF_HUB_OFFLINE is set" if hub_constants.HF_HUB_OFFLINE else "not asked"
         places.append(Place("Hub", False, f"{where} ({asked})"))
     return places
@@ -126,9 +124,7 @@ def _find(spec: Spec, *, cache: Path) -> tuple[Weights, WeightEntry | None]:
         options = spec.options
         entry = KNOWN[options.like] if options.like else None
         remedy = "Copy or download it again."
-        weights = read_weights(
-            spec.path, options=replace(options, like=None), entry=entry, remedy=remedy
-        )
+        weights = read_weights(spec.path, options=replace(options, like=None), entry=entry, remedy=remedy)
         return weights, entry or recognise(weights.sha256)
     base = _find(spec.base, cache=cache)[0] if spec.base else None
     if spec.kind == "random":
@@ -183,9 +179,7 @@ def _install(path: Path, entry: WeightEntry, *, cache: Path) -> Weights:
     return weights
 
 
-def _verified(
-    weights: Weights, entry: WeightEntry | None, *, where: str
-) -> tuple[Encoder, tuple[float, ...]]:
+def _verified(weights: Weights, entry: WeightEntry | None, *, where: str) -> tuple[Encoder, tuple[float, ...]]:
     """Returns the encoder and its fingerprint, compared with the table's or the recorded one."""
     encoder = assemble(weights, where=where)
     fingerprint = measure(encoder, where=where)

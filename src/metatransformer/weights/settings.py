@@ -48,9 +48,7 @@ def settle(converted: Converted, options: Options, *, path: Path) -> Settings:
     """
     told, source = _beside(path, converted)
     layout, said = converted.layout, []
-    heads = _HEADS.get(
-        converted.width, converted.width // 64 if converted.width % 64 == 0 else None
-    )
+    heads = _HEADS.get(converted.width, converted.width // 64 if converted.width % 64 == 0 else None)
     values: dict[str, Any] = {}
     for key, convention in (
         ("heads", heads),
@@ -101,16 +99,12 @@ def _beside(path: Path, converted: Converted) -> tuple[dict[str, Any], str]:
     return {}, ""
 
 
-def _transformers_or_timm(
-    config: dict[str, Any], converted: Converted, file: Path
-) -> dict[str, Any]:
+def _transformers_or_timm(config: dict[str, Any], converted: Converted, file: Path) -> dict[str, Any]:
     config = config.get("vision_config", config)
     if "pretrained_cfg" in config:
         _agree(file, "num_features", config, converted.width)
         pretrained = config["pretrained_cfg"]
-        told: dict[str, Any] = {
-            key: rgb(pretrained[key]) for key in ("mean", "std") if key in pretrained
-        }
+        told: dict[str, Any] = {key: rgb(pretrained[key]) for key in ("mean", "std") if key in pretrained}
         if "license" in pretrained:
             told["licence"] = pretrained["license"]
         if "quickgelu" in config.get("architecture", ""):
@@ -120,9 +114,7 @@ def _transformers_or_timm(
     _agree(file, "num_hidden_layers", config, converted.depth)
     names = {"num_attention_heads": "heads", "layer_norm_eps": "eps", "hidden_act": "activation"}
     told = {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
-    told.update(
-        {key: kind(told[key]) for key, kind in (("heads", int), ("eps", float)) if key in told}
-    )
+    told.update({key: kind(told[key]) for key, kind in (("heads", int), ("eps", float)) if key in told})
     if "activation" in told:
         if told["activation"] not in _ACTIVATIONS:
             raise WeightsError(

@@ -28,10 +28,7 @@ def _fsdd(root: Path) -> list[Fold]:
 def _fsdd_speakers(root: Path) -> list[Fold]:
     records = _spoken_digits(root)
     speakers = sorted({record.group for record in records if record.group})
-    return [
-        [replace(r, split="test" if r.group == speaker else "train") for r in records]
-        for speaker in speakers
-    ]
+    return [[replace(r, split="test" if r.group == speaker else "train") for r in records] for speaker in speakers]
 
 
 DATA_SETS = (

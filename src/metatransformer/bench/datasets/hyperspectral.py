@@ -1,5 +1,6 @@
 """Data sets of the modality hyperspectral."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def _indian_pines(root: Path) -> list[Fold]:
     """Returns five stratified folds of the 695 spectra, each once the test split."""
     from sklearn.model_selection import StratifiedKFold
 
-    records = _records(root / "hyperspectral/indian_pines_spectra")
+    records = _records(root / "hyperspectral/indian_pines_spectra", {})
     cutter = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     folds = []
     for _, places in cutter.split(records, [record.target for record in records]):
@@ -32,16 +33,16 @@ def _indian_pines(root: Path) -> list[Fold]:
 def _salinas(root: Path) -> list[Fold]:
     """Returns five draws of 5 labelled pixels a class, the rest of the scene is the test."""
     options = [{"train_pixels": 5, "draw": draw} for draw in range(DRAWS)]
-    return [_records(root / "hyperspectral/salinas_a", **more) for more in options]
+    return [_records(root / "hyperspectral/salinas_a", more) for more in options]
 
 
 def _salinas_apart(root: Path) -> list[Fold]:
     """Returns five draws of 5 labelled pixels a class from few places, the test lies elsewhere."""
     options = [{"train_pixels": 5, "draw": draw, "split": "disjoint"} for draw in range(DRAWS)]
-    return [_records(root / "hyperspectral/salinas_a", **more) for more in options]
+    return [_records(root / "hyperspectral/salinas_a", more) for more in options]
 
 
-def _records(folder: Path, **settings: Any) -> Fold:
+def _records(folder: Path, settings: Mapping[str, Any]) -> Fold:
     modality = get_modality("hyperspectral")
     return list(read_index(modality, folder, options=modality.options(**settings), labelled=True).records)
 

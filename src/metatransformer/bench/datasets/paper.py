@@ -18,9 +18,9 @@ from metatransformer.modalities import get_modality
 PAPER = "arXiv 2307.10802"
 
 
-def _records(modality: str, data: Path, *, target: str = "", **settings: Any) -> list[Record]:
+def _records(modality: str, data: Path, *, target: str = "") -> list[Record]:
     kind = get_modality(modality)
-    return list(read_index(kind, data, options=kind.options(**settings), target=target, labelled=True).records)
+    return list(read_index(kind, data, options=kind.options(), target=target, labelled=True).records)
 
 
 def _imagenet(root: Path) -> list[Fold]:
@@ -99,16 +99,14 @@ def _ucf101(root: Path) -> list[Fold]:
 
 def _weather(root: Path) -> list[Fold]:
     """Returns 70 / 10 / 20 % of the rows in time; 96 rows seen, 96 forecast."""
-    settings = {"lookback": 96, "horizon": 96, "rows": (0.7, 0.1, 0.2)}
-    return [_records("timeseries", root / "weather" / "weather.csv", **settings)]
-
-
-def _row(**about: Any) -> DataSet:
-    return DataSet(suite="paper", **about)
+    modality = get_modality("timeseries")
+    options = modality.options(lookback=96, horizon=96, rows=(0.7, 0.1, 0.2))
+    return [list(read_index(modality, root / "weather" / "weather.csv", options=options, labelled=True).records)]
 
 
 DATA_SETS = (
-    _row(
+    DataSet(
+        suite="paper",
         name="imagenet-1k",
         modality="image",
         summary="ImageNet-1k",
@@ -122,7 +120,8 @@ DATA_SETS = (
         published=(Published("Meta-Transformer-B16, zero-shot", 0.693, PAPER),),
         fetch="Register, unpack train/ and val/ with one folder a class.",
     ),
-    _row(
+    DataSet(
+        suite="paper",
         name="speech-commands",
         modality="audio",
         summary="Speech Commands v2, 35 words",
@@ -135,7 +134,8 @@ DATA_SETS = (
         published=(Published("Meta-Transformer-B32, frozen", 0.783, PAPER, comparable=True),),
         fetch="Unpack the archive into DIR/speech_commands_v0.02.",
     ),
-    _row(
+    DataSet(
+        suite="paper",
         name="bank-marketing",
         modality="tabular",
         summary="UCI Bank Marketing, 45,211 clients; 88 % say no",
@@ -149,7 +149,8 @@ DATA_SETS = (
         published=(Published("Meta-Transformer-B16, frozen (accuracy)", 0.901, PAPER),),
         fetch="Unpack bank.zip; bank-full.csv is used.",
     ),
-    _row(
+    DataSet(
+        suite="paper",
         name="tuberculosis",
         modality="xray",
         summary="TB chest radiography database: normal, tuberculosis",
@@ -163,7 +164,8 @@ DATA_SETS = (
         published=(Published("Meta-Transformer-B16, frozen (accuracy)", 0.941, PAPER),),
         fetch="Unpack the archive; folders Normal/ and Tuberculosis/.",
     ),
-    _row(
+    DataSet(
+        suite="paper",
         name="modelnet40",
         modality="pointcloud",
         summary="ModelNet40 meshes",
@@ -177,7 +179,8 @@ DATA_SETS = (
         published=(Published("Meta-Transformer-B16, frozen", 0.936, PAPER, comparable=True),),
         fetch="Unpack ModelNet40.zip.",
     ),
-    _row(
+    DataSet(
+        suite="paper",
         name="ucf101",
         modality="video",
         summary="UCF101, split 1 of 3",
@@ -191,7 +194,8 @@ DATA_SETS = (
         published=(Published("Meta-Transformer-B16, frozen", 0.466, PAPER),),
         fetch="Unpack UCF101.rar (UCF-101/) and the splits (ucfTrainTestlist/) side by side.",
     ),
-    _row(
+    DataSet(
+        suite="paper",
         name="weather",
         modality="timeseries",
         summary="Weather (Jena 2020, 21 columns, 10 minutes), 96 -> 96",
