@@ -121,12 +121,7 @@ class Encoder(nn.Module):
 
     def bytes_hash(self) -> str:
         """Returns the SHA-256 of all parameters (names, shapes, bytes): equal before and after frozen training."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().data)  # numpy knows no bfloat16
-        return digest.hexdigest()
+        return bytes_hash(self)
 
     @torch.no_grad()
     def fingerprint(self) -> tuple[float, ...]:
@@ -167,3 +162,13 @@ class Encoder(nn.Module):
                 found=f"a difference of {worst:.1e} relative to {FINGERPRINT_TOLERANCE:.0e} allowed",
                 do="The head count, eps, activation or the file itself is not the right one.",
             )
+
+
+def bytes_hash(module: nn.Module) -> str:
+    """Returns the SHA-256 of everything that a module's state holds: names, shapes, types, bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)  # numpy knows no bfloat16
+    return digest.hexdigest()

@@ -24,6 +24,7 @@ from metatransformer.core.samples import Record
 from metatransformer.engine.console import Console
 from metatransformer.engine.controls import run_controls, with_random_trunk, without_trunk
 from metatransformer.engine.fit import Fitted, fit
+from metatransformer.engine.memo import Memo
 from metatransformer.engine.sources import split_index
 from metatransformer.io.index import Index
 from metatransformer.io.write import append_bytes
@@ -32,6 +33,8 @@ from metatransformer.recipe import Recipe, make_recipe
 
 BASELINES = ("constant", "baseline", "strong")
 QUICK_RECORDS = {"train": 600, "test": 300, "val": 200}  # at most that many of each split with --quick
+
+MEMO_MB = 2000  # transformed samples that the fits of a row share
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,13 @@ def run_row(data_set: DataSet, *, data: Path, plan: Plan, results: Results, cons
         MetaTransformerError: the data is not there, or something in it cannot be learned from.
     """
     folds = data_set.folds(data)
+    memo = Memo(most_mb=MEMO_MB)
     for number, records in enumerate(folds[:1] if plan.quick else folds):
         part = _fewer(records) if plan.quick else records
         for seed in range(plan.seeds):
             recipe = _recipe(data_set, plan, seed=seed)
             index = split_index(Index(tuple(part)), recipe, console=console)
-            _run_models(data_set, index, recipe, plan=plan, fold=number, results=results, console=console)
+            _run_models(data_set, index, recipe, plan=plan, fold=number, results=results, memo=memo, console=console)
 
 
 def _run_models(
@@ -87,6 +91,7 @@ def _run_models(
     plan: Plan,
     fold: int,
     results: Results,
+    memo: Memo,
     console: Console,
 ) -> None:
     seed = recipe.run.seed
@@ -96,7 +101,7 @@ def _run_models(
             continue
         console.note(f"{data_set.name}, fold {fold + 1}, seed {seed}: {variant}")
         start = time.monotonic()
-        fitted = fit(index.records, changed, console=console)
+        fitted = fit(index.records, changed, memo=memo, console=console)
         more = _about(fitted, seconds=time.monotonic() - start)
         if not results.has(variant, fold=fold, seed=seed):
             results.add(variant, fold=fold, seed=seed, scores=fitted.metrics["test"], more=more)

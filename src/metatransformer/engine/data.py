@@ -74,6 +74,13 @@ class Loader:
             self._cache[index] = sample
         return sample
 
+    def part(self, places: Sequence[int]) -> "Loader":
+        """Returns a loader, without targets, of some of the records; what is in memory is shared."""
+        part = Loader(self.reader, [self.records[place] for place in places], cache_mb=0, task=None)
+        part._sizes = self._sizes[list(places)]
+        part._cache = {new: self._cache[old] for new, old in enumerate(places) if old in self._cache}
+        return part
+
     def in_order(self, *, batch_size: int, view: tuple[int, int] | None = None) -> Iterator[tuple[np.ndarray, Batch]]:
         """Yields ``(indices, batch)`` over all samples, similar sizes together.
 

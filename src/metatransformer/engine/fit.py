@@ -14,12 +14,13 @@ from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader, Place
 from metatransformer.engine.device import choose_device
 from metatransformer.engine.evaluate import compute_features, compute_outputs, score_outputs
+from metatransformer.engine.memo import Memo
 from metatransformer.engine.probe import Probe, fit_probes, sharpness
 from metatransformer.engine.run import RunFolder, data_identity
 from metatransformer.engine.train import Trainer, join_processes, wait_for_all
 from metatransformer.io.write import atomic_file, write_table
 from metatransformer.modalities import get_modality
-from metatransformer.pipeline import Pipeline, build_pipeline, read_raw
+from metatransformer.pipeline import Pipeline, Reader, build_pipeline, read_raw
 from metatransformer.recipe import Recipe, keeps_trunk
 from metatransformer.tasks import Task
 from metatransformer.weights import load_encoder
@@ -47,11 +48,13 @@ def fit(
     *,
     out: Path | None = None,
     overwrite: bool = False,
+    memo: Memo | None = None,
     console: Console,
 ) -> Fitted:
     """Trains on the records of split ``train``, chooses on ``val``, scores on both and on ``test`` where there is one.
 
-    ``out`` is the run folder; an unfinished run in it is continued.
+    ``out`` is the run folder; an unfinished run in it is continued. ``memo`` holds what other fits computed of records
+    of the same data set.
 
     Raises:
         MetaTransformerError: whatever the user must change: data, recipe, weights, folder.
@@ -77,7 +80,8 @@ def fit(
         console.note(note)
     frozen_bytes = trunk.encoder.bytes_hash()
     say_what_learns(pipeline, console)
-    loaders = _loaders(pipeline, parts, console)
+    reader = pipeline.reader if memo is None else memo.reader(pipeline)
+    loaders = _loaders(pipeline, parts, reader, console)
     if run is not None:
         # Not before all data was read: bad data leaves no folder behind, and the run to be overwritten stays. The
         # first process opens the folder, then the others see it complete.
@@ -86,7 +90,7 @@ def fit(
         wait_for_all(place)
     fitted = Fitted(pipeline, loaders)
     if recipe.tune == "head":
-        _fit_head(fitted, run=run, console=console)
+        _fit_head(fitted, run=run, memo=memo, console=console)
     else:
         _fit_ends(fitted, run=run, place=place, console=console)
     if keeps_trunk(recipe.tune):
@@ -131,13 +135,13 @@ def _parts(records: Sequence[Record]) -> dict[str, list[Record]]:
     return parts
 
 
-def _loaders(pipeline: Pipeline, parts: dict[str, list[Record]], console: Console) -> dict[str, Loader]:
+def _loaders(pipeline: Pipeline, parts: dict[str, list[Record]], reader: Reader, console: Console) -> dict[str, Loader]:
     total = sum(len(records) for records in parts.values())
     loaders = {}
     for name, records in parts.items():
         if records:
             cache = pipeline.recipe.data.cache_mb * len(records) // total
-            loaders[name] = Loader(pipeline.reader, records, cache_mb=cache, task=pipeline.task)
+            loaders[name] = Loader(reader, records, cache_mb=cache, task=pipeline.task)
             loaders[name].prepare(console, title=f"{name} samples")
     return loaders
 
@@ -154,14 +158,18 @@ def _fit_ends(fitted: Fitted, *, run: RunFolder | None, place: Place, console: C
     fitted.history = trainer.fit().history
 
 
-def _fit_head(fitted: Fitted, *, run: RunFolder | None, console: Console) -> None:
+def _fit_head(fitted: Fitted, *, run: RunFolder | None, memo: Memo | None, console: Console) -> None:
     """Computes features once, fits a path of linear heads on them, and keeps the best on validation."""
     pipeline, task, optim = fitted.pipeline, fitted.pipeline.task, fitted.pipeline.recipe.optim
     _require_linear(pipeline.recipe)
     if run is not None:
         run.rewind_log(0)  # the heads are cheap: a killed run fits them all again
-    features = [_features(fitted, "train", view=view, run=run, console=console) for view in range(optim.views + 1)]
-    val_features = _features(fitted, "val", view=0, run=run, console=console)
+
+    def features_of(split: str, view: int = 0) -> torch.Tensor:
+        return _features(fitted, split, view=view, run=run, memo=memo, console=console)
+
+    features = [features_of("train", view) for view in range(optim.views + 1)]
+    val_features = features_of("val")
     target, val_target = fitted.loaders["train"].target, fitted.loaders["val"].target
     assert target is not None and val_target is not None
     known = _Known(torch.cat(features), torch.cat([target] * len(features)))
@@ -190,6 +198,8 @@ def _fit_head(fitted: Fitted, *, run: RunFolder | None, console: Console) -> Non
     if optim.refit:
         best = _refitted(pipeline, best, known, _Known(val_features, val_target))
         console.note("fitted again with this penalty on train and val together")
+    if "test" in fitted.loaders:
+        fitted.outputs["test"] = best.outputs(features_of("test"))
     pipeline.head.set_linear(mean=best.mean, scale=best.scale, weight=best.weight, bias=best.bias)
 
 
@@ -239,13 +249,19 @@ def _require_linear(recipe: Recipe) -> None:
         )
 
 
-def _features(fitted: Fitted, split: str, *, view: int, run: RunFolder | None, console: Console) -> torch.Tensor:
+def _features(
+    fitted: Fitted, split: str, *, view: int, run: RunFolder | None, memo: Memo | None, console: Console
+) -> torch.Tensor:
     """Returns the features of a split, from the run folder when a killed run left them there."""
     title = f"features, {split}" + (f", view {view}" if view else "")
     path = None if run is None else run.checkpoint.parent / f"features-{split}-{view}.pt"
     if path is not None and path.is_file():
         return torch.load(path, weights_only=True)
-    features = compute_features(fitted.pipeline, fitted.loaders[split], console=console, title=title, view=view)
+    loader = fitted.loaders[split]
+    if memo is not None and view == 0:
+        features = memo.features(fitted.pipeline, loader, console=console, title=title)
+    else:
+        features = compute_features(fitted.pipeline, loader, console=console, title=title, view=view)
     if path is not None:
         with atomic_file(path) as temporary:
             torch.save(features, temporary)
