@@ -45,6 +45,13 @@ def test_means_ranges_and_gain_by_hand():
     assert "toys (rmse): the pretrained trunk beats every random one; use strong baseline instead." in text
 
 
+def test_folds_are_pooled_by_their_counts():
+    one = line("pretrained", 0.0) | {"confusion": [[3, 1], [0, 0]]}
+    other = line("pretrained", 0.0, fold=1) | {"confusion": [[1, 0], [2, 2]]}
+    found = summarise([one, other], metrics=("pooled_balanced_accuracy",))
+    assert found["scores"]["pretrained"]["pooled_balanced_accuracy"]["mean"] == pytest.approx((4 / 5 + 2 / 4) / 2)
+
+
 def test_every_registered_data_set_names_a_modality_and_its_source():
     for name, data_set in DATA_SETS.items():
         assert name == data_set.name and data_set.modality in modality_names()

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from metatransformer.bench.datasets import DATA_SETS, DataSet, Fold
 from metatransformer.bench.strong import strong_baseline
 from metatransformer.core.errors import MetaTransformerError
 from metatransformer.core.samples import Record
 from metatransformer.engine.console import Console
-from metatransformer.engine.controls import run_controls, with_random_trunk, without_trunk
+from metatransformer.engine.controls import control_outputs, with_random_trunk, without_trunk
 from metatransformer.engine.fit import Fitted, fit
 from metatransformer.engine.memo import Memo
 from metatransformer.engine.sources import split_index
@@ -30,6 +31,7 @@ from metatransformer.io.index import Index
 from metatransformer.io.write import append_bytes
 from metatransformer.modalities import get_modality
 from metatransformer.recipe import Recipe, make_recipe
+from metatransformer.tasks import Classify
 
 BASELINES = ("constant", "baseline", "strong")
 QUICK_RECORDS = {"train": 600, "test": 300, "val": 200}  # at most that many of each split with --quick
@@ -115,12 +117,14 @@ def _run_baseline(
 ) -> None:
     start = time.monotonic()
     if name == "strong":
-        method, scores = strong_baseline(data_set.strong, fitted)
+        method, outputs = strong_baseline(data_set.strong, fitted)
     else:
         method = {"baseline": fitted.pipeline.modality.baseline, "constant": "constant"}[name]
-        scores = run_controls(fitted, (name,), split="test", console=console)[name]
-    more = {"method": method, "seconds": time.monotonic() - start}
-    results.add(name, fold=fold, seed=0, scores=scores, more=more)
+        outputs = control_outputs(fitted, name, split="test", console=console)
+    more = {"method": method, "seconds": time.monotonic() - start, **_confusion(fitted, outputs)}
+    target = fitted.loaders["test"].target
+    assert target is not None
+    results.add(name, fold=fold, seed=0, scores=fitted.pipeline.task.metrics(outputs, target), more=more)
 
 
 def _variants(data_set: DataSet, recipe: Recipe, plan: Plan) -> Iterator[tuple[str, Recipe]]:
@@ -157,7 +161,15 @@ def _about(fitted: Fitted, *, seconds: float) -> dict[str, Any]:
         "samples": {name: len(loader) for name, loader in fitted.loaders.items()},
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "tune": fitted.pipeline.recipe.tune,
+        **_confusion(fitted, fitted.outputs["test"]),
     }
+
+
+def _confusion(fitted: Fitted, outputs: Tensor) -> dict[str, Any]:
+    """Returns the test samples by true and predicted class, from which folds can be pooled."""
+    task, target = fitted.pipeline.task, fitted.loaders["test"].target
+    assert target is not None
+    return {"confusion": task.confusion(outputs, target)} if isinstance(task, Classify) else {}
 
 
 def _fewer(records: Fold) -> list[Record]:

@@ -24,6 +24,7 @@ from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
+from torch import Tensor
 
 from metatransformer.core.errors import MissingDependencyError, UsageError, nearest
 from metatransformer.engine.controls import PerLabel, as_outputs
@@ -35,8 +36,8 @@ COMPONENTS = 200  # principal components that distances are measured in
 HOG = {"orientations": 9, "pixels_per_cell": (14, 14), "cells_per_block": (2, 2)}  # 8 x 8 cells of 112 pixels
 
 
-def strong_baseline(spec: str, fitted: Fitted) -> tuple[str, dict[str, float]]:
-    """Returns what was chosen, in words, and its scores on the test split.
+def strong_baseline(spec: str, fitted: Fitted) -> tuple[str, Tensor]:
+    """Returns what was chosen, in words, and its answers on the test split in the form of a head's outputs.
 
     Raises:
         UsageError: an unknown baseline.
@@ -57,7 +58,7 @@ def strong_baseline(spec: str, fitted: Fitted) -> tuple[str, dict[str, float]]:
     assert chosen is not None
     both = _stack([x["train"], x["val"]]), np.concatenate([y["train"], y["val"]])
     final = clone(chosen).fit(*both)
-    return words, _scores(final, fitted, x, split="test")
+    return words, as_outputs(final, task, x["test"])
 
 
 def _scores(model: Any, fitted: Fitted, x: dict[str, Any], *, split: str) -> dict[str, float]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
+import numpy as np
+
 COLUMNS = {
     "pretrained": "ours",
     "constant": "majority / mean",
@@ -12,6 +14,7 @@ COLUMNS = {
     "identity": "no trunk",
     "random": "random trunk",
 }
+POOLED = "pooled_balanced_accuracy"  # of the test samples of all folds together
 LOWER = ("rmse", "mae", "mse", "log_loss")  # the metrics of which less is better
 
 
@@ -24,7 +27,7 @@ def summarise(lines: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]) -> 
     for line in lines:
         groups.setdefault(line["variant"].partition("#")[0], []).append(line)
     scores = {
-        name: {metric: _spread(group, metric) for metric in metrics if metric in group[0]["scores"]}
+        name: {metric: _spread(group, metric) for metric in metrics if metric == POOLED or metric in group[0]["scores"]}
         for name, group in groups.items()
     }
     ours = groups.get("pretrained", [])
@@ -43,12 +46,23 @@ def summarise(lines: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]) -> 
 
 
 def _spread(group: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
-    seeds: dict[Any, list[float]] = {}
+    runs: dict[Any, list[Mapping[str, Any]]] = {}
     for line in group:
-        seeds.setdefault((line["variant"], line["seed"]), []).append(line["scores"][metric])
+        runs.setdefault((line["variant"], line["seed"]), []).append(line)
+    seeds = {
+        run: [_pooled(lines)] if metric == POOLED else [line["scores"][metric] for line in lines]
+        for run, lines in runs.items()
+    }
     means = [mean(values) for values in seeds.values()]
     values = means if len(means) > 1 else next(iter(seeds.values()))
     return {"mean": mean(means), "low": min(values), "high": max(values), "runs": len(group)}
+
+
+def _pooled(folds: Sequence[Mapping[str, Any]]) -> float:
+    """Returns the balanced accuracy of all folds' test samples together."""
+    counts = np.sum([fold["confusion"] for fold in folds], axis=0)
+    present = counts.sum(axis=1) > 0
+    return float((counts.diagonal()[present] / counts.sum(axis=1)[present]).mean())
 
 
 def _gain(groups: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -> dict[str, float]:

@@ -46,41 +46,38 @@ def run_controls(
         raise UsageError("controls", must=f"be among {', '.join(CONTROLS)}", found=bad[0])
     if split not in fitted.metrics:
         raise UsageError("controls", must="be scored on a split with targets", found=repr(split))
+    target = fitted.loaders[split].target
+    assert target is not None
     results = {}
     for name in names:
         console.note(f"control '{name}'")
-        if name == "constant":
-            results[name] = _constant(fitted, split)
-        elif name == "baseline":
-            results[name] = _baseline(fitted, split)
-        else:
-            results[name] = _other_trunk(fitted, name, split, console)
+        outputs = control_outputs(fitted, name, split=split, console=console)
+        results[name] = fitted.pipeline.task.metrics(outputs, target)
     return results
 
 
-def _constant(fitted: Fitted, split: str) -> dict[str, float]:
-    loader, task = fitted.loaders[split], fitted.pipeline.task
-    assert loader.target is not None
-    outputs = task.constant().expand(len(loader), -1)
-    return task.metrics(outputs, loader.target)
+def control_outputs(fitted: Fitted, name: str, *, split: str, console: Console) -> torch.Tensor:
+    """Returns what a control answers on ``split``, in the form of a head's outputs ``[n, outputs]``."""
+    if name == "constant":
+        return fitted.pipeline.task.constant().expand(len(fitted.loaders[split]), -1)
+    if name == "baseline":
+        return _baseline(fitted, split)
+    return _other_trunk(fitted, name, split, console)
 
 
-def _baseline(fitted: Fitted, split: str) -> dict[str, float]:
+def _baseline(fitted: Fitted, split: str) -> torch.Tensor:
     """Fits scikit-learn on raw features of the training and validation splits together: it needs no validation."""
     modality, task = fitted.pipeline.modality, fitted.pipeline.task
     known = [fitted.loaders[name] for name in ("train", "val")]
     raws = [_raw_features(loader) for loader in known]
     x = sparse.vstack(raws, format="csr") if modality.baseline == "sparse" else np.concatenate(raws)
     y = np.concatenate([_targets(loader, task) for loader in known])
-    loader = fitted.loaders[split]
-    raw = _raw_features(loader)
+    raw = _raw_features(fitted.loaders[split])
     model = _estimator(task, kind=modality.baseline, shape=x.shape)
     if isinstance(task, Multilabel):
         model = PerLabel(model)
     model.fit(x, y)
-    outputs = as_outputs(model, task, raw)
-    assert loader.target is not None
-    return task.metrics(outputs, loader.target)
+    return as_outputs(model, task, raw)
 
 
 class PerLabel(BaseEstimator):
@@ -159,12 +156,12 @@ def as_outputs(model: Any, task: Task, x: Any) -> torch.Tensor:
     return torch.from_numpy(np.log(probability))
 
 
-def _other_trunk(fitted: Fitted, kind: str, split: str, console: Console) -> dict[str, float]:
+def _other_trunk(fitted: Fitted, kind: str, split: str, console: Console) -> torch.Tensor:
     """Trains the same recipe on a random trunk or on none, with the pretrained trunk's own front end."""
     recipe = fitted.pipeline.recipe
     changed = with_random_trunk(recipe, seed=recipe.run.seed) if kind == "random" else without_trunk(recipe)
     records = [record for loader in fitted.loaders.values() for record in loader.records]
-    return fit(records, changed, console=console).metrics[split]
+    return fit(records, changed, console=console).outputs[split]
 
 
 def with_random_trunk(recipe: Recipe, *, seed: int) -> Recipe:

@@ -203,8 +203,7 @@ def _outcome(fitted: Fitted, split: str) -> dict[str, Any]:
     outputs = fitted.outputs[split]
     nothing = {"confusion": None, "mistakes": [], "labels": [], "scatter": None, "steps": None}
     if isinstance(task, Classify):
-        counts = np.zeros((task.outputs, task.outputs), dtype=int)
-        np.add.at(counts, (target.numpy(), outputs.argmax(dim=1).numpy()), 1)
+        counts = np.array(task.confusion(outputs, target))
         mistakes = counts - np.diag(np.diag(counts))
         order = np.argsort(-mistakes, axis=None, kind="stable")[:CONFUSIONS]
         pairs = [divmod(int(place), task.outputs) for place in order]

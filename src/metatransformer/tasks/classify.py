@@ -128,6 +128,11 @@ class Classify(Task):
             )
         return result
 
+    def confusion(self, outputs: Tensor, target: Tensor) -> list[list[int]]:
+        """Returns how many samples of each class (rows) were taken for each class (columns)."""
+        labels = range(len(self.classes_))
+        return scores.confusion_matrix(target.numpy(), outputs.argmax(dim=1).numpy(), labels=labels).tolist()
+
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
         """Returns the class name, its probability, and one probability column a class."""
         probability = outputs.double().softmax(dim=-1).numpy()
