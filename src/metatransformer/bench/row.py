@@ -41,7 +41,7 @@ MEMO_MB = 2000  # transformed samples that the fits of a row share
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run for a row: ``trunks`` random trunks, ``seeds`` runs of a model, ``quick`` on a part of the data."""
+    """What is run for a row: ``trunks`` random trunks a fold, ``seeds`` runs, ``quick`` on a part of the data."""
 
     encoder: str
     seeds: int
@@ -97,7 +97,7 @@ def _run_models(
     console: Console,
 ) -> None:
     seed = recipe.run.seed
-    for variant, changed in _variants(data_set, recipe, plan):
+    for variant, changed in _variants(data_set, recipe, plan, fold=fold):
         names = [variant, *(BASELINES if variant == "pretrained" and seed == 0 else ())]
         if all(results.has(name, fold=fold, seed=seed) for name in names):
             continue
@@ -127,15 +127,19 @@ def _run_baseline(
     results.add(name, fold=fold, seed=0, scores=fitted.pipeline.task.metrics(outputs, target), more=more)
 
 
-def _variants(data_set: DataSet, recipe: Recipe, plan: Plan) -> Iterator[tuple[str, Recipe]]:
-    """Yields the models of one seed. Random trunks differ by seed even where the model runs once."""
+def _variants(data_set: DataSet, recipe: Recipe, plan: Plan, *, fold: int) -> Iterator[tuple[str, Recipe]]:
+    """Yields the models of one seed. Random trunks differ by seed, by fold where it has one, else by number."""
     yield "pretrained", recipe
     yield "identity", without_trunk(recipe)
     seed = recipe.run.seed
-    trunks = [seed] if plan.seeds > 1 else range(plan.trunks)
-    for trunk in trunks:
-        name = "random" if trunk == seed else f"random#{trunk}"
-        yield name, with_random_trunk(recipe, seed=trunk)
+    if plan.seeds > 1:
+        trunks = [seed]
+    elif plan.trunks == 1:
+        trunks = [fold]
+    else:
+        trunks = list(range(plan.trunks))
+    for number, trunk in enumerate(trunks):
+        yield f"random#{number}" if number else "random", with_random_trunk(recipe, seed=trunk)
     if seed == 0 and not plan.quick:
         for mode in data_set.modes:
             yield f"tune:{mode}", dataclasses.replace(recipe, tune=mode)

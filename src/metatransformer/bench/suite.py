@@ -134,7 +134,8 @@ def _identity(row: DataSet, folder: Path) -> str:
 def _command(row: DataSet, *, data: Path, out: Path, plan: Plan) -> list[str]:
     seeds = plan.seeds or row.seeds
     words = [sys.executable, "-m", "metatransformer.bench.row", row.name, "--data", str(data), "--out", str(out)]
-    words += ["--encoder", plan.encoder, "--seeds", str(seeds), "--trunks", str(plan.trunks)]
+    words += ["--encoder", plan.encoder, "--seeds", str(seeds)]
+    words += ["--trunks", str(plan.trunks or row.trunks)]
     words += ["--quick"] if plan.quick else []
     return words + (["--set", *plan.overrides] if plan.overrides else [])
 

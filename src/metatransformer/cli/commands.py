@@ -284,9 +284,9 @@ def bench(options: Namespace) -> Result:
     if not options.data or not options.out:
         do = "See 'metatransformer bench --list'."
         raise UsageError("bench", must="get --data and --out", found="not both", do=do)
-    for name in ("trunks", "jobs"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name}", must="be at least 1", found=str(getattr(options, name)))
+    for name, least in (("trunks", 0), ("seeds", 0), ("jobs", 1)):
+        if getattr(options, name) < least:
+            raise UsageError(f"--{name}", must=f"be at least {least}", found=str(getattr(options, name)))
     trunks, seeds = (1, 1) if options.quick else (options.trunks, options.seeds)
     plan = Plan(options.encoder, seeds, trunks, options.quick, tuple(options.overrides))
     command = f"metatransformer bench {options.suite}" + (" --quick" if options.quick else "")

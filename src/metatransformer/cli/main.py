@@ -188,7 +188,9 @@ def _bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--quick", action="store_true", help="a part of the data, one fold, one seed")
     bench.add_argument("--encoder", default="focus-s14", metavar="E", help="default: %(default)s")
     bench.add_argument("--seeds", type=int, default=0, metavar="N", help="runs of each model; default: as the row says")
-    bench.add_argument("--trunks", type=int, default=3, metavar="N", help="random trunks; default: %(default)s")
+    bench.add_argument(
+        "--trunks", type=int, default=0, metavar="N", help="random trunks a fold; default: as the row says"
+    )
     bench.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at the same time; default: %(default)s")
 
 

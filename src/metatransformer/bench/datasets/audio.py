@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from metatransformer.bench.datasets._base import DataSet, Fold
+from metatransformer.bench.datasets._base import DataSet, Fold, Published
 from metatransformer.core.samples import Record
 from metatransformer.io.index import index_files
 
@@ -43,6 +43,7 @@ DATA_SETS = (
         folder="audio/fsdd",
         split="official: recordings 0 to 4 test, the others train",
         strong="plain:svm,forest",
+        published=(Published("multi-modal-embed-small, frozen, linear", 0.62, "mteb, pull request 5011"),),
         sha256="38c5b7463bf61730ccda74e2356bd5e86b3d4eed9f1d83253af8b78c1d71dc77",
         fetch="Clone github.com/Jakobovski/free-spoken-digit-dataset; its folder recordings/ is used.",
     ),

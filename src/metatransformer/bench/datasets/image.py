@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from metatransformer.bench.datasets._base import DataSet, Fold
+from metatransformer.bench.datasets._base import DataSet, Fold, Published
 from metatransformer.io.index import index_files
 
 
@@ -24,6 +24,7 @@ DATA_SETS = (
         split="official folders train and test",
         modes=("ends", "lora", "last:2"),
         strong="hog:svm",
+        published=(Published("CLIP ViT-B/16 (LAION-2B), zero-shot, all pictures", 0.949, "open_clip, docs"),),
         sha256="9551c7c90f95a955cf172f5cfbd7c1db4bc120a919476d43db2352caa00c4768",
         fetch=(
             "Take the first 500 training and 200 test pictures a class, by file name, of the image folders "

@@ -10,6 +10,7 @@ from metatransformer.modalities import get_modality
 # are fitted on the training rows alone, so this one is not fitted again on train and val together.
 ROWS = {"input.lookback": 96, "input.horizon": 96, "input.rows": [8640, 2880, 2880], "optim.refit": False}
 PUBLISHED = (
+    Published("GPT4TS: frozen GPT-2, its norms and positions tuned", 0.376, "arXiv 2302.11939; longer look-back"),
     Published("Informer", 0.865, "arXiv 2106.13008", comparable=True),
     Published("Autoformer", 0.449, "arXiv 2106.13008", comparable=True),
 )
