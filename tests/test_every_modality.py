@@ -338,7 +338,8 @@ def test_one_sample_is_enough_and_none_is_refused(name: str):
 def test_command_line_gives_one_row_for_each_input_in_order(name: str, tmp_path: Path, capsys):
     modality = get_modality(name)
     data, inputs, target = labelled_files(modality.source.kind, FIXTURES / name, tmp_path)
-    settings = {key: value for key, value in SMALL.items() if key != "encoder"} | TINY.get(name, {})
+    settings = {key: value for key, value in SMALL.items() if key != "encoder"}
+    settings |= dict(modality.synthetic) | TINY.get(name, {})
     words = ["fit", data, "--modality", name, "--encoder", "test", "--tune", "ends", "--epochs", 2, "--out"]
     status, result, err = run([*words, tmp_path / "run", *target, *words_of(settings)], capsys)
     assert status == 0, err

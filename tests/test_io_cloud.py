@@ -160,7 +160,7 @@ def test_a_surface_is_sampled_evenly():
     [
         ("broken_infinite.ply", "must have finite coordinates; found 2 points of 97 with NaN or infinity"),
         ("broken_nan.xyz", "found 1 point of 98 with NaN"),
-        ("broken_ragged.xyz", "line 41: must have 3 columns, as above; found 2"),
+        ("broken_ragged.xyz", "must have 3 columns, as above; found 2. Correct the line; at the end"),
         ("broken_word.xyz", "line 41: must hold numbers"),
         ("broken_columns.csv", "line 1: must be numbers, below at most one line that names the columns x, y, z"),
         ("broken_only_count.xyz", "must hold at least one point"),
@@ -180,6 +180,13 @@ def test_a_surface_is_sampled_evenly():
 def test_messages_say_what_is_wrong_and_where(name: str, message: str):
     with pytest.raises(DataError, match=message):
         read_cloud(FOLDER / name)
+
+
+def test_a_cut_off_array_is_told_to_be_copied_again(tmp_path: Path):
+    np.save(tmp_path / "whole.npy", np.ones((97, 3)))
+    (tmp_path / "half.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:1031])
+    with pytest.raises(DataError, match="half.npy: must be a whole NPY or NPZ file of numbers.*Copy it again"):
+        read_cloud(tmp_path / "half.npy")
 
 
 def test_wrong_arrays_are_refused():

@@ -113,7 +113,7 @@ def test_spectra_have_no_neighbours():
     for bad in (np.ones((2, 2, 2, 2)), np.ones((0, 7)), np.array(["a"])):
         with pytest.raises(DataError, match=r"must be numbers \[bands\]"):
             cube_from_array(bad, where="x", about={})
-    with pytest.raises(DataError, match="wavelengths_nm: must have one entry for each of 7 bands; found 3"):
+    with pytest.raises(DataError, match="one entry for each of 7 bands; found 3. Correct the list"):
         cube_from_array(np.ones(7), where="x", about={"wavelengths_nm": [1, 2, 3]})
 
 

@@ -112,3 +112,13 @@ def test_source_says_what_a_mixed_folder_means(tmp_path: Path):
 def test_arrays_in_memory_are_samples():
     found = index([np.zeros((2, 3, 4), np.uint8)], labelled=False)
     assert [record.key for record in found.records] == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"), [("a.mp3", "Convert it, or leave it out"), ("1.png", "Name the folder that holds it")]
+)
+def test_a_foreign_file_is_told_what_a_video_is(tmp_path: Path, name: str, way_out: str):
+    path = touch(tmp_path, name) / name
+    for data in (path, [path]):
+        with pytest.raises(DataError, match=rf"be a film \(.mp4, .*\) or a folder of frames; found .*. {way_out}"):
+            index(data, labelled=False)

@@ -41,7 +41,9 @@ def test_a_molecule_is_a_graph_of_atoms_and_bonds():
     assert graph.links["bond"] == ["SINGLE", "SINGLE", "SINGLE", "DOUBLE", "SINGLE"]
     assert graph.whole["charge"] == -1 and graph.whole["fragments"] == 1
     assert graph.whole["MolWt"] == pytest.approx(88.086, abs=0.01)  # 3 C, 6 H, N, 2 O
-    assert list(graph.marks) == [6, 6, 7, 6, 8, 8, 10, 10, 10, 20, 10] and graph.places.shape == (6, 2)
+    assert [mark[0] for mark in graph.marks] == [6, 6, 7, 6, 8, 8, 10, 10, 10, 20, 10]
+    assert [mark[1:] for mark in graph.marks[:6]] == [(3, 0), (1, 0), (2, 0), (0, 0), (0, 0), (0, -1)]
+    assert graph.places.shape == (6, 2)
 
 
 def test_rings_salts_single_atoms_and_isotopes():
@@ -57,7 +59,8 @@ def test_rings_salts_single_atoms_and_isotopes():
 @pytest.mark.parametrize(
     "smiles, reason",
     [
-        ("CC(", "Parse Error"),
+        ("CC(", "found the SMILES 'CC(': syntax error while parsing: CC(; check"),
+        ("c1ccc1c", "found the SMILES 'c1ccc1c': non-ring atom 4 marked aromatic. Correct"),
         ("C(C)(C)(C)(C)C", "Explicit valence for atom # 0 C, 5, is greater than permitted"),
         ("c1cccc", "unclosed ring"),
         ("c1cccc1", "kekulize"),
@@ -274,8 +277,37 @@ def test_molecules_that_are_not_understood_are_skipped_only_when_asked():
     index = indexed(frame, target="y", labelled=True, unparsed="skip")
     assert [record.key for record in index.records] == ["0", "3"]
     assert "left out 2 molecules that RDKit does not understand (input.unparsed=skip)" in index.notes
-    with pytest.raises(DataError, match="must hold a molecule that RDKit understands; found 2"):
-        indexed(["CC(", "x"], unparsed="skip")
+    with pytest.raises(DataError, match="must hold a molecule that RDKit understands; found 1"):
+        indexed(pd.DataFrame({"smiles": ["CC("], "y": [1]}), target="y", labelled=True, unparsed="skip")
+    # Labels and predictions of a list have no keys: one molecule less, and each would stand beside another.
+    with pytest.raises(UsageError, match="input.unparsed: must be 'refuse' for data in memory.*1 mol.*item 1 first"):
+        indexed(["CCO", "CC(", "O"], unparsed="skip")
+    assert len(indexed(["CCO", "O"], unparsed="skip").records) == 2
+
+
+def test_a_table_among_files_is_refused_with_the_way_out(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("smiles\nC\n")
+    with pytest.raises(
+        DataError, match=r"must be files of graphs, or one table; found the table .*a.csv among 2 files"
+    ):
+        indexed([str(tmp_path / "a.csv"), str(FILES / "good.sdf")])
+
+
+def test_a_tu_set_numbers_in_whole_numbers_and_says_what_its_labels_are(tmp_path: Path):
+    for path in (FILES / "good_tu").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert "of the labels -1, 1 (classes: --task classify)" in indexed(tmp_path, labelled=True).notes[0]
+    (path,) = tmp_path.glob("*_graph_indicator.txt")
+    path.write_text("1.5\n" + path.read_text().split("\n", 1)[1])
+    with pytest.raises(DataError, match="_graph_indicator.txt, row 1: must hold whole numbers; found 1.5"):
+        indexed(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.sdf", "a.edgelist"])
+def test_another_encoding_is_named_with_its_line(tmp_path: Path, name: str):
+    (tmp_path / name).write_bytes("a b\nb caf\xe9\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"line 2: must be UTF-8 text; found the byte 0xe9 \(perhaps Latin-1"):
+        read_sdf(tmp_path / name) if name.endswith("sdf") else read_edge_list(tmp_path / name)
 
 
 def test_scaffold_split_keeps_scaffolds_together():

@@ -89,6 +89,8 @@ def test_labels_are_named_by_target_or_stand_in_the_same_file(tmp_path: Path):
     assert len(index(FOLDER / "good.npz", target="labels").records) == 30
     with pytest.raises(DataError, match="--target: must name the labels of good.npz.*cube.*found 'gt'|found 'gt'"):
         index(FOLDER / "good.npz", target="gt")
+    with pytest.raises(DataError, match=f"--target: must name labels in {tmp_path}.*field-map.npy.*; found no.npy"):
+        index(tmp_path, target="no.npy")
     with pytest.raises(DataError, match="must bring labels.*5 x 7.*field-map.npy has the right shape"):
         index(tmp_path / "field.npy")
 
@@ -165,6 +167,30 @@ def test_what_fits_nowhere_is_said_or_refused(tmp_path: Path):
 
 
 # --- tables
+
+
+@pytest.mark.parametrize("folder", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((4, 7), r"found only a_gt.npy \(4 x 7\). Take the labels of this cube, uncropped"),
+        ((7, 5), r"found only a_gt.npy \(7 x 5\). a_gt.npy has rows and columns swapped: transpose it"),
+    ],
+)
+def test_labels_of_another_shape_are_named(tmp_path: Path, folder: bool, shape: tuple[int, int], message: str):
+    np.save(tmp_path / "a.npy", np.ones((5, 7, 11)))
+    np.save(tmp_path / "a_gt.npy", np.ones(shape, int))
+    with pytest.raises(DataError, match=f"must bring labels: an array that must have the shape 5 x 7.*{message}"):
+        index(tmp_path if folder else tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(("name", "found"), [("notes.txt", "notes.txt"), ("", "an empty folder")])
+def test_a_folder_without_a_usable_file_is_not_taken_for_a_table(tmp_path: Path, name: str, found: str):
+    if name:
+        (tmp_path / name).write_text("x")
+    for labelled in (True, False):
+        with pytest.raises(DataError, match=f"must hold cubes or spectra, or a table of them .*; found {found}"):
+            index(tmp_path, labelled=labelled)
 
 
 def test_a_table_of_spectra_needs_a_target():

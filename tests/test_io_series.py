@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from common import FIXTURES
 
-from metatransformer.core.errors import DataError
+from metatransformer.core.errors import DataError, UsageError
 from metatransformer.io.clock import Rows, find_step, missing_rows, parse_times, usual_period
 from metatransformer.io.series import Layout, read_series
 from metatransformer.io.series_index import index_series, read_all
@@ -185,11 +185,32 @@ def test_broken_tables_are_refused_with_file_and_line(name: str):
         ({"split": ["train"] * 20 + ["test"] * 5 + ["val"] * 6}, {}, "must go from train over val to test"),
         ({"split": "outside"}, {}, "column 'split': must be one of train"),
         ({"a": [np.nan] + [1.0] * 30}, {"fill": "line"}, "must hold a number in its first row"),
+        ({"a": [1.0] * 30 + [np.nan]}, {"fill": "line"}, "row 30, column 'a': must hold a number in its last row"),
     ],
 )
 def test_tables_that_say_too_little_or_too_much_are_refused(change: dict, layout: dict, message: str):
     with pytest.raises(DataError, match=message):
         read_series(table().assign(**change), layout=Layout(**layout))
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ({"target": ("a",), "known": ("a",)}, "input.known: must name other columns than --target; found 'a' in both"),
+        ({"target": ("a",), "ignore": ("a",)}, "input.ignore: must name other columns than --target"),
+        ({"known": ("a",), "ignore": ("a",)}, "input.ignore: must name other columns than input.known"),
+        ({"time": "ds", "target": ("ds",)}, "--target: must name other columns than input.time"),
+        ({"target": ("a", "a")}, "--target: must name a column once; found 'a' twice"),
+    ],
+)
+def test_a_column_has_one_role(layout: dict, message: str):
+    with pytest.raises(UsageError, match=message):
+        read_series(table(), layout=Layout(**layout))
+
+
+def test_times_in_the_index_are_not_lost():
+    with pytest.raises(DataError, match=r"must have its times in a column; found times in the index.*reset_index"):
+        read_series(table().assign(ds=pd.date_range("2024", periods=31, freq="h")).set_index("ds"), layout=Layout())
 
 
 def test_an_odd_step_is_named():
@@ -213,6 +234,19 @@ def test_folders_lists_and_arrays(tmp_path: Path):
         read_all(tmp_path / "classes", layout=Layout())
     with pytest.raises(DataError, match="must be a table file, .*found a dict"):
         read_all({}, layout=Layout())
+    with pytest.raises(DataError, match="nowhere.csv: must exist"):
+        read_all(tmp_path / "nowhere.csv", layout=Layout())
+    np.save(tmp_path / "x.npy", np.zeros(7))
+    for data in (tmp_path / "x.npy", [str(tmp_path / "x.npy")]):
+        with pytest.raises(DataError, match="x.npy: must be a table with times, to be forecast; .*input.sample=file"):
+            read_all(data, layout=Layout())
+
+
+def test_tables_named_like_splits_are_no_groups(tmp_path: Path):
+    for name in ("train", "test"):
+        table().to_csv(tmp_path / f"{name}.csv", index=False)
+    with pytest.raises(DataError, match="tables named like splits: test.csv, train.csv. .*a column 'split'"):
+        read_all(tmp_path, layout=Layout())
 
 
 # --- windows
@@ -237,6 +271,24 @@ def test_rows_are_counted_or_come_from_a_column():
         Cut(5, 3, (30, 20, 10), (9, 9, 9)).borders(series)
     marked = table(50).assign(split=["train"] * 41 + ["val"] * 9)
     assert CUT.borders(read_series(marked, layout=Layout())[0])["val"] == (41, 50)
+
+
+def test_a_later_table_is_scored_whole():
+    series = read_series(table(50).assign(split="test"), layout=Layout())[:1]
+    windows = list(cut_windows(series, CUT))
+    assert [(split, window.start) for split, window in windows] == [("test", start) for start in range(43)]
+    assert windows[0][1].mean == np.arange(50.0).mean() and windows[0][1].spread == np.arange(50.0).std()
+    with pytest.raises(DataError, match="must have at least 8 rows in test .*; found 7 rows"):
+        list(cut_windows(read_series(table(7).assign(split="test"), layout=Layout()), CUT))
+
+
+def test_rows_to_learn_from_need_rows_to_choose_by():
+    series = read_series(table(50), layout=Layout())
+    with pytest.raises(DataError, match="must have val rows in input.rows; found none"):
+        list(cut_windows(series, Cut(5, 3, (0.8, 0, 0.2), (9, 9, 9))))
+    marked = table(50).assign(split=["train"] * 41 + ["test"] * 9)
+    with pytest.raises(DataError, match="must have val rows between train and test; found none"):
+        list(cut_windows(read_series(marked, layout=Layout()), CUT))
 
 
 def test_at_most_so_many_windows_are_taken():
@@ -284,6 +336,10 @@ def test_an_index_says_how_the_table_was_understood():
         "windows in order of time: train 23, val 8, test 8",
     )
     assert index.records[0].key == "a from 2024-01-01 05:00:00" and index.records[0].split == "train"
+    few = Cut(5, 3, (0.6, 0.2, 0.2), (11, 4, 1000))
+    index = index_series(table(50), files=False, layout=Layout(), cut=few, labelled=True, label="", header=True)
+    said = "train 10 (every 5th; input.windows takes more), val 4 (every 4th; input.windows takes more), test 16"
+    assert index.notes[-1] == f"windows in order of time: {said}"
     last = index_series(table(50), files=False, layout=Layout(), cut=CUT, labelled=False, label="", header=True)
     assert [record.key for record in last.records] == ["a from 2024-01-03 02:00:00", "b from 2024-01-03 02:00:00"]
     with pytest.raises(DataError, match="must name its columns"):

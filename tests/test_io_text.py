@@ -231,6 +231,7 @@ def test_columns_that_read_as_texts():
     rows = [{"id": "a1", "title": "the film", "body": "it is a film", "year": 1999}] * 3
     assert text_columns(rows, where="") == ("title", "body")
     assert text_columns([{"word": "good"}], where="") == ("word",)
+    assert text_columns([{"said": "good film", "date": "2016-07-01 00:00:00"}], where="") == ("said",)
     assert text_columns([{"id": "x7", "words": "これは映画です"}], where="") == ("words",)
     with pytest.raises(DataError, match=r"a.csv: must have one column of texts.*none that reads .* among id, year"):
         text_columns([{"id": "a1", "year": "1999"}], where="a.csv")

@@ -79,8 +79,10 @@ def test_general_graphs_bring_their_own_columns():
     assert not ready["marks"].any()
     with pytest.raises(DataError, match="net: must have the node property 'kind', as in training"):
         transform(raw(make_graph(2, [[0, 1]], where="x"), key="net"))
-    with pytest.raises(DataError, match="must have the node property 'element'"):
+    with pytest.raises(DataError, match="must be a molecule, as in training; found a general graph"):
         fitted("CCO", "CCN")(raw(graphs[0]))
+    with pytest.raises(DataError, match="must be a general graph, as in training; found a molecule"):
+        transform(raw("CCO"))
 
 
 def test_graphs_that_do_not_fit_are_refused():
@@ -173,6 +175,21 @@ def test_molecules_are_drawn(value: str):
     assert all(text != "C" for text in texts) and (len(axes.lines) or texts)
 
 
+def test_a_formula_shows_hydrogens_charges_and_its_rings_from_inside():
+    axes = Figure().add_subplot()
+    value = "c1ccccc1C([O-])=O.[NH3+]CO.[Ca+2]"
+    ready = fitted(value)(raw(value))
+    draw(axes, ready)
+    assert sorted(text.get_text() for text in axes.texts) == sorted(
+        ["O", "O$^{-}$", "NH$_{3}$$^{+}$", "OH", "Ca$^{2+}$"]
+    )
+    dotted = np.stack([line.get_xydata().mean(axis=0) for line in axes.lines if line.get_linestyle() == ":"])
+    ring = ready.inputs["places"][:6]
+    centre = ring.mean(axis=0)
+    height = np.linalg.norm((ring + np.roll(ring, -1, axis=0)) / 2 - centre, axis=1).min()  # from centre to a bond
+    assert len(dotted) == 6 and (np.linalg.norm(dotted - centre, axis=1) < height).all()
+
+
 def test_general_graphs_are_drawn():
     axes = Figure().add_subplot()
     net = networkx.karate_club_graph()
@@ -205,7 +222,7 @@ def test_command_line_learns_a_number(tmp_path: Path, capsys):
     assert status == 0, err
     assert list(pd.read_csv(tmp_path / "p.csv").columns) == ["key", "prediction"]
     status, result, err = run(["predict", out, FILES / "good.graphml", "--out", tmp_path / "p.csv"], capsys)
-    assert status == 2 and "must have the node property" in err
+    assert status == 2 and "must be a molecule, as in training; found a general" in err
     status, result, err = run(["embed", FILES / "good.mol", "--model", out, "--out", tmp_path / "e.parquet"], capsys)
     assert status == 0 and result["rows"] == 1, err
 

@@ -14,7 +14,7 @@ from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, Sample
 from metatransformer.io.cube import cube_from_array
-from metatransformer.io.label_map import class_colours
+from metatransformer.io.label_map import _colours, class_colours
 from metatransformer.modalities.hyperspectral import (
     MODALITY,
     HyperspectralOptions,
@@ -162,9 +162,20 @@ def test_many_bands_are_smoothed_and_few_are_not():
         found = transform(Sample("x", load(Record("x", value=np.full(61, 2.0) + peak)))).inputs["spectrum"]
         # A Gaussian falls by exp(-1 / 2 width^2) over one band; all bands have one scale here; float32.
         assert found[31] / found[30] == pytest.approx(ratio, rel=1e-4)
-        assert "spectra smoothed over" in transform.notes[-1]
+        assert "spectra smoothed over neighbouring bands, deviation" in transform.notes[-1]
     plain = fitted(pixels(scene()))
     assert not any("smoothed" in note for note in plain.notes)
+
+
+def test_a_glitch_in_one_band_is_cut_and_another_unit_is_not():
+    samples = [Sample(str(i), load(Record(str(i), value=np.full(13, 100.0 + i)))) for i in (1, 2, 3)]
+    transform = fitted(samples)
+    spike = np.full(13, 102.0)
+    spike[4] += 60 * np.sqrt(2 / 3)  # 60 deviations, within the largest value that training has seen by far
+    found = transform(Sample("x", load(Record("x", value=spike)))).inputs["spectrum"]
+    np.testing.assert_allclose(found, np.where(np.arange(13) == 4, 50.0, 0.0), atol=1e-5)
+    found = transform(Sample("x", load(Record("x", value=spike + 60)))).inputs["spectrum"]
+    assert found.min() > 50  # nothing is cut: the check of the field refuses it
 
 
 def test_false_colours_are_the_bands_nearest_to_red_green_and_blue():
@@ -280,6 +291,29 @@ def test_a_label_map_holds_the_classes_at_their_places(tmp_path: Path):
     for colour in class_colours(2):
         assert tuple(np.round(colour[:3] * 255).astype(int)) in found
     assert not (tmp_path / "out" / "field.json").exists()
+
+
+def test_a_map_shows_the_scene_beside_what_was_predicted(tmp_path: Path):
+    records, table = predictions(tmp_path, known=False)
+    with Image.open(illustrate(records, table, tmp_path / "out")[0]) as image:
+        alone = image.size
+    cube = load(records[0])["cube"]
+    with Image.open(illustrate(records, table.assign(target="1"), tmp_path / "more")[0]) as image:
+        assert image.size[0] == alone[0] and image.size[1] > 1.9 * alone[1]  # four panels, two by two
+    shown = _colours(cube)
+    assert shown.shape == (5, 7, 3) and shown.min() == 0 and (shown[0, 0] == 1).all()  # no data there: white
+    middle = cube.values[1:, :, 6]
+    assert shown[1:, :, 1].argmax() == middle.argmax()  # 13 bands: the seventh is shown in green
+
+
+def test_the_picture_of_a_window_hides_no_part_of_the_spectrum():
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    inputs = {"spectrum": np.arange(31.0), "nm": np.full(31, np.nan), "window": np.zeros((5, 5, 3), np.uint8)}
+    draw(axes, Sample("x", inputs))
+    low, high = axes.get_ylim()
+    assert low < 0 and (30 - low) / (high - low) < 0.62  # where the inset begins
 
 
 def test_classes_that_are_words_get_numbers_and_a_key(tmp_path: Path):

@@ -157,6 +157,7 @@ def test_a_cloud_is_drawn():
     draw(axes, fitted()(raw(points())))
     (dots,) = axes.collections
     assert len(dots.get_offsets()) == 53
+    assert axes.get_xlabel().endswith("the nearer the brighter")  # the report says it below the pictures
 
 
 # --- tokens of groups (those of views are tested with every modality)

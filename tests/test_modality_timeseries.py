@@ -16,6 +16,7 @@ from metatransformer.engine.console import Console
 from metatransformer.engine.controls import run_controls
 from metatransformer.engine.fit import fit
 from metatransformer.engine.probe import fit_probes
+from metatransformer.io.forecasts import _picture
 from metatransformer.modalities.timeseries import (
     DEFAULTS,
     MODALITY,
@@ -112,8 +113,54 @@ def test_covariates_are_drawn_below_and_their_known_future_is_a_number():
     plan = records[3].value.series.known[:, 0]
     past = plan[3:51]
     np.testing.assert_allclose(ready["direct"][96:101], (plan[51:56] - past[-1]) / past.std(), rtol=1e-4)
-    with pytest.raises(DataError, match="must have the period and the covariates of training"):
+    with pytest.raises(DataError, match="must have the covariates of training: plan; found none"):
         transform(sample_of(windows_of(FOLDER / "good.csv")[0]))
+
+
+def test_covariates_go_by_their_names_and_not_by_their_places():
+    frame = waves().assign(heat=lambda f: f["noisy"].cumsum())
+    moved = frame[["heat", "time", "noisy", "calm"]]
+    transform = TimeseriesTransform(options(), STEM)
+    transform.fit(map(sample_of, windows_of(frame, target="calm")[:7]))
+    again = TimeseriesTransform(options(), STEM)
+    again.load_state(transform.state())
+    for one, two in zip(windows_of(frame, target="calm")[::97], windows_of(moved, target="calm")[::97], strict=True):
+        for name in ("lines", "direct"):
+            np.testing.assert_array_equal(transform(sample_of(one)).inputs[name], again(sample_of(two)).inputs[name])
+    other = windows_of(frame.rename(columns={"heat": "cold"}), target="calm")[0]
+    with pytest.raises(
+        DataError, match="series 'calm': must have the covariates of training: noisy, heat; found noisy, c"
+    ):
+        again(sample_of(other))
+
+
+def test_other_steps_and_still_series_are_refused():
+    transform = TimeseriesTransform(options(), STEM)
+    transform.fit(map(sample_of, windows_of(waves())[:7]))
+    rare = waves().assign(time=pd.date_range("2024-01-01", periods=400, freq="2h"))
+    with pytest.raises(DataError, match="must fill 2 lines, .*; found 4: its step .* input.period when fitting"):
+        transform(sample_of(windows_of(rare)[0]))
+    still = windows_of(waves().assign(calm=3.0), target="calm")
+    with pytest.raises(DataError, match="must change over time in its training rows; found the same value"):
+        TimeseriesTransform(options(), STEM).fit(map(sample_of, still))
+
+
+@pytest.mark.parametrize("rows", [(0.9, 0.2, 0.2), (0.7, 0.15, 30)])
+def test_shares_of_rows_are_at_most_all(rows: tuple[float, ...]):
+    with pytest.raises(UsageError, match="input.rows: must be shares with a sum of at most 1, or whole numbers"):
+        TimeseriesOptions(rows=rows)
+    assert TimeseriesOptions(rows=(700, 150, 150)).rows == (700, 150, 150)
+
+
+@pytest.mark.parametrize("freq", ["h", "ME"])
+def test_a_forecast_is_drawn_with_its_dates(freq: str):
+    frame = waves().assign(time=pd.date_range("1990-01-01", periods=400, freq=freq))
+    window = windows_of(frame, target="calm", labelled=False, period=24)[0].value
+    (axes,) = _picture(window, np.zeros(5)).axes
+    assert axes.get_title(loc="left") == f"calm, from {window.times[0]}" and axes.get_ylabel() == "calm"
+    dates = axes.xaxis.get_major_formatter()
+    said = [*dates.format_ticks(axes.get_xticks()), dates.get_offset()]
+    assert any(str(window.times[0].year) in text for text in said)
 
 
 def test_a_flat_look_back_stays_finite():

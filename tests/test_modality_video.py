@@ -52,8 +52,10 @@ def test_short_videos_give_fewer_then_shorter_clips_and_no_frame_twice():
     training.fit([counting(9), counting(20)])
     assert training.notes == (
         "videos of 9 to 20 frames",
-        "1 training videos have fewer than 12 frames and give fewer or shorter clips",
+        "1 training video has fewer than 12 frames and gives fewer or shorter clips",
     )
+    training.fit([counting(1), counting(20)])
+    assert training.notes[1] == "1 training video of a single frame: a still picture, without motion"
 
 
 def test_clips_of_seconds_are_spread_from_start_to_end():

@@ -27,6 +27,7 @@ from metatransformer.engine.sources import (
 from metatransformer.io.index import Index
 from metatransformer.modalities import get_modality
 from metatransformer.recipe import Recipe, make_recipe, parse_overrides, read_recipe
+from metatransformer.tasks import Task
 
 Result = tuple[dict[str, Any], int]
 
@@ -59,7 +60,7 @@ def fit(options: Namespace) -> Result:
         controls = run_controls(fitted, CONTROLS, split=split, console=console)
         write_json(out / "controls.json", {"split": split, "controls": controls})
         write_report(fitted, out / "report.html", controls=controls)
-    show_scores(fitted.metrics, controls, split=split, console=console)
+    show_scores(fitted.metrics, controls, task=fitted.pipeline.task, split=split, console=console)
     console.note(f"run folder: {out} (report.html, model/, predictions.parquet)")
     parameters = fitted.pipeline.model.parameter_counts()
     result = {"run": str(out), "metrics": fitted.metrics, "parameters": parameters}
@@ -70,16 +71,17 @@ def show_scores(
     metrics: Mapping[str, Mapping[str, float]],
     controls: Mapping[str, Mapping[str, float]],
     *,
+    task: Task,
     split: str,
     console: Console,
 ) -> None:
     """Prints one row for each split and each control."""
-    from metatransformer.engine.verdict import CONTROL_NAMES
+    from metatransformer.engine.verdict import control_words
 
     names = list(next(iter(metrics.values())))
     rows = [(name, *(_figure(m.get(key)) for key in names)) for name, m in metrics.items()]
     for name, scores in controls.items():
-        title = f"{split}: {CONTROL_NAMES[name]}"
+        title = f"{split}: {control_words(name, task)}"
         rows.append((title, *(_figure(scores.get(key)) for key in names)))
     console.table("scores", ["split", *names], rows)
 
@@ -117,7 +119,7 @@ def evaluate(options: Namespace) -> Result:
     console.note(f"scoring {len(records)} samples" + (f" of split '{split}'" if split else ""))
     loader = Loader(pipeline.reader, records, cache_mb=0, task=pipeline.task)
     metrics = score(pipeline, loader, console=console, title="scoring")
-    show_scores({split or "all": metrics}, {}, split=split, console=console)
+    show_scores({split or "all": metrics}, {}, task=pipeline.task, split=split, console=console)
     return {"metrics": metrics, "samples": len(records), "split": split or "all"}, 0
 
 
@@ -219,7 +221,7 @@ def check(options: Namespace) -> Result:
         options.data,
         options=recipe.input,
         target=recipe.task.target,
-        labelled=False,
+        labelled=bool(recipe.task.target) or modality.source.continues,  # what 'fit' would ask for
         header=recipe.data.header,
     )
     for note in index.notes:

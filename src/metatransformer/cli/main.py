@@ -43,6 +43,7 @@ last K blocks learn as well; all = everything learns.
   metatransformer fit photos/ --modality image --encoder focus-s14 --out run
   metatransformer fit speech.csv --modality audio --encoder focus-s14 --out run --controls
   metatransformer fit people.csv --modality tabular --target income --encoder focus-s14 --out run optim.epochs=5
+  metatransformer fit load.csv --modality timeseries --target load --encoder focus-s14 --out run input.horizon=24
 """
 
 
@@ -188,9 +189,7 @@ def _bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--quick", action="store_true", help="a part of the data, one fold, one seed")
     bench.add_argument("--encoder", default="focus-s14", metavar="E", help="default: %(default)s")
     bench.add_argument("--seeds", type=int, default=0, metavar="N", help="runs of each model; default: as the row says")
-    bench.add_argument(
-        "--trunks", type=int, default=0, metavar="N", help="random trunks a fold; default: as the row says"
-    )
+    bench.add_argument("--trunks", type=int, default=0, metavar="N", help="random trunks; default: as the row says")
     bench.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at the same time; default: %(default)s")
 
 

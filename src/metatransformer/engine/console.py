@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 T = TypeVar("T", bound=Sized)
+WIDTH = 160  # columns of a table in a log file, which has no width of its own
 
 
 class Console:
@@ -23,7 +24,8 @@ class Console:
     def __init__(self, *, quiet: bool = False) -> None:
         # Of the processes that torchrun starts, the first one speaks for all.
         self.quiet = quiet or os.environ.get("RANK", "0") != "0"
-        self.rich = RichConsole(stderr=True, quiet=self.quiet, highlight=False, soft_wrap=True)
+        width = None if sys.stderr.isatty() else WIDTH
+        self.rich = RichConsole(stderr=True, quiet=self.quiet, highlight=False, soft_wrap=True, width=width)
 
     def note(self, text: str) -> None:
         """Prints one line."""

@@ -160,7 +160,7 @@ def _fit_ends(fitted: Fitted, *, run: RunFolder | None, place: Place, console: C
 
 def _fit_head(fitted: Fitted, *, run: RunFolder | None, memo: Memo | None, console: Console) -> None:
     """Computes features once, fits a path of linear heads on them, and keeps the best on validation."""
-    pipeline, task, optim = fitted.pipeline, fitted.pipeline.task, fitted.pipeline.recipe.optim
+    pipeline, optim = fitted.pipeline, fitted.pipeline.recipe.optim
     _require_linear(pipeline.recipe)
     if run is not None:
         run.rewind_log(0)  # the heads are cheap: a killed run fits them all again
@@ -168,18 +168,31 @@ def _fit_head(fitted: Fitted, *, run: RunFolder | None, memo: Memo | None, conso
     def features_of(split: str, view: int = 0) -> torch.Tensor:
         return _features(fitted, split, view=view, run=run, memo=memo, console=console)
 
-    features = [features_of("train", view) for view in range(optim.views + 1)]
-    val_features = features_of("val")
-    target, val_target = fitted.loaders["train"].target, fitted.loaders["val"].target
-    assert target is not None and val_target is not None
-    known = _Known(torch.cat(features), torch.cat([target] * len(features)))
+    train, val = fitted.loaders["train"].target, fitted.loaders["val"].target
+    assert train is not None and val is not None
+    views = [features_of("train", view) for view in range(optim.views + 1)]
+    known = _Known(torch.cat(views), torch.cat([train] * len(views)))
+    held_out = _Known(features_of("val"), val)
+    best = _chosen(fitted, known, held_out, run=run, console=console)
+    fitted.outputs["val"] = best.outputs(held_out.features)
+    if optim.refit:
+        best = _refitted(pipeline, best, known, held_out)
+        console.note("fitted again with this penalty on train and val together")
+    if "test" in fitted.loaders:
+        fitted.outputs["test"] = best.outputs(features_of("test"))
+    pipeline.head.set_linear(mean=best.mean, scale=best.scale, weight=best.weight, bias=best.bias)
+
+
+def _chosen(fitted: Fitted, known: "_Known", held_out: "_Known", *, run: RunFolder | None, console: Console) -> Probe:
+    """Returns the linear head of the path of penalties that scores best on what was held out."""
+    pipeline, task = fitted.pipeline, fitted.pipeline.task
     best, best_score, stale = None, task.worst, 0
     for number, probe in enumerate(_probes(pipeline, known, l2=penalties(pipeline.recipe, task))):
-        outputs = probe.outputs(val_features)
-        if task.ranks and optim.solver == "squares":
-            probe = probe.times(sharpness(task, outputs, val_target))
-            outputs = probe.outputs(val_features)
-        scores = task.metrics(outputs, val_target)
+        outputs = probe.outputs(held_out.features)
+        if task.ranks and pipeline.recipe.optim.solver == "squares":
+            probe = probe.times(sharpness(task, outputs, held_out.target))
+            outputs = probe.outputs(held_out.features)
+        scores = task.metrics(outputs, held_out.target)
         line = {"step": number, "l2": probe.l2}
         line |= {f"val_{name}": value for name, value in scores.items()}
         fitted.history.append(line)
@@ -192,15 +205,9 @@ def _fit_head(fitted: Fitted, *, run: RunFolder | None, memo: Memo | None, conso
         if stale == PATIENCE:
             break
     assert best is not None
-    chosen = f"best of {len(fitted.history)} heads: l2 {best.l2:g}"
-    console.note(f"{chosen}, validation {task.primary} {best_score:.4f}")
-    fitted.outputs["val"] = best.outputs(val_features)
-    if optim.refit:
-        best = _refitted(pipeline, best, known, _Known(val_features, val_target))
-        console.note("fitted again with this penalty on train and val together")
-    if "test" in fitted.loaders:
-        fitted.outputs["test"] = best.outputs(features_of("test"))
-    pipeline.head.set_linear(mean=best.mean, scale=best.scale, weight=best.weight, bias=best.bias)
+    tried = f"best of {len(fitted.history)} heads: l2 {best.l2:g}"
+    console.note(f"{tried}, validation {task.primary} {best_score:.4f}")
+    return best
 
 
 class _Known(NamedTuple):

@@ -21,7 +21,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS
 from metatransformer.engine import figures
 from metatransformer.engine.fit import Fitted
-from metatransformer.engine.verdict import CONTROL_NAMES, margin, verdict, words
+from metatransformer.engine.verdict import control_words, margin, verdict, words
 from metatransformer.engine.versions import version_of
 from metatransformer.io.write import atomic_file
 from metatransformer.recipe import to_yaml, tune_mode
@@ -137,6 +137,7 @@ def _scores(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, spli
         "verdict": verdict(task, scores, controls, samples=samples, encoder=encoder, frozen=frozen),
         "bars": _bars(task, scores, controls),
         "metrics": [words(name) for name in scores],
+        "refit": recipe.tune == "head" and recipe.optim.refit,
         "rows": _metric_rows(fitted, controls, split=split),
     }
 
@@ -150,7 +151,7 @@ def _own_margin(task: Task, score: float, *, samples: int) -> str:
 def _bars(task: Task, scores: Mapping[str, float], controls: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
     """Returns one bar for the model and each control; a bar's length is its share of the longest, at least of 1."""
     values = {"this model": scores[task.primary]}
-    values |= {CONTROL_NAMES[name]: control[task.primary] for name, control in controls.items()}
+    values |= {control_words(name, task): control[task.primary] for name, control in controls.items()}
     longest = max(values.values(), default=0)
     longest = max(longest, 1.0) if task.higher_is_better else longest
     bars = []
@@ -165,7 +166,7 @@ def _metric_rows(
 ) -> list[tuple[str, list[str]]]:
     names = list(fitted.metrics[split])
     lines = [(f"this model, {part}", scores) for part, scores in fitted.metrics.items()]
-    lines += [(f"{CONTROL_NAMES[name]}, {split}", scores) for name, scores in controls.items()]
+    lines += [(f"{control_words(name, fitted.pipeline.task)}, {split}", scores) for name, scores in controls.items()]
     return [(label, [_figure(scores.get(name)) for name in names]) for label, scores in lines]
 
 

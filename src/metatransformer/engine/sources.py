@@ -13,7 +13,7 @@ from metatransformer.engine.console import Console
 from metatransformer.io.index import Index, index_files, index_table, split_records
 from metatransformer.io.rows import split_target
 from metatransformer.pipeline import Reader, read_raw
-from metatransformer.recipe import Recipe
+from metatransformer.recipe import DataOptions, Recipe
 
 
 def read_index(
@@ -85,19 +85,28 @@ def split_index(index: Index, recipe: Recipe, *, console: Console) -> Index:
     Raises:
         DataError: what ``split_records`` refuses, or classes that are neither words nor numbers.
     """
+    task, data = recipe.task.name, recipe.data
     odd = [record for record in index.records if not isinstance(record.target, str | Number | None)]
-    if recipe.task.name == "classify" and odd:
+    if task in ("classify", "regress") and odd:
         raise DataError(
             odd[0].key,
-            must="have a word or a number as its class",
+            must=f"have a {'word or a number as its class' if task == 'classify' else 'number to learn'}",
             found=f"a {type(odd[0].target).__name__}",
             do="Choose another --task (multilabel for several columns of yes or no), or what a sample is: "
             "see 'metatransformer modalities NAME'.",
         )
+    usual = DataOptions()
+    if task == "forecast" and (data.val_fraction, data.test_fraction) != (usual.val_fraction, usual.test_fraction):
+        raise UsageError(
+            "data.val_fraction / data.test_fraction",
+            must="be left alone for a forecast, whose splits follow time",
+            found=f"{data.val_fraction:g} / {data.test_fraction:g}",
+            do="Set input.rows, for example input.rows=[0.7,0.15,0.15].",
+        )
     split = split_records(
         index.records,
-        val_fraction=recipe.data.val_fraction,
-        test_fraction=recipe.data.test_fraction,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
         seed=recipe.run.seed,
         stratify=recipe.task.name == "classify",
     )

@@ -14,6 +14,13 @@ CONTROL_NAMES = {
     "random": "same recipe, random trunk",
     "identity": "same recipe, no trunk",
 }
+
+
+def control_words(name: str, task: Task) -> str:
+    """Returns a control's name as people write it."""
+    return "last value goes on" if (name, task.name) == ("constant", "forecast") else CONTROL_NAMES[name]
+
+
 # Between 0 and 1: errors as of a share.
 SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "mean_auroc", "mean_average_precision")
 DISTANCES = ("rmse", "mae")  # errors as of a root mean square of normal deviations

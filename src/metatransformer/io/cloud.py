@@ -240,7 +240,8 @@ def _read_numpy(path: Path) -> Cloud:
         else:  # a map, so that only the rows that are kept are held
             arrays = {"points": np.load(path, mmap_mode="r", allow_pickle=False)}
     except _NUMPY_ERRORS as error:
-        raise DataError(path, must="be a whole NPY or NPZ file of numbers", found=f"'{error}'") from error
+        must, do = "be a whole NPY or NPZ file of numbers", "Copy it again, or save it anew with numpy.save."
+        raise DataError(path, must=must, found=f"'{error}'", do=do) from error
     if len(arrays) == 1:
         arrays = {"points": next(iter(arrays.values()))}
     return _from_arrays(arrays, where=path)

@@ -104,7 +104,7 @@ def cube_from_array(array: np.ndarray, *, where: str, about: Mapping[str, Any]) 
         given = about.get(name)
         if given is not None and len(given) != values.shape[2]:
             must = f"have one entry for each of {values.shape[2]} bands"
-            raise DataError(f"{where}: {name}", must=must, found=str(len(given)))
+            raise DataError(f"{where}: {name}", must=must, found=str(len(given)), do="Correct the list, or remove it.")
     waves = about.get("wavelengths_nm")
     return Cube(
         values,
@@ -115,6 +115,13 @@ def cube_from_array(array: np.ndarray, *, where: str, about: Mapping[str, Any]) 
         unit=about.get("unit", ""),
         neighbours=not flat,
     )
+
+
+def three_bands(count: int, *, nm: Sequence[float] | np.ndarray) -> list[int]:
+    """Returns the bands to show as red, green and blue: nearest to 650, 550, 450 nm, else spread over the range."""
+    if len(nm):
+        return [int(np.abs(np.asarray(nm) - wanted).argmin()) for wanted in (650, 550, 450)]
+    return [round(share * (count - 1)) for share in (0.75, 0.5, 0.25)]
 
 
 def read_cube(path: Path, *, variable: str) -> Cube:

@@ -56,6 +56,7 @@ def draw_forecasts(windows: Sequence[Window], table: pd.DataFrame, folder: Path)
 def _picture(window: Window, prediction: np.ndarray) -> Any:
     """Returns a matplotlib figure; the library is imported here, since it takes a second."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
 
     series, now = window.series, window.now
@@ -71,7 +72,16 @@ def _picture(window: Window, prediction: np.ndarray) -> Any:
         axes.plot(times, [series.values[now - 1], *future.values], color="#1c2430", linewidth=1.2, label="truth")
     axes.plot(times, joined, color="#c0392b", linewidth=1.6, label="forecast")
     axes.axvline(times[0], color="#dfe3e8", linewidth=1)
-    axes.set_title(series.name, loc="left", fontsize=10, parse_math=False)
+    began = f", from {window.times[0]}"
+    axes.set_title(f"{series.name}{began}", loc="left", fontsize=10, parse_math=False)
+    axes.set_ylabel(series.column, fontsize=8, parse_math=False)
+    if isinstance(series.times, pd.DatetimeIndex):
+        locator = AutoDateLocator(tz=series.times.tz)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=series.times.tz))
+        axes.xaxis.get_offset_text().set_fontsize(8)
+    else:
+        axes.set_xlabel("row", fontsize=8)
     axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)

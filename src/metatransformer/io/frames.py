@@ -15,6 +15,7 @@ from metatransformer.io.folder import accepts, index_names, scan
 from metatransformer.io.index import index_files
 from metatransformer.io.manifest import FOLDER
 from metatransformer.io.records import Index, counted, listing, natural_key, require_text, require_unique
+from metatransformer.io.table import TABLE_SUFFIXES
 from metatransformer.io.video import FILM_SUFFIXES, PICTURE_SUFFIXES
 
 
@@ -33,6 +34,7 @@ def index_videos(data: Any, *, target: str, labelled: bool, header: bool, option
     elif _names_folders(data) and not labelled:
         index = _index_list([Path(item) for item in data], source=options.source)
     else:
+        _require_film(data)
         suffixes = (*FILM_SUFFIXES, FOLDER)
         return index_files(data, suffixes=suffixes, label_column=target or "label", require_labels=labelled)
     require_unique(index.records, where="the data" if index.root is None else index.root)
@@ -40,14 +42,31 @@ def index_videos(data: Any, *, target: str, labelled: bool, header: bool, option
     return index
 
 
+def _require_film(data: Any) -> None:
+    """Raises DataError for a file that is neither a film nor a manifest; names a picture's way out."""
+    for path in map(Path, [data] if _is_path(data) else data if _are_paths(data) else []):
+        known = FILM_SUFFIXES if _are_paths(data) else (*FILM_SUFFIXES, *TABLE_SUFFIXES)
+        if path.is_file() and not accepts(path.name, suffixes=known):
+            frame = accepts(path.name, suffixes=PICTURE_SUFFIXES)
+            raise DataError(
+                path,
+                must=f"be a film ({', '.join(FILM_SUFFIXES)}) or a folder of frames",
+                found=f"the ending '{path.suffix}'" if path.suffix else "no ending",
+                do="Name the folder that holds it." if frame else "Convert it, or leave it out.",
+            )
+
+
 def _is_path(data: Any) -> bool:
     return isinstance(data, str | os.PathLike)
 
 
+def _are_paths(data: Any) -> bool:
+    return isinstance(data, Sequence) and not isinstance(data, str | bytes) and all(map(_is_path, data))
+
+
 def _names_folders(data: Any) -> bool:
     """Returns whether the data is a list of paths with a folder among them."""
-    listed = isinstance(data, Sequence) and not isinstance(data, str | bytes)
-    return listed and all(map(_is_path, data)) and any(Path(item).is_dir() for item in data)
+    return _are_paths(data) and any(Path(item).is_dir() for item in data)
 
 
 def _index_list(paths: Sequence[Path], *, source: str) -> Index:

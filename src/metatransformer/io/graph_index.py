@@ -41,7 +41,8 @@ def index_graphs(data: Any, *, target: str, labelled: bool, header: bool, option
 
     Raises:
         DataError: no such data, column or property; a target that is missing; what the readers raise.
-        UsageError: a table or SD file to learn from without ``target``; scaffolds of graphs that are no molecules.
+        UsageError: a table or SD file to learn from without ``target``; scaffolds of graphs that are no molecules;
+            molecules in memory of which some would be skipped.
     """
     wanted = target if labelled or target else ""
     if _is_table(data):
@@ -55,7 +56,7 @@ def index_graphs(data: Any, *, target: str, labelled: bool, header: bool, option
     else:
         index = _items(data, labelled=labelled)
     if options.unparsed == "skip":
-        index = _parsable(index)
+        index = _parsable(index, beside=not labelled)
     return _with_scaffolds(index) if options.split == "scaffold" else index
 
 
@@ -163,7 +164,10 @@ def _tu(folder: Path, *, target: str, labelled: bool) -> Index:
         Record(str(i), path=folder, part=i, value=graph, target=answer)
         for i, (graph, answer) in enumerate(zip(found.graphs, targets, strict=True))
     ]
-    return Index(tuple(records), (f"TU set '{found.name}': {counted(len(records), 'graph')}",), folder)
+    note = f"TU set '{found.name}': {counted(len(records), 'graph')}"
+    if word != "attribute" and found.labels is not None:
+        note += f" of the labels {listing(sorted(set(found.labels)))} (classes: --task classify)"
+    return Index(tuple(records), (note,), folder)
 
 
 def _files(data: Any, *, target: str, labelled: bool) -> Index:
@@ -190,6 +194,9 @@ def _items(data: Any, *, labelled: bool) -> Index:
     if not items:
         raise DataError("the data", must="hold at least one item", found="an empty list")
     if all(isinstance(item, os.PathLike) or (isinstance(item, str) and _is_file(item)) for item in items):
+        if table := next((str(item) for item in items if accepts(str(item), suffixes=TABLE_SUFFIXES)), ""):
+            must, found = "be files of graphs, or one table", f"the table {table} among {len(items)} files"
+            raise DataError("the data", must=must, found=found, do="Name a table alone, or join the tables.")
         return _files([str(item) for item in items], target="", labelled=False)
     index = Index(tuple(_item(row, item) for row, item in enumerate(items)))
     require_unique(index.records, where="the data")
@@ -270,10 +277,18 @@ def _from_file(record: Record, path: Path) -> Graph:
     return load_graph(replace(record, value=value))
 
 
-def _parsable(index: Index) -> Index:
-    """Returns the index without the molecules that cannot be read, and says how many these were."""
+def _parsable(index: Index, *, beside: bool) -> Index:
+    """Returns the index without the molecules that cannot be read, and says how many these were.
+
+    ``beside``: labels or predictions of data in memory stand beside it, without keys, and would slide by one.
+    """
     good = [record for record in index.records if _can_be_read(record)]
     gone = len(index.records) - len(good)
+    if gone and beside and index.root is None:
+        bad = next(record for record in index.records if not _can_be_read(record))
+        must = "be 'refuse' for data in memory, where nothing may be left out"
+        found = f"'skip' and {counted(gone, 'molecule')} that RDKit does not understand, {_place(bad)} first"
+        raise UsageError("input.unparsed", must=must, found=found, do="Take them out of the data and its labels.")
     if not good:
         raise DataError("the data", must="hold a molecule that RDKit understands", found=f"{gone} that it does not")
     note = f"left out {counted(gone, 'molecule')} that RDKit does not understand (input.unparsed=skip)"

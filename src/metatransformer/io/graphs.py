@@ -24,8 +24,9 @@ class Graph:
 
     ``nodes`` and ``links`` are columns of properties, one entry a node or an edge: text or numbers, None where unknown.
     ``environments`` counts kinds of neighbourhood by an identifier of 32 bits; ``whole`` holds numbers of the graph as
-    a whole (NaN = unknown). For pictures only: ``places`` [count, 2] where nodes lie, and ``marks``, atomic
-    numbers and then ten times the bond orders. ``title`` is what to call it: its SMILES.
+    a whole (NaN = unknown). For pictures only: ``places`` [count, 2] where nodes lie, and ``marks``, atomic number,
+    hydrogens and charge of each atom and then ten times the order of each bond with two zeros. ``title`` is what to
+    call it: its SMILES.
     """
 
     count: int
@@ -36,7 +37,7 @@ class Graph:
     environments: Mapping[int, int] = field(default_factory=dict)
     whole: Mapping[str, float] = field(default_factory=dict)
     places: np.ndarray | None = None
-    marks: Sequence[int] = ()
+    marks: Sequence[tuple[int, int, int]] = ()
     title: str = ""
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metatransformer.core.samples import Record
-from metatransformer.io.cube import Cube
+from metatransformer.io.cube import Cube, three_bands
 from metatransformer.io.records import natural_key
 from metatransformer.io.write import atomic_file, write_json
 
@@ -32,9 +32,9 @@ def write_label_maps(scenes: Sequence[Scene], table: Any, folder: Path) -> list[
     """Writes the predictions of each scene and returns the PNG files.
 
     The rows of ``table`` (columns ``prediction`` and perhaps ``target``) are the scenes' records, one scene after the
-    other. For a scene ``x`` it writes ``x.png`` (the prediction, and labels and errors where the truth is known),
-    ``x.npy`` ``[h, w]`` (the predicted classes as they are numbered, 0 = none; for a regression the values, NaN =
-    none), and ``x.json`` (number to class) where classes are no whole numbers above 0.
+    other. For a scene ``x`` it writes ``x.png`` (the scene, the prediction, and labels and errors where the truth is
+    known), ``x.npy`` ``[h, w]`` (the predicted classes as they are numbered, 0 = none; for a regression the values,
+    NaN = none), and ``x.json`` (number to class) where classes are no whole numbers above 0.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = None if table["prediction"].dtype.kind == "f" else _class_names(table)
@@ -112,11 +112,17 @@ def _paint(path: Path, panels: Sequence[tuple[str, np.ndarray]], *, scene: Scene
 
     h, w = scene.cube.values.shape[:2]
     scale = INCHES / max(h, w)
-    size = (len(panels) * (max(w * scale, 1.5) + 0.15) + 1.3, max(h * scale, 1.5) + 0.35 + 0.3 * bool(scene.title))
-    figure = Figure(figsize=size, layout="constrained")
+    lines = 2 if len(panels) == 3 else 1  # the scene itself stands first; four panels are two by two
+    count = (1 + len(panels)) // lines
+    height = lines * (max(h * scale, 1.5) + 0.35) + 0.3 * bool(scene.title)
+    figure = Figure(figsize=(count * (max(w * scale, 1.5) + 0.15) + 1.3, height), layout="constrained")
     ground, spread = _ground(scene.cube), [panel for _, panel in panels]
     image: Any = None
-    for axes, (title, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    first, *others = figure.subplots(lines, count).flat
+    first.imshow(_colours(scene.cube), interpolation="nearest")
+    first.set_title("scene, false colours", fontsize=9, loc="left")
+    first.set_axis_off()
+    for axes, (title, panel) in zip(others, panels, strict=True):
         axes.imshow(ground, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(title, fontsize=9, loc="left")
         axes.set_axis_off()
@@ -136,6 +142,18 @@ def _paint(path: Path, panels: Sequence[tuple[str, np.ndarray]], *, scene: Scene
     FigureCanvasAgg(figure)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, facecolor="white")
+
+
+def _colours(cube: Cube) -> np.ndarray:
+    """Returns the scene ``[h, w, 3]`` in three live bands, each stretched between its 2nd and 98th percentile."""
+    live = np.flatnonzero(cube.alive)
+    waves = () if cube.wavelengths_nm is None else cube.wavelengths_nm[live]
+    values = cube.values[:, :, live[three_bands(len(live), nm=waves)]].astype(float)
+    if not cube.valid.any():
+        return np.ones(values.shape)
+    low, high = np.percentile(values[cube.valid], [2, 98], axis=0)
+    level = np.clip((values - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return np.where(cube.valid[:, :, None], level, 1.0)
 
 
 def _ground(cube: Cube) -> np.ndarray:

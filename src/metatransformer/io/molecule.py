@@ -16,6 +16,7 @@ import numpy as np
 
 from metatransformer.core.errors import DataError, MissingDependencyError
 from metatransformer.io.graphs import Graph
+from metatransformer.io.table import decode
 
 RADIUS = 2  # bonds around an atom that make a circular substructure, as ECFP4 has it
 _CLOCK = re.compile(r"^\[\d\d:\d\d:\d\d\]\s*")
@@ -72,10 +73,10 @@ def read_sdf(path: Path) -> list[Block]:
         DataError: not text, or no molecule.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(path, must="be a readable SD file in UTF-8", found=f"'{error}'") from error
-    lines = text.replace("\r\n", "\n").split("\n")
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(path, must="be a readable file", found=f"'{error.strerror}'") from error
+    lines = decode(data, path=path).replace("\r\n", "\n").split("\n")
     blocks: list[Block] = []
     start = 0
     for place, line in enumerate(lines):
@@ -178,7 +179,8 @@ def _quietly(parse: Any) -> tuple[Any, list[str]]:
         logger.handlers, logger.propagate = before
     reasons = [line for line in ear.lines if line and not re.fullmatch(r"[~^]+", line)]
     # "check for mistakes around position 3:" is followed by a drawing of the place that a message cannot show.
-    return None, [line.rstrip(":") for line in reasons if " " in line][:2]
+    lines = [line.removeprefix("SMILES Parse Error: ").rstrip(":") for line in reasons if " " in line]
+    return None, list(dict.fromkeys(lines))[:2]
 
 
 def _graph(molecule: Any, *, title: str) -> Graph:
@@ -209,7 +211,10 @@ def _graph(molecule: Any, *, title: str) -> Graph:
         environments=_environments(molecule),
         whole=_descriptors(molecule),
         places=places.astype(np.float32),
-        marks=[atom.GetAtomicNum() for atom in atoms] + [round(10 * bond.GetBondTypeAsDouble()) for bond in bonds],
+        marks=[
+            *((atom.GetAtomicNum(), atom.GetTotalNumHs(), atom.GetFormalCharge()) for atom in atoms),
+            *((round(10 * bond.GetBondTypeAsDouble()), 0, 0) for bond in bonds),
+        ],
         title=title,
     )
 

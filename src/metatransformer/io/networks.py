@@ -11,6 +11,7 @@ import numpy as np
 from metatransformer.core.errors import DataError, MissingDependencyError
 from metatransformer.io.graphs import Graph, make_graph
 from metatransformer.io.records import counted
+from metatransformer.io.table import decode
 
 HEADERS = ({"source", "target"}, {"from", "to"}, {"src", "dst"}, {"node1", "node2"})
 
@@ -102,13 +103,11 @@ def read_edge_list(path: Path) -> Graph:
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
     """Returns number and fields of every line that is neither empty nor a comment."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(path, must="be a text file in UTF-8", found=f"'{error}'") from error
-    if "\0" in text:
-        raise DataError(path, must="be a text file", found="a binary one")
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(path, must="be a readable file", found=f"'{error.strerror}'") from error
     found = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(decode(data, path=path).splitlines(), start=1):
         line = line.strip()
         if line and line[0] not in "#%":
             for mark in ",;\t":
@@ -155,8 +154,8 @@ def read_tu(folder: Path) -> TuSet:
     if len(names) != 1:
         raise DataError(folder, must="hold one set in TU format", found=", ".join(sorted(names)) or "none")
     name = names[0]
-    owner = _table(folder / f"{name}_graph_indicator.txt", width=1)[:, 0].astype(int) - 1
-    ends = _table(folder / f"{name}_A.txt", width=2).astype(int) - 1
+    owner = _whole(folder / f"{name}_graph_indicator.txt", width=1)[:, 0] - 1
+    ends = _whole(folder / f"{name}_A.txt", width=2) - 1
     _check_ends(ends, owner=owner, where=folder / f"{name}_A.txt")
     columns = {
         kind: _properties(folder, f"{name}_{kind}", rows=rows)
@@ -230,6 +229,14 @@ def _optional(path: Path, *, rows: int) -> np.ndarray | None:
     if len(table) != rows:
         raise DataError(path, must=f"have {rows} lines", found=str(len(table)))
     return table
+
+
+def _whole(path: Path, *, width: int) -> np.ndarray:
+    table = _table(path, width=width)
+    if (bad := np.argwhere(table != np.round(table))).size:
+        row, column = bad[0]
+        raise DataError(f"{path}, row {row + 1}", must="hold whole numbers", found=f"{table[row, column]:g}")
+    return table.astype(int)
 
 
 def _table(path: Path, *, width: int) -> np.ndarray:

@@ -76,7 +76,8 @@ def _tables(path: Path, *, start: int, width: int, announced: int) -> Iterator[n
         for (number, _), found in zip(rows, fields, strict=True):
             if len(found) != width:
                 must = f"have {width} columns, as above"
-                raise DataError(f"{path}, line {number}", must=must, found=str(len(found)))
+                do = "Correct the line; at the end of a file, it was cut off: copy it again."
+                raise DataError(f"{path}, line {number}", must=must, found=str(len(found)), do=do)
         try:
             yield np.array(fields, dtype=np.float64)
         except ValueError as error:

@@ -59,7 +59,10 @@ def index_folder_of_scenes(root: Path, *, variable: str, target: str, labelled: 
         names = listing(path.name for path in root.iterdir()) or "nothing"
         raise DataError(root, must="hold a cube [rows, columns, bands] or spectra [pixels, bands]", found=names)
     if target:
-        others = [entry for entry in others if target in (entry.name, entry.path.name, str(entry.path))]
+        named = [entry for entry in others if target in (entry.name, entry.path.name, str(entry.path))]
+        if not named:
+            raise DataError("--target", must=f"name labels in {root}: {listing(others) or 'none there'}", found=target)
+        others = named
     pairs, notes = pair(cubes, others, where=root)
     if labelled:
         bare = [one.cube for one in pairs if one.labels is None]
@@ -205,23 +208,26 @@ def _shape_of_labels(cube: Entry) -> str:
 
 
 def _beside(path: Path, *, cube: Entry) -> list[Entry]:
-    """Returns the arrays in files beside a cube that have the shape of its labels."""
+    """Returns the arrays in files beside a cube that may be meant as labels, of whatever shape."""
     found: list[Entry] = []
     for other in sorted(path.parent.iterdir()):
         if other != path and other.is_file() and other.suffix.lower() == path.suffix.lower():
-            found += [entry for entry in list_arrays(other) if _fits(cube, entry)]
+            found += [entry for entry in list_arrays(other) if not _is_cube(entry)]
     return found
 
 
 def _no_labels(where: Path, *, cube: Entry, others: Sequence[Entry]) -> DataError:
     fitting = [entry for entry in others if _fits(cube, entry)]
-    hint = f" {fitting[0].path.name} has the right shape: --target {fitting[0].path.name}." if fitting else ""
-    return DataError(
-        where,
-        must=f"bring labels: an array that must {_shape_of_labels(cube)}",
-        found="none",
-        do=f"Put them into one folder with the cube, or name them with --target.{hint}",
-    )
+    turned = [entry for entry in others if entry.shape == cube.shape[1::-1]]
+    do = "Put them into one folder with the cube, or name them with --target."
+    if fitting:
+        do += f" {fitting[0].path.name} has the right shape: --target {fitting[0].path.name}."
+    elif turned:
+        do = f"{turned[0].path.name} has rows and columns swapped: transpose it."
+    elif others:
+        do = "Take the labels of this cube, uncropped."
+    must = f"bring labels: an array that must {_shape_of_labels(cube)}"
+    return DataError(where, must=must, found=f"only {listing(others)}" if others else "none", do=do)
 
 
 def join(pairs: Sequence[Pair], *, root: Path, labelled: bool, cut: Cut, notes: Sequence[str]) -> Index:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from metatransformer.core.errors import DataError, nearest
+from metatransformer.core.errors import DataError, UsageError, nearest
 from metatransformer.io.clock import Rows, Step, Times, find_step, missing_rows, parse_times, usual_period
 from metatransformer.io.records import counted, listing, split_name, split_spellings
 from metatransformer.io.table import first_line, read_table
@@ -51,7 +51,8 @@ class Series:
     """One series: ``values`` [T] at ``times`` [T], every ``step``.
 
     ``past`` [T, P] are covariates known as far as the series itself, ``known`` [T + F, K] those that
-    are known F steps further; ``splits`` are the rows' splits where the table says them.
+    are known F steps further; ``covariates`` are their columns' names, the past ones first; ``splits``
+    are the rows' splits where the table says them.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Series:
     known: np.ndarray
     column: str = ""
     splits: tuple[str, ...] = ()
+    covariates: tuple[str, ...] = ()
 
     @property
     def period(self) -> int:
@@ -82,13 +84,16 @@ def read_series(data: pd.DataFrame | Path, *, layout: Layout, group: str = "") -
     """Returns the series of one table, in its order; ``group`` comes before each name.
 
     Raises:
+        UsageError: a column that is named for two things.
         DataError: what ``read_table`` raises; no or several columns of time, id or value; a column that is
             not there or holds text; missing or infinite values; and what ``io.clock`` refuses.
     """
+    _require_single_roles(layout)
     if isinstance(data, Path):
         frame, rows = read_table(data, header=True), Rows(data, first_line(data))
     else:
         frame, rows = data, Rows("the DataFrame", 0)
+        _require_no_times_in_index(data, layout)
     frame = frame.rename(columns=str).reset_index(drop=True)
     _require_columns(frame, layout, where=rows.where)
     frame = frame.drop(columns=list(layout.ignore))
@@ -101,6 +106,27 @@ def read_series(data: pd.DataFrame | Path, *, layout: Layout, group: str = "") -
     return [replace(one, name=f"{group}/{one.name}") for one in series] if group else series
 
 
+def _require_single_roles(layout: Layout) -> None:
+    """Raises UsageError for a column of two roles: a known future of the target itself would be its answer."""
+    roles = {
+        "input.time": (layout.time,),
+        "input.id": (layout.id,),
+        "--target": layout.target or (layout.values,),
+        "input.known": layout.known,
+        "input.ignore": layout.ignore,
+    }
+    found: dict[str, str] = {}
+    for role, names in roles.items():
+        for name in names:
+            if name in found:
+                must = f"name other columns than {found[name]}" if found[name] != role else "name a column once"
+                raise UsageError(
+                    role, must=must, found=f"'{name}' in both" if found[name] != role else f"'{name}' twice"
+                )
+            if name not in ("", "none"):
+                found[name] = role
+
+
 def _require_columns(frame: pd.DataFrame, layout: Layout, *, where: object) -> None:
     columns = [str(name) for name in frame.columns]
     if twice := [name for name in columns if columns.count(name) > 1]:
@@ -111,6 +137,15 @@ def _require_columns(frame: pd.DataFrame, layout: Layout, *, where: object) -> N
             raise DataError(where, must=f"have a column '{name}'", found="none", do=nearest(name, columns))
     if frame.empty:
         raise DataError(where, must="have at least one row", found="none")
+
+
+def _require_no_times_in_index(frame: pd.DataFrame, layout: Layout) -> None:
+    names = {str(name).lower() for name in frame.columns}
+    if isinstance(frame.index, pd.DatetimeIndex) and not layout.time and not names & set(TIME_NAMES):
+        must = "have its times in a column"
+        raise DataError(
+            "the DataFrame", must=must, found="times in the index", do="Hand in frame.reset_index(names='time')."
+        )
 
 
 def _find(frame: pd.DataFrame, given: str, usual: Sequence[str], *, option: str, where: object) -> str:
@@ -178,7 +213,8 @@ def _series(
     made = []
     for title in target:
         label = title if not name else name if len(target) == 1 else f"{name}/{title}"
-        made.append(Series(label, kept[title], times, step, past, ready, title, tuple(splits)))
+        covariates = (*others, *layout.known)
+        made.append(Series(label, kept[title], times, step, past, ready, title, tuple(splits), covariates))
     return made
 
 
@@ -242,6 +278,13 @@ def _complete(values: np.ndarray, fill: str, *, title: str, place: Rows) -> np.n
     bad = np.flatnonzero(np.isnan(values))
     if not len(bad):
         return values
+    if fill == "line" and bad[0] > 0 and bad[-1] == len(values) - 1:
+        raise DataError(
+            f"{place.name(len(values) - 1)}, column '{title}'",
+            must="hold a number in its last row, for a line between neighbours",
+            found="a missing value",
+            do="Cut the rows behind the last value, or set input.fill=last.",
+        )
     if fill == "refuse" or bad[0] == 0 or len(bad) == len(values):
         begins = bad[0] == 0
         raise DataError(

@@ -12,9 +12,9 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS, Record
 from metatransformer.io.clock import Step
 from metatransformer.io.folder import accepts
-from metatransformer.io.index import Index, index_files
+from metatransformer.io.index import Index, index_files, require_there
 from metatransformer.io.motion import MOTION_SUFFIXES
-from metatransformer.io.records import counted, listing, natural_key
+from metatransformer.io.records import counted, listing, natural_key, split_name
 from metatransformer.io.series import Layout, Series, read_series
 from metatransformer.io.table import TABLE_SUFFIXES
 from metatransformer.io.uea import uea_parts
@@ -67,7 +67,9 @@ def read_all(data: Any, *, layout: Layout) -> list[Series]:
         return read_series(data, layout=layout)
     if isinstance(data, str | os.PathLike):
         path = Path(data)
+        require_there(path)
         if not path.is_dir():
+            _require_table(path)
             return read_series(path, layout=layout)
         data = _tables(path)
     if isinstance(data, np.ndarray):
@@ -75,6 +77,9 @@ def read_all(data: Any, *, layout: Layout) -> list[Series]:
     items = list(data) if isinstance(data, Sequence) and not isinstance(data, bytes) else []
     if items and all(isinstance(item, str | os.PathLike) for item in items):
         paths = [Path(item) for item in items]
+        for path in paths:
+            require_there(path)
+            _require_table(path)
         groups = [path.name.split(".")[0] for path in paths] if len(paths) > 1 else [""]
         both = zip(paths, groups, strict=True)
         return [one for path, group in both for one in read_series(path, layout=layout, group=group)]
@@ -88,9 +93,26 @@ def read_all(data: Any, *, layout: Layout) -> list[Series]:
     )
 
 
+def _require_table(path: Path) -> None:
+    if accepts(path.name, suffixes=MOTION_SUFFIXES) and not accepts(path.name, suffixes=TABLE_SUFFIXES):
+        raise DataError(
+            path,
+            must="be a table with times, to be forecast",
+            found=f"the ending '{path.suffix}'",
+            do="Save it as CSV or Parquet; for files that are one sample each, set --task classify input.sample=file.",
+        )
+
+
 def _tables(folder: Path) -> list[Path]:
     found = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
     tables = [path for path in found if path.is_file() and accepts(path.name, suffixes=TABLE_SUFFIXES)]
+    if named := [path.name for path in tables if split_name(path.name.split(".")[0])]:
+        raise DataError(
+            folder,
+            must="hold one table a group of series; the splits of a series follow each other in time",
+            found=f"tables named like splits: {listing(named)}",
+            do="Put their rows below each other into one table, with a column 'split'.",
+        )
     if tables:
         return tables
     inside = listing(path.name for path in found) or "nothing"
@@ -141,7 +163,25 @@ def _notes(series: Sequence[Series], layout: Layout) -> list[str]:
 
 def _about_windows(series: Sequence[Series], records: Sequence[Record], cut: Cut) -> str:
     counts: Mapping[str, int] = {name: sum(record.split == name for record in records) for name in SPLITS}
-    parts = [f"{name} {count:,}" for name, count in counts.items() if count]
+    steps = {name: _stride(records, split=name) for name in SPLITS}
+    parts = [f"{name} {n:,}{_every(steps[name])}" for name, n in counts.items() if n]
     unused = [len(one.values) - cut.borders(one)["test"][1] for one in series]
     rest = f"; {max(unused):,} rows behind them not used" if max(unused) else ""
     return f"windows in order of time: {', '.join(parts)}{rest}"
+
+
+def _stride(records: Sequence[Record], *, split: str) -> int:
+    """Returns the rows from one window of a split to the next of its series, 1 where there is no next."""
+    starts: dict[str, int] = {}
+    for record in records:
+        window = record.value
+        if record.split == split and (first := starts.setdefault(window.series.name, window.start)) < window.start:
+            return window.start - first
+    return 1
+
+
+def _every(stride: int) -> str:
+    """Returns how windows were thinned, nothing where all were taken."""
+    endings = {1: "st", 2: "nd", 3: "rd"}
+    ending = "th" if stride % 100 in (11, 12, 13) else endings.get(stride % 10, "th")
+    return "" if stride == 1 else f" (every {stride}{ending}; input.windows takes more)"

@@ -84,6 +84,13 @@ def _index_path(path: Path, *, target: str, labelled: bool, header: bool, variab
     if path.is_dir():
         if any(is_array_file(file) for file in path.iterdir()):
             return index_folder_of_scenes(path, variable=variable, target=target, labelled=labelled, cut=cut)
+        if not any(accepts(file.name, suffixes=TABLE_SUFFIXES) for file in path.iterdir()):
+            raise DataError(
+                path,
+                must=f"hold cubes or spectra, or a table of them ({', '.join(SPECTRA_SUFFIXES)})",
+                found=listing(sorted(file.name for file in path.iterdir())) or "an empty folder",
+                do="Name the folder that holds the files themselves.",
+            )
         return _index_table(path, target=target, labelled=labelled, header=header)
     if is_array_file(path):
         return index_scene(path, variable=variable, target=target, labelled=labelled, cut=cut)

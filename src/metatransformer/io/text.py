@@ -107,7 +107,7 @@ def require_text(value: object, *, where: str) -> str:
 def text_columns(rows: Sequence[Mapping[str, Any]], *, where: str) -> tuple[str, ...]:
     """Returns the one or two columns of a table that read as texts; the only column is one in any case.
 
-    A column reads as text when most of its cells hold several words (or, in a script that needs no
+    A column reads as text when most of its cells hold several words with letters (or, in a script that needs no
     spaces, several letters).
 
     Raises:
@@ -127,8 +127,13 @@ def text_columns(rows: Sequence[Mapping[str, Any]], *, where: str) -> tuple[str,
 
 
 def _reads_as_text(cells: Sequence[Any]) -> bool:
-    several = [isinstance(cell, str) and (len(cell.split()) > 1 or _is_unspaced(cell)) for cell in cells]
+    several = [isinstance(cell, str) and (_words(cell) > 1 or _is_unspaced(cell)) for cell in cells]
     return sum(several) > len(cells) / 2
+
+
+def _words(text: str) -> int:
+    """Returns how many words have a letter: a date with its time has none."""
+    return sum(any(letter.isalpha() for letter in word) for word in text.split())
 
 
 def _is_unspaced(text: str) -> bool:

@@ -5,7 +5,7 @@ validation or test window may reach back over it, as it does when a model is use
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,27 +147,45 @@ def cut_windows(series: Sequence[Series], cut: Cut) -> Iterator[tuple[str, Windo
     """Yields ``(split, window)`` of every series, in time.
 
     Raises:
-        DataError: a series is too short for one window of a split that has rows.
+        DataError: a series is too short for one window of a split that has rows; rows to learn from and none to
+            choose by.
     """
     borders = {one: cut.borders(one) for one in series}
+    for one, parts in borders.items():
+        _require_val(one, parts)
     for split, most in zip(SPLITS, cut.most, strict=True):
         starts = {one: _starts(one, borders[one][split], cut, split=split) for one in series}
         stride = max(1, math.ceil(sum(map(len, starts.values())) / most))
         for one, places in starts.items():
             first, last = borders[one]["train"]
-            mean, spread = float(one.values[first:last].mean()), float(one.values[first:last].std())
+            known = one.values[first:last] if last > first else one.values  # a table of test rows alone
+            mean, spread = float(known.mean()), float(known.std())
             for start in places[::stride]:
                 yield split, Window(one, start, cut.lookback, cut.horizon, mean, spread)
 
 
+def _require_val(series: Series, borders: Mapping[str, tuple[int, int]]) -> None:
+    """Raises DataError for train without val: windows drawn at random from train share their rows with the others."""
+    (first, last), (start, stop) = borders["train"], borders["val"]
+    if last > first and start == stop:
+        raise DataError(
+            f"series '{series.name}'",
+            must="have val rows between train and test" if series.splits else "have val rows in input.rows",
+            found="none",
+            do="Call the last of its train rows val."
+            if series.splits
+            else "For instance input.rows=[0.7, 0.15, 0.15].",
+        )
+
+
 def _starts(series: Series, border: tuple[int, int], cut: Cut, *, split: str) -> range:
     first, stop = border
-    if first == stop and split != "train":
+    if first == stop and (split != "train" or series.splits):
         return range(0)
     begin = max(0, first - cut.lookback)
     starts = range(begin, stop - cut.lookback - cut.horizon + 1)
     if not starts:
-        need = cut.horizon + (cut.lookback if split == "train" else 0)
+        need = cut.horizon + max(0, cut.lookback - first)
         raise DataError(
             f"series '{series.name}'",
             must=f"have at least {need} rows in {split} for look-back {cut.lookback} and horizon {cut.horizon}",

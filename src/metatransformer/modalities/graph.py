@@ -173,12 +173,12 @@ class GraphTransform(Transform):
                 found=f"{tokens:,}",
                 do="Cut it into parts, or set input.max_tokens (memory grows with its square).",
             )
+        whole = self._whole(graph, key=sample.key)  # first: it tells molecules from other graphs
         codes, numbers = self._tokens(graph, key=sample.key)
         own = np.repeat(np.arange(graph.count)[:, None], 2, axis=1)
         identifiers = self._identifiers(graph)
         places = graph.places if graph.places is not None else _spectral(graph)
-        marks = np.zeros(tokens, dtype=np.int64)
-        marks[: len(graph.marks)] = graph.marks
+        marks = np.array(graph.marks or [(0, 0, 0)] * tokens, dtype=np.int64)
         return sample.with_inputs(
             {
                 "codes": codes,
@@ -187,7 +187,7 @@ class GraphTransform(Transform):
                 "identifiers": identifiers,
                 "directed": np.array(graph.directed, dtype=np.float32),
                 "environments": self._environments(graph),
-                "whole": self._whole(graph, key=sample.key),
+                "whole": whole,
                 "places": places.astype(np.float32),
                 "marks": marks,
             }
@@ -205,9 +205,10 @@ class GraphTransform(Transform):
             for column in columns:
                 if column.name not in given:
                     raise DataError(
-                        key,
+                        f"graph {key}",
                         must=f"have the {what} property '{column.name}', as in training",
                         found=f"{', '.join(given) or 'none'}",
+                        do="Add it to the file, or fit again without it.",
                     )
                 cells = given[column.name]
                 stretch = slice(start, start + len(cells))
@@ -236,13 +237,9 @@ class GraphTransform(Transform):
         return np.array([(0, rest), *sorted(known)], dtype=np.int64)
 
     def _whole(self, graph: Graph, *, key: str) -> np.ndarray:
-        missing = [column.name for column in self.whole_ if column.name not in graph.whole]
-        if missing:
-            raise DataError(
-                key,
-                must="be of the kind that training saw (molecules, or general graphs)",
-                found=f"a graph without '{missing[0]}'",
-            )
+        if any(column.name not in graph.whole for column in self.whole_):
+            kinds = ("a general graph", "a molecule") if "nodes" in graph.whole else ("a molecule", "a general graph")
+            raise DataError(f"graph {key}", must=f"be {kinds[1]}, as in training", found=kinds[0])
         columns = self.whole_
         return np.concatenate([standardised([graph.whole[c.name]], c, where=f"{key}, {c.name}") for c in columns])
 
@@ -354,7 +351,7 @@ MODALITY = Modality(
         "environments": Field("s* 2", "int64", low=0, summary="kinds of neighbourhood and how often"),
         "whole": Field("d", missing=True, summary="standardised numbers of the whole graph"),
         "places": Field("n* 2", summary="where nodes are drawn, pictures only"),
-        "marks": Field("t*", "int64", low=0, summary="atomic numbers, 10 x bond orders, pictures only"),
+        "marks": Field("t* 3", "int64", summary="atomic number, hydrogens, charge; 10 x bond order; pictures only"),
     },
     options=GraphOptions,
     load=load,

@@ -356,6 +356,7 @@ def draw(axes: Any, sample: Sample) -> None:
     axes.scatter(seen[:, 0], seen[:, 1], c=seen[:, 2], s=size, cmap="viridis", linewidths=0)
     axes.set_aspect("equal")
     axes.axis("off")
+    axes.set_xlabel("the cloud from a corner above, the nearer the brighter")
 
 
 def synthesize(rng: np.random.Generator, label: int) -> dict[str, Any]:

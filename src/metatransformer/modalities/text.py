@@ -6,9 +6,8 @@ strings or of pairs. UTF-8. Languages: the default vocabulary is English; vocabu
 one from the training texts, in any script.
 Tokens: WordPieces -> word vectors -> a convolution over neighbouring pieces, added to them ->
 place in the window (learned, sinusoidal at first) and, in pairs, which text; a separator stands
-between the two. A
-text of more than ``window`` pieces fills several windows, which do not see each other; a sample is
-the mean of its windows. Word vectors are fixed and of length 2.5 at width 384, what the patches of
+between the two. A text of more than ``window`` pieces fills several windows, which do not see each
+other; a sample is the mean of its windows. Word vectors are fixed and of length 2.5 at width 384, what the patches of
 photographs measure on focus-s14, so that a frozen trunk meets tokens of the size it knows; a
 learned linear map (the identity at first) takes them to the trunk's width, and a slowly learned
 vector is added for each piece that training saw: 5.0 million parameters learn on SST-2 (4.4 of them

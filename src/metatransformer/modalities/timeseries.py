@@ -2,10 +2,19 @@
 
 File: CSV, TSV, Parquet, JSON lines or a DataFrame; wide (a column of times, a column a series) or
 long (columns id, time, value); a folder of them is several groups of series. Times are ISO 8601 or
-seconds since 1970, with or without zone, one constant step. Columns may be covariates: of the past,
-or known for the future too. With ``sample=file``, for classification, what the modality imu reads:
-a file a sample (CSV, TSV, Parquet, NPY, JSON), or UEA ``.ts``; then ``head.pool=grid`` keeps
-channels apart.
+seconds since 1970, with or without zone, one constant step. With ``sample=file``, for
+classification, what the modality imu reads: a file a sample (CSV, TSV, Parquet, NPY, JSON), or UEA
+``.ts``; then ``head.pool=grid`` keeps channels apart.
+Forecasts: ``--target`` names the columns to forecast (none = all; several with commas);
+``input.lookback`` rows are seen and the ``input.horizon`` rows behind them forecast. Columns that
+are no target help: their past, or with ``input.known=[holiday,price]`` their future too. Train, val
+and test follow each other in time, by ``input.rows`` or a column 'split', never by
+``data.val_fraction``. ``predict`` goes on from the last row of each series; for known covariates
+append horizon rows to the table, with their times and known columns and nothing else.
+``metatransformer fit load.csv --modality timeseries --target load --out run input.lookback=168
+input.horizon=24 input.known=[holiday]``. ``evaluate`` scores the table's test rows (all of them
+where a column 'split' says test in each), standardised by its own train rows. A series is known
+again by its name, in a folder FILE/COLUMN.
 Tokens: one record is one window of one series. Its newest whole cycles (days of hours) are drawn
 below each other, each a line in a band one patch high and four wide, covariates below; S x S
 patches with the trunk's kernel, positions resampled to the real grid, the class token as summary.
@@ -16,7 +25,8 @@ Sources: NLinear (arXiv 2205.13504) for the last value as level; RevIN (Kim et a
 window's own deviation; PatchTST (arXiv 2211.14730) for one channel a sample; VisionTS (arXiv
 2408.17253) for folding a series by its period before a vision transformer.
 Errors: text among numbers, missing and infinite values, gaps, repeated or unsorted times, odd
-steps, no future of known covariates, a series shorter than look-back and horizon.
+steps, no future of known covariates, other covariates than training, a series shorter than
+look-back and horizon, no val rows, series that never change.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,6 +55,7 @@ from metatransformer.nn.patch import GridPositions, PatchEmbedding
 
 PATCHES = 4  # patches over one cycle: 6 hours each of a day
 MOST_CYCLES = 8  # beyond it several cycles share a line: the cost grows with their number
+WHOLE = "be shares with a sum of at most 1, or whole numbers of rows"  # what input.rows must be
 FAR = 1e4  # a flat look-back counts a tenth of the series' deviation, so nothing real is further out
 
 # Ridge on frozen focus-s14, every eighth window of ETTh1 / ETTh2: MSE on validation, and on the last 1440 training
@@ -93,6 +104,7 @@ class TimeseriesOptions:
             ("lookback", self.lookback >= 4, "be at least 4"),
             ("horizon", self.horizon >= 1, "be at least 1"),
             ("rows", len(self.rows) == 3 and min(self.rows) >= 0 < self.rows[0], "be three numbers, the first above 0"),
+            ("rows", sum(self.rows) < 1 + 1e-9 or all(map(float.is_integer, map(float, self.rows))), WHOLE),
             ("windows", len(self.windows) == 3 and min(self.windows) >= 1, "be three numbers of at least 1"),
             ("period", self.period == "auto" or self.period >= 1, "be at least 1"),
         ):
@@ -123,46 +135,58 @@ class TimeseriesOptions:
 class TimeseriesTransform(Transform):
     """Window or whole series -> lines to draw, and numbers that go beside the trunk.
 
-    Learns ``names_`` (channels of whole series), ``lines_`` and ``direct_`` (how many there are), and
-    ``means_``, the mean of each series over its training rows.
+    Learns ``names_`` (channels of whole series), ``covariates_`` (of windows), ``lines_`` and
+    ``direct_`` (how many there are), and ``means_``, the mean of each series over its training rows.
     """
 
     def __init__(self, options: TimeseriesOptions, stem: Stem) -> None:
         self.options = options
         self.columns = PATCHES * stem.patch_size
         self.names_: tuple[str, ...] = ()
+        self.covariates_: tuple[str, ...] = ()
         self.lines_ = self.direct_ = 0
         self.means_: dict[str, float] = {}
 
     def fit(self, samples: Iterable[Sample]) -> None:
-        """Learns what a sample looks like, and the means; level and deviation are each window's own."""
+        """Learns what a sample looks like, and the means; level and deviation are each window's own.
+
+        Raises:
+            DataError: no series changes, or what ``__call__`` raises.
+        """
+        spreads: dict[str, float] = {}
         for number, sample in enumerate(samples):
             if "window" in sample.inputs:
                 window = sample.inputs["window"]
                 self.means_.setdefault(window.series.name, window.mean)
+                spreads.setdefault(window.series.name, window.spread)
             if number == 0:
                 self.names_ = tuple(sample.inputs.get("names", ()))
+                self.covariates_ = sample.inputs["window"].series.covariates if "window" in sample.inputs else ()
                 ready = self(sample).inputs
                 self.lines_, self.direct_ = len(ready["lines"]), len(ready["direct"])
+        if spreads and not any(spreads.values()):
+            must = "change over time in its training rows"
+            raise DataError(f"series '{next(iter(spreads))}'", must=must, found="the same value in every row")
 
     def __call__(self, sample: Sample) -> Sample:
         """Returns ``lines`` [r, t] and ``direct`` [f] float32.
 
         Raises:
-            DataError: other channels or covariates than training; see the module.
+            DataError: other channels, covariates or cycles than training; see the module.
         """
         raw = sample.inputs
         lines, direct = self._window(raw["window"]) if "window" in raw else self._whole(sample)
         if self.direct_ and (len(lines), len(direct)) != (self.lines_, self.direct_):
             raise DataError(
                 sample.key,
-                must="have the period and the covariates of training",
-                found=f"{len(lines)} lines and {len(direct)} numbers instead of {self.lines_} and {self.direct_}",
+                must=f"fill {self.lines_} lines, one a cycle and column, as the series of training do",
+                found=f"{len(lines)}: its step makes its cycles shorter or longer",
+                do="Bring all series to one step, or set input.period when fitting.",
             )
         return sample.with_inputs({"lines": lines.astype(np.float32), "direct": direct.astype(np.float32)})
 
     def _window(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        past, lines, direct = window.past, [], []
+        past, lines, direct = window.past[:, self._order(window)], [], []
         fold = self._fold(window)
         for channel, values in enumerate(past.T):
             level, spread = window.scale if channel == 0 else window_scale(values, floor=0.0)
@@ -175,6 +199,19 @@ class TimeseriesTransform(Transform):
         level, spread = window.scale
         direct.append([(self.means_.get(window.series.name, window.mean) - level) / spread])
         return np.concatenate(lines), np.clip(np.concatenate(direct), -FAR, FAR)
+
+    def _order(self, window: Window) -> list[int]:
+        """Returns the columns of a window's past in the order of training: covariates go by their names."""
+        found = window.series.covariates
+        wanted = self.covariates_ if self.direct_ else found
+        if sorted(found) != sorted(wanted):
+            raise DataError(
+                f"series '{window.series.name}'",
+                must=f"have the covariates of training: {', '.join(wanted) or 'none'}",
+                found=", ".join(found) or "none",
+                do="Complete or rename the columns; fit again with input.ignore to do without some.",
+            )
+        return [0, *(1 + found.index(name) for name in wanted)] if found else list(range(window.past.shape[1]))
 
     def _fold(self, window: Window) -> int:
         """Returns how many rows of the look-back one line shows."""
@@ -217,11 +254,18 @@ class TimeseriesTransform(Transform):
 
     def state(self) -> dict[str, Any]:
         """Returns what a sample looks like."""
-        return {"names": list(self.names_), "lines": self.lines_, "direct": self.direct_, "means": dict(self.means_)}
+        return {
+            "names": list(self.names_),
+            "covariates": list(self.covariates_),
+            "lines": self.lines_,
+            "direct": self.direct_,
+            "means": dict(self.means_),
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes back what a sample looks like."""
-        self.names_, self.lines_, self.direct_ = tuple(state["names"]), int(state["lines"]), int(state["direct"])
+        self.names_, self.covariates_ = tuple(state["names"]), tuple(state["covariates"])
+        self.lines_, self.direct_ = int(state["lines"]), int(state["direct"])
         self.means_ = dict(state["means"])
 
 

@@ -25,6 +25,7 @@ from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, Sample
 from metatransformer.io.frames import index_videos
 from metatransformer.io.pixels import check_picture_options, luminance, resize, to_patches
+from metatransformer.io.records import counted
 from metatransformer.io.video import FILM_SUFFIXES, Video, open_video, video_of_array
 from metatransformer.nn.tubelet import DEPTH, TubeletTokenizer
 
@@ -159,10 +160,14 @@ class VideoTransform(Transform):
         if all(timed for _, _, timed in self._seen):
             seconds = [duration for _, duration, _ in self._seen]
             notes[0] += f", {min(seconds):.3g} to {max(seconds):.3g} s"
+        if single := counts.count(1):
+            notes.append(f"{counted(single, 'training video')} of a single frame: a still picture, without motion")
         wanted = self.options.clips * self.options.frames
         short = sum(count < wanted for count in counts)
         if short and self.options.span_s == "whole":
-            notes.append(f"{short} training videos have fewer than {wanted} frames and give fewer or shorter clips")
+            verbs = ("has", "gives") if short == 1 else ("have", "give")
+            videos = counted(short, "training video")
+            notes.append(f"{videos} {verbs[0]} fewer than {wanted} frames and {verbs[1]} fewer or shorter clips")
         return tuple(notes)
 
 

@@ -28,9 +28,10 @@ class DataSet:
 
     ``folds`` reads the records below a data folder; ``folder`` is where they lie there, and ``split`` says their rule
     in words. ``metrics``: the first one decides. ``overrides`` are no tuning but facts of the data (a missing header,
-    a metric). ``seeds`` is how many runs are made, more where the test set is small; ``trunks`` is how many random trunks
-    are compared in each fold, others in each; ``modes`` are further tune modes that are affordable there. ``strong`` names a baseline of ``bench.strong``. ``sha256`` is the digest of the files
-    that the figures were made on; ``fetch`` says how to get them.
+    a metric). ``seeds`` is how many runs are made, more where the test set is small; ``trunks`` is how many random
+    trunks are compared in a fold, and where it is one, each fold has its own; ``modes`` are further tune modes that are
+    affordable there. ``strong`` names a baseline of ``bench.strong``. ``sha256`` is the digest of the files that the
+    figures were made on; ``fetch`` says how to get them.
     """
 
     name: str
