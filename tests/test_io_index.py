@@ -91,7 +91,7 @@ def test_flat_folder_has_no_labels(tmp_path):
         ([], "must hold files that end in .png, .jpg; found no file"),
         (["a.wav", "b.wav"], r"found 2 other files \(.wav 2\). Name the folder with the data"),
         (["train/cat/a.png", "more/cat/a.png"], "found both: train beside more"),
-        (["train/cat/a.png", "a.png"], "found both: train beside files"),
+        (["train/cat/a.png", "train/b.png", "a.png"], "found both: train beside a.png"),
         (["cat/a.png", "a.png"], "found 1 of 2 files outside a class folder"),
         (["photos/cat/a.png", "photos/dog/a.png"], "single folder 'photos'.*Name .*photos instead"),
         (["set/train/cat/a.png", "set/test/cat/a.png"], "single folder 'set'"),
@@ -101,6 +101,15 @@ def test_wrong_layouts_are_refused(tmp_path, files, words):
     touch(tmp_path, *files)
     with pytest.raises(DataError, match=words):
         index(tmp_path)
+
+
+def test_a_file_beside_split_folders_is_left_out_and_named(tmp_path):
+    touch(tmp_path, "train/cat/a.png", "test/dog/a.png", "voxels.png")
+    found = index(tmp_path)
+    assert rows(found) == [("test/dog/a.png", "dog", "test"), ("train/cat/a.png", "cat", "train")]
+    assert "1 file beside the split folders not used: voxels.png" in found.notes
+    with pytest.raises(DataError, match="found both: test, train beside voxels.png"):
+        index(tmp_path, labels=False)  # predictions of unlabelled files would lack a row
 
 
 def test_links_in_a_circle_end(tmp_path):

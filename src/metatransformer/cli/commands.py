@@ -117,6 +117,8 @@ def evaluate(options: Namespace) -> Result:
         must = f"be one of {known}" if known else "be left out for data that brings no splits"
         raise UsageError("--split", must=must, found=repr(split))
     console.note(f"scoring {len(records)} samples" + (f" of split '{split}'" if split else ""))
+    if splits == {None}:
+        console.note("this data brings no splits: the score flatters if the model has learned from some of it")
     loader = Loader(pipeline.reader, records, cache_mb=0, task=pipeline.task)
     metrics = score(pipeline, loader, console=console, title="scoring")
     show_scores({split or "all": metrics}, {}, task=pipeline.task, split=split, console=console)

@@ -78,6 +78,11 @@ def index_names(root: Path, *, names: Sequence[str], notes: Sequence[str], requi
     """Returns what ``index_folder`` does for items below ``root`` that were found already: relative
     POSIX paths of files, or of folders that are one item each."""
     names, notes = sorted(names, key=natural_key), list(notes)
+    if require_labels:
+        names, beside = _without_strays(names)
+        notes += (
+            [f"{counted(len(beside), 'file')} beside the split folders not used: {listing(beside)}"] if beside else []
+        )
     paths = [name.split("/") for name in names]
     records, missing = [], []
     place_of_split = _place_of_split(paths, root=root)
@@ -105,6 +110,15 @@ def index_names(root: Path, *, names: Sequence[str], notes: Sequence[str], requi
     return Index(tuple(records), tuple(notes), root)
 
 
+def _without_strays(names: list[str]) -> tuple[list[str], list[str]]:
+    """Returns the names, and apart those of files beside folders that are all splits with class folders inside."""
+    paths = [name.split("/") for name in names]
+    inside = [parts for parts in paths if len(parts) > 1]
+    if inside and all(split_name(parts[0]) and len(parts) > 2 for parts in inside):
+        return [name for name in names if "/" in name], [name for name in names if "/" not in name]
+    return names, []
+
+
 def _place_of_split(paths: list[list[str]], *, root: Path) -> int | None:
     """Returns at which level the folders are splits: 0, 1, or None when there are none.
 
@@ -120,7 +134,7 @@ def _place_of_split(paths: list[list[str]], *, root: Path) -> int | None:
         return 1
     nested = {parts[0] for parts in paths if len(parts) > 2}
     if splits & nested or (splits and flat):
-        rest = sorted(tops - splits) + (["files"] if flat else [])
+        rest = sorted(tops - splits) + [parts[0] for parts in paths if len(parts) == 1]
         raise DataError(
             root,
             must="hold either split folders (train, val, test) or class folders",
