@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metatransformer.core.modality import Stem
-from metatransformer.nn.image import PictureTokenizer, level_statistics, level_stem
+from metatransformer.nn.image import PictureTokenizer, level_statistics, level_stem, mirror
 
 WIDTH, PATCH = 11, 5
 
@@ -47,3 +47,26 @@ def test_without_kernel_or_bias_only_the_statistics_change():
     stem = make_stem()
     bare = Stem(patch=stem.patch, mean=stem.mean, std=stem.std)
     torch.testing.assert_close(level_stem(stem).bias, level_stem(bare).bias + stem.bias)
+
+
+def test_mirrored_pictures_are_two_rows_each_inside_its_own_width():
+    stem = make_stem()
+    tokenizer = PictureTokenizer(name="a", channels=3, width=WIDTH, stem=stem, mirrored=True)
+    pixels = torch.randn(2, 2 * PATCH, 3 * PATCH, 3, generator=torch.Generator().manual_seed(2))
+    mask = torch.ones(pixels.shape[:3], dtype=torch.bool)
+    mask[1, :, 2 * PATCH :] = False  # the second picture is two patches wide
+    found = tokenizer({"pixels": pixels}, {"pixels": mask})
+    assert found.samples is not None and found.samples.tolist() == [0, 0, 1, 1]
+    narrow = pixels[1:, :, : 2 * PATCH]
+    alone = PictureTokenizer(name="a", channels=3, width=WIDTH, stem=stem)
+    alone.load_state_dict(tokenizer.state_dict())
+    expected = alone({"pixels": narrow.flip(2)}, {"pixels": mask[1:, :, : 2 * PATCH]}).x[0]
+    real = found.x[3][found.mask[3]]
+    torch.testing.assert_close(real, expected)
+    assert found.mask.sum(dim=1).tolist() == [7, 7, 5, 5]
+
+
+def test_a_mirror_image_by_hand():
+    pixels = torch.tensor([[1.0, 2.0, 3.0, 0.0, 0.0]]).expand(1, 1, 1, 5)
+    mask = torch.tensor([[[True, True, True, False, False]]])
+    assert mirror(pixels, mask).flatten().tolist() == [3.0, 2.0, 1.0, 0.0, 0.0]

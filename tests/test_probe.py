@@ -59,7 +59,9 @@ def test_a_few_right_answers_make_nobody_certain(samples: int):
     outputs = torch.where(target[:, None] == torch.arange(2), 0.8, 0.2)
     chance = (outputs * sharpness(task, outputs, target)).softmax(dim=1).amax(dim=1)
     # By hand: n log(1 + e^-z) + log(1 + e^-z) + z / 2 is least where the chance is (n + 1/2) / (n + 1).
-    np.testing.assert_allclose(chance.numpy(), (samples + 0.5) / (samples + 1), rtol=0.01)  # the factors tried lie 12 % apart
+    np.testing.assert_allclose(
+        chance.numpy(), (samples + 0.5) / (samples + 1), rtol=0.01
+    )  # the factors tried lie 12 % apart
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -30,6 +30,7 @@ from metatransformer.recipe import Recipe, make_recipe, parse_overrides, read_re
 from metatransformer.tasks import Task
 
 Result = tuple[dict[str, Any], int]
+SHOWN = 4  # metrics in a table of 80 columns; the JSON line and the report hold all
 
 
 def fit(options: Namespace) -> Result:
@@ -75,10 +76,11 @@ def show_scores(
     split: str,
     console: Console,
 ) -> None:
-    """Prints one row for each split and each control."""
+    """Prints one row for each split and each control, with the primary metric and as many others as a line holds."""
     from metatransformer.engine.verdict import control_words
 
-    names = list(next(iter(metrics.values())))
+    known = [name for name in next(iter(metrics.values())) if name != task.primary]
+    names = [task.primary, *known[: SHOWN - 1]]
     rows = [(name, *(_figure(m.get(key)) for key in names)) for name, m in metrics.items()]
     for name, scores in controls.items():
         title = f"{split}: {control_words(name, task)}"

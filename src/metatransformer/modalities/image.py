@@ -34,12 +34,14 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 class ImageOptions:
     """``size``: side in pixels of a square picture with as many tokens; "auto" learns it from the training pictures.
 
-    ``flip``: training pictures may be mirrored; ``crop``: the smallest share of a side that a training crop keeps
-    (1 = no cropping). "auto" takes four times the median side of the training pictures, at least 112 and at most 224
-    pixels: small pictures gain from being enlarged, and more than 224 costs more than it brings on a laptop.
+    "auto" takes four times their median side, at least 112 and at most 224 pixels: small pictures gain from being
+    enlarged, and more than 224 costs more than it brings on a laptop. ``mirrored``: the features of a picture are the
+    mean over it and its mirror image, at twice the cost; not for letters and the like. ``flip``: training pictures may
+    be mirrored; ``crop``: the smallest share of a side that a training crop keeps (1 = no cropping).
     """
 
     size: int | Literal["auto"] = "auto"
+    mirrored: bool = False
     flip: bool = True
     crop: float = 0.8
 
@@ -85,8 +87,8 @@ class ImageTransform(Transform):
 
 def tokenizer(options: ImageOptions, transform: Transform, width: int, stem: Stem) -> PictureTokenizer:
     """Returns the tokenizer of RGB pictures."""
-    del options, transform
-    return PictureTokenizer(name="image", channels=3, width=width, stem=stem)
+    del transform
+    return PictureTokenizer(name="image", channels=3, width=width, stem=stem, mirrored=options.mirrored)
 
 
 def load(record: Record) -> dict[str, np.ndarray]:

@@ -41,16 +41,17 @@ class PictureTokenizer(Tokenizer):
     front.
 
     ``channels`` is 3 for RGB; with 1 the kernel is summed over RGB. ``name`` is the modality of the
-    span.
+    span. ``mirrored`` makes two rows of a sample: the picture, and its mirror image.
     """
 
     axes = 2
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, name: str, channels: int, width: int, stem: Stem) -> None:
+    def __init__(self, *, name: str, channels: int, width: int, stem: Stem, mirrored: bool = False) -> None:
         super().__init__()
         self.name = name
+        self.mirrored = mirrored
         self.native = stem.patch is not None
         side = stem.patch_size
         self.patches = PatchEmbedding(width=width, channels=channels, stem=stem, size=(side, side))
@@ -68,8 +69,21 @@ class PictureTokenizer(Tokenizer):
         pixels = inputs["pixels"].permute(0, 3, 1, 2)  # [B, C, H, W]
         if pixels.dtype == torch.uint8:
             pixels = pixels.float() / 255
-        x, real = self.patches((pixels - self.mean) / self.std, masks["pixels"])
+        mask, samples = masks["pixels"], None
+        if self.mirrored:
+            samples = torch.arange(len(pixels), device=pixels.device).repeat_interleave(2)
+            pixels = torch.stack([pixels, mirror(pixels, mask)], dim=1).flatten(0, 1)  # [2 B, C, H, W]
+            mask = mask.repeat_interleave(2, dim=0)
+        x, real = self.patches((pixels - self.mean) / self.std, mask)
         grid = (x.shape[1], x.shape[2])
         x = (x + self.positions(real)).flatten(1, 2)  # [B, h, w, D] -> [B, h w, D]
         x, mask = self.summary(x, real.flatten(1, 2))
-        return Tokens(x, mask, (Span(self.name, 0, x.shape[1], summary=0, grid=grid),))
+        return Tokens(x, mask, (Span(self.name, 0, x.shape[1], summary=0, grid=grid),), samples)
+
+
+def mirror(pixels: Tensor, mask: Tensor) -> Tensor:
+    """Returns pictures ``[B, C, H, W]`` left to right, each inside its own width; ``mask`` is ``[B, H, W]``."""
+    columns = mask.any(dim=1).sum(dim=1)[:, None]  # [B, 1]
+    width = pixels.shape[-1]
+    places = (columns - 1 - torch.arange(width, device=pixels.device)) % width  # the padding stays on the right
+    return pixels.gather(3, places[:, None, None, :].expand_as(pixels))
