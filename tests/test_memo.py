@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 import torch
+from common import make_records, tiny_recipe
 
 from metatransformer.engine import memo as memo_module
 from metatransformer.engine.console import Console
 from metatransformer.engine.fit import fit
 from metatransformer.engine.memo import Memo
 from metatransformer.modalities import get_modality
-from tests.common import make_records, tiny_recipe
 
 QUIET = Console(quiet=True)
 
