@@ -57,6 +57,7 @@ DATA_SETS = (
         source="https://github.com/Jakobovski/free-spoken-digit-dataset",
         folder="audio/fsdd",
         split="leave one speaker out",
+        trunks=1,
         strong="plain:svm,forest",
         sha256="38c5b7463bf61730ccda74e2356bd5e86b3d4eed9f1d83253af8b78c1d71dc77",
         fetch="Clone github.com/Jakobovski/free-spoken-digit-dataset; its folder recordings/ is used.",
