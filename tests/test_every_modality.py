@@ -210,7 +210,9 @@ def test_tokens_have_the_trunks_width_and_one_span(name: str):
     batch = batch_of(pipeline, make_samples(pipeline.modality, 5))
     tokens = pipeline.model.tokenize(batch)
     count = tokens.x.shape[1]
-    assert tokens.x.shape == (5, count, pipeline.trunk.encoder.config.width)
+    rows = list(range(5)) if tokens.samples is None else tokens.samples.tolist()
+    assert sorted(set(rows)) == list(range(5))
+    assert tokens.x.shape == (len(rows), count, pipeline.trunk.encoder.config.width)
     assert tokens.x.dtype == torch.float32 and tokens.mask.dtype == torch.bool
     assert tokens.x[tokens.mask].isfinite().all()
     (span,) = tokens.spans

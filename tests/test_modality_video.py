@@ -23,7 +23,7 @@ SIDE = STEM.patch_size
 
 
 def transform(**options: object) -> VideoTransform:
-    return VideoTransform(VideoOptions(**{"size": SIDE, "frames": 4} | options), STEM)
+    return VideoTransform(VideoOptions(**{"size": SIDE, "frames": 4, "level": "kept"} | options), STEM)
 
 
 def counting(count: int, *, rate_hz: float = 0.0) -> Sample:
@@ -108,7 +108,7 @@ def test_a_still_video_has_the_features_of_its_picture():
     tokens = []
     for name, value in (("image", frames[0]), ("video", frames)):
         modality = get_modality(name)
-        options = modality.options(size=SIDE)
+        options = modality.options(size=SIDE, **({"level": "kept"} if name == "video" else {}))
         change = modality.transform(options, STEM)
         ready = change(Sample("x", modality.load(Record("x", value=value))))
         batch = collate([ready], fields=modality.fields)
@@ -117,6 +117,14 @@ def test_a_still_video_has_the_features_of_its_picture():
     # One patch: the class token and it; the video repeats it in each of its steps. Float32 sums in another order.
     torch.testing.assert_close(video[:, 0], image[:, 0])
     torch.testing.assert_close(video[0, 1:], image[0, 1:].expand(video.shape[1] - 1, -1), atol=1e-5, rtol=1e-5)
+
+
+def test_frames_of_a_video_are_brought_to_one_level_together():
+    ready = transform(level="video")(counting(16)).inputs["clips"][0, :, 0, 0, 0]  # frames 2, 6, 10, 14
+    # By hand: in deviations of 2 sqrt(5) from 8 they are -1.342, -0.447, 0.447, 1.342.
+    assert ready.tolist() == [40, 92, 144, 196]
+    still = transform(level="video")(Sample("x", load(Record("x", value=np.full((8, SIDE, SIDE), 51, dtype=np.uint8)))))
+    assert (still.inputs["clips"] == 118).all()
 
 
 def test_features_are_maps_of_mean_deviation_and_motion():
@@ -165,7 +173,14 @@ def frame_folders(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("joint", ["true", "false"])
 def test_folders_of_frames_go_through_every_command(frame_folders: Path, tmp_path: Path, capsys, joint: str):
-    words = [f"input.size={SIDE}", "input.frames=4", f"input.joint={joint}", "head.read=[1]", "run.device=cpu"]
+    words = [
+        f"input.size={SIDE}",
+        "input.frames=4",
+        "input.level=kept",
+        f"input.joint={joint}",
+        "head.read=[1]",
+        "run.device=cpu",
+    ]
     status, result, err = run(["check", frame_folders, "--modality", "video", *words[:1]], capsys)
     assert (status, result["samples"], result["bad"]) == (0, 12, 0), err
     out = tmp_path / "run"

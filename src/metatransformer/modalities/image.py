@@ -29,6 +29,15 @@ from metatransformer.nn.image import PictureTokenizer
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
+# CIFAR-10 (frozen focus-s14, 5 folds of the training part): summaries of the last four blocks .778, with mirror images
+# .790; at 168 instead of 112 pixels .776; both sizes averaged .798, at six times the cost.
+DEFAULTS = {
+    "tune": "head",
+    "head.pool": "summary",
+    "head.read": [-4, -3, -2, -1],
+    "input.mirrored": True,
+}
+
 
 @dataclass(frozen=True)
 class ImageOptions:
@@ -135,5 +144,5 @@ MODALITY = Modality(
     synthesize=synthesize,
     native="patch kernel, positions and class token of the trunk",
     units="8 or 16 bit per channel",
-    defaults={"tune": "head", "head.pool": "summary", "head.read": [-4, -3, -2, -1]},
+    defaults=DEFAULTS,
 )
