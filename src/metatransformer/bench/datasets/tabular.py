@@ -29,7 +29,7 @@ DATA_SETS = (
         source="https://archive.ics.uci.edu/dataset/2/adult",
         folder="tabular/adult",
         split="official files adult.data and adult.test",
-        modes=("lora",),
+        trunks=1,
         published=(
             Published("Meta-Transformer-B16, frozen (accuracy)", 0.859, "arXiv 2307.10802", comparable=True),
             Published("CatBoost, 15 seeds (accuracy)", 0.8727, "github.com/yandex-research/rtdl-revisiting-models"),
