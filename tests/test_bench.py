@@ -42,7 +42,11 @@ def test_means_ranges_and_gain_by_hand():
         "| Toys | rmse | 1.500 (1.000..2.000) | - | - | 1.000 | - | 2.500 (2.000..3.000) "
         "| +1.000 (+0.500..+1.500) | 1,234 / 0 / 56 | 1.0 |"
     )
-    assert "toys (rmse): the pretrained trunk beats every random one; use strong baseline instead." in text
+    # Of errors e of n = 14 samples two standard errors are 2 sqrt((1.5^2 + 2.5^2) / 28) = 1.1: these say nothing.
+    assert "toys (rmse): the pretrained trunk brings nothing that these runs could show; no clear" in text
+    many = row | {"tested": 1400}  # 0.11
+    text = markdown({"rows": [many], "machine": {}, "command": "bench", "quick": False, "encoder": "e"})
+    assert "helps, every random one is worse; use the strong baseline instead: clearly better here." in text
 
 
 def test_folds_are_pooled_by_their_counts():

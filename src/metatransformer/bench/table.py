@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from metatransformer.engine.verdict import margin
+
 COLUMNS = {
     "pretrained": "ours",
     "constant": "majority / mean",
@@ -15,6 +17,7 @@ COLUMNS = {
     "random": "random trunk",
 }
 POOLED = "pooled_balanced_accuracy"  # of the test samples of all folds together
+RIVALS = {"baseline": "plain baseline", "strong": "strong baseline", "identity": "model without a trunk"}
 LOWER = ("rmse", "mae", "mse", "log_loss")  # the metrics of which less is better
 
 
@@ -38,6 +41,7 @@ def summarise(lines: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]) -> 
         "methods": {name: group[0]["method"] for name, group in groups.items() if "method" in group[0]},
         "parameters": {name: group[0]["parameters"] for name, group in groups.items() if "parameters" in group[0]},
         "samples": ours[0]["samples"] if ours else {},
+        "tested": sum({line["fold"]: line["samples"]["test"] for line in ours}.values()),
         "tune": ours[0]["tune"] if ours else "",
         "seconds": sum(line["seconds"] for line in lines),
         "fit_seconds": mean(line["seconds"] for line in ours) if ours else 0.0,
@@ -66,11 +70,24 @@ def _pooled(folds: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _gain(groups: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -> dict[str, float]:
-    """Returns by how much the pretrained trunk is better than a random one, with the range over random trunks."""
+    """Returns by how much the pretrained trunk is better than a random one in the same fold and with the same seed.
+
+    The range is over random trunks (of their means over folds) where a fold has several, else over folds.
+    """
     sign = -1 if metric in LOWER else 1
-    ours, other = _spread(groups["pretrained"], metric), _spread(groups["random"], metric)
-    ends = sorted(sign * (ours["mean"] - other[end]) for end in ("low", "high"))
-    return {"mean": sign * (ours["mean"] - other["mean"]), "low": ends[0], "high": ends[1]}
+    if metric == POOLED:
+        ours, other = _spread(groups["pretrained"], metric), _spread(groups["random"], metric)
+        ends = sorted(ours["mean"] - other[end] for end in ("low", "high"))
+        return {"mean": ours["mean"] - other["mean"], "low": ends[0], "high": ends[1]}
+    ours = {(line["fold"], line["seed"]): line["scores"][metric] for line in groups["pretrained"]}
+    trunks: dict[Any, list[float]] = {}
+    for line in groups["random"]:
+        if (own := ours.get((line["fold"], line["seed"]))) is not None:
+            difference = sign * (own - line["scores"][metric])
+            trunks.setdefault((line["variant"], line["seed"]), []).append(difference)
+    means = [mean(values) for values in trunks.values()]
+    values = means if len(means) > 1 else next(iter(trunks.values()))
+    return {"mean": mean(means), "low": min(values), "high": max(values)}
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -130,22 +147,34 @@ def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _verdict(row: Mapping[str, Any]) -> str:
     metric = row["metrics"][0]
-    sign = -1 if metric in LOWER else 1
-    means = {name: sign * scores[metric]["mean"] for name, scores in row["scores"].items() if metric in scores}
+    means = {name: scores[metric]["mean"] for name, scores in row["scores"].items() if metric in scores}
+    results = {name: _compare(row, means["pretrained"], score) for name, score in means.items()}
     gain = row["gain"].get(metric)
-    if gain is None:
-        trunk = "what the pretrained trunk brings was not measured"
-    elif gain["low"] > 0:
-        trunk = "the pretrained trunk beats every random one"
-    elif gain["high"] < 0:
-        trunk = "the pretrained trunk does harm"
-    else:
-        trunk = "the pretrained trunk brings nothing that these runs could show"
-    ours = means["pretrained"]
-    rivals = {COLUMNS[name]: value for name, value in means.items() if name in ("baseline", "strong", "identity")}
-    better = [name for name, value in rivals.items() if value > ours]
-    advice = f"use {' or '.join(better)} instead" if better else "and it beats the baselines"
+    trunk = "what the pretrained trunk brings was not measured"
+    if gain is not None:
+        clear = results["random"] if gain["low"] > 0 or gain["high"] < 0 else 0
+        trunk = {
+            1: "the pretrained trunk helps, every random one is worse",
+            0: "the pretrained trunk brings nothing that these runs could show",
+            -1: "the pretrained trunk does harm",
+        }[clear]
+    rivals = {words: results[name] for name, words in RIVALS.items() if name in results}
+    better = [name for name, result in rivals.items() if result < 0]
+    equal = [name for name, result in rivals.items() if result == 0]
+    advice = "it beats the baselines and the model without a trunk"
+    if better:
+        advice = f"use the {' or the '.join(better)} instead: clearly better here"
+    elif equal:
+        advice = f"no clear difference to the {' and the '.join(equal)}, which cost{'s' * (len(equal) == 1)} less"
     return f"{row['name']} ({metric}): {trunk}; {advice}."
+
+
+def _compare(row: Mapping[str, Any], ours: float, other: float) -> int:
+    """Returns 1 when ``ours`` is better by more than two standard errors of the test sets, -1 when worse, else 0."""
+    metric = row["metrics"][0]
+    difference = (other - ours) if metric in LOWER else (ours - other)
+    limit = margin(metric, ours, other, samples=row["tested"]) or 0.0
+    return 0 if abs(difference) <= limit else 1 if difference > 0 else -1
 
 
 def _modes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
