@@ -39,7 +39,7 @@ def test_means_ranges_and_gain_by_hand():
     row |= {"split": "", "licence": "free", "source": "here", "published": [], **found}
     text = markdown({"rows": [row], "machine": {"torch": "2"}, "command": "bench", "quick": False, "encoder": "e"})
     assert text.splitlines()[2] == (
-        "| Toys | rmse | 1.500 (1.000..2.000) | - | - | 1.000 | - | 2.500 (2.000..3.000) "
+        "| toys | rmse | 1.500 (1.000..2.000) | - | - | 1.000 | - | 2.500 (2.000..3.000) "
         "| +1.000 (+0.500..+1.500) | 1,234 / 0 / 56 | 1.0 |"
     )
     # Of errors e of n = 14 samples two standard errors are 2 sqrt((1.5^2 + 2.5^2) / 28) = 1.1: these say nothing.

@@ -112,9 +112,8 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 def _about(row: Mapping[str, Any]) -> str:
     strong = row["methods"].get("strong", "-")
-    split = row["split"] or row["summary"]
     origin = f"licence: {row['licence']}; {row['source']}"
-    return f"* {row['name']} ({row['modality']}): {split}; strong baseline: {strong}; {origin}"
+    return f"* {row['name']} ({row['modality']}): {row['summary']}; split: {row['split']}; strong baseline: {strong}; {origin}"
 
 
 def head() -> list[str]:
@@ -128,7 +127,7 @@ def cells(row: Mapping[str, Any], metric: str) -> list[str]:
     gain = row["gain"].get(metric)
     text = "-" if gain is None else f"{gain['mean']:+.3f} ({gain['low']:+.3f}..{gain['high']:+.3f})"
     counts = " / ".join(f"{part['trainable']:,}" for part in row["parameters"]["pretrained"].values())
-    return [row["summary"], metric, *scores, text, counts, f"{row['fit_seconds'] / 60:.1f}"]
+    return [row["name"], metric, *scores, text, counts, f"{row['fit_seconds'] / 60:.1f}"]
 
 
 def figure(row: Mapping[str, Any], name: str, metric: str) -> str:
