@@ -112,8 +112,8 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 def _about(row: Mapping[str, Any]) -> str:
     strong = row["methods"].get("strong", "-")
-    origin = f"licence: {row['licence']}; {row['source']}"
-    return f"* {row['name']} ({row['modality']}): {row['summary']}; split: {row['split']}; strong baseline: {strong}; {origin}"
+    what = f"{row['summary']}; split: {row['split']}; strong baseline: {strong}"
+    return f"* {row['name']} ({row['modality']}): {what}; licence: {row['licence']}; {row['source']}"
 
 
 def head() -> list[str]:
