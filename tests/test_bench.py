@@ -74,7 +74,7 @@ TOY: DataSet = replace(
     folds=toys,
     folder="",
     sha256="",
-    strong="plain:logistic,forest",
+    strong="plain:logistic;plain:forest",
     overrides={"input.size": 16},
     modes=("lora:2",),
 )

@@ -1,6 +1,6 @@
 """Strong baselines: what a careful person without a transformer would run, by maintained libraries.
 
-A baseline is ``FEATURES:ESTIMATOR,ESTIMATOR,...``. Features: ``plain`` (the modality's own vector), ``hog`` (histograms
+A baseline is ``FEATURES:ESTIMATOR,ESTIMATOR,...``, or several of them with semicolons. Features: ``plain`` (the modality's own vector), ``hog`` (histograms
 of oriented gradients of a picture, scikit-image), ``tfidf`` (words and word pairs). Every estimator is fitted on the
 training split with each of its settings; the validation split chooses one, which is then fitted on both together.
 """
@@ -43,22 +43,26 @@ def strong_baseline(spec: str, fitted: Fitted) -> tuple[str, Tensor]:
         UsageError: an unknown baseline.
         MissingDependencyError: its library is not installed.
     """
-    kind, _, names = spec.partition(":")
     task = fitted.pipeline.task
-    x = _features(kind, fitted)
     y = {name: _target(loader, task) for name, loader in fitted.loaders.items()}
-    best, chosen, words = task.worst, None, ""
-    for name in names.split(","):
-        for setting, model in _candidates(name, task, sparse=kind == "tfidf", width=x["train"].shape[1]):
-            model = PerLabel(model) if isinstance(task, Multilabel) else model
+    best, chosen, features, words = task.worst, None, {}, ""
+    for part in spec.split(";"):
+        kind, _, names = part.partition(":")
+        x = _features(kind, fitted)
+        for setting, model in _models(names, task, sparse=kind == "tfidf", width=x["train"].shape[1]):
             model.fit(x["train"], y["train"])
             score = _scores(model, fitted, x, split="val")[task.primary]
             if chosen is None or task.is_better(score, best):
-                best, chosen, words = score, model, f"{kind} + {setting}"
+                best, chosen, features, words = score, model, x, f"{kind} + {setting}"
     assert chosen is not None
-    both = _stack([x["train"], x["val"]]), np.concatenate([y["train"], y["val"]])
-    final = clone(chosen).fit(*both)
-    return words, as_outputs(final, task, x["test"])
+    both = _stack([features["train"], features["val"]]), np.concatenate([y["train"], y["val"]])
+    return words, as_outputs(clone(chosen).fit(*both), task, features["test"])
+
+
+def _models(names: str, task: Task, *, sparse: bool, width: int) -> list[tuple[str, Any]]:
+    """Returns the candidates of several estimators, one a label where there are several labels."""
+    pairs = [pair for name in names.split(",") for pair in _candidates(name, task, sparse=sparse, width=width)]
+    return [(setting, PerLabel(model) if isinstance(task, Multilabel) else model) for setting, model in pairs]
 
 
 def _scores(model: Any, fitted: Fitted, x: dict[str, Any], *, split: str) -> dict[str, float]:

@@ -38,7 +38,7 @@ DATA_SETS = (
         split="GroupKFold(5) on source_group, files in the order of the index",
         overrides={"task.metric": "balanced_accuracy"},
         seeds=3,
-        strong="plain:svm,forest",
+        strong="plain:logistic,svm,forest",
         sha256="525f3ceb8156d0670f294259cf38b5ec092fbae80042c691a4c3af80479d77db",
         fetch="Clone the source; take data/pocus_videos. The index tells which files were shortened.",
     ),
