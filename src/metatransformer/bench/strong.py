@@ -1,8 +1,9 @@
 """Strong baselines: what a careful person without a transformer would run, by maintained libraries.
 
-A baseline is ``FEATURES:ESTIMATOR,ESTIMATOR,...``, or several of them with semicolons. Features: ``plain`` (the modality's own vector), ``hog`` (histograms
-of oriented gradients of a picture, scikit-image), ``tfidf`` (words and word pairs). Every estimator is fitted on the
-training split with each of its settings; the validation split chooses one, which is then fitted on both together.
+A baseline is ``FEATURES:ESTIMATOR,ESTIMATOR,...``, or several of them with semicolons. Features: ``plain`` (the
+modality's own vector), ``hog`` (histograms of oriented gradients of a picture, scikit-image), ``tfidf`` (words and
+word pairs). Every estimator is fitted on the training split with each of its settings; the validation split chooses
+one, which is then fitted on both together.
 """
 
 from collections.abc import Sequence
