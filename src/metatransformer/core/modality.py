@@ -140,7 +140,8 @@ class Modality:
     that make the default recipe good for this modality. ``features`` gives the plain baseline's vector of a
     *transformed* sample; ``draw`` paints a transformed sample on matplotlib axes; ``synthesize`` makes a sample
     of class ``label`` for tests and self-checks, and ``synthetic`` holds recipe settings that its samples need.
-    ``native`` says in words what is used of the trunk's own front end.
+    ``native`` says in words what is used of the trunk's own front end, ``example`` what a typical ``fit`` is given,
+    where that is no folder with one folder a class and no plain table.
 
     ``arrange(records, table)`` turns the table of predictions (a DataFrame, one row a record, in their order) into the
     one that people expect (a forecast in long form); ``illustrate(records, table, folder)`` writes pictures of
@@ -167,6 +168,7 @@ class Modality:
     baseline: str = "logistic"
     requires: Sequence[str] = ()
     extra: str = ""
+    example: str = ""
     arrange: Callable[[Sequence[Record], Any], Any] | None = None
     illustrate: Callable[[Sequence[Record], Any, Path], Sequence[Path]] | None = None
 

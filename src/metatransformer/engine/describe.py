@@ -72,8 +72,10 @@ def describe(name: str) -> str:
 
 def example(modality: Modality) -> str:
     """Returns a command line that fits this modality."""
-    data, target = ("data.csv", " --target COLUMN") if modality.source.kind == "table" else (f"{modality.name}/", "")
-    return f"metatransformer fit {data} --modality {modality.name}{target} --encoder focus-s14 --out run"
+    usual = "data.csv --target COLUMN" if modality.source.kind == "table" else f"{modality.name}/"
+    data, _, target = (modality.example or usual).partition(" ")
+    words = f"{target} --encoder" if target else "--encoder"
+    return f"metatransformer fit {data} --modality {modality.name} {words} focus-s14 --out run"
 
 
 def default_tune(modality: Modality) -> str:

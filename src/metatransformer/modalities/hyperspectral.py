@@ -388,6 +388,7 @@ MODALITY = Modality(
     features=features,
     draw=draw,
     synthesize=synthesize,
+    example="scene/",
     native="patch kernel, positions (resampled) and class token of the trunk",
     units="reflectance, radiance or counts, the same in every file; wavelengths in nm where the file knows them",
     defaults=DEFAULTS,

@@ -3,6 +3,7 @@
 File: JPEG, PNG, WebP, TIFF, BMP, GIF (first frame); 8 or 16 bit; grey, RGB, palette, alpha or CMYK.
 Tokens: the picture is resized to whole patches (their number near ``(size / S) ** 2``), normalised as the trunk was
 trained, cut by the patch kernel; positions are resampled to the real grid; the summary token is the class token.
+The mirror image (``mirrored``) is a row of its own, and pooling averages both.
 Sources: Dosovitskiy et al. 2021 (arXiv 2010.11929) for patches; Meta-Transformer section 3.2 (arXiv 2307.10802).
 Errors: unreadable or truncated file, zero side, an aspect ratio beyond 16, an array that is not [h, w], [h, w, 1 or 3].
 """

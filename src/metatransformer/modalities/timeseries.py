@@ -392,6 +392,7 @@ MODALITY = Modality(
     metric="mse",
     defaults=DEFAULTS,
     baseline="ridge",
+    example="load.csv --target load",
     arrange=arrange,
     illustrate=illustrate,
 )
