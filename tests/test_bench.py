@@ -27,19 +27,19 @@ def line(variant: str, score: float, *, fold: int = 0, seed: int = 0) -> dict:
 
 
 def test_means_ranges_and_gain_by_hand():
-    lines = [line("pretrained", 1.0), line("pretrained", 2.0, fold=1), line("strong", 1.0), line("random", 2.5)]
+    lines = [line("pretrained", 1.0), line("pretrained", 2.0, fold=1), line("strong", 0.8), line("random", 2.5)]
     lines += [line("random", 3.5, fold=1), line("random#1", 2.0), line("random#1", 2.0, fold=1)]
     found = summarise(lines, metrics=("rmse",))
     assert found["scores"]["pretrained"]["rmse"] == {"mean": 1.5, "low": 1.0, "high": 2.0, "runs": 2}
     # Two trunks: their means over the folds are 3 and 2. Of an error less is better: the gain is positive.
     assert found["scores"]["random"]["rmse"] == {"mean": 2.5, "low": 2.0, "high": 3.0, "runs": 4}
-    assert found["gain"]["rmse"] == {"mean": 1.0, "low": 0.5, "high": 1.5}
+    assert found["gains"]["random"]["rmse"] == {"mean": 1.0, "low": 0.5, "high": 1.5}
     assert (found["fit_seconds"], found["seconds"]) == (60.0, 420.0)
     row = {"name": "toys", "summary": "Toys", "modality": "image", "metrics": ["rmse"], "status": "done", "words": ""}
     row |= {"split": "", "licence": "free", "source": "here", "published": [], **found}
     text = markdown({"rows": [row], "machine": {"torch": "2"}, "command": "bench", "quick": False, "encoder": "e"})
     assert text.splitlines()[2] == (
-        "| toys | rmse | 1.500 (1.000..2.000) | - | - | 1.000 | - | 2.500 (2.000..3.000) "
+        "| toys | rmse | 1.500 (1.000..2.000) | - | - | 0.800 | - | 2.500 (2.000..3.000) "
         "| +1.000 (+0.500..+1.500) | 1,234 / 0 / 56 | 1.0 |"
     )
     # Of errors e of n = 14 samples two standard errors are 2 sqrt((1.5^2 + 2.5^2) / 28) = 1.1: these say nothing.

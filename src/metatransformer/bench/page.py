@@ -73,7 +73,7 @@ def _stack(figure: Figure, count: int) -> list[Any]:
 
 
 def _gains(rows: Sequence[Mapping[str, Any]]) -> Picture | None:
-    known = [(row, row["gain"][row["metrics"][0]]) for row in rows if row["metrics"][0] in row["gain"]]
+    known = [(row, row["gains"]["random"][row["metrics"][0]]) for row in rows if "random" in row["gains"]]
     if not known:
         return None
     figure = Figure(figsize=(8.6, 0.3 * len(known) + 1.0), layout="constrained")

@@ -34,10 +34,10 @@ def summarise(lines: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]) -> 
         for name, group in groups.items()
     }
     ours = groups.get("pretrained", [])
-    both = {"pretrained", "random"} <= groups.keys()
+    others = [name for name in ("random", *RIVALS) if {"pretrained", name} <= groups.keys()]
     return {
         "scores": scores,
-        "gain": {metric: _gain(groups, metric) for metric in metrics} if both else {},
+        "gains": {name: {metric: _gain(groups, name, metric) for metric in metrics} for name in others},
         "methods": {name: group[0]["method"] for name, group in groups.items() if "method" in group[0]},
         "parameters": {name: group[0]["parameters"] for name, group in groups.items() if "parameters" in group[0]},
         "samples": ours[0]["samples"] if ours else {},
@@ -69,19 +69,19 @@ def _pooled(folds: Sequence[Mapping[str, Any]]) -> float:
     return float((counts.diagonal()[present] / counts.sum(axis=1)[present]).mean())
 
 
-def _gain(groups: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -> dict[str, float]:
-    """Returns by how much the pretrained trunk is better than a random one in the same fold and with the same seed.
+def _gain(groups: Mapping[str, Sequence[Mapping[str, Any]]], name: str, metric: str) -> dict[str, float]:
+    """Returns by how much the pretrained trunk is better than something else in the same fold and with the same seed.
 
-    The range is over random trunks (of their means over folds) where a fold has several, else over folds.
+    The range is over random trunks or seeds (of their means over folds) where a fold has several, else over folds.
     """
     sign = -1 if metric in LOWER else 1
     if metric == POOLED:
-        ours, other = _spread(groups["pretrained"], metric), _spread(groups["random"], metric)
+        ours, other = _spread(groups["pretrained"], metric), _spread(groups[name], metric)
         ends = sorted(ours["mean"] - other[end] for end in ("low", "high"))
         return {"mean": ours["mean"] - other["mean"], "low": ends[0], "high": ends[1]}
     ours = {(line["fold"], line["seed"]): line["scores"][metric] for line in groups["pretrained"]}
     trunks: dict[Any, list[float]] = {}
-    for line in groups["random"]:
+    for line in groups[name]:
         if (own := ours.get((line["fold"], line["seed"]))) is not None:
             difference = sign * (own - line["scores"][metric])
             trunks.setdefault((line["variant"], line["seed"]), []).append(difference)
@@ -124,7 +124,7 @@ def head() -> list[str]:
 def cells(row: Mapping[str, Any], metric: str) -> list[str]:
     """Returns one line of the table."""
     scores = [figure(row, name, metric) for name in COLUMNS]
-    gain = row["gain"].get(metric)
+    gain = row["gains"].get("random", {}).get(metric)
     text = "-" if gain is None else f"{gain['mean']:+.3f} ({gain['low']:+.3f}..{gain['high']:+.3f})"
     counts = " / ".join(f"{part['trainable']:,}" for part in row["parameters"]["pretrained"].values())
     return [row["name"], metric, *scores, text, counts, f"{row['fit_seconds'] / 60:.1f}"]
@@ -146,17 +146,13 @@ def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _verdict(row: Mapping[str, Any]) -> str:
     metric = row["metrics"][0]
-    means = {name: scores[metric]["mean"] for name, scores in row["scores"].items() if metric in scores}
-    results = {name: _compare(row, means["pretrained"], score) for name, score in means.items()}
-    gain = row["gain"].get(metric)
-    trunk = "what the pretrained trunk brings was not measured"
-    if gain is not None:
-        clear = results["random"] if gain["low"] > 0 or gain["high"] < 0 else 0
-        trunk = {
-            1: "the pretrained trunk helps, every random one is worse",
-            0: "the pretrained trunk brings nothing that these runs could show",
-            -1: "the pretrained trunk does harm",
-        }[clear]
+    results = {name: _compare(row, name) for name in row["gains"]}
+    trunk = {
+        None: "what the pretrained trunk brings was not measured",
+        1: "the pretrained trunk helps, every random one is worse",
+        0: "the pretrained trunk brings nothing that these runs could show",
+        -1: "the pretrained trunk does harm",
+    }[results.get("random")]
     rivals = {words: results[name] for name, words in RIVALS.items() if name in results}
     better = [name for name, result in rivals.items() if result < 0]
     equal = [name for name, result in rivals.items() if result == 0]
@@ -168,12 +164,18 @@ def _verdict(row: Mapping[str, Any]) -> str:
     return f"{row['name']} ({metric}): {trunk}; {advice}."
 
 
-def _compare(row: Mapping[str, Any], ours: float, other: float) -> int:
-    """Returns 1 when ``ours`` is better by more than two standard errors of the test sets, -1 when worse, else 0."""
+def _compare(row: Mapping[str, Any], name: str) -> int:
+    """Returns 1 when ours is clearly better than another model, -1 when it is clearly worse, else 0.
+
+    Clearly: by more than two standard errors of the test sets, and in every fold or run that was compared.
+    """
     metric = row["metrics"][0]
-    difference = (other - ours) if metric in LOWER else (ours - other)
+    gain = row["gains"][name][metric]
+    ours, other = (row["scores"][model][metric]["mean"] for model in ("pretrained", name))
     limit = margin(metric, ours, other, samples=row["tested"]) or 0.0
-    return 0 if abs(difference) <= limit else 1 if difference > 0 else -1
+    if abs(gain["mean"]) <= limit or gain["low"] <= 0 <= gain["high"]:
+        return 0
+    return 1 if gain["mean"] > 0 else -1
 
 
 def _modes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
