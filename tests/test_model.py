@@ -126,7 +126,7 @@ def test_the_forward_pass_is_the_sum_of_its_parts():
 
 
 def test_modalities_of_one_sample_stand_side_by_side():
-    one = tiny_pipeline(NAME)
+    one = tiny_pipeline(NAME, {"input.mirrored": False})
     model = MetaTransformer(
         tokenizers={"left": one.model.tokenizers[NAME], "right": one.model.tokenizers[NAME]},
         encoder=one.model.encoder,
