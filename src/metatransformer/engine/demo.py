@@ -98,7 +98,7 @@ PLANS = (
         write=write_digits,
         counts=(500, 125, 400),
         read=(4, 8),
-        overrides={"head.pool": "both"},
+        overrides={"head.pool": "both", "input.mirrored": False},
         total=1797,
         items="digits",
     ),
