@@ -99,7 +99,7 @@ def _candidates(name: str, task: Task, *, sparse: bool, width: int) -> list[tupl
     if name == "ridge":
         return [(f"ridge alpha={a:g}", _after(near, Ridge(alpha=a))) for a in (1.0, 10.0, 100.0, 1000.0)]
     if name == "svm":
-        kind = (lambda c: SVC(C=c, probability=False, class_weight=weight)) if classify else (lambda c: SVR(C=c))
+        kind = (lambda c: SVC(C=c, class_weight=weight)) if classify else (lambda c: SVR(C=c))
         return [(f"RBF-SVM C={c:g}", _after(near, kind(c))) for c in (1.0, 10.0, 100.0)]
     if name == "forest":
         forest = RandomForestClassifier if classify else RandomForestRegressor
@@ -161,7 +161,7 @@ def _hog(loader: Loader, index: int) -> np.ndarray:
     except ImportError as error:
         purpose = "the strong baseline of pictures"
         raise MissingDependencyError("scikit-image", extra="bench", purpose=purpose) from error
-    pixels = torch.from_numpy(np.asarray(loader.sample(index).inputs["pixels"], dtype=np.float32)).mean(dim=-1)
+    pixels = torch.from_numpy(np.array(loader.sample(index).inputs["pixels"], dtype=np.float32)).mean(dim=-1)
     size = (112, 112)
     square = torch.nn.functional.interpolate(pixels[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
     return hog(square.numpy(), **HOG).astype(np.float32)
