@@ -40,7 +40,7 @@ def test_means_ranges_and_gain_by_hand():
     text = markdown({"rows": [row], "machine": {"torch": "2"}, "command": "bench", "quick": False, "encoder": "e"})
     assert text.splitlines()[2] == (
         "| toys | rmse | 1.500 (1.000..2.000) | - | - | 0.800 | - | 2.500 (2.000..3.000) "
-        "| +1.000 (+0.500..+1.500) | 1,234 / 0 / 56 | 1.0 |"
+        "| +1.000 (+0.500..+1.500) | 1,234 / 0 / 56 | 1.0 | 5 |"
     )
     # Of errors e of n = 14 samples two standard errors are 2 sqrt((1.5^2 + 2.5^2) / 28) = 1.1: these say nothing.
     assert "toys (rmse): the pretrained trunk brings nothing that these runs could show; no clear" in text

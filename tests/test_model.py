@@ -2,10 +2,13 @@
 
 import pytest
 import torch
-from common import make_samples, tiny_pipeline
+from common import make_records, make_samples, tiny_pipeline, tiny_recipe
 
 from metatransformer.core.batch import Batch, collate
 from metatransformer.core.errors import DataError, UsageError, WeightsError
+from metatransformer.engine.console import Console
+from metatransformer.engine.fit import fit
+from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
 from metatransformer.pipeline import Pipeline, load_pipeline, read_blocks
 
@@ -149,6 +152,26 @@ def test_a_folder_with_its_trunk_needs_no_other(tmp_path, monkeypatch: pytest.Mo
     batch = batch_of(pipeline)
     again = load_pipeline(tmp_path).model(batch, head="classify")
     assert torch.equal(again, pipeline.model.eval()(batch, head="classify"))
+
+
+def test_a_kernel_head_comes_back_with_its_centres(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    modality = get_modality(NAME)
+    recipe = tiny_recipe(modality, {"tune": "head", "head.centres": 1000})
+    fitted = fit(make_records(modality, train=11, val=6), recipe, console=Console(quiet=True))
+    assert fitted.pipeline.head.centres == 17  # the refit is on train and val
+    counts = fitted.pipeline.model.parameter_counts()["head"]
+    assert counts["trainable"] == 2 * (17 + 1)
+    fitted.pipeline.save(tmp_path, metrics={})
+    batch = batch_of(fitted.pipeline)
+    again = load_pipeline(tmp_path).model(batch, head="classify")
+    assert torch.equal(again, fitted.pipeline.model.eval()(batch, head="classify"))
+
+
+def test_a_kernel_head_needs_features_that_stand_still():
+    with pytest.raises(UsageError, match="recipe key 'head.centres': must be 0 unless tune=head; found tune=ends"):
+        tiny_recipe(get_modality(NAME), {"tune": "ends", "head.centres": 5})
+    image = get_modality("image")
+    assert tiny_recipe(image, {"tune": "head"}).head.centres > 0 == tiny_recipe(image, {"tune": "ends"}).head.centres
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 
 from metatransformer.core.errors import UsageError
 from metatransformer.engine.probe import fit_probes, ridge_path, sharpness
+from metatransformer.nn.kernel import KernelLayer, Landmarks, nearness
 from metatransformer.tasks import Classify, Regress
 
 N, F = 101, 7
@@ -122,3 +124,59 @@ def test_no_penalty_is_refused():
     task.fit(labels)
     with pytest.raises(UsageError, match="optim.l2: must list at least one penalty; found none"):
         next(fit_probes(task, features=features, target=task.encode(labels), l2=[], solver="likelihood"))
+
+
+def test_a_head_with_every_sample_as_centre_equals_kernel_ridge():
+    features, labels = data(classes=3)
+    task = Regress()
+    task.fit([float(label) for label in labels])
+    target = task.encode([float(label) for label in labels])
+    probes = fit_probes(task, features=features, target=target, l2=[0.3], solver="squares", centres=500, gamma=0.4)
+    (probe,) = probes
+    x = ((features - features.mean(0)) / features.std(0, correction=0)).half().double().numpy()
+    goal = task.goal(target).double().numpy()
+    # Theirs is the summed squared error + alpha |w|^2 without a bias; that of the mean of squares is F / 2 as large,
+    # and ours is centred: the kernel in the centred feature space of the same samples.
+    kernel = F * np.exp(-0.4 * ((x[:, None] - x[None]) ** 2).sum(-1) / F)
+    middle = np.eye(N) - 1 / N
+    centred = middle @ kernel @ middle
+    model = KernelRidge(alpha=0.3 * N / 2, kernel="precomputed").fit(centred, goal - goal.mean())
+    theirs = model.predict(centred) + goal.mean()
+    np.testing.assert_allclose(probe.outputs(features).numpy(), theirs, atol=2e-3)  # centres in half precision
+
+
+def test_landmarks_approximate_the_kernel_and_the_layer_answers_as_the_probe():
+    features, labels = data(classes=3)
+    x = (features - features.mean(0)) / features.std(0, correction=0)
+    exact = nearness(x, x, gamma=0.3)
+    errors = []
+    for most in (11, 53, 101):
+        mapped = Landmarks(x, most=most, gamma=0.3, seed=0).map(x)
+        assert mapped.shape == (N, most)
+        errors.append(float((mapped @ mapped.T - exact).abs().mean()))
+    assert errors[0] > 3 * errors[1] and errors[2] < 0.01
+    task = Classify()
+    task.fit(labels)
+    target = task.encode(labels)
+    (probe,) = fit_probes(task, features=features, target=target, l2=[0.1], solver="squares", centres=53, gamma=0.3)
+    assert probe.centres is not None and probe.weight.shape == (3, 53)
+    layer = KernelLayer(F, 3, centres=53, gamma=0.3)
+    layer.centres.copy_(probe.centres)
+    layer.weight.data, layer.bias.data = probe.weight, probe.bias
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        answers = layer((features - probe.mean) / probe.scale)
+    torch.testing.assert_close(answers, probe.outputs(features), rtol=1e-4, atol=1e-4)
+
+
+def test_a_kernel_learns_what_no_line_can():
+    draw = torch.Generator().manual_seed(3)
+    x = torch.randn(211, 2, generator=draw)
+    labels = ["same" if same else "other" for same in (x[:, 0] * x[:, 1] > 0).tolist()]
+    task = Classify()
+    task.fit(labels)
+    target = task.encode(labels)
+    right = {}
+    for centres in (0, 100):
+        (probe,) = fit_probes(task, features=x, target=target, l2=[1e-3], solver="squares", centres=centres, gamma=1.0)
+        right[centres] = float((probe.outputs(x).argmax(1) == target).float().mean())
+    assert right[0] < 0.65 and right[100] > 0.95

@@ -101,6 +101,7 @@ class Pipeline:
             "recipe": to_dict(self.recipe),
             "transform": self.transform.state(),
             "task": self.task.state(),
+            "centres": self.head.centres,
             "encoder": {
                 "name": self.trunk.name,
                 "sha256": self.trunk.sha256,
@@ -133,7 +134,8 @@ def build_pipeline(
     transform.fit(samples)
     task = make_task(recipe, modality=modality)
     task.fit(targets)
-    return _assemble(recipe, modality=modality, trunk=trunk, transform=transform, task=task)
+    centres = min(recipe.head.centres, len(targets))
+    return _assemble(recipe, modality=modality, trunk=trunk, transform=transform, task=task, centres=centres)
 
 
 def make_task(recipe: Recipe, *, modality: Modality) -> Task:
@@ -211,7 +213,8 @@ def load_pipeline(folder: Path, *, encoder: str = "") -> Pipeline:
     with _intact(folder / "model.json"):
         transform.load_state(description["transform"])
         task.load_state(description["task"])
-    pipeline = _assemble(recipe, modality=modality, trunk=trunk, transform=transform, task=task)
+        centres = int(description.get("centres", 0))  # models of before have none
+    pipeline = _assemble(recipe, modality=modality, trunk=trunk, transform=transform, task=task, centres=centres)
     _load(pipeline.model.tokenizer(modality.name), folder / "tokenizers" / f"{modality.name}.safetensors")
     _load(pipeline.head, folder / "heads" / f"{recipe.task.name}.safetensors")
     if pipeline.model.adapters is not None:
@@ -220,7 +223,9 @@ def load_pipeline(folder: Path, *, encoder: str = "") -> Pipeline:
     return pipeline
 
 
-def _assemble(recipe: Recipe, *, modality: Modality, trunk: Pretrained, transform: Transform, task: Task) -> Pipeline:
+def _assemble(
+    recipe: Recipe, *, modality: Modality, trunk: Pretrained, transform: Transform, task: Task, centres: int
+) -> Pipeline:
     config = trunk.encoder.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.run.seed)
@@ -236,6 +241,8 @@ def _assemble(recipe: Recipe, *, modality: Modality, trunk: Pretrained, transfor
             hidden=recipe.head.hidden,
             dropout=recipe.head.dropout,
             direct=tokenizer.direct,
+            centres=centres,
+            gamma=recipe.head.gamma,
         )
     model = MetaTransformer(
         tokenizers={modality.name: tokenizer},

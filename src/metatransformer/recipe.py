@@ -75,8 +75,11 @@ class HeadOptions:
     behind the last one read are not computed. ``pool`` is the summary token, the mean of the other tokens,
     both, or the means in a ``grid`` of ``cells`` parts an axis, which keeps where or when something is
     (``columns``: parts of the last axis only, which keeps when).
-    ``hidden`` > 0 puts one hidden layer before the output. Features that a modality hands to the head beside the trunk
-    count ``direct`` times as much in tune mode ``head``: the penalty on their weights is that much squared smaller.
+    ``hidden`` > 0 puts one hidden layer before the output. ``centres`` > 0 answers, in tune mode ``head``, by how near
+    a sample is to up to that many training samples (kernel ridge: Gaussian, ``gamma`` times the mean squared difference
+    of standardised features) instead of by a linear layer; their features are kept in the model. Features
+    that a modality hands to the head beside the trunk count ``direct`` times as much in tune mode ``head``: the penalty
+    on their weights is that much squared smaller.
     """
 
     read: tuple[int | float, ...] = (-1,)
@@ -85,6 +88,8 @@ class HeadOptions:
     hidden: int = 0
     dropout: float = 0.0
     direct: float = 10.0
+    centres: int = 0
+    gamma: float = 0.35
 
     def __post_init__(self) -> None:
         rules = {
@@ -92,6 +97,8 @@ class HeadOptions:
             "read": (bool(self.read), "name at least one block"),
             "cells": (self.cells >= 1, "be at least 1"),
             "hidden": (self.hidden >= 0, "be at least 0"),
+            "centres": (self.centres >= 0, "be at least 0"),
+            "gamma": (0 < self.gamma < math.inf, "be above 0 and finite"),
             "dropout": (0 <= self.dropout < 1, "lie in [0, 1)"),
         }
         require(self, section="head", rules=rules)
@@ -200,7 +207,15 @@ class Recipe:
     run: RunOptions = field(default_factory=RunOptions)
 
     def __post_init__(self) -> None:
-        tune_mode(self.tune)
+        kind, _ = tune_mode(self.tune)
+        if self.head.centres and kind != "head":
+            raise UsageError("recipe key 'head.centres'", must="be 0 unless tune=head", found=f"tune={self.tune}")
+
+
+def with_tune(recipe: Recipe, tune: str) -> Recipe:
+    """Returns the recipe in another tune mode, with a linear head where that mode has no other."""
+    head = recipe.head if tune_mode(tune)[0] == "head" else dataclasses.replace(recipe.head, centres=0)
+    return dataclasses.replace(recipe, tune=tune, head=head)
 
 
 def make_recipe(
@@ -240,10 +255,14 @@ def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _suited(defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a modality's defaults, without the weights of classes where another task was chosen."""
+    """Returns a modality's defaults, without those that another task or tune mode, if chosen, has no use for."""
     task = chosen.get("task")
-    other = isinstance(task, Mapping) and task.get("name", "classify") != "classify"
-    return {key: value for key, value in defaults.items() if not (other and key == "task.class_weight")}
+    dropped = set()
+    if isinstance(task, Mapping) and task.get("name", "classify") != "classify":
+        dropped.add("task.class_weight")
+    if chosen.get("tune", "head") != "head":
+        dropped.add("head.centres")
+    return {key: value for key, value in defaults.items() if key not in dropped}
 
 
 def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ a line in ``OUT/row-NAME.jsonl``; a call that was interrupted continues behind t
 """
 
 import argparse
-import dataclasses
 import json
 import resource
 import sys
@@ -26,11 +25,12 @@ from metatransformer.engine.console import Console
 from metatransformer.engine.controls import control_outputs, with_random_trunk, without_trunk
 from metatransformer.engine.fit import Fitted, fit
 from metatransformer.engine.memo import Memo
+from metatransformer.engine.run import revision
 from metatransformer.engine.sources import split_index
 from metatransformer.io.index import Index
 from metatransformer.io.write import append_bytes
 from metatransformer.modalities import get_modality
-from metatransformer.recipe import Recipe, make_recipe
+from metatransformer.recipe import Recipe, make_recipe, with_tune
 from metatransformer.tasks import Classify
 
 BASELINES = ("constant", "baseline", "strong")
@@ -64,7 +64,7 @@ class Results:
 
     def add(self, variant: str, *, fold: int, seed: int, scores: Mapping[str, float], more: Mapping[str, Any]) -> None:
         """Appends one result."""
-        line = {"variant": variant, "fold": fold, "seed": seed, "scores": dict(scores), **more}
+        line = {"variant": variant, "fold": fold, "seed": seed, "scores": dict(scores), "revision": revision(), **more}
         self.lines.append(line)
         append_bytes(self.path, (json.dumps(line) + "\n").encode())
 
@@ -142,7 +142,7 @@ def _variants(data_set: DataSet, recipe: Recipe, plan: Plan, *, fold: int) -> It
         yield f"random#{number}" if number else "random", with_random_trunk(recipe, seed=trunk)
     if seed == 0 and not plan.quick:
         for mode in data_set.modes:
-            yield f"tune:{mode}", dataclasses.replace(recipe, tune=mode)
+            yield f"tune:{mode}", with_tune(recipe, mode)
 
 
 def _recipe(data_set: DataSet, plan: Plan, *, seed: int) -> Recipe:

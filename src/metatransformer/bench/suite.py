@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from metatransformer.bench.datasets import DATA_SETS, DataSet, digest
 from metatransformer.bench.page import write_page
 from metatransformer.bench.row import Plan, Results
+from metatransformer.bench.strong import require_libraries
 from metatransformer.bench.table import markdown, summarise
 from metatransformer.core.errors import UsageError, nearest
 from metatransformer.engine.console import Console
@@ -56,20 +57,29 @@ def run_suite(
 ) -> dict[str, Any]:
     """Runs every row, writes ``results.json``, ``results.md`` and ``report.html`` into ``out``, and returns the first.
 
+    The longest rows start first, so that none of them is alone at the end.
+
     Raises:
         UsageError: ``out`` holds results of another plan.
+        MissingDependencyError: a library of the strong baselines is not installed.
     """
+    there = [row for row in rows if (data / row.folder).exists()]
+    require_libraries(row.strong for row in there)
     out.mkdir(parents=True, exist_ok=True)
     _require_same_plan(out / "plan.json", plan)
+    if not plan.quick:
+        minutes = sum(row.minutes for row in there)
+        console.note(f"{len(there)} rows, about {minutes} minutes on one core")
+    outcomes: dict[str, Outcome] = {}
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        waiting = [pool.submit(_run, row, data=data, out=out, plan=plan, jobs=jobs) for row in rows]
-        outcomes = []
-        for number, future in enumerate(waiting, start=1):
+        longest_first = sorted(rows, key=lambda row: row.minutes, reverse=True)
+        waiting = [pool.submit(_run, row, data=data, out=out, plan=plan, jobs=jobs) for row in longest_first]
+        for number, future in enumerate(as_completed(waiting), start=1):
             outcome = future.result()
-            outcomes.append(outcome)
+            outcomes[outcome.name] = outcome
             minutes = f"{outcome.seconds / 60:.1f} min"
             console.note(f"{number}/{len(rows)} {outcome.name}: {outcome.status}, {minutes} {outcome.words}".rstrip())
-    results = collect(rows, out=out, outcomes=outcomes, command=command, plan=plan)
+    results = collect(rows, out=out, outcomes=[outcomes[row.name] for row in rows], command=command, plan=plan)
     write_json(out / "results.json", results)
     with atomic_file(out / "results.md") as temporary:
         temporary.write_text(markdown(results), encoding="utf-8")

@@ -16,6 +16,7 @@ COLUMNS = {
     "identity": "no trunk",
     "random": "random trunk",
 }
+SPENT = ("fit, minutes", "memory, MiB")
 POOLED = "pooled_balanced_accuracy"  # of the test samples of all folds together
 RIVALS = {"baseline": "plain baseline", "strong": "strong baseline", "identity": "model without a trunk"}
 LOWER = ("rmse", "mae", "mse", "log_loss")  # the metrics of which less is better
@@ -45,6 +46,7 @@ def summarise(lines: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]) -> 
         "tune": ours[0]["tune"] if ours else "",
         "seconds": sum(line["seconds"] for line in lines),
         "fit_seconds": mean(line["seconds"] for line in ours) if ours else 0.0,
+        "revisions": sorted({line["revision"] for line in lines if line.get("revision")}),
         "peak_mib": max((line["peak_mib"] for line in ours), default=0),
     }
 
@@ -113,12 +115,13 @@ def markdown(results: Mapping[str, Any]) -> str:
 def _about(row: Mapping[str, Any]) -> str:
     strong = row["methods"].get("strong", "-")
     what = f"{row['summary']}; split: {row['split']}; strong baseline: {strong}"
-    return f"* {row['name']} ({row['modality']}): {what}; licence: {row['licence']}; {row['source']}"
+    made = f"; made at {', '.join(row['revisions'])}" if row["revisions"] else ""
+    return f"* {row['name']} ({row['modality']}): {what}; licence: {row['licence']}; {row['source']}{made}"
 
 
 def head() -> list[str]:
     """Returns the titles of the columns."""
-    return ["data", "metric", *COLUMNS.values(), "trunk gain", "trainable (tokenizer / trunk / head)", "fit, minutes"]
+    return ["data", "metric", *COLUMNS.values(), "trunk gain", "trainable (tokenizer / trunk / head)", *SPENT]
 
 
 def cells(row: Mapping[str, Any], metric: str) -> list[str]:
@@ -127,7 +130,7 @@ def cells(row: Mapping[str, Any], metric: str) -> list[str]:
     gain = row["gains"].get("random", {}).get(metric)
     text = "-" if gain is None else f"{gain['mean']:+.3f} ({gain['low']:+.3f}..{gain['high']:+.3f})"
     counts = " / ".join(f"{part['trainable']:,}" for part in row["parameters"]["pretrained"].values())
-    return [row["name"], metric, *scores, text, counts, f"{row['fit_seconds'] / 60:.1f}"]
+    return [row["name"], metric, *scores, text, counts, f"{row['fit_seconds'] / 60:.1f}", f"{row['peak_mib']:,}"]
 
 
 def figure(row: Mapping[str, Any], name: str, metric: str) -> str:

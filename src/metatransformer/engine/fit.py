@@ -159,7 +159,7 @@ def _fit_ends(fitted: Fitted, *, run: RunFolder | None, place: Place, console: C
 
 
 def _fit_head(fitted: Fitted, *, run: RunFolder | None, memo: Memo | None, console: Console) -> None:
-    """Computes features once, fits a path of linear heads on them, and keeps the best on validation."""
+    """Computes features once, fits a path of heads on them, and keeps the best on validation."""
     pipeline, optim = fitted.pipeline, fitted.pipeline.recipe.optim
     _require_linear(pipeline.recipe)
     if run is not None:
@@ -180,11 +180,11 @@ def _fit_head(fitted: Fitted, *, run: RunFolder | None, memo: Memo | None, conso
         console.note("fitted again with this penalty on train and val together")
     if "test" in fitted.loaders:
         fitted.outputs["test"] = best.outputs(features_of("test"))
-    pipeline.head.set_linear(mean=best.mean, scale=best.scale, weight=best.weight, bias=best.bias)
+    pipeline.head.take(mean=best.mean, scale=best.scale, weight=best.weight, bias=best.bias, centres=best.centres)
 
 
 def _chosen(fitted: Fitted, known: "_Known", held_out: "_Known", *, run: RunFolder | None, console: Console) -> Probe:
-    """Returns the linear head of the path of penalties that scores best on what was held out."""
+    """Returns the head of the path of penalties that scores best on what was held out."""
     pipeline, task = fitted.pipeline, fitted.pipeline.task
     best, best_score, stale = None, task.worst, 0
     for number, probe in enumerate(_probes(pipeline, known, l2=penalties(pipeline.recipe, task))):
@@ -226,6 +226,9 @@ def _probes(pipeline: Pipeline, known: _Known, *, l2: Sequence[float]) -> Iterat
         solver=pipeline.recipe.optim.solver,
         direct=pipeline.head.direct,
         weight_of_direct=pipeline.recipe.head.direct,
+        centres=pipeline.recipe.head.centres,
+        gamma=pipeline.recipe.head.gamma,
+        seed=pipeline.recipe.run.seed,
     )
 
 

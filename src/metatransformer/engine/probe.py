@@ -1,4 +1,4 @@
-"""Tune mode ``head``: linear heads on features that were computed once.
+"""Tune mode ``head``: linear or kernel heads on features that were computed once.
 
 One head is fitted for each L2 penalty, from the strongest to the weakest, until the validation split sees no more
 gain. The features are standardised by the training split, and the head carries these statistics. Least squares on class
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from metatransformer.core.errors import UsageError
+from metatransformer.nn.kernel import Landmarks, nearness
 from metatransformer.tasks import Task
 
 MAX_ITERATIONS = 200
@@ -26,7 +27,8 @@ SMALL = 20_000_000
 class Probe:
     """A linear head: ``weight`` [C, F], ``bias`` [C], on features standardised by ``mean`` and ``scale`` [F].
 
-    ``factor`` is what its outputs were multiplied with after the fit.
+    With ``centres`` [M, F], ``weight`` [C, M] is on the nearness to them. ``factor`` is what its outputs were
+    multiplied with after the fit.
     """
 
     weight: Tensor
@@ -35,10 +37,15 @@ class Probe:
     scale: Tensor
     l2: float
     factor: float = 1.0
+    centres: Tensor | None = None
+    gamma: float = 1.0
 
     def outputs(self, features: Tensor) -> Tensor:
         """Returns the outputs ``[n, C]`` of features ``[n, F]``."""
-        return ((features - self.mean) / self.scale) @ self.weight.T + self.bias
+        x = (features - self.mean) / self.scale
+        if self.centres is not None:
+            x = nearness(x, self.centres.float(), gamma=self.gamma)
+        return x @ self.weight.T + self.bias
 
     def times(self, factor: float) -> "Probe":
         """Returns the head whose outputs are ``factor`` times as large."""
@@ -54,6 +61,9 @@ def fit_probes(
     solver: str,
     direct: int = 0,
     weight_of_direct: float = 1.0,
+    centres: int = 0,
+    gamma: float = 1.0,
+    seed: int = 0,
 ) -> Iterator[Probe]:
     """Yields one fitted probe for each penalty, strongest first; weaker ones cost more, so stop asking in time.
 
@@ -61,6 +71,7 @@ def fit_probes(
     "likelihood" ``task.loss + l2 / 2 * |weight|^2`` with L-BFGS. A task whose loss is the squared error is always
     solved the first way, one for which squares say nothing always the second way. The bias is not penalised. The last
     ``direct`` features, which did not come through the trunk, are standardised to a deviation of ``weight_of_direct``.
+    With ``centres`` the heads are linear in the nearness to that many of the samples, drawn by ``seed``.
 
     Raises:
         UsageError: no penalty is given.
@@ -73,23 +84,34 @@ def fit_probes(
     scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale))
     scale[len(scale) - direct :] /= weight_of_direct
     x = (features - mean) / scale
+    if not centres:
+        for penalty, weight, bias in _path(task, x, target, l2=l2, solver=solver):
+            yield Probe(weight, bias, mean, scale, penalty)
+        return
+    near = Landmarks(x, most=centres, gamma=gamma, seed=seed)
+    for penalty, weight, bias in _path(task, near.map(x), target, l2=l2, solver=solver):
+        yield Probe(near.unmap(weight), bias, mean, scale, penalty, centres=near.centres, gamma=gamma)
+
+
+def _path(
+    task: Task, x: Tensor, target: Tensor, *, l2: Sequence[float], solver: str
+) -> Iterator[tuple[float, Tensor, Tensor]]:
+    """Yields ``(penalty, weight [C, F], bias [C])``, strongest penalty first."""
+    penalties = sorted(l2, reverse=True)
     if task.squared or (task.ranks and solver == "squares"):
         unit = task.outputs / 2 if task.squared else 1.0
         path = ridge_path(
-            x,
-            task.goal(target),
-            importance=task.importance(target),
-            l2=[unit * penalty for penalty in sorted(l2, reverse=True)],
+            x, task.goal(target), importance=task.importance(target), l2=[unit * penalty for penalty in penalties]
         )
         for penalty, weight, bias in path:
-            yield Probe(weight, bias, mean, scale, penalty / unit)
+            yield penalty / unit, weight, bias
         return
     weight = torch.zeros(task.outputs, x.shape[1], requires_grad=True)
     bias = task.constant().clone().requires_grad_(True)
-    for penalty in sorted(l2, reverse=True):
+    for penalty in penalties:
         with _few_threads(x.numel() < SMALL):
             _minimise(task, x, target, weight, bias, penalty)
-        yield Probe(weight.detach().clone(), bias.detach().clone(), mean, scale, penalty)
+        yield penalty, weight.detach().clone(), bias.detach().clone()
 
 
 def ridge_path(

@@ -4,6 +4,7 @@
 ``tensorboard/``, ``checkpoints/``, ``model/``, ``metrics.json``, ``predictions.parquet``, ``report.html``.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -226,10 +227,11 @@ def about_machine() -> dict[str, str]:
     """Returns the versions, the commit of a source checkout, and what the machine computes with."""
     versions = {name: version_of(name) for name in LIBRARIES}
     hardware = f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"
-    return {"revision": _revision(), "python": platform.python_version(), **versions, "hardware": hardware}
+    return {"revision": revision(), "python": platform.python_version(), **versions, "hardware": hardware}
 
 
-def _revision() -> str:
+@functools.cache
+def revision() -> str:
     """Returns the commit of a source checkout, empty elsewhere."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     try:

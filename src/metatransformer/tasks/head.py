@@ -12,11 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metatransformer.core.tokens import Tokens
+from metatransformer.nn.kernel import KernelLayer
 from metatransformer.nn.pool import pool, pooled_width
 
 
 class Head(nn.Module):
-    """Pool, normalise, then a linear layer or a two-layer MLP with GELU and dropout (``hidden`` > 0).
+    """Pool, normalise, then a linear layer, a two-layer MLP with GELU and dropout (``hidden`` > 0), or a kernel on
+    ``centres`` training samples.
 
     ``kind`` and ``cells`` say how tokens are pooled, ``axes`` on a grid of how many axes they lie. ``norm``
     is ``standard``, by statistics of the training split (neutral until they are set: where features are
@@ -37,6 +39,8 @@ class Head(nn.Module):
         hidden: int = 0,
         dropout: float = 0.0,
         direct: int = 0,
+        centres: int = 0,
+        gamma: float = 1.0,
     ) -> None:
         super().__init__()
         self.direct = direct
@@ -46,6 +50,14 @@ class Head(nn.Module):
         self.features = pooled + direct
         self.norm = Standardise(self.features) if norm == "standard" else nn.LayerNorm(pooled)
         self.net = _network(self.features, outputs, hidden=hidden, dropout=dropout)
+        if centres:
+            self.net = nn.Sequential(KernelLayer(self.features, outputs, centres=centres, gamma=gamma))
+
+    @property
+    def centres(self) -> int:
+        """How many training samples the head compares with; 0 for a linear layer or an MLP."""
+        last = self.net[-1]
+        return len(last.centres) if isinstance(last, KernelLayer) else 0
 
     def pooled(self, layers: Sequence[Tokens]) -> Float[Tensor, "B F"]:
         """Returns the pooled features of the blocks that the head reads, side by side, in float32, then the direct."""
@@ -62,10 +74,15 @@ class Head(nn.Module):
         return self.net(torch.cat([self.norm(pooled), direct], dim=-1))
 
     @torch.no_grad()
-    def set_linear(self, *, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor) -> None:
-        """Takes over a linear head that was fitted elsewhere, with the statistics that it standardises by."""
+    def take(self, *, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor, centres: Tensor | None) -> None:
+        """Takes over a head that was fitted elsewhere, with the statistics that it standardises by."""
         last = self.net[-1]
-        assert isinstance(self.norm, Standardise) and isinstance(last, nn.Linear)
+        if centres is not None:
+            assert isinstance(last, KernelLayer)
+            last = KernelLayer(self.features, len(bias), centres=len(centres), gamma=last.gamma).to(last.weight.device)
+            last.centres.copy_(centres)
+            self.net = nn.Sequential(last)
+        assert isinstance(self.norm, Standardise) and isinstance(last, nn.Linear | KernelLayer)
         for own, given in ((self.norm.mean, mean), (self.norm.scale, scale), (last.weight, weight), (last.bias, bias)):
             own.copy_(given)
 

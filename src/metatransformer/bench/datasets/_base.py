@@ -30,8 +30,9 @@ class DataSet:
     in words. ``metrics``: the first one decides. ``overrides`` are no tuning but facts of the data (a missing header,
     a metric). ``seeds`` is how many runs are made, more where the test set is small; ``trunks`` is how many random
     trunks are compared in a fold, and where it is one, each fold has its own; ``modes`` are further tune modes that are
-    affordable there. ``strong`` names a baseline of ``bench.strong``. ``sha256`` is the digest of the files that the
-    figures were made on; ``fetch`` says how to get them.
+    affordable there. ``strong`` names a baseline of ``bench.strong``. ``minutes`` is about how long the row takes on
+    one core: long rows start first. ``sha256`` is the digest of the files that the figures were made on; ``fetch``
+    says how to get them.
     """
 
     name: str
@@ -47,7 +48,8 @@ class DataSet:
     seeds: int = 1
     trunks: int = 3
     modes: tuple[str, ...] = ()
-    strong: str = "svm"
+    strong: str = "plain:svm"
+    minutes: int = 5
     published: tuple[Published, ...] = ()
     sha256: str = ""
     fetch: str = ""
