@@ -32,7 +32,7 @@ SAMPLES = 12
 CONFUSIONS = 6
 KINDS = {"classify": "classification", "regress": "regression", "forecast": "forecast", "multilabel": "labels"}
 TUNE = {
-    "head": "trunk and tokenizer frozen, a linear head learned",
+    "head": "trunk and tokenizer frozen, a head learned",
     "ends": "trunk frozen, tokenizer and head learned",
     "norm": "tokenizer, head and the trunk's norms learned, the rest of the trunk frozen",
     "lora": "tokenizer, head and low-rank adapters in the trunk learned, the trunk itself frozen",
