@@ -10,8 +10,9 @@ from common import make_records, run
 from metatransformer.bench import suite
 from metatransformer.bench.datasets import DATA_SETS, DataSet, digest
 from metatransformer.bench.row import Plan, Results, run_row
+from metatransformer.bench.strong import require_libraries
 from metatransformer.bench.table import markdown, summarise
-from metatransformer.core.errors import UsageError
+from metatransformer.core.errors import MissingDependencyError, UsageError
 from metatransformer.engine.console import Console
 from metatransformer.modalities import get_modality, modality_names
 
@@ -140,3 +141,34 @@ def test_a_digest_follows_names_and_contents(tmp_path: Path):
     assert digest(tmp_path) == first
     (tmp_path / "a.txt").rename(tmp_path / "b.txt")
     assert digest(tmp_path) != first
+
+
+def test_the_longest_rows_start_first_and_stand_in_their_own_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    started = []
+
+    def ended(row: DataSet, **_: object) -> suite.Outcome:
+        started.append(row.name)
+        return suite.Outcome(row.name, "done")
+
+    monkeypatch.setattr(suite, "_run", ended)
+    rows = [replace(TOY, name=name, minutes=minutes) for name, minutes in (("short", 1), ("long", 9), ("middle", 4))]
+    console = Console(quiet=True)
+    found = suite.run_suite(rows, data=tmp_path, out=tmp_path, plan=PLAN, jobs=1, command="bench", console=console)
+    assert started == ["long", "middle", "short"]
+    assert [row["name"] for row in found["rows"]] == ["short", "long", "middle"]
+
+
+def test_a_missing_library_is_named_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    require_libraries(["plain:svm", "plain:forest;tfidf:logistic"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"package 'aeon' installed.*metatransformer\[bench\]"):
+        suite.run_suite(
+            [replace(TOY, strong="plain:svm;minirocket:ridge")],
+            data=tmp_path,
+            out=tmp_path / "out",
+            plan=PLAN,
+            jobs=1,
+            command="bench",
+            console=Console(quiet=True),
+        )
+    assert not (tmp_path / "out").exists()
