@@ -108,8 +108,16 @@ def markdown(results: Mapping[str, Any]) -> str:
     parts.append("\n".join(_about(row) for row in results["rows"]))
     about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     note = "A part of the data, one fold and one seed only. " if results["quick"] else ""
-    parts.append(f"{note}Trunk `{results['encoder']}`. Made by `{results['command']}` ({about}).")
+    made = f"Made by `{results['command']}` ({about})."
+    parts.append(f"{note}Trunk `{results['encoder']}`. {_spent(results['rows'])} {made}")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _spent(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns how long the fits and baselines of all rows took together."""
+    return (
+        f"Fits and baselines of all rows: {sum(row['seconds'] for row in rows) / 60:.0f} minutes, one after the other."
+    )
 
 
 def _about(row: Mapping[str, Any]) -> str:
