@@ -31,8 +31,8 @@ from metatransformer.nn.image import PictureTokenizer
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 # CIFAR-10 (frozen focus-s14, 5 folds of the training part): a line on the summaries of the last four blocks .778, with
-# mirror images .790; a kernel .785, on summaries and means .793 (both without mirror images). At 168 instead of 112 pixels
-# a line .776; both sizes averaged, with mirror images, .798 at six times the cost.
+# mirror images .790; without them a kernel .785, on summaries and means .793. At 168 instead of 112 pixels a line .776;
+# both sizes averaged, with mirror images, .798 at six times the cost.
 DEFAULTS = {
     "tune": "head",
     "head.pool": "both",
