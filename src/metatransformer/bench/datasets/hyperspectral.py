@@ -59,6 +59,7 @@ DATA_SETS = (
         folder="hyperspectral/indian_pines_spectra",
         split="five stratified folds (shuffled, seed 0); neighbouring pixels may stand on both sides",
         strong="plain:svm",
+        minutes=8,
         published=(
             Published("Meta-Transformer-B16, frozen", 0.6762, f"arXiv 2307.10802, {OTHERS}"),
             Published("SpectralFormer, pixel-wise", 0.7855, f"arXiv 2107.02988, {OTHERS}"),
@@ -78,6 +79,7 @@ DATA_SETS = (
         split="5 random pixels a class (draws 0 to 4), all others test: windows overlap, which flatters",
         trunks=1,
         strong="plain:svm",
+        minutes=25,
         sha256=SALINAS_SHA256,
         fetch=SALINAS_FETCH,
     ),
@@ -93,6 +95,7 @@ DATA_SETS = (
         split="5 pixels a class from few tiles (draws 0 to 4); no window of the test shares a pixel with theirs",
         trunks=1,
         strong="plain:svm",
+        minutes=25,
         sha256=SALINAS_SHA256,
         fetch=SALINAS_FETCH,
     ),

@@ -24,6 +24,7 @@ DATA_SETS = (
         split="official folders train and test",
         trunks=1,
         strong="hog:svm",
+        minutes=20,
         published=(Published("CLIP ViT-B/16 (LAION-2B), zero-shot, all pictures", 0.949, "open_clip, docs"),),
         sha256="9551c7c90f95a955cf172f5cfbd7c1db4bc120a919476d43db2352caa00c4768",
         fetch=(

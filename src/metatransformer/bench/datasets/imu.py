@@ -48,6 +48,7 @@ DATA_SETS = (
         seeds=3,
         modes=("ends", "lora", "last:2", "all"),
         strong="plain:svm,forest;minirocket:ridge",
+        minutes=8,
         sha256="e247c28cf59fb7e3f54689708502ba8e042d3ea3d97c407aa01178d33920036a",
         fetch="Fetch BasicMotions_TRAIN.ts and _TEST.ts from the source.",
     ),
