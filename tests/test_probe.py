@@ -168,6 +168,16 @@ def test_landmarks_approximate_the_kernel_and_the_layer_answers_as_the_probe():
     torch.testing.assert_close(answers, probe.outputs(features), rtol=1e-4, atol=1e-4)
 
 
+def test_landmarks_bear_samples_that_are_there_many_times():
+    draw = torch.Generator().manual_seed(4)
+    few = torch.randn(5, 307, generator=draw)
+    x = few.repeat(101, 1) * 6
+    x += 1e-4 * torch.randn(x.shape, generator=draw)  # what rounding leaves of sameness
+    mapped = Landmarks(x, most=1000, gamma=0.35, seed=0).map(x)
+    assert mapped.isfinite().all()
+    torch.testing.assert_close(mapped @ mapped.T, nearness(x, x, gamma=0.35), atol=0.1, rtol=0.01)
+
+
 def test_a_kernel_learns_what_no_line_can():
     draw = torch.Generator().manual_seed(3)
     x = torch.randn(211, 2, generator=draw)

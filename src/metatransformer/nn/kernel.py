@@ -53,21 +53,19 @@ class Landmarks:
             places = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:most].sort().values
         self.gamma = gamma
         self.centres = x[places].half()
-        between = nearness(self._exact, self._exact, gamma=gamma).double()
-        # Samples that are there twice would leave a direction without any length.
+        # In float64: rounding would leave directions of negative length, of which there are no roots. Samples that are
+        # there twice would leave one without any.
+        self._rows = self.centres.double()
+        between = nearness(self._rows, self._rows, gamma=gamma)
         between.diagonal().add_(1e-6 * x.shape[1])
         self._root = torch.linalg.cholesky(between)
-
-    @property
-    def _exact(self) -> Tensor:
-        return self.centres.float()
 
     def map(self, x: Float[Tensor, "B F"]) -> Float[Tensor, "B M"]:
         """Returns the features that stand for the kernel."""
         return torch.cat([self._map(rows) for rows in x.split(ROWS)])
 
     def _map(self, x: Tensor) -> Tensor:
-        near = nearness(x, self._exact, gamma=self.gamma).double()
+        near = nearness(x.double(), self._rows, gamma=self.gamma)
         return torch.linalg.solve_triangular(self._root, near.T, upper=False).T.float()
 
     def unmap(self, weight: Float[Tensor, "C M"]) -> Float[Tensor, "C M"]:
