@@ -167,12 +167,18 @@ def _verdict(row: Mapping[str, Any]) -> str:
     rivals = {words: results[name] for name, words in RIVALS.items() if name in results}
     better = [name for name, result in rivals.items() if result < 0]
     equal = [name for name, result in rivals.items() if result == 0]
-    advice = "it beats the baselines and the model without a trunk"
+    advice = f"it beats the {_listed(list(rivals))}" if rivals else "nothing else was run beside it"
     if better:
-        advice = f"use the {' or the '.join(better)} instead: clearly better here"
+        advice = f"use the {_listed(better, word='or')} instead: clearly better here"
     elif equal:
-        advice = f"no clear difference to the {' and the '.join(equal)}, which cost{'s' * (len(equal) == 1)} less"
+        advice = f"no clear difference to the {_listed(equal)}, which cost{'s' * (len(equal) == 1)} less"
     return f"{row['name']} ({metric}): {trunk}; {advice}."
+
+
+def _listed(names: Sequence[str], *, word: str = "and") -> str:
+    """Returns ``a, the b and the c``."""
+    *others, last = names
+    return f"{', the '.join(others)} {word} the {last}" if others else last
 
 
 def _compare(row: Mapping[str, Any], name: str) -> int:
