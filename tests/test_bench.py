@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from common import make_records, run
 
 from metatransformer.bench import suite
 from metatransformer.bench.datasets import DATA_SETS, DataSet, digest
+from metatransformer.bench.paired import paired_error
 from metatransformer.bench.row import Plan, Results, run_row
 from metatransformer.bench.strong import require_libraries
 from metatransformer.bench.table import markdown, summarise
@@ -55,6 +57,41 @@ def test_folds_are_pooled_by_their_counts():
     other = line("pretrained", 0.0, fold=1) | {"confusion": [[1, 0], [2, 2]]}
     found = summarise([one, other], metrics=("pooled_balanced_accuracy",))
     assert found["scores"]["pretrained"]["pooled_balanced_accuracy"]["mean"] == pytest.approx((4 / 5 + 2 / 4) / 2)
+
+
+def test_the_error_of_a_paired_difference_by_hand():
+    def told(*hits: str, fold: int = 0) -> dict:
+        return {"fold": fold, "seed": 0, "hits": list(hits)}
+
+    # Differences 1, 0, 0, -1 and 1, 1: means 0 and 1, variances 1/2 and 0.
+    ours, other = told("1100", "11"), told("0101", "00")
+    accuracy = paired_error([ours], [other], metric="accuracy")
+    assert accuracy == pytest.approx(((4 / 6) ** 2 * 0.5 / 4) ** 0.5)
+    assert paired_error([ours], [other], metric="balanced_accuracy") == pytest.approx((0.25 * 0.5 / 4) ** 0.5)
+    # Another trunk: its differences on the first class are 0, 1, -1, 0, and are averaged with those of the first.
+    opposite = told("1010", "00")
+    assert paired_error([ours], [other, opposite], metric="accuracy") == pytest.approx(
+        (16 / 36 * np.var([0.5, 0.5, -0.5, -0.5]) / 4) ** 0.5
+    )
+    second = [told("1100", "11", fold=1), told("0101", "00", fold=1)]
+    both = paired_error([ours, second[0]], [other, second[1]], metric="accuracy")
+    assert both == pytest.approx(accuracy / 2**0.5)
+    assert paired_error([ours], [other], metric="rmse") is None
+    assert paired_error([ours], [{"fold": 0, "seed": 0}], metric="accuracy") is None
+
+
+def test_a_gain_that_pairs_show_is_told():
+    def told(variant: str, hits: str) -> dict:
+        score = hits.count("1") / len(hits)
+        return line(variant, 0.0) | {"scores": {"accuracy": score}, "hits": [hits]}
+
+    row = {"name": "toys", "summary": "Toys", "modality": "image", "metrics": ["accuracy"], "status": "done"}
+    row |= {"words": "", "split": "", "licence": "free", "source": "here", "published": []}
+    for other, sentence in (("1" * 60 + "0" * 40, "helps"), ("0" * 30 + "1" * 60 + "0" * 10, "brings nothing")):
+        lines = [told("pretrained", "1" * 70 + "0" * 30), told("random", other)]
+        found = row | summarise(lines, metrics=("accuracy",)) | {"tested": 100}
+        text = markdown({"rows": [found], "machine": {}, "command": "bench", "quick": False, "encoder": "e"})
+        assert f"the pretrained trunk {sentence}" in text  # both differ by 0.1; alone, two errors of it are 0.13
 
 
 def test_every_registered_data_set_names_a_modality_and_its_source():

@@ -121,7 +121,7 @@ def _run_baseline(
     else:
         method = {"baseline": fitted.pipeline.modality.baseline, "constant": "constant"}[name]
         outputs = control_outputs(fitted, name, split="test", console=console)
-    more = {"method": method, "seconds": time.monotonic() - start, **_confusion(fitted, outputs)}
+    more = {"method": method, "seconds": time.monotonic() - start, **_answers(fitted, outputs)}
     target = fitted.loaders["test"].target
     assert target is not None
     results.add(name, fold=fold, seed=0, scores=fitted.pipeline.task.metrics(outputs, target), more=more)
@@ -165,15 +165,22 @@ def _about(fitted: Fitted, *, seconds: float) -> dict[str, Any]:
         "samples": {name: len(loader) for name, loader in fitted.loaders.items()},
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "tune": fitted.pipeline.recipe.tune,
-        **_confusion(fitted, fitted.outputs["test"]),
+        **_answers(fitted, fitted.outputs["test"]),
     }
 
 
-def _confusion(fitted: Fitted, outputs: Tensor) -> dict[str, Any]:
-    """Returns the test samples by true and predicted class, from which folds can be pooled."""
+def _answers(fitted: Fitted, outputs: Tensor) -> dict[str, Any]:
+    """Returns the test samples by true and predicted class, and for each class which of them were right ("1").
+
+    From these, folds can be pooled and models compared sample by sample.
+    """
     task, target = fitted.pipeline.task, fitted.loaders["test"].target
     assert target is not None
-    return {"confusion": task.confusion(outputs, target)} if isinstance(task, Classify) else {}
+    if not isinstance(task, Classify):
+        return {}
+    right = outputs.argmax(dim=1) == target
+    hits = ["".join(str(int(hit)) for hit in right[target == label]) for label in range(task.outputs)]
+    return {"confusion": task.confusion(outputs, target), "hits": hits}
 
 
 def _fewer(records: Fold) -> list[Record]:

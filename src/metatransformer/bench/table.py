@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from metatransformer.bench.paired import paired_error
 from metatransformer.engine.verdict import margin
 
 COLUMNS = {
@@ -39,6 +40,7 @@ def summarise(lines: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]) -> 
     return {
         "scores": scores,
         "gains": {name: {metric: _gain(groups, name, metric) for metric in metrics} for name in others},
+        "errors": {name: paired_error(ours, groups[name], metric=metrics[0]) for name in others},
         "methods": {name: group[0]["method"] for name, group in groups.items() if "method" in group[0]},
         "parameters": {name: group[0]["parameters"] for name, group in groups.items() if "parameters" in group[0]},
         "samples": ours[0]["samples"] if ours else {},
@@ -184,12 +186,14 @@ def _listed(names: Sequence[str], *, word: str = "and") -> str:
 def _compare(row: Mapping[str, Any], name: str) -> int:
     """Returns 1 when ours is clearly better than another model, -1 when it is clearly worse, else 0.
 
-    Clearly: by more than two standard errors of the test sets, and in every fold or run that was compared.
+    Clearly: by more than two standard errors, and in every fold or run that was compared. The error is that of the
+    difference on the same samples where the lines tell, else that of two scores on as many samples.
     """
     metric = row["metrics"][0]
     gain = row["gains"][name][metric]
     ours, other = (row["scores"][model][metric]["mean"] for model in ("pretrained", name))
-    limit = margin(metric, ours, other, samples=row["tested"]) or 0.0
+    error = row["errors"][name]
+    limit = (margin(metric, ours, other, samples=row["tested"]) or 0.0) if error is None else 2 * error
     if abs(gain["mean"]) <= limit or gain["low"] <= 0 <= gain["high"]:
         return 0
     return 1 if gain["mean"] > 0 else -1
