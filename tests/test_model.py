@@ -154,10 +154,11 @@ def test_a_folder_with_its_trunk_needs_no_other(tmp_path, monkeypatch: pytest.Mo
     assert torch.equal(again, pipeline.model.eval()(batch, head="classify"))
 
 
-def test_a_kernel_head_comes_back_with_its_centres(tmp_path, monkeypatch: pytest.MonkeyPatch):
+def test_a_kernel_head_comes_back_with_its_centres(tmp_path, capsys: pytest.CaptureFixture[str]):
     modality = get_modality(NAME)
     recipe = tiny_recipe(modality, {"tune": "head", "head.centres": 1000})
-    fitted = fit(make_records(modality, train=11, val=6), recipe, console=Console(quiet=True))
+    fitted = fit(make_records(modality, train=11, val=6), recipe, console=Console())
+    assert "compares with" not in capsys.readouterr().err
     assert fitted.pipeline.head.centres == 17  # the refit is on train and val
     counts = fitted.pipeline.model.parameter_counts()["head"]
     assert counts["trainable"] == 2 * (17 + 1)
@@ -165,6 +166,14 @@ def test_a_kernel_head_comes_back_with_its_centres(tmp_path, monkeypatch: pytest
     batch = batch_of(fitted.pipeline)
     again = load_pipeline(tmp_path).model(batch, head="classify")
     assert torch.equal(again, fitted.pipeline.model.eval()(batch, head="classify"))
+
+
+def test_a_kernel_head_says_that_it_leaves_samples_out(capsys: pytest.CaptureFixture[str]):
+    modality = get_modality(NAME)
+    recipe = tiny_recipe(modality, {"tune": "head", "head.centres": 7})
+    fitted = fit(make_records(modality, train=11, val=6), recipe, console=Console())
+    assert fitted.pipeline.head.centres == 7
+    assert "the kernel head compares with 7 of 11 training samples" in capsys.readouterr().err
 
 
 def test_a_kernel_head_needs_features_that_stand_still():

@@ -172,6 +172,9 @@ def _fit_head(fitted: Fitted, *, run: RunFolder | None, memo: Memo | None, conso
     assert train is not None and val is not None
     views = [features_of("train", view) for view in range(optim.views + 1)]
     known = _Known(torch.cat(views), torch.cat([train] * len(views)))
+    if 0 < pipeline.recipe.head.centres < len(known.target):
+        count = f"{pipeline.recipe.head.centres:,} of {len(known.target):,}"
+        console.note(f"the kernel head compares with {count} training samples (head.centres)")
     held_out = _Known(features_of("val"), val)
     best = _chosen(fitted, known, held_out, run=run, console=console)
     fitted.outputs["val"] = best.outputs(held_out.features)
