@@ -50,7 +50,7 @@ last K blocks learn as well; all = everything learns.
 BENCH_EPILOG = """\
 Runs every row in a process of its own and writes results.json, results.md and report.html. An interrupted call
 continues. Every figure stands beside majority or mean, a plain and a strong baseline, the same model on random trunks,
-and the same model with no trunk.
+and the same model with no trunk. Some strong baselines need: pip install 'metatransformer[bench]'.
 
   metatransformer bench --list
   metatransformer bench --data DATA --out results --quick

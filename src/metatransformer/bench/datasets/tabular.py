@@ -36,7 +36,7 @@ DATA_SETS = (
             Published("FT-Transformer, 15 seeds (accuracy)", 0.8587, "the same repository"),
         ),
         strong="plain:boosting",
-        minutes=25,
+        minutes=27,
         sha256="78578483c13f464678b635e8294a6fb1e57196eb77e1f519c7fc7d3d75b50787",
         fetch="Fetch adult.data and adult.test from the source; remove the first line of adult.test, a remark.",
     ),

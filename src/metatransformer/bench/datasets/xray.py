@@ -42,7 +42,6 @@ DATA_SETS = (
         seeds=3,
         published=(Published("DarkCovidNet, 5 folds (accuracy)", 0.870, "Ozturk et al. 2020"),),
         strong="hog:svm",
-        minutes=8,
         sha256="5bb37d12bc8568d6824a932e2ad4f80828cf44ca57f7416b3c1918ed07d8ed7f",
         fetch="Take the folder 'X-Ray Image DataSet' of the source, pictures at most 256 pixels, split as said.",
     ),
