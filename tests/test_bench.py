@@ -209,3 +209,20 @@ def test_a_missing_library_is_named_before_anything_runs(tmp_path: Path, monkeyp
             console=Console(quiet=True),
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_minirocket_reads_recordings_of_one_length(tmp_path: Path):
+    pytest.importorskip("aeon", reason="the extra 'bench'")
+    records = make_records(get_modality("imu"), train=17, val=7, test=11)
+    least = min(len(record.value["values"]) for record in records)
+    same = [replace(one, value=one.value | {"values": one.value["values"][:least]}) for one in records]
+    row = replace(TOY, modality="imu", strong="minirocket:ridge", overrides={}, modes=())
+    results = Results(tmp_path / "row-toys.jsonl")
+    console = Console(quiet=True)
+    run_row(replace(row, folds=lambda root: [same]), data=tmp_path, plan=PLAN, results=results, console=console)
+    strong = next(x for x in results.lines if x["variant"] == "strong")
+    assert strong["method"].startswith("minirocket + ridge classifier")
+    assert [len(hits) for hits in strong["hits"]] == np.sum(strong["confusion"], axis=1).tolist()
+    other = Results(tmp_path / "row-others.jsonl")
+    with pytest.raises(UsageError, match="strong baseline 'minirocket': must get recordings of one length"):
+        run_row(replace(row, folds=lambda root: [records]), data=tmp_path, plan=PLAN, results=other, console=console)
