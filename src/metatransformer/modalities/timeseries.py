@@ -49,7 +49,7 @@ from metatransformer.io.motion import motion_from_array, motion_from_mapping, re
 from metatransformer.io.series import Layout
 from metatransformer.io.series_index import SERIES_SUFFIXES, index_series
 from metatransformer.io.uea import read_uea
-from metatransformer.io.windows import Cut, Window, window_scale
+from metatransformer.io.windows import Cut, Future, Window, window_scale
 from metatransformer.nn.curves import draw_curves, resample_curves
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
 
@@ -336,8 +336,9 @@ def load(record: Record) -> dict[str, Any]:
 
 
 def features(sample: Sample) -> np.ndarray:
-    """Returns what goes beside the trunk: the scaled window (NLinear), or statistics of each channel."""
-    return sample.inputs["direct"]
+    """Returns the scaled window without the distance from its series' mean (NLinear), or statistics of each channel."""
+    direct = sample.inputs["direct"]
+    return direct[:-1] if isinstance(sample.target, Future) else direct
 
 
 def draw(axes: Any, sample: Sample) -> None:

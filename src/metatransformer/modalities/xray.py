@@ -131,8 +131,9 @@ def load(record: Record) -> dict[str, np.ndarray]:
 
 
 def features(sample: Sample) -> np.ndarray:
-    """Returns the 48 x 48 thumbnail, flat: the plain baseline's vector."""
-    return thumbnail(sample.inputs["pixels"], side=48)
+    """Returns the 48 x 48 thumbnail of a picture as loaded, flat: exposure and all."""
+    light = luminance(as_share(sample.inputs["pixels"], where=sample.key))
+    return thumbnail(light[:, :, None], side=48)
 
 
 def draw(axes: Any, sample: Sample) -> None:
@@ -164,6 +165,7 @@ MODALITY = Modality(
     transform=XrayTransform,
     tokenizer=tokenizer,
     features=features,
+    raw_features=True,
     draw=draw,
     synthesize=synthesize,
     native="patch kernel (summed over RGB), positions and class token of the trunk",

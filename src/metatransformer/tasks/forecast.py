@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from metatransformer.core.errors import DataError, UsageError, nearest
@@ -19,7 +18,8 @@ BESIDE = 2  # columns behind the future in an encoded target: the window's sprea
 class Forecast(Task):
     """Squared error of the next ``horizon`` values, measured in spreads of the window from its last value.
 
-    The loss counts every window alike, so that restless ones do not outweigh the others. ``mse`` and ``mae`` are of
+    The loss counts every window by its spread: between alike, which ignores how errors are scored, and by its square,
+    which is the score itself but hears only restless windows (``docs/log.md`` has both). ``mse`` and ``mae`` are of
     values standardised by their series' training rows, as the ETT benchmarks have them; ``rmse`` is in the unit of the
     data, which means something where all series have one.
     """
@@ -65,9 +65,14 @@ class Forecast(Task):
         """Returns the scaled future ``[B, H]``."""
         return target[:, :-BESIDE]
 
+    def importance(self, target: Tensor) -> Tensor:
+        """Returns the windows' spreads, as shares of their mean."""
+        spread = target[:, -BESIDE]
+        return spread / spread.mean()
+
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Returns the mean squared error in spreads of each window."""
-        return F.mse_loss(outputs, self.goal(target))
+        """Returns the mean squared error in spreads of each window, times that spread in the series' deviations."""
+        return (target[:, -BESIDE, None] * (outputs - self.goal(target)).square()).mean()
 
     def metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
         """Returns MSE and MAE on standardised values, and the RMSE in the unit of the data."""
