@@ -229,6 +229,18 @@ def test_scores_are_of_standardised_values():
     assert task.outputs == 5 and not task.is_better(1.0, 0.5)
 
 
+def test_windows_count_by_their_spread():
+    records = windows_of()
+    task = Forecast()
+    task.fit([record.target for record in records])
+    target = task.encode([record.target for record in records])
+    spreads = np.array([record.value.scale[1] / record.value.spread for record in records])
+    np.testing.assert_allclose(task.importance(target), spreads / spreads.mean(), rtol=1e-5)
+    outputs = torch.randn(len(records), 5, generator=torch.Generator().manual_seed(2))
+    squares = (outputs - target[:, :5]).square().mean(dim=1).double().numpy()
+    assert float(task.loss(outputs, target)) == pytest.approx((spreads * squares).mean(), rel=1e-5)
+
+
 def test_targets_that_are_no_future_are_refused():
     with pytest.raises(DataError, match="must be the future of a series.*found 'a'.*sample=file"):
         Forecast().fit(["a", "b"])

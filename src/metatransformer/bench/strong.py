@@ -84,7 +84,7 @@ def strong_baseline(spec: str, fitted: Fitted) -> tuple[str, Tensor]:
                     best, chosen, features, chosen_power = score, clone(model), x, power
                     words = f"{kind} + {setting}" + (f", weighed by spread^{power}" if power else "")
     assert chosen is not None
-    known = known_splits(fitted)
+    known = known_splits(fitted.pipeline.recipe)
     target, weight = (np.concatenate([part[name] for name in known]) for part in (y, weights))
     fit_weighed(chosen, _stack([features[name] for name in known]), target, weight=weight**chosen_power)
     return words, as_outputs(chosen, task, features["test"])

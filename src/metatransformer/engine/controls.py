@@ -74,7 +74,7 @@ def _baseline(fitted: Fitted, split: str) -> torch.Tensor:
     Where the recipe keeps its own last fit from the validation split, this one does not see it either.
     """
     modality, task = fitted.pipeline.modality, fitted.pipeline.task
-    known = [fitted.loaders[name] for name in known_splits(fitted)]
+    known = [fitted.loaders[name] for name in known_splits(fitted.pipeline.recipe)]
     raws = [_raw_features(loader) for loader in known]
     x = sparse.vstack(raws, format="csr") if modality.baseline == "sparse" else np.concatenate(raws)
     y = np.concatenate([_targets(loader, task) for loader in known])
@@ -86,9 +86,9 @@ def _baseline(fitted: Fitted, split: str) -> torch.Tensor:
     return as_outputs(model, task, raw)
 
 
-def known_splits(fitted: Fitted) -> tuple[str, ...]:
+def known_splits(recipe: Recipe) -> tuple[str, ...]:
     """Returns the splits that a chosen baseline is fitted on."""
-    return ("train", "val") if fitted.pipeline.recipe.optim.refit else ("train",)
+    return ("train", "val") if recipe.optim.refit else ("train",)
 
 
 def spreads(loader: Loader, task: Task) -> np.ndarray:
