@@ -24,6 +24,7 @@ def test_describe_writes_settings_as_the_command_line_takes_them() -> None:
     text = describe("image")
     assert re.search(r"input\.size = auto +whole number or auto", text)
     assert "input.flip = true" in text and "tune = head" in text
+    assert "input.mirrored = true" in text and "input.mirrored = false" not in text  # the recipe's default
     assert "piecewise or periodic" in describe("tabular")
 
 

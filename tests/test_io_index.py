@@ -89,6 +89,7 @@ def test_flat_folder_has_no_labels(tmp_path):
     "files, words",
     [
         ([], "must hold files that end in .png, .jpg; found no file"),
+        (["README.md", ".hidden.png"], r"found only files about data, or hidden ones \(e.g. .hidden.png\). Check"),
         (["a.wav", "b.wav"], r"found 2 other files \(.wav 2\). Name the folder with the data"),
         (["train/cat/a.png", "more/cat/a.png"], "found both: train beside more"),
         (["train/cat/a.png", "train/b.png", "a.png"], "found both: train beside a.png"),

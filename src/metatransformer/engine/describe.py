@@ -105,6 +105,7 @@ def _settings(modality: Modality) -> list[str]:
         else:
             assert item.default_factory is not dataclasses.MISSING, f"input.{item.name} has no default"
             value = item.default_factory()
+        value = modality.defaults.get(f"input.{item.name}", value)  # the recipe's comes before the options' own
         rows.append((f"input.{item.name} = {_value(value)}", _kind(item.type)))
     width = max((len(left) for left, _ in rows), default=0)
     return [f"{left:<{width}}   {kind}" for left, kind in rows]

@@ -55,7 +55,7 @@ def scan(root: Path, *, suffixes: Sequence[str]) -> tuple[list[str], list[str]]:
             else:
                 (kept if accepts(name, suffixes=suffixes) else others).append(path)
     if not kept:
-        raise _nothing(root, others=others, suffixes=suffixes)
+        raise _nothing(root, others=others, ignored=ignored, suffixes=suffixes)
     return kept, _notes(others, ignored=ignored)
 
 
@@ -172,8 +172,10 @@ def _unlabelled(root: Path, *, missing: list[str], total: int) -> DataError:
     )
 
 
-def _nothing(root: Path, *, others: list[str], suffixes: Sequence[str]) -> DataError:
+def _nothing(root: Path, *, others: list[str], ignored: list[str], suffixes: Sequence[str]) -> DataError:
     found = f"{counted(len(others), 'other file')} ({_endings(others)})" if others else "no file"
+    if ignored and not others:
+        found = f"only files about data, or hidden ones (e.g. {min(ignored, key=natural_key)})"
     return DataError(
         root,
         must=f"hold files that end in {', '.join(suffixes)}",
