@@ -9,8 +9,8 @@ the validation split chooses one, which is then fitted on both together, as the 
 """
 
 import importlib.util
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -70,36 +70,51 @@ def strong_baseline(spec: str, fitted: Fitted) -> tuple[str, Tensor]:
     """
     require_libraries([spec])
     task = fitted.pipeline.task
-    y = {name: _target(loader, task) for name, loader in fitted.loaders.items()}
-    weights = {name: spreads(loader, task) for name, loader in fitted.loaders.items()}
-    best, chosen, chosen_power, features, words = task.worst, None, 0, {}, ""
+    target = fitted.loaders["val"].target
+    assert target is not None
+    best, chosen = task.worst, None
+    for one in _choices(spec, fitted):
+        _fit(one, fitted, splits=("train",))
+        score = task.metrics(as_outputs(one.model, task, one.features["val"]), target)[task.primary]
+        if chosen is None or task.is_better(score, best):
+            best, chosen = score, one
+    assert chosen is not None
+    _fit(chosen, fitted, splits=known_splits(fitted.pipeline.recipe))
+    return chosen.words, as_outputs(chosen.model, task, chosen.features["test"])
+
+
+class _Choice(NamedTuple):
+    """An estimator, the features of each split, and to which power the spread of a window weighs it."""
+
+    words: str
+    model: Any
+    features: Mapping[str, Any]
+    power: int
+
+
+def _choices(spec: str, fitted: Fitted) -> Iterator[_Choice]:
+    task = fitted.pipeline.task
     for part in spec.split(";"):
         kind, _, names = part.partition(":")
         x = _features(kind, fitted)
         for setting, model in _models(names, task, sparse=kind == "tfidf", width=x["train"].shape[1]):
             for power in (0, 1, 2) if task.name == "forecast" else (0,):
-                fit_weighed(model, x["train"], y["train"], weight=weights["train"] ** power)
-                score = _scores(model, fitted, x, split="val")[task.primary]
-                if chosen is None or task.is_better(score, best):
-                    best, chosen, features, chosen_power = score, clone(model), x, power
-                    words = f"{kind} + {setting}" + (f", weighed by spread^{power}" if power else "")
-    assert chosen is not None
-    known = known_splits(fitted.pipeline.recipe)
-    target, weight = (np.concatenate([part[name] for name in known]) for part in (y, weights))
-    fit_weighed(chosen, _stack([features[name] for name in known]), target, weight=weight**chosen_power)
-    return words, as_outputs(chosen, task, features["test"])
+                words = f"{kind} + {setting}" + (f", windows weighed by spread^{power}" if power else "")
+                yield _Choice(words, clone(model), x, power)
+
+
+def _fit(choice: _Choice, fitted: Fitted, *, splits: Sequence[str]) -> None:
+    task, loaders = fitted.pipeline.task, [fitted.loaders[name] for name in splits]
+    x = _stack([choice.features[name] for name in splits])
+    y = np.concatenate([_target(loader, task) for loader in loaders])
+    weight = np.concatenate([spreads(loader, task) for loader in loaders]) ** choice.power
+    fit_weighed(choice.model, x, y, weight=weight)
 
 
 def _models(names: str, task: Task, *, sparse: bool, width: int) -> list[tuple[str, Any]]:
     """Returns the candidates of several estimators, one a label where there are several labels."""
     pairs = [pair for name in names.split(",") for pair in _candidates(name, task, sparse=sparse, width=width)]
     return [(setting, PerLabel(model) if isinstance(task, Multilabel) else model) for setting, model in pairs]
-
-
-def _scores(model: Any, fitted: Fitted, x: dict[str, Any], *, split: str) -> dict[str, float]:
-    target = fitted.loaders[split].target
-    assert target is not None
-    return fitted.pipeline.task.metrics(as_outputs(model, fitted.pipeline.task, x[split]), target)
 
 
 def _target(loader: Loader, task: Task) -> np.ndarray:
