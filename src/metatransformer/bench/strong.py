@@ -4,8 +4,9 @@ A baseline is ``FEATURES:ESTIMATOR,ESTIMATOR,...``, or several of them with semi
 modality's own vector), ``hog`` (histograms of oriented gradients of a picture, scikit-image), ``tfidf`` (words and
 word pairs), ``sentences`` (vectors by all-MiniLM-L6-v2, a text model of 22 million parameters), ``minirocket`` (10,000
 convolutions of a recording, aeon), ``mfcc`` (cepstral coefficients over the course of a sound), ``direct`` (what a
-series hands to the head beside the trunk). Every estimator is fitted on the training split with each of its settings;
-the validation split chooses one, which is then fitted on both together, as the model is.
+series hands to the head beside the trunk). Every estimator is tried with each of its settings; the validation split
+chooses one, where there are few samples cross-validation over both (groups stay together), for a validation split of
+twenty videos would choose by chance. It is then fitted on both together, as the model is.
 """
 
 import importlib.util
@@ -25,6 +26,7 @@ from sklearn.ensemble import (
 )
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -37,8 +39,10 @@ from metatransformer.engine.data import Loader
 from metatransformer.engine.fit import Fitted
 from metatransformer.modalities.audio import RATE_HZ
 from metatransformer.nn.spectrogram import log_mel
-from metatransformer.tasks import Multilabel, Task
+from metatransformer.tasks import Classify, Multilabel, Task
 
+FEW = 2_000  # samples of training and validation, up to which
+FOLDS = 5  # choose between baselines
 MANY = 512  # features; where there are more, lines and distances are measured in
 COMPONENTS = 200  # principal components
 NEEDS = {  # module and package of features that are not computed here
@@ -69,17 +73,16 @@ def strong_baseline(spec: str, fitted: Fitted) -> tuple[str, Tensor]:
         MissingDependencyError: its library is not installed.
     """
     require_libraries([spec])
-    task = fitted.pipeline.task
-    target = fitted.loaders["val"].target
-    assert target is not None
+    task, loaders = fitted.pipeline.task, fitted.loaders
+    known = known_splits(fitted.pipeline.recipe)
+    few = len(known) == 2 and sum(len(loaders[name]) for name in known) <= FEW
     best, chosen = task.worst, None
     for one in _choices(spec, fitted):
-        _fit(one, fitted, splits=("train",))
-        score = task.metrics(as_outputs(one.model, task, one.features["val"]), target)[task.primary]
+        score = _cross_validated(one, fitted) if few else _validated(one, fitted)
         if chosen is None or task.is_better(score, best):
             best, chosen = score, one
     assert chosen is not None
-    _fit(chosen, fitted, splits=known_splits(fitted.pipeline.recipe))
+    _fit(chosen, fitted, splits=known)
     return chosen.words, as_outputs(chosen.model, task, chosen.features["test"])
 
 
@@ -109,6 +112,31 @@ def _fit(choice: _Choice, fitted: Fitted, *, splits: Sequence[str]) -> None:
     y = np.concatenate([_target(loader, task) for loader in loaders])
     weight = np.concatenate([spreads(loader, task) for loader in loaders]) ** choice.power
     fit_weighed(choice.model, x, y, weight=weight)
+
+
+def _validated(choice: _Choice, fitted: Fitted) -> float:
+    """Returns the score on the validation split after training on the other."""
+    task, target = fitted.pipeline.task, fitted.loaders["val"].target
+    assert target is not None
+    _fit(choice, fitted, splits=("train",))
+    return task.metrics(as_outputs(choice.model, task, choice.features["val"]), target)[task.primary]
+
+
+def _cross_validated(choice: _Choice, fitted: Fitted) -> float:
+    """Returns the score of the answers of five folds of both splits, together."""
+    task, loaders = fitted.pipeline.task, [fitted.loaders[name] for name in ("train", "val")]
+    x = _stack([choice.features[name] for name in ("train", "val")])
+    y = np.concatenate([_target(loader, task) for loader in loaders])
+    known = [loader.target for loader in loaders if loader.target is not None]
+    groups = [record.group for loader in loaders for record in loader.records]
+    numbers = [number if group is None else group for number, group in enumerate(groups)]
+    kind = (
+        StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0) if isinstance(task, Classify) else GroupKFold(FOLDS)
+    )
+    outputs = torch.zeros(len(y), task.outputs)
+    for train, rest in kind.split(x, y, np.array(numbers, dtype=str)):
+        outputs[rest] = as_outputs(clone(choice.model).fit(x[train], y[train]), task, x[rest]).float()
+    return task.metrics(outputs, torch.cat(known))[task.primary]
 
 
 def _models(names: str, task: Task, *, sparse: bool, width: int) -> list[tuple[str, Any]]:
