@@ -3,12 +3,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from common import make_records, run
 
-from metatransformer.bench import suite
+from metatransformer.bench import strong, suite
 from metatransformer.bench.datasets import DATA_SETS, DataSet, digest
 from metatransformer.bench.paired import paired_error
 from metatransformer.bench.row import Plan, Results, run_row
@@ -131,6 +132,22 @@ def test_a_row_runs_every_model_once_and_continues(tmp_path: Path):
     again = Results(results.path)
     run_row(TOY, data=tmp_path, plan=PLAN, results=again, console=Console(quiet=True))
     assert sorted(x["variant"] for x in again.lines) == sorted(names) and len(again.lines) == len(kept)
+
+
+def test_few_samples_choose_by_cross_validation_unless_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+
+    def score(one: Any, fitted: Any) -> float:
+        asked.append(one.words)
+        return float("forest" in one.words)
+
+    monkeypatch.setattr(strong, "_cross_validated", score)
+    for quick, names in ((True, 0), (False, 5)):  # four lines and a forest
+        results = Results(tmp_path / f"row-{quick}.jsonl")
+        plan = replace(PLAN, quick=quick, trunks=1)
+        run_row(replace(TOY, modes=()), data=tmp_path, plan=plan, results=results, console=Console(quiet=True))
+        assert len(asked) == names
+    assert next(x for x in results.lines if x["variant"] == "strong")["method"] == "plain + random forest of 500"
 
 
 def test_a_failed_row_and_absent_data_are_reported_and_stop_nothing(

@@ -110,15 +110,15 @@ def _run_models(
             results.add(variant, fold=fold, seed=seed, scores=fitted.metrics["test"], more=more)
         for name in names[1:]:
             if not results.has(name, fold=fold, seed=seed):
-                _run_baseline(data_set, fitted, name, fold=fold, results=results, console=console)
+                _run_baseline(data_set, fitted, name, plan=plan, fold=fold, results=results, console=console)
 
 
 def _run_baseline(
-    data_set: DataSet, fitted: Fitted, name: str, *, fold: int, results: Results, console: Console
+    data_set: DataSet, fitted: Fitted, name: str, *, plan: Plan, fold: int, results: Results, console: Console
 ) -> None:
     start = time.monotonic()
     if name == "strong":
-        method, outputs = strong_baseline(data_set.strong, fitted)
+        method, outputs = strong_baseline(data_set.strong, fitted, quick=plan.quick)
     else:
         method = {"baseline": fitted.pipeline.modality.baseline, "constant": "constant"}[name]
         outputs = control_outputs(fitted, name, split="test", console=console)

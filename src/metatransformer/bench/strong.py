@@ -65,8 +65,10 @@ def require_libraries(specs: Iterable[str]) -> None:
                 raise MissingDependencyError(NEEDS[kind][1], extra="bench", purpose=purpose)
 
 
-def strong_baseline(spec: str, fitted: Fitted) -> tuple[str, Tensor]:
+def strong_baseline(spec: str, fitted: Fitted, *, quick: bool = False) -> tuple[str, Tensor]:
     """Returns what was chosen, in words, and its answers on the test split in the form of a head's outputs.
+
+    With ``quick`` the validation split chooses also where there are few samples.
 
     Raises:
         UsageError: an unknown baseline.
@@ -75,7 +77,7 @@ def strong_baseline(spec: str, fitted: Fitted) -> tuple[str, Tensor]:
     require_libraries([spec])
     task, loaders = fitted.pipeline.task, fitted.loaders
     known = known_splits(fitted.pipeline.recipe)
-    few = len(known) == 2 and sum(len(loaders[name]) for name in known) <= FEW
+    few = not quick and len(known) == 2 and sum(len(loaders[name]) for name in known) <= FEW
     best, chosen = task.worst, None
     for one in _choices(spec, fitted):
         score = _cross_validated(one, fitted) if few else _validated(one, fitted)
