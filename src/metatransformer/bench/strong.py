@@ -11,6 +11,7 @@ twenty videos would choose by chance. It is then fitted on both together, as the
 
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -257,9 +258,7 @@ def _mfcc(loader: Loader, index: int) -> np.ndarray:
     steps = np.gradient(cepstrum, axis=0) if len(cepstrum) > 1 else np.zeros_like(cepstrum)
     course = np.concatenate([cepstrum, steps], axis=1)
     ends = np.linspace(0, len(course), STRETCHES + 1)
-    stretches = [
-        course[int(a) : max(int(np.ceil(b)), int(a) + 1)].mean(axis=0) for a, b in zip(ends, ends[1:], strict=False)
-    ]
+    stretches = [course[int(a) : max(int(np.ceil(b)), int(a) + 1)].mean(axis=0) for a, b in pairwise(ends)]
     return np.concatenate([course.mean(axis=0), course.std(axis=0), *stretches]).astype(np.float32)
 
 
