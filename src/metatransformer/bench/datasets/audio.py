@@ -60,7 +60,7 @@ DATA_SETS = (
         split="leave one speaker out",
         trunks=1,
         strong="mfcc:svm,logistic",
-        minutes=44,
+        minutes=18,
         sha256="38c5b7463bf61730ccda74e2356bd5e86b3d4eed9f1d83253af8b78c1d71dc77",
         fetch="Clone github.com/Jakobovski/free-spoken-digit-dataset; its folder recordings/ is used.",
     ),
