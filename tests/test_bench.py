@@ -158,6 +158,7 @@ def test_a_failed_row_and_absent_data_are_reported_and_stop_nothing(
     status, result, err = run([*words, "--encoder", "test"], capsys)
     assert (status, result["rows"], result["failed"]) == (2, [], ["cifar10"])
     assert "cifar10: failed" in err and "adult: absent" in err
+    assert "cifar10: begun\n" in err
     text = (tmp_path / "out" / "results.md").read_text()
     assert "* cifar10: failed. error: " in text and "adult is not there" in text
     assert json.loads((tmp_path / "out" / "results.json").read_text())["quick"] is True
@@ -210,6 +211,21 @@ def test_the_longest_rows_start_first_and_stand_in_their_own_order(tmp_path: Pat
     found = suite.run_suite(rows, data=tmp_path, out=tmp_path, plan=PLAN, jobs=1, command="bench", console=console)
     assert started == ["long", "middle", "short"]
     assert [row["name"] for row in found["rows"]] == ["short", "long", "middle"]
+
+
+def test_rows_of_earlier_calls_stand_in_the_results_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def ended(row: DataSet, **_: object) -> suite.Outcome:
+        (tmp_path / f"row-{row.name}.jsonl").touch()
+        return suite.Outcome(row.name, "done", "of this call")
+
+    monkeypatch.setattr(suite, "_run", ended)
+    more = {"data": tmp_path, "out": tmp_path, "plan": PLAN, "jobs": 1, "command": "bench"}
+    first = suite.run_suite([DATA_SETS["cifar10"]], console=Console(quiet=True), **more)
+    assert first["call_minutes"] == pytest.approx(0.0, abs=1.0)
+    second = suite.run_suite([DATA_SETS["adult"]], console=Console(quiet=True), **more)
+    assert [row["name"] for row in second["rows"]] == ["cifar10", "adult"] and second["call_minutes"] is None
+    assert [row["words"] for row in second["rows"]] == ["of this call"] * 2
+    assert "in several calls." in (tmp_path / "results.md").read_text()
 
 
 def test_a_missing_library_is_named_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,7 @@
 """``metatransformer bench``: rows in processes of their own, and what they found as JSON, Markdown and a page.
 
-A row that fails is reported and does not stop the others; a call that was interrupted continues.
+A row that fails is reported and does not stop the others; a call that was interrupted continues. Calls with ``--only``
+into one folder add up: its table holds the rows of all of them.
 """
 
 import json
@@ -57,7 +58,8 @@ def run_suite(
 ) -> dict[str, Any]:
     """Runs every row, writes ``results.json``, ``results.md`` and ``report.html`` into ``out``, and returns the first.
 
-    The longest rows start first, so that none of them is alone at the end.
+    The longest rows start first, so that none of them is alone at the end. Rows of earlier calls into ``out`` stand in
+    the results too.
 
     Raises:
         UsageError: ``out`` holds results of another plan.
@@ -69,22 +71,35 @@ def run_suite(
     _require_same_plan(out / "plan.json", plan)
     if not plan.quick:
         minutes = sum(row.minutes for row in there)
-        console.note(f"{len(there)} rows, about {minutes} minutes on one core")
-    outcomes: dict[str, Outcome] = {}
+        console.note(f"{len(there)} rows, about {minutes} minutes on one core; the log of each is {out}/row-NAME.log")
+    outcomes = _earlier(out / "results.json")
+    begun = time.monotonic()
+    resumed = bool(outcomes) or any((out / f"row-{row.name}.jsonl").is_file() for row in there)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         longest_first = sorted(rows, key=lambda row: row.minutes, reverse=True)
-        waiting = [pool.submit(_run, row, data=data, out=out, plan=plan, jobs=jobs) for row in longest_first]
+        more = {"data": data, "out": out, "plan": plan, "jobs": jobs, "console": console}
+        waiting = [pool.submit(_run, row, **more) for row in longest_first]
         for number, future in enumerate(as_completed(waiting), start=1):
             outcome = future.result()
             outcomes[outcome.name] = outcome
             minutes = f"{outcome.seconds / 60:.1f} min"
             console.note(f"{number}/{len(rows)} {outcome.name}: {outcome.status}, {minutes} {outcome.words}".rstrip())
-    results = collect(rows, out=out, outcomes=[outcomes[row.name] for row in rows], command=command, plan=plan)
+    known = [row for row in {**DATA_SETS, **{row.name: row for row in rows}}.values() if row.name in outcomes]
+    results = collect(known, out=out, outcomes=[outcomes[row.name] for row in known], command=command, plan=plan)
+    results["call_minutes"] = None if resumed else (time.monotonic() - begun) / 60
     write_json(out / "results.json", results)
     with atomic_file(out / "results.md") as temporary:
         temporary.write_text(markdown(results), encoding="utf-8")
     write_page(results, out / "report.html")
     return results
+
+
+def _earlier(path: Path) -> dict[str, Outcome]:
+    """Returns how the rows of earlier calls ended."""
+    if not path.is_file():
+        return {}
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return {row["name"]: Outcome(row["name"], row["status"], row["words"]) for row in rows}
 
 
 def collect(
@@ -114,12 +129,13 @@ def _about(row: DataSet, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _run(row: DataSet, *, data: Path, out: Path, plan: Plan, jobs: int) -> Outcome:
+def _run(row: DataSet, *, data: Path, out: Path, plan: Plan, jobs: int, console: Console) -> Outcome:
     start = time.monotonic()
     folder = data / row.folder
     if not folder.exists():
         return Outcome(row.name, "absent", f"{folder} is not there. {row.fetch or row.source}")
     words = _identity(row, folder)
+    console.note(f"{row.name}: begun" + ("" if plan.quick else f", about {row.minutes} minutes"))
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     with open(out / f"row-{row.name}.log", "a", encoding="utf-8") as log:
         done = subprocess.run(

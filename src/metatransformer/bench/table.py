@@ -111,15 +111,16 @@ def markdown(results: Mapping[str, Any]) -> str:
     about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     note = "A part of the data, one fold and one seed only. " if results["quick"] else ""
     made = f"Made by `{results['command']}` ({about})."
-    parts.append(f"{note}Trunk `{results['encoder']}`. {_spent(results['rows'])} {made}")
+    parts.append(f"{note}Trunk `{results['encoder']}`. {_spent(results)} {made}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _spent(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns how long the fits and baselines of all rows took together."""
-    return (
-        f"Fits and baselines of all rows: {sum(row['seconds'] for row in rows) / 60:.0f} minutes, one after the other."
-    )
+def _spent(results: Mapping[str, Any]) -> str:
+    """Returns how long the fits and baselines of all rows took together, and the call if nothing of it was there."""
+    apart = sum(row["seconds"] for row in results["rows"]) / 60
+    whole = results.get("call_minutes")
+    call = "several calls" if whole is None else f"one call of {whole:.0f} minutes"
+    return f"Fits and baselines of all rows: {apart:.0f} minutes, one after the other, in {call}."
 
 
 def _about(row: Mapping[str, Any]) -> str:

@@ -295,7 +295,10 @@ def bench(options: Namespace) -> Result:
             raise UsageError(f"--{name}", must=f"be at least {least}", found=str(getattr(options, name)))
     trunks, seeds = (1, 1) if options.quick else (options.trunks, options.seeds)
     plan = Plan(options.encoder, seeds, trunks, options.quick, tuple(options.overrides))
-    command = f"metatransformer bench {options.suite}" + (" --quick" if options.quick else "")
+    command = f"metatransformer bench {options.suite} --data DIR --out DIR --jobs {options.jobs}"
+    command += f" --encoder {options.encoder}" + " --quick" * options.quick
+    command += "".join(f" --{name} {value}" for name in ("seeds", "trunks") if (value := getattr(options, name)))
+    command = " ".join([command, *options.overrides])
     data, out = Path(options.data), Path(options.out)
     results = run_suite(rows, data=data, out=out, plan=plan, jobs=options.jobs, command=command, console=console)
     done = [row for row in results["rows"] if "pretrained" in row["scores"]]

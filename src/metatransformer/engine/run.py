@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -226,8 +227,17 @@ def data_identity(records: Sequence[Record]) -> str:
 def about_machine() -> dict[str, str]:
     """Returns the versions, the commit of a source checkout, and what the machine computes with."""
     versions = {name: version_of(name) for name in LIBRARIES}
-    hardware = f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"
+    hardware = f"{platform.system()} {platform.machine()}, {_processor()}, {torch.get_num_threads()} threads"
     return {"revision": revision(), "python": platform.python_version(), **versions, "hardware": hardware}
+
+
+def _processor() -> str:
+    """Returns the processor's name, as far as the system tells it."""
+    table = Path("/proc/cpuinfo")
+    if not table.is_file():
+        return platform.processor() or "processor unknown"
+    found = re.search(r"^model name\s*: *(.+)$", table.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else "processor unknown"
 
 
 @functools.cache
