@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from metatransformer.bench.strong import MANY, _candidates, _mfcc
+from metatransformer.bench.strong import MANY, _candidates, _joined, _mfcc
 from metatransformer.core.samples import Record
 from metatransformer.engine.controls import fit_weighed, known_splits, plain_features
 from metatransformer.engine.data import Loader
@@ -45,6 +45,12 @@ def test_plain_features_of_a_video_see_its_brightness():
     clips = [Record(key, value=np.full((8, 32, 32), level, dtype=np.uint8)) for key, level in (("a", 51), ("b", 204))]
     dark, bright = (plain_features(loader_of("video", clips), i)[0] for i in range(2))
     assert (dark, bright) == pytest.approx((0.2, 0.8))
+
+
+def test_vectors_of_two_texts_say_how_these_differ():
+    a, b = np.array([[1.0, 2.0]]), np.array([[3.0, -1.0]])
+    assert _joined([a]).tolist() == [[1, 2]]
+    assert _joined([a, b]).tolist() == [[1, 2, 3, -1, 2, 3, 3, -2]]
 
 
 def test_weights_reach_the_last_step_of_a_pipeline():

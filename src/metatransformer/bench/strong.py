@@ -282,12 +282,18 @@ def _sentences(fitted: Fitted) -> dict[str, Any]:
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
+    found = {}
+    for name, rows in _texts(fitted).items():
+        found[name] = _joined([model.encode(list(texts), show_progress_bar=False) for texts in zip(*rows, strict=True)])
+    return found
 
-    def encode(rows: list[tuple[str, ...]]) -> np.ndarray:
-        first, *second = (model.encode(list(column), show_progress_bar=False) for column in zip(*rows, strict=True))
-        return np.concatenate([first, *(part for b in second for part in (b, abs(first - b), first * b))], axis=1)
 
-    return {name: encode(rows) for name, rows in _texts(fitted).items()}
+def _joined(vectors: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the vectors of one text a row as they are, those of two with how they differ and agree."""
+    if len(vectors) != 2:
+        return np.concatenate(vectors, axis=1)
+    a, b = vectors
+    return np.concatenate([a, b, abs(a - b), a * b], axis=1)
 
 
 def _minirocket(fitted: Fitted) -> dict[str, Any]:
