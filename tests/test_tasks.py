@@ -1,6 +1,7 @@
 """Tasks: metrics against scikit-learn, values by hand, and targets that cannot be learned."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from metatransformer.core.errors import DataError, UsageError
-from metatransformer.tasks import Classify, Regress
+from metatransformer.core.samples import Record
+from metatransformer.engine.data import require_targets
+from metatransformer.tasks import Classify, Multilabel, Regress
 
 
 def classify(*targets: object, class_weight: str = "none", label_smoothing: float = 0.0) -> Classify:
@@ -124,15 +127,24 @@ def test_state_goes_through_json(task):
     [
         (Classify(), ["a", "a"], "training labels: must hold at least 2 classes; found only \\['a'\\]"),
         (Classify(), ["a", None], "training labels: must be known for every sample"),
-        (Regress(), [1, "x"], "targets: must be numbers for the task 'regress'.*Use --task classify"),
+        (Regress(), [1, "x"], "targets: must be numbers for the task 'regress'; found 'x'.*use --task classify"),
         (Regress(), [1, None], "targets: must be numbers"),
-        (Regress(), [1, np.nan], "targets: must be finite; found 1 NaN or infinite of 2"),
+        (Regress(), [1, np.nan], "targets: must be finite; found nan"),
         (Regress(), [3, 3], "training targets: must differ from each other; found only 3"),
     ],
 )
 def test_targets_that_cannot_be_learned_are_named(task, targets: list, message: str):
     with pytest.raises(DataError, match=message):
         task.fit(targets)
+
+
+def test_the_row_of_a_bad_target_is_named(tmp_path: Path):
+    records = [Record(str(row), path=tmp_path / "a.csv", target=y) for row, y in enumerate((1, "2.5", "low", "x"))]
+    with pytest.raises(DataError, match=r"a.csv, row 2 \(counted from 0\): target: must .* found 'low', and 1 more"):
+        require_targets(Regress(), records)
+    with pytest.raises(DataError, match=r"^x/y.png: target: must be 0, 1 or empty.*found 'maybe'. Use"):
+        require_targets(Multilabel(), [Record("x/y.png", target=(1, "maybe"))])
+    require_targets(Regress(), [*records[:2], Record("unknown")])
 
 
 def test_an_unknown_class_is_named():

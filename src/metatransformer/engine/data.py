@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from metatransformer.core.batch import Batch, collate
+from metatransformer.core.errors import DataError
 from metatransformer.core.samples import Record, Sample
 from metatransformer.engine.console import Console
 from metatransformer.pipeline import Reader
@@ -31,6 +32,24 @@ class Place:
     world: int = 1
 
 
+def require_targets(task: Task, records: Sequence[Record]) -> None:
+    """Raises DataError with the first record whose target is none of the task, and how many there are."""
+    refused: list[tuple[Record, DataError]] = []
+    for record in records:
+        if record.target is not None:
+            try:
+                task.check(record.target)
+            except DataError as error:
+                refused.append((record, error))
+    if refused:
+        record, error = refused[0]
+        place = record.key
+        if place.isdigit():  # of a table
+            place = f"{record.path or 'the table'}, row {place} (counted from 0)"
+        found = error.found + (f", and {len(refused) - 1} more like it" if len(refused) > 1 else "")
+        raise DataError(f"{place}: target", must=error.must, found=found, do=error.do)
+
+
 class Loader:
     """The records of one split as batches of transformed samples.
 
@@ -46,6 +65,7 @@ class Loader:
         self._sizes = np.zeros(len(self.records))
         self.target: Tensor | None = None
         if task is not None and all(record.target is not None for record in self.records):
+            require_targets(task, self.records)
             self.target = task.encode([record.target for record in self.records])
 
     def __len__(self) -> int:

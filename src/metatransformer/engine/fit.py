@@ -11,7 +11,7 @@ from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import SPLITS, Record
 from metatransformer.encoder import Encoder
 from metatransformer.engine.console import Console
-from metatransformer.engine.data import Loader, Place
+from metatransformer.engine.data import Loader, Place, require_targets
 from metatransformer.engine.device import choose_device
 from metatransformer.engine.evaluate import compute_features, compute_outputs, score_outputs
 from metatransformer.engine.memo import Memo
@@ -20,7 +20,7 @@ from metatransformer.engine.run import RunFolder, data_identity
 from metatransformer.engine.train import Trainer, join_processes, wait_for_all
 from metatransformer.io.write import atomic_file, write_table
 from metatransformer.modalities import get_modality
-from metatransformer.pipeline import Pipeline, Reader, build_pipeline, read_raw
+from metatransformer.pipeline import Pipeline, Reader, build_pipeline, make_task, read_raw
 from metatransformer.recipe import Recipe, keeps_trunk
 from metatransformer.tasks import Task
 from metatransformer.weights import load_encoder
@@ -64,6 +64,7 @@ def fit(
     console = console if place.rank == 0 else Console(quiet=True)
     modality = get_modality(recipe.modality)
     parts = _parts(records)
+    require_targets(make_task(recipe, modality=modality), records)
     trunk = load_encoder(recipe.encoder)
     identity = {"data": data_identity(records), "weights": trunk.sha256}
     run = None if out is None else RunFolder(out, place=place)

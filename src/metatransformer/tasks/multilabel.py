@@ -37,6 +37,10 @@ class Multilabel(Task):
         self.names_: list[str] = []
         self.rates_: list[float] = []
 
+    def check(self, target: Any) -> None:
+        """Refuses what is no answer."""
+        _answers(target)
+
     def fit(self, targets: Sequence[Any]) -> None:
         """Learns names and how often each label is 1 where it is known.
 

@@ -28,6 +28,10 @@ class Regress(Task):
         self.higher_is_better = metric == "r2"
         self.mean_, self.std_ = 0.0, 1.0
 
+    def check(self, target: Any) -> None:
+        """Refuses what is no finite number."""
+        _numbers([target])
+
     def fit(self, targets: Sequence[Any]) -> None:
         """Learns mean and standard deviation."""
         values = _numbers(targets)
@@ -83,16 +87,15 @@ def _numbers(targets: Sequence[Any]) -> np.ndarray:
     Raises:
         DataError: one is missing, not a number, or not finite.
     """
+    return np.array([_number(target) for target in targets])
+
+
+def _number(target: Any) -> float:
     try:
-        values = np.array([float(target) for target in targets])
+        value = float(target)
     except (TypeError, ValueError) as error:
-        raise DataError(
-            "targets",
-            must="be numbers for the task 'regress'",
-            found=str(error),
-            do="Use --task classify for classes.",
-        ) from error
-    if not np.isfinite(values).all():
-        bad = int((~np.isfinite(values)).sum())
-        raise DataError("targets", must="be finite", found=f"{bad} NaN or infinite of {len(values)}")
-    return values
+        do = "Correct it or leave the sample out; for classes use --task classify."
+        raise DataError("targets", must="be numbers for the task 'regress'", found=repr(target), do=do) from error
+    if not np.isfinite(value):
+        raise DataError("targets", must="be finite", found=repr(target), do="Correct it or leave the sample out.")
+    return value

@@ -25,6 +25,13 @@ class Task(ABC):
     squared: bool = False
     ranks: bool = False
 
+    def check(self, target: Any) -> None:  # noqa: B027 - most tasks take any one target
+        """Refuses a target that is bad by itself, whatever the others are.
+
+        Raises:
+            DataError: this is no target of the task.
+        """
+
     @abstractmethod
     def fit(self, targets: Sequence[Any]) -> None:
         """Learns the classes or the scale from the training targets.
