@@ -156,6 +156,9 @@ def _curve(axes: Axes, x: Sequence[float], history: Sequence[dict[str, Any]], *,
     if best is None:
         return
     axes.margins(y=0.2)
+    low, high = axes.get_ylim()
+    if max(y) <= 1 < high:  # room for the words, but no such accuracy
+        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= 1])
     axes.plot(x[best], y[best], "o", color=RED, markersize=6)
     place = sorted(x).index(x[best]) / max(1, len(x) - 1)
     side = "left" if place < 0.2 else "right" if place > 0.8 else "center"

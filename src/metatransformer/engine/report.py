@@ -31,6 +31,7 @@ from metatransformer.weights import KNOWN, Pretrained
 SAMPLES = 12
 CONFUSIONS = 6
 KINDS = {"classify": "classification", "regress": "regression", "forecast": "forecast", "multilabel": "labels"}
+TITLES = {"imu": "IMU", "pointcloud": "Point cloud", "timeseries": "Time series", "xray": "X-ray"}
 TUNE = {
     "head": "trunk and tokenizer frozen, a head learned",
     "ends": "trunk frozen, tokenizer and head learned",
@@ -87,7 +88,7 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
     new = "new.csv" if modality.source.kind == "table" else f"new{next(iter(modality.source.suffixes), '')}"
     return {
         "run": run.name,
-        "title": f"{modality.name.capitalize()} {KINDS.get(task.name, task.name)}",
+        "title": f"{TITLES.get(modality.name, modality.name.capitalize())} {KINDS.get(task.name, task.name)}",
         "target": recipe.task.target,
         "counts": [(name, len(fitted.loaders[name])) for name in SPLITS if name in fitted.loaders],
         "classes": task.outputs if isinstance(task, Classify) else 0,
