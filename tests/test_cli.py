@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -144,6 +145,27 @@ def test_embed_writes_one_vector_for_each_file(pictures: Path, tmp_path: Path, c
 def test_embed_by_a_trained_model(pictures: Path, trained: Path, tmp_path: Path, call: Run):
     status, result, err = call(["embed", pictures / "a", "--model", trained, "--out", tmp_path / "e.parquet"])
     assert status == 0 and (result["rows"], result["width"]) == (12, 32), err
+
+
+def test_embed_continues_neither_with_another_model_nor_on_changed_files(
+    pictures: Path, trained: Path, tmp_path: Path, call: Run
+):
+    folder, out = tmp_path / "a", tmp_path / "e.parquet"
+    shutil.copytree(pictures / "a", folder)
+    words = ["embed", folder, *IMAGE, "--out", out, *SETTINGS]
+    assert call(words)[0] == 0
+    # A head alone leaves the vectors as they are.
+    assert call(["embed", folder, "--model", trained, "--out", out])[1]["done_before"] == 12
+    ends = tmp_path / "ends"
+    learn = ["fit", pictures, *IMAGE, "--tune", "ends", "--epochs", 1, "--out", ends, *SETTINGS]
+    assert call(learn)[0] == 0
+    for other in (["embed", folder, "--model", ends, "--out", out], [*words, "input.size=32"]):
+        status, _, err = call(other)
+        assert status == 2 and "another model or other settings" in " ".join(err.split()), err
+    file = min(folder.iterdir())
+    file.write_bytes(file.read_bytes() + b"\0")
+    status, _, err = call(words)
+    assert status == 2 and "this one has files or values that changed since" in " ".join(err.split()), err
 
 
 def test_embed_says_when_a_front_end_was_never_trained(table: Path, tmp_path: Path, call: Run):

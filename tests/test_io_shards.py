@@ -14,14 +14,14 @@ IDS = [f"a/{i}.png" for i in range(11)]
 VECTORS = np.random.default_rng(0).normal(size=(11, 3)).astype(np.float32)
 
 
-def start(out, *, ids=tuple(IDS), encoder="test") -> EmbeddingShards:
+def start(out, *, ids=tuple(IDS), encoder="test", **more: str) -> EmbeddingShards:
     return open_shards(
         out,
         ids=ids,
         paths=[None, *ids[1:]],
         modality="image",
         width=3,
-        metadata={"encoder": encoder, "pooling": "mean"},
+        metadata={"encoder": encoder, "pooling": "mean", **more},
         shard_rows=5,
     )
 
@@ -78,8 +78,13 @@ def test_other_run_is_refused(tmp_path, name, done):
         first.finish()
     with pytest.raises(UsageError, match=r"encoder other \(there: test\).*Choose another --out"):
         start(tmp_path / name, encoder="other")
-    with pytest.raises(UsageError, match="continue the same run: items"):
+    with pytest.raises(UsageError, match="continue the same run; this one has other items, or the same in another"):
         start(tmp_path / name, ids=["b", *IDS[1:]])
+
+
+def test_a_run_goes_on_where_another_processor_measured_another_fingerprint(tmp_path):
+    write(start(tmp_path / "emb", fingerprint="0.1"), 0)
+    assert start(tmp_path / "emb", fingerprint="0.100001").pending() == (1, 2)
 
 
 @pytest.mark.parametrize("name", ["emb", "emb.parquet"])

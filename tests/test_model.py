@@ -1,5 +1,8 @@
 """The whole model: what learns in which mode, what is counted, and which blocks a head reads."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from common import make_records, make_samples, tiny_pipeline, tiny_recipe
@@ -52,6 +55,19 @@ def test_modes_between_the_ends_count_by_hand():
     for mode, size in sizes.items():
         model = tiny_pipeline(NAME, {"tune": mode, "head.read": [2, 4]}).model
         assert model.parameter_counts()["trunk"]["trainable"] == size, mode
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_has_adapters_of_its_own(copied):
+    pipeline = tiny_pipeline(NAME, {"tune": "lora:3", "head.read": [1]})
+    model, batch = pipeline.model.eval(), batch_of(pipeline)
+    other, before = copied(model), model.pooled(batch, head="classify")
+    assert torch.equal(other.pooled(batch, head="classify"), before)
+    with torch.no_grad():
+        for layer in other.adapters.layers.values():
+            layer.up.fill_(1.0)
+    assert torch.equal(model.pooled(batch, head="classify"), before)
+    assert not torch.equal(other.pooled(batch, head="classify"), before)
 
 
 def test_adapters_start_without_effect_and_then_add_their_product():

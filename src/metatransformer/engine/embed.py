@@ -1,5 +1,7 @@
 """Embeddings: one vector a sample, by a pretrained trunk with its native tokenizer or by a trained model."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +14,17 @@ from metatransformer.core.batch import Batch
 from metatransformer.core.errors import MetaTransformerError, UsageError
 from metatransformer.core.modality import Tokenizer
 from metatransformer.core.samples import Record
-from metatransformer.encoder import Encoder
+from metatransformer.encoder import Encoder, bytes_hash
 from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader
 from metatransformer.engine.device import choose_device
 from metatransformer.engine.evaluate import run_batches
+from metatransformer.engine.run import data_identity
 from metatransformer.io.shards import open_shards
+from metatransformer.nn.lowrank import Adapters
 from metatransformer.nn.pool import POOLS, pool, pooled_width
 from metatransformer.pipeline import Pipeline, Reader, read_raw
-from metatransformer.recipe import Recipe
+from metatransformer.recipe import Recipe, to_dict
 from metatransformer.weights import Pretrained
 
 
@@ -33,6 +37,7 @@ class EmbeddingModel:
     tokenizer: Tokenizer
     trunk: Pretrained
     pool: str
+    adapters: Adapters | None = None
 
     @property
     def width(self) -> int:
@@ -60,7 +65,16 @@ class EmbeddingModel:
             "fingerprint": " ".join(f"{value:g}" for value in self.trunk.fingerprint),
             "pooling": self.pool,
             "precision": self.recipe.run.precision,
+            "model": self.identity(),
         }
+
+    def identity(self) -> str:
+        """Returns the SHA-256 of all that a vector depends on besides its sample: settings, learned state, weights."""
+        settings = [to_dict(self.recipe)["input"], self.reader.transform.state()]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=repr).encode())
+        for module in (self.tokenizer, self.trunk.encoder, self.adapters):
+            digest.update(b"" if module is None else bytes_hash(module).encode())
+        return digest.hexdigest()
 
 
 def pretrained_embedder(
@@ -94,7 +108,8 @@ def pretrained_embedder(
 def trained_embedder(pipeline: Pipeline, *, pool: str) -> EmbeddingModel:
     """Returns an embedder with a trained pipeline's tokenizer and trunk."""
     tokenizer = pipeline.model.tokenizer(pipeline.modality.name)
-    return EmbeddingModel(pipeline.recipe, pipeline.reader, tokenizer, pipeline.trunk, pool)
+    adapters = pipeline.model.adapters
+    return EmbeddingModel(pipeline.recipe, pipeline.reader, tokenizer, pipeline.trunk, pool, adapters)
 
 
 def embed(model: EmbeddingModel, records: Sequence[Record], *, console: Console) -> np.ndarray:
@@ -115,7 +130,7 @@ def embed_to(model: EmbeddingModel, records: Sequence[Record], out: Path, *, con
         paths=[None if record.path is None else str(record.path) for record in records],
         modality=model.reader.modality.name,
         width=model.width,
-        metadata=model.metadata(),
+        metadata={**model.metadata(), "data": data_identity(records)},
     )
     pending = shards.pending()
     done = len(records) - sum(len(shards.rows(shard)) for shard in pending)

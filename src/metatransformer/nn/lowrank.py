@@ -39,7 +39,7 @@ class Adapters(nn.Module):
             if isinstance(module, nn.Linear) and parts[-1] in TARGETS and int(parts[1]) < depth:
                 adapter = LowRank(module, rank=rank)
                 self.layers[name.replace(".", "/")] = adapter
-                module.register_forward_hook(_adds(adapter))
+                module.register_forward_hook(_Adds(adapter))
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns the parameters under the names of PEFT's file format."""
@@ -75,9 +75,12 @@ class Adapters(nn.Module):
         }
 
 
-def _adds(adapter: LowRank):
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        del module
-        return output + adapter(inputs[0])
+class _Adds:
+    """The hook that adds an adapter's correction: an object, since pickle and ``deepcopy`` do not follow closures."""
 
-    return hook
+    def __init__(self, adapter: LowRank) -> None:
+        self.adapter = adapter
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        del module
+        return output + self.adapter(inputs[0])
