@@ -104,6 +104,34 @@ def test_predict_writes_a_row_for_each_file_in_order(pictures: Path, trained: Pa
         np.testing.assert_allclose(found["p(a)"] + found["p(b)"], 1, rtol=1e-6)
 
 
+def test_a_prediction_never_replaces_its_input(table: Path, trained: Path, call: Run):
+    before = table.read_bytes()
+    status, _, err = call(["predict", trained, table, "--out", table.parent / "." / table.name])
+    assert status == 2 and "must be another file than the input" in " ".join(err.split())
+    assert table.read_bytes() == before
+
+
+def test_a_model_runs_where_its_device_is_not(pictures: Path, trained: Path, tmp_path: Path, call: Run):
+    shutil.copytree(trained / "model", tmp_path / "model")
+    file = tmp_path / "model" / "model.json"
+    about = json.loads(file.read_text(encoding="utf-8"))
+    about["recipe"]["run"]["device"] = "cuda:7"
+    file.write_text(json.dumps(about), encoding="utf-8")
+    words = ["predict", tmp_path / "model", pictures / "a", "--out", tmp_path / "p.csv"]
+    assert call(words)[0] == 0
+    status, _, err = call([*words, "--device", "cuda:7"])
+    assert status == 2 and "present on this machine; found 'cuda:7'" in " ".join(err.split())
+
+
+def test_a_score_over_training_samples_is_called_so(pictures: Path, trained: Path, tmp_path: Path, call: Run):
+    for split in ("train", "val"):
+        shutil.copytree(pictures, tmp_path / split)
+    status, result, err = call(["evaluate", trained, tmp_path])
+    assert status == 0 and result["samples"] == 48 and "its split 'train' too, which flatters" in " ".join(err.split())
+    status, result, err = call(["evaluate", trained, tmp_path, "--split", "val"])
+    assert status == 0 and result["samples"] == 24 and "flatters" not in err
+
+
 @pytest.mark.parametrize(("target", "task"), [("label", "classify"), ("income", "regress")])
 def test_a_table_is_learned_and_predicted(table: Path, tmp_path: Path, call: Run, target: str, task: str):
     words = ["fit", table, "--modality", "tabular", "--encoder", "test", "--target", target, "--task", task]

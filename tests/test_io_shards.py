@@ -100,6 +100,12 @@ def test_a_run_without_a_shard_gives_way_to_another(tmp_path, name):
     assert start(tmp_path / name).pending() == (0, 1)
 
 
+def test_another_kind_of_file_is_no_folder_of_shards(tmp_path):
+    with pytest.raises(UsageError, match=r"emb.csv: must end in .parquet, or be a folder for shards"):
+        start(tmp_path / "emb.csv")
+    assert not any(tmp_path.iterdir()) and start(tmp_path / "emb.v2").pending()
+
+
 def test_foreign_places_are_refused(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")

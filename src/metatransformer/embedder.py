@@ -163,8 +163,8 @@ def embed(
     return vectors[0] if single else vectors
 
 
-def load_embedder(folder: Path, *, encoder: str) -> Embedder:
-    """Returns a saved embedder; ``encoder`` names another place of the same trunk.
+def load_embedder(folder: Path, *, encoder: str, device: str = "auto") -> Embedder:
+    """Returns a saved embedder; ``encoder`` names another place of the same trunk, ``device`` where it will run.
 
     Raises:
         DataError: the folder is damaged, or another version wrote it.
@@ -173,7 +173,7 @@ def load_embedder(folder: Path, *, encoder: str) -> Embedder:
     about = json.loads((folder / "embedder.json").read_text(encoding="utf-8"))
     if about["format"] != FORMAT:
         raise DataError(folder / "embedder.json", must=f"have format {FORMAT}", found=f"{about['format']}")
-    arguments: dict[str, Any] = about["arguments"]
+    arguments: dict[str, Any] = {**about["arguments"], "device": device}
     if encoder:
         arguments["encoder"] = encoder
     embedder = Embedder(arguments.pop("modality"), **arguments)

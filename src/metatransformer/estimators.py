@@ -309,10 +309,13 @@ _CLASSES: dict[str, type[Classifier] | type[Regressor] | type[Forecaster]] = {
 }
 
 
-def load(folder: str | os.PathLike[str], *, encoder: str = "") -> Classifier | Regressor | Forecaster | Embedder:
+def load(
+    folder: str | os.PathLike[str], *, encoder: str = "", device: str = "auto"
+) -> Classifier | Regressor | Forecaster | Embedder:
     """Returns the fitted estimator that a run, the command line or ``save`` left in a folder.
 
-    ``encoder`` names the place of the trunk where it is no longer the one of training.
+    ``encoder`` names the place of the trunk where it is no longer the one of training; ``device`` is where it will run,
+    whatever it was trained on.
 
     Raises:
         DataError: the folder holds no model, or a damaged one.
@@ -320,8 +323,8 @@ def load(folder: str | os.PathLike[str], *, encoder: str = "") -> Classifier | R
     """
     place = saved_model(Path(folder))
     if (place / "embedder.json").is_file():
-        return load_embedder(place, encoder=encoder)
-    pipeline = load_pipeline(place, encoder=encoder)
+        return load_embedder(place, encoder=encoder, device=device)
+    pipeline = load_pipeline(place, encoder=encoder, device=device)
     if pipeline.recipe.task.name not in _CLASSES:
         raise UsageError(
             folder,

@@ -188,10 +188,11 @@ def _block(k: int | float, *, depth: int) -> int:
     return k if k >= 0 else depth + 1 + k
 
 
-def load_pipeline(folder: Path, *, encoder: str = "") -> Pipeline:
+def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> Pipeline:
     """Returns a saved pipeline, ready to predict.
 
     ``encoder`` names another place of the same trunk (a path); by default the name in the folder is resolved.
+    ``device``: where it will run; the one that it was trained on need not be here.
 
     Raises:
         DataError: the folder is not a saved model, or a part of it is missing or damaged.
@@ -200,7 +201,13 @@ def load_pipeline(folder: Path, *, encoder: str = "") -> Pipeline:
     description = _read_description(folder)
     entry = description["encoder"]
     modality = get_modality(description["recipe"]["modality"])
-    recipe = make_recipe(modality.name, options=modality.options, defaults={}, base=description["recipe"], overrides={})
+    recipe = make_recipe(
+        modality.name,
+        options=modality.options,
+        defaults={},
+        base=description["recipe"],
+        overrides={"run.device": device},
+    )
     if entry["included"]:
         with _intact(folder / "model.json"):
             trunk = _included_trunk(folder, entry)

@@ -26,6 +26,7 @@ from metatransformer.engine.sources import (
 )
 from metatransformer.io.index import Index
 from metatransformer.modalities import get_modality
+from metatransformer.pipeline import Pipeline, load_pipeline
 from metatransformer.recipe import Recipe, make_recipe, parse_overrides, read_recipe
 from metatransformer.tasks import Task
 
@@ -96,10 +97,9 @@ def evaluate(options: Namespace) -> Result:
     """Scores a trained model on labelled data."""
     from metatransformer.engine.data import Loader
     from metatransformer.engine.evaluate import score
-    from metatransformer.pipeline import load_pipeline
 
     console = Console()
-    pipeline = load_pipeline(saved_model(Path(options.run)), encoder=options.encoder)
+    pipeline = _saved_pipeline(options.run, options)
     recipe = pipeline.recipe
     index = read_index(
         pipeline.modality,
@@ -121,6 +121,8 @@ def evaluate(options: Namespace) -> Result:
     console.note(f"scoring {len(records)} samples" + (f" of split '{split}'" if split else ""))
     if splits == {None}:
         console.note("this data brings no splits: the score flatters if the model has learned from some of it")
+    elif any(record.split == "train" for record in records) and split != "train":
+        console.warn("no split 'test' here, so all is scored, its split 'train' too, which flatters; --split chooses")
     loader = Loader(pipeline.reader, records, cache_mb=0, task=pipeline.task)
     metrics = score(pipeline, loader, console=console, title="scoring")
     show_scores({split or "all": metrics}, {}, task=pipeline.task, split=split, console=console)
@@ -129,15 +131,17 @@ def evaluate(options: Namespace) -> Result:
 
 def predict(options: Namespace) -> Result:
     """Writes one prediction for each input, in order."""
+    from metatransformer.engine.predict import arrange, illustrate
     from metatransformer.engine.predict import predict as predict_records
-    from metatransformer.engine.predict import present
     from metatransformer.io.write import check_table_ending, require_writable, write_table
-    from metatransformer.pipeline import load_pipeline
 
     console = Console()
     check_table_ending(options.out)
     require_writable(options.out)
-    pipeline = load_pipeline(saved_model(Path(options.run)), encoder=options.encoder)
+    if Path(options.out).resolve() in [Path(path).resolve() for path in options.paths]:
+        do = "Choose another name."
+        raise UsageError(f"--out {options.out}", must="be another file than the input", found="the same", do=do)
+    pipeline = _saved_pipeline(options.run, options)
     index = read_index(
         pipeline.modality,
         _one_or_all(options.paths),
@@ -150,18 +154,18 @@ def predict(options: Namespace) -> Result:
         console.note(note)
     index = without_column(index, pipeline.recipe.task.target)
     table = predict_records(pipeline, index.records, console=console)
-    table, pictures = present(pipeline.modality, index.records, table, Path(options.out).with_suffix(""))
-    write_table(options.out, table)
+    arranged = arrange(pipeline.modality, index.records, table)
+    write_table(options.out, arranged)  # before the pictures, which fewer people wait for
+    pictures = illustrate(pipeline.modality, index.records, table, Path(options.out).with_suffix(""))
     for picture in pictures:
         console.note(f"picture: {picture}")
-    console.table("first predictions", list(table.columns[:3]), table.iloc[:5, :3].itertuples(index=False))
-    console.note(f"{len(table)} predictions in {options.out}")
-    return {"out": options.out, "rows": len(table), "pictures": [str(picture) for picture in pictures]}, 0
+    console.table("first predictions", list(arranged.columns[:3]), arranged.iloc[:5, :3].itertuples(index=False))
+    console.note(f"{len(arranged)} predictions in {options.out}")
+    return {"out": options.out, "rows": len(arranged), "pictures": [str(picture) for picture in pictures]}, 0
 
 
 def embed(options: Namespace) -> Result:
     """Writes one vector for each input."""
-    from metatransformer.pipeline import load_pipeline
 
     console = Console()
     if bool(options.model) == bool(options.modality):
@@ -169,7 +173,7 @@ def embed(options: Namespace) -> Result:
     if options.model:
         if options.overrides:
             raise UsageError("embed --model", must="get no recipe overrides", found=options.overrides[0])
-        pipeline = load_pipeline(saved_model(Path(options.model)), encoder=options.encoder)
+        pipeline = _saved_pipeline(options.model, options)
         model = trained_embedder(pipeline, pool=options.pool)
         index = _embed_index(pipeline.modality, options, recipe=pipeline.recipe, console=console)
     else:
@@ -324,6 +328,11 @@ def demo(options: Namespace) -> Result:
     return run_demo(Path(options.out), encoder=options.encoder, console=Console()), 0
 
 
+def _saved_pipeline(folder: str, options: Namespace) -> Pipeline:
+    """Returns the model of a run, with its trunk and on the device that the flags name."""
+    return load_pipeline(saved_model(Path(folder)), encoder=options.encoder, device=options.device or "auto")
+
+
 def _recipe(options: Namespace, *, first: Mapping[str, Any] | None = None) -> Recipe:
     """Returns the resolved recipe of a command's flags; ``first`` changes the defaults."""
     flags = {
@@ -333,6 +342,7 @@ def _recipe(options: Namespace, *, first: Mapping[str, Any] | None = None) -> Re
         "target": "task.target",
         "epochs": "optim.epochs",
         "seed": "run.seed",
+        "device": "run.device",
     }
     given = {key: getattr(options, flag, None) for flag, key in flags.items()}
     overrides = {key: value for key, value in given.items() if value not in (None, "")}

@@ -151,6 +151,7 @@ def _fit(fit: argparse.ArgumentParser) -> None:
     )
     fit.add_argument("--epochs", type=int, metavar="N")
     fit.add_argument("--seed", type=int, metavar="S")
+    _device(fit)
     fit.add_argument("--recipe", default="", metavar="R", help="a YAML file, or a Python file with recipe()")
     fit.add_argument("--controls", action="store_true", help="score majority, plain baseline, random and no trunk")
     fit.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
@@ -176,6 +177,7 @@ def _embed(embed: argparse.ArgumentParser) -> None:
     embed.add_argument("--modality", default="", metavar="M", help="needed unless --model is given")
     embed.add_argument("--encoder", default="", metavar="E", help="default: meta-b16")
     embed.add_argument("--model", default="", metavar="RUN", help="embed with a trained model instead")
+    _device(embed)
     embed.add_argument("--pool", default="summary", help="summary (default), mean or both")
     embed.add_argument("--out", required=True, metavar="FILE", help=".parquet for one file, else a folder of shards")
 
@@ -204,3 +206,8 @@ def _target(parser: argparse.ArgumentParser) -> None:
 
 def _trunk_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder", default="", metavar="PATH", help="where the model's trunk lies now")
+    _device(parser)
+
+
+def _device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="", metavar="D", help="auto (default), cpu, cuda, cuda:N or mps")

@@ -298,7 +298,7 @@ def _write(fitted: Fitted, run: RunFolder) -> None:
     """Writes model, predictions and metrics; ``run.finish`` comes last and marks the run as done."""
     if not run.writes:
         return
-    from metatransformer.engine.predict import prediction_table, present
+    from metatransformer.engine.predict import arrange, illustrate, prediction_table
     from metatransformer.engine.report import write_report
 
     fitted.pipeline.save(run.path / "model", metrics=fitted.metrics)
@@ -306,7 +306,8 @@ def _write(fitted: Fitted, run: RunFolder) -> None:
     for name, outputs in fitted.outputs.items():
         records = fitted.loaders[name].records
         table = prediction_table(fitted.pipeline, records, outputs, split=name)
-        tables.append(present(fitted.pipeline.modality, records, table, run.path / "pictures" / name)[0])
+        illustrate(fitted.pipeline.modality, records, table, run.path / "pictures" / name)
+        tables.append(arrange(fitted.pipeline.modality, records, table))
     import pandas as pd
 
     write_table(run.path / "predictions.parquet", pd.concat(tables, ignore_index=True))

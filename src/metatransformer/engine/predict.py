@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from metatransformer.core.errors import DataError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
 from metatransformer.engine.console import Console
@@ -44,9 +45,21 @@ def _readable(task: Task, targets: Sequence[Any]) -> Sequence[Any]:
     return [str(target) for target in targets] if task.name == "classify" else targets
 
 
-def present(
-    modality: Modality, records: Sequence[Record], table: pd.DataFrame, folder: Path
-) -> tuple[pd.DataFrame, list[Path]]:
-    """Returns the predictions as the modality's users expect them, and the pictures of them in ``folder``."""
-    pictures = modality.illustrate(records, table, folder) if modality.illustrate else []
-    return (modality.arrange(records, table) if modality.arrange else table), list(pictures)
+def arrange(modality: Modality, records: Sequence[Record], table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the predictions as the modality's users expect them."""
+    return modality.arrange(records, table) if modality.arrange else table
+
+
+def illustrate(modality: Modality, records: Sequence[Record], table: pd.DataFrame, folder: Path) -> list[Path]:
+    """Draws the predictions of ``predict`` into ``folder`` and returns the pictures, none where a modality has none.
+
+    Raises:
+        DataError: the folder cannot be written to.
+    """
+    if not modality.illustrate:
+        return []
+    try:
+        return list(modality.illustrate(records, table, folder))
+    except OSError as error:
+        do = "Make room, or choose another place."
+        raise DataError(folder, must="take the pictures", found=f"'{error.strerror}'", do=do) from error

@@ -28,6 +28,7 @@ _FORMAT = 1
 # Schema metadata keys are bytes in Parquet; ours carry a prefix so that they never meet another
 # library's.
 _PREFIX = "metatransformer."
+_FILES = (".csv", ".tsv", ".json", ".jsonl", ".npy", ".npz", ".txt", ".pq", ".feather", ".h5", ".xlsx")
 _DIGESTS = {
     "items": "other items, or the same in another order",
     "data": "files or values that changed since",
@@ -185,11 +186,14 @@ def open_shards(
 
     Raises:
         DataError: ids that are not unique, or no row at all.
-        UsageError: ``out`` holds something else, or embeddings of other items or by another
-            encoder.
+        UsageError: ``out`` ends like another kind of file, or holds something else, or embeddings of other items or by
+            another model.
     """
     _check_ids(ids)
     target = Path(out)
+    if target.suffix.lower() in _FILES:
+        must, found = "end in .parquet, or be a folder for shards", f"the ending '{target.suffix}'"
+        raise UsageError(target, must=must, found=found, do="pandas.read_parquet reads the file.")
     folder = target.with_name(target.name + ".parts") if target.suffix == ".parquet" else target
     files = [None if path is None else os.fspath(path) for path in paths]
     shards = EmbeddingShards(
