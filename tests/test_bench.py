@@ -48,9 +48,37 @@ def test_means_ranges_and_gain_by_hand():
     )
     # Of errors e of n = 14 samples two standard errors are 2 sqrt((1.5^2 + 2.5^2) / 28) = 1.1: these say nothing.
     assert "toys (rmse): the pretrained trunk brings nothing that these runs could show; no clear" in text
-    many = row | {"tested": 1400}  # 0.11
-    text = markdown({"rows": [many], "machine": {}, "command": "bench", "quick": False, "encoder": "e"})
-    assert "helps, every random one is worse; use the strong baseline instead: clearly better here." in text
+    assert "no clear difference to the strong baseline." in text  # which spent as much
+    cheap = row | {"spent": row["spent"] | {"strong": 29.0}}
+    assert "to the strong baseline, at less than half the cost." in told([cheap])
+    assert "helps, every random one is worse; use the strong baseline instead: clearly better here." in told(
+        [row | {"tested": 1400}]  # 0.11
+    )
+    few = summarise([x for x in lines if x["fold"] == 0 and x["variant"] != "random#1"], metrics=("rmse",))
+    assert "the one random trunk did worse: too few to say more" in told([row | few | {"tested": 1400}])
+    assert "toys (rmse)" not in told([row | {"status": "failed", "words": "no memory"}])
+    ranks = row | {"metrics": ["mse"]}
+    for part in ("scores", "gains"):
+        ranks[part] = {name: {"mse": values["rmse"]} for name, values in row[part].items()}
+    sentence = "random trunks have worse figures, with no error known for this score; the strong baseline"
+    assert f"toys (mse): {sentence} has the better figure." in told([ranks])
+
+
+def told(rows: list[dict]) -> str:
+    return markdown({"rows": rows, "machine": {}, "command": "bench", "quick": False, "encoder": "e"})
+
+
+def test_a_baseline_stands_beside_every_seed():
+    lines = [line("pretrained", 1.0), line("pretrained", 3.0, seed=1), line("strong", 1.5)]
+    found = summarise([*lines, line("identity", 2.0), line("identity", 2.5, seed=1)], metrics=("rmse",))
+    assert found["gains"]["strong"]["rmse"] == {"mean": -0.5, "low": -1.5, "high": 0.5}
+    assert found["gains"]["identity"]["rmse"] == {"mean": 0.25, "low": -0.5, "high": 1.0}
+
+
+def test_what_is_spent_is_what_the_first_fit_spent():
+    lines = [line("pretrained", 1.0), line("pretrained", 1.0, fold=1) | {"seconds": 2.0, "peak_mib": 9}]
+    found = summarise(lines, metrics=("rmse",))
+    assert (found["fit_seconds"], found["peak_mib"], found["spent"]["pretrained"]) == (60.0, 5, 60.0)
 
 
 def test_folds_are_pooled_by_their_counts():
@@ -61,35 +89,40 @@ def test_folds_are_pooled_by_their_counts():
 
 
 def test_the_error_of_a_paired_difference_by_hand():
-    def told(*hits: str, fold: int = 0) -> dict:
-        return {"fold": fold, "seed": 0, "hits": list(hits)}
+    def answers(*hits: str, fold: int = 0, gain: float = 0.0) -> dict:
+        scores = {"accuracy": gain, "balanced_accuracy": gain}
+        return {"fold": fold, "seed": 0, "hits": list(hits), "scores": scores}
 
-    # Differences 1, 0, 0, -1 and 1, 1: means 0 and 1, variances 1/2 and 0.
-    ours, other = told("1100", "11"), told("0101", "00")
+    # Differences 1, 0, 0, -1 and 1, 1: squares of 2 and 2, and of one more sample each, over 4 and 2 samples.
+    ours, other = answers("1100", "11"), answers("0101", "00")
     accuracy = paired_error([ours], [other], metric="accuracy")
-    assert accuracy == pytest.approx(((4 / 6) ** 2 * 0.5 / 4) ** 0.5)
-    assert paired_error([ours], [other], metric="balanced_accuracy") == pytest.approx((0.25 * 0.5 / 4) ** 0.5)
+    assert accuracy == pytest.approx((5 / 7 / 6) ** 0.5)
+    balanced = (3 / 5 / 4 + 3 / 3 / 2) ** 0.5 / 2
+    assert paired_error([ours], [other], metric="balanced_accuracy") == pytest.approx(balanced)
     # Another trunk: its differences on the first class are 0, 1, -1, 0, and are averaged with those of the first.
-    opposite = told("1010", "00")
-    assert paired_error([ours], [other, opposite], metric="accuracy") == pytest.approx(
-        (16 / 36 * np.var([0.5, 0.5, -0.5, -0.5]) / 4) ** 0.5
-    )
-    second = [told("1100", "11", fold=1), told("0101", "00", fold=1)]
+    opposite = answers("1010", "00")
+    assert paired_error([ours], [other, opposite], metric="accuracy") == pytest.approx(((4 / 4 + 2 + 1) / 7 / 6) ** 0.5)
+    second = [answers("1100", "11", fold=1), answers("0101", "00", fold=1)]
     both = paired_error([ours, second[0]], [other, second[1]], metric="accuracy")
     assert both == pytest.approx(accuracy / 2**0.5)
+    # One sample a class that both get right is no certainty; three folds scatter by themselves.
+    assert paired_error([answers("1", "1")], [answers("1", "1")], metric="balanced_accuracy") == 0.5
+    gains = (0.1, 0.5, 0.9)
+    folds = [(answers("1" * 999, fold=i, gain=gain), answers("1" * 999, fold=i)) for i, gain in enumerate(gains)]
+    assert paired_error(*zip(*folds, strict=True), metric="accuracy") == pytest.approx(np.std(gains, ddof=1) / 3**0.5)
     assert paired_error([ours], [other], metric="rmse") is None
-    assert paired_error([ours], [{"fold": 0, "seed": 0}], metric="accuracy") is None
+    assert paired_error([ours], [{"fold": 0, "seed": 0, "scores": {}}], metric="accuracy") is None
 
 
 def test_a_gain_that_pairs_show_is_told():
-    def told(variant: str, hits: str) -> dict:
+    def model(variant: str, hits: str) -> dict:
         score = hits.count("1") / len(hits)
         return line(variant, 0.0) | {"scores": {"accuracy": score}, "hits": [hits]}
 
     row = {"name": "toys", "summary": "Toys", "modality": "image", "metrics": ["accuracy"], "status": "done"}
     row |= {"words": "", "split": "", "licence": "free", "source": "here", "published": []}
     for other, sentence in (("1" * 60 + "0" * 40, "helps"), ("0" * 30 + "1" * 60 + "0" * 10, "brings nothing")):
-        lines = [told("pretrained", "1" * 70 + "0" * 30), told("random", other)]
+        lines = [model(f"random#{trunk}", other) for trunk in range(3)] + [model("pretrained", "1" * 70 + "0" * 30)]
         found = row | summarise(lines, metrics=("accuracy",)) | {"tested": 100}
         text = markdown({"rows": [found], "machine": {}, "command": "bench", "quick": False, "encoder": "e"})
         assert f"the pretrained trunk {sentence}" in text  # both differ by 0.1; alone, two errors of it are 0.13

@@ -7,7 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from metatransformer.bench.table import COLUMNS, LOWER, cells, head, verdicts
+from metatransformer.bench.table import COLUMNS, LOWER, RANGES, cells, complete, head
+from metatransformer.bench.verdicts import FEW, verdicts
 from metatransformer.engine.figures import BLUE, FAINT, INK, LINE, RED, Picture, painted, plain_axes
 from metatransformer.engine.report import write_html
 
@@ -23,7 +24,7 @@ COLOURS = {
 
 def write_page(results: Mapping[str, Any], path: Path) -> None:
     """Writes the page; rows without figures are only named."""
-    rows = [row for row in results["rows"] if "pretrained" in row["scores"]]
+    rows = complete(results["rows"])
     template = resources.files("metatransformer.bench").joinpath("page.html").read_text(encoding="utf-8")
     values = {
         "encoder": results["encoder"],
@@ -32,6 +33,7 @@ def write_page(results: Mapping[str, Any], path: Path) -> None:
         "dots": _dots(rows) if rows else Picture("", 0),
         "gains": _gains(rows),
         "costs": _costs(rows),
+        "ranges": RANGES,
         "verdicts": verdicts(rows),
         "columns": head(),
         "rows": [cells(row, metric) for row in rows for metric in row["metrics"]],
@@ -79,8 +81,9 @@ def _gains(rows: Sequence[Mapping[str, Any]]) -> Picture | None:
     figure = Figure(figsize=(8.6, 0.3 * len(known) + 1.0), layout="constrained")
     axes = plain_axes(figure.add_subplot(), "", "gain on the row's metric")
     axes.grid(visible=False)
-    for place, (_, gain) in enumerate(known):
-        colour = BLUE if gain["low"] > 0 else RED if gain["high"] < 0 else FAINT
+    for place, (row, gain) in enumerate(known):
+        sure = row["scores"]["random"][row["metrics"][0]]["runs"] >= FEW
+        colour = FAINT if not sure else BLUE if gain["low"] > 0 else RED if gain["high"] < 0 else FAINT
         axes.barh(place, gain["mean"], color=colour, height=0.62)
         axes.plot([gain["low"], gain["high"]], [place, place], color=INK, linewidth=1.2)
     axes.axvline(0, color=INK, linewidth=0.8)

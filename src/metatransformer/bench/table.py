@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from metatransformer.bench.paired import paired_error
-from metatransformer.engine.verdict import margin
+from metatransformer.bench.paired import paired_error, pairs
+from metatransformer.bench.verdicts import RIVALS, verdicts
 
 COLUMNS = {
     "pretrained": "ours",
@@ -19,14 +19,18 @@ COLUMNS = {
 }
 SPENT = ("fit, minutes", "memory, MiB")
 POOLED = "pooled_balanced_accuracy"  # of the test samples of all folds together
-RIVALS = {"baseline": "plain baseline", "strong": "strong baseline", "identity": "model without a trunk"}
+RANGES = (
+    "In brackets stand the lowest and the highest: of the random trunks or seeds, each a mean over the folds, where "
+    "there are several; else of the folds."
+)
 LOWER = ("rmse", "mae", "mse", "log_loss")  # the metrics of which less is better
 
 
 def summarise(lines: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]) -> dict[str, Any]:
     """Returns, by model and metric, mean, lowest and highest; the gain of the trunk; what was spent.
 
-    The range is over seeds (of the mean over folds) where there are several, else over folds.
+    The range is over seeds (of the mean over folds) where there are several, else over folds. What is said to be spent
+    is what the first fit spent: later ones share its samples.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for line in lines:
@@ -47,9 +51,10 @@ def summarise(lines: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]) -> 
         "tested": sum({line["fold"]: line["samples"]["test"] for line in ours}.values()),
         "tune": ours[0]["tune"] if ours else "",
         "seconds": sum(line["seconds"] for line in lines),
-        "fit_seconds": mean(line["seconds"] for line in ours) if ours else 0.0,
+        "fit_seconds": ours[0]["seconds"] if ours else 0.0,
+        "spent": {name: group[0]["seconds"] for name, group in groups.items()},
         "revisions": sorted({line["revision"] for line in lines if line.get("revision")}),
-        "peak_mib": max((line["peak_mib"] for line in ours), default=0),
+        "peak_mib": ours[0]["peak_mib"] if ours else 0,
     }
 
 
@@ -83,25 +88,23 @@ def _gain(groups: Mapping[str, Sequence[Mapping[str, Any]]], name: str, metric: 
         ours, other = _spread(groups["pretrained"], metric), _spread(groups[name], metric)
         ends = sorted(ours["mean"] - other[end] for end in ("low", "high"))
         return {"mean": ours["mean"] - other["mean"], "low": ends[0], "high": ends[1]}
-    ours = {(line["fold"], line["seed"]): line["scores"][metric] for line in groups["pretrained"]}
-    trunks: dict[Any, list[float]] = {}
-    for line in groups[name]:
-        if (own := ours.get((line["fold"], line["seed"]))) is not None:
-            difference = sign * (own - line["scores"][metric])
-            trunks.setdefault((line["variant"], line["seed"]), []).append(difference)
-    means = [mean(values) for values in trunks.values()]
-    values = means if len(means) > 1 else next(iter(trunks.values()))
+    runs: dict[Any, list[float]] = {}
+    for own, other in pairs(groups["pretrained"], groups[name]):
+        difference = sign * (own["scores"][metric] - other["scores"][metric])
+        runs.setdefault((other["variant"], own["seed"]), []).append(difference)
+    means = [mean(values) for values in runs.values()]
+    values = means if len(means) > 1 else next(iter(runs.values()))
     return {"mean": mean(means), "low": min(values), "high": max(values)}
 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """Returns the table, what it says in plain words, and how it was made."""
     lines = [" | ".join(head()), " | ".join("---" for _ in head())]
-    for row in results["rows"]:
-        lines += [" | ".join(cells(row, metric)) for metric in row["metrics"] if "pretrained" in row["scores"]]
-    parts = ["\n".join(f"| {line} |" for line in lines)]
-    parts.append("\n".join(f"* {sentence}" for sentence in verdicts(results["rows"])))
-    if modes := _modes(results["rows"]):
+    for row in complete(results["rows"]):
+        lines += [" | ".join(cells(row, metric)) for metric in row["metrics"]]
+    parts = ["\n".join(f"| {line} |" for line in lines), RANGES]
+    parts.append("\n".join(f"* {sentence}" for sentence in verdicts(complete(results["rows"]))))
+    if modes := _modes(complete(results["rows"])):
         parts.append("\n".join(["Other tune modes (seed 0):", "", *modes]))
     if published := _published(results["rows"]):
         parts.append("\n".join(["Published figures (not run here):", "", *published]))
@@ -113,6 +116,11 @@ def markdown(results: Mapping[str, Any]) -> str:
     made = f"Made by `{results['command']}` ({about})."
     parts.append(f"{note}Trunk `{results['encoder']}`. {_spent(results)} {made}")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def complete(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns the rows that were run to their end: means over a part of the folds compare with nothing."""
+    return [row for row in rows if row["status"] == "done" and "pretrained" in row["scores"]]
 
 
 def _spent(results: Mapping[str, Any]) -> str:
@@ -151,53 +159,6 @@ def figure(row: Mapping[str, Any], name: str, metric: str) -> str:
     score = row["scores"][name][metric]
     text = f"{score['mean']:.3f}"
     return text if score["runs"] == 1 else f"{text} ({score['low']:.3f}..{score['high']:.3f})"
-
-
-def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns one plain sentence a row: what the trunk brings, and what else a user should pick."""
-    return [_verdict(row) for row in rows if "pretrained" in row["scores"]]
-
-
-def _verdict(row: Mapping[str, Any]) -> str:
-    metric = row["metrics"][0]
-    results = {name: _compare(row, name) for name in row["gains"]}
-    trunk = {
-        None: "what the pretrained trunk brings was not measured",
-        1: "the pretrained trunk helps, every random one is worse",
-        0: "the pretrained trunk brings nothing that these runs could show",
-        -1: "the pretrained trunk does harm",
-    }[results.get("random")]
-    rivals = {words: results[name] for name, words in RIVALS.items() if name in results}
-    better = [name for name, result in rivals.items() if result < 0]
-    equal = [name for name, result in rivals.items() if result == 0]
-    advice = f"it beats the {_listed(list(rivals))}" if rivals else "nothing else was run beside it"
-    if better:
-        advice = f"use the {_listed(better, word='or')} instead: clearly better here"
-    elif equal:
-        advice = f"no clear difference to the {_listed(equal)}, which cost{'s' * (len(equal) == 1)} less"
-    return f"{row['name']} ({metric}): {trunk}; {advice}."
-
-
-def _listed(names: Sequence[str], *, word: str = "and") -> str:
-    """Returns ``a, the b and the c``."""
-    *others, last = names
-    return f"{', the '.join(others)} {word} the {last}" if others else last
-
-
-def _compare(row: Mapping[str, Any], name: str) -> int:
-    """Returns 1 when ours is clearly better than another model, -1 when it is clearly worse, else 0.
-
-    Clearly: by more than two standard errors, and in every fold or run that was compared. The error is that of the
-    difference on the same samples where the lines tell, else that of two scores on as many samples.
-    """
-    metric = row["metrics"][0]
-    gain = row["gains"][name][metric]
-    ours, other = (row["scores"][model][metric]["mean"] for model in ("pretrained", name))
-    error = row["errors"][name]
-    limit = (margin(metric, ours, other, samples=row["tested"]) or 0.0) if error is None else 2 * error
-    if abs(gain["mean"]) <= limit or gain["low"] <= 0 <= gain["high"]:
-        return 0
-    return 1 if gain["mean"] > 0 else -1
 
 
 def _modes(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -281,7 +281,7 @@ def bench(options: Namespace) -> Result:
     """Runs a suite of the benchmark."""
     from metatransformer.bench.row import Plan
     from metatransformer.bench.suite import choose, run_suite
-    from metatransformer.bench.table import cells, head
+    from metatransformer.bench.table import cells, complete, head
 
     console = Console()
     rows = choose(options.suite, only=options.only)
@@ -305,7 +305,7 @@ def bench(options: Namespace) -> Result:
     command = " ".join([command, *options.overrides])
     data, out = Path(options.data), Path(options.out)
     results = run_suite(rows, data=data, out=out, plan=plan, jobs=options.jobs, command=command, console=console)
-    done = [row for row in results["rows"] if "pretrained" in row["scores"]]
+    done = complete(results["rows"])
     short = [cells(row, row["metrics"][0])[:9] for row in done]
     console.table("results", head()[:9], short)
     console.note(f"results: {out} (results.md, report.html)")

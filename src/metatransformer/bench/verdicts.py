@@ -1,0 +1,89 @@
+"""What a row says in plain words: what the trunk brings, and what a user should pick instead.
+
+"Clearly" means by more than two standard errors, and in every fold or run that was compared. Where no error is known
+(scores of ranks, overlapping windows of a series) only the figures are told.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from metatransformer.engine.verdict import margin
+
+RIVALS = {"baseline": "plain baseline", "strong": "strong baseline", "identity": "model without a trunk"}
+FEW = 3  # random trunks; of fewer, no word on every one
+CHEAPER = 0.5  # of our seconds: what is called less
+# No error by a simple formula: ranks of few positives in many samples, and means over several such labels; windows
+# that share most of their rows.
+NO_ERROR = ("auroc", "mean_auroc", "mean_average_precision", "mse", "mae")
+
+Result = Literal["better", "worse", "level", "unknown"]
+
+
+def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns one sentence for each row that was run."""
+    return [_verdict(row) for row in rows]
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    results = {name: _compare(row, name) for name in row["gains"]}
+    rivals = {name: results[name] for name in RIVALS if name in results}
+    return f"{row['name']} ({row['metrics'][0]}): {_trunk(row, results.get('random'))}; {_advice(row, rivals)}."
+
+
+def _trunk(row: Mapping[str, Any], result: Result | None) -> str:
+    if result is None:
+        return "what the pretrained trunk brings was not measured"
+    gain, count = row["gains"]["random"][row["metrics"][0]], row["scores"]["random"][row["metrics"][0]]["runs"]
+    if result == "level":
+        return "the pretrained trunk brings nothing that these runs could show"
+    if count < FEW:
+        side = "worse" if gain["mean"] > 0 else "better"
+        return f"{'the one random trunk' if count == 1 else 'both random trunks'} did {side}: too few to say more"
+    if result == "unknown":
+        sides = {(True, True): "worse", (False, False): "better"}
+        side = sides.get((gain["low"] > 0, gain["high"] > 0), "now better, now worse")
+        return f"random trunks have {side} figures, with no error known for this score"
+    helps = "helps, every random one is worse" if result == "better" else "does harm"
+    return f"the pretrained trunk {helps}"
+
+
+def _advice(row: Mapping[str, Any], rivals: Mapping[str, Result]) -> str:
+    metric = row["metrics"][0]
+    if not rivals:
+        return "nothing else was run beside it"
+    if better := [name for name, result in rivals.items() if result == "worse"]:
+        return f"use the {_listed(better, word='or')} instead: clearly better here"
+    ahead = [name for name in rivals if rivals[name] == "unknown" and row["gains"][name][metric]["mean"] < 0]
+    if ahead:
+        return f"the {_listed(ahead)} {'have' if len(ahead) > 1 else 'has'} the better figure"
+    if level := [name for name, result in rivals.items() if result == "level"]:
+        cheap = all(row["spent"][name] < CHEAPER * row["fit_seconds"] for name in level)
+        return f"no clear difference to the {_listed(level)}" + (", at less than half the cost" if cheap else "")
+    if "unknown" in rivals.values():
+        return f"it has a better figure than the {_listed(list(rivals))}"
+    return f"it beats the {_listed(list(rivals))}"
+
+
+def _listed(names: Sequence[str], *, word: str = "and") -> str:
+    """Returns ``a, the b and the c``."""
+    *others, last = [RIVALS[name] for name in names]
+    return f"{', the '.join(others)} {word} the {last}" if others else last
+
+
+def _compare(row: Mapping[str, Any], name: str) -> Result:
+    """Returns what ours is beside another model.
+
+    The error is that of the difference on the same samples where the lines tell, else that of two scores on as many
+    samples.
+    """
+    metric = row["metrics"][0]
+    gain, error = row["gains"][name][metric], row["errors"][name]
+    ours, other = (row["scores"][model][metric]["mean"] for model in ("pretrained", name))
+    if error is None and metric in NO_ERROR:
+        return "unknown"
+    limit = margin(metric, ours, other, samples=row["tested"]) if error is None else 2 * error
+    if limit is None:
+        return "unknown"
+    if abs(gain["mean"]) <= limit or gain["low"] <= 0 <= gain["high"]:
+        return "level"
+    return "better" if gain["mean"] > 0 else "worse"
