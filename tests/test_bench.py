@@ -1,6 +1,8 @@
 """The benchmark: its figures by hand, its rows run, resumed, failed and refused as a user would see it."""
 
 import json
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from common import make_records, run
 from metatransformer.bench import strong, suite
 from metatransformer.bench.datasets import DATA_SETS, DataSet, digest
 from metatransformer.bench.paired import paired_error
-from metatransformer.bench.row import Plan, Results, run_row
+from metatransformer.bench.processes import RowProcesses
+from metatransformer.bench.row import Plan, Results, _alone, run_row
 from metatransformer.bench.strong import require_libraries
 from metatransformer.bench.table import markdown, summarise
 from metatransformer.core.errors import MissingDependencyError, UsageError
@@ -196,8 +199,11 @@ def test_a_failed_row_and_absent_data_are_reported_and_stop_nothing(
     assert "* cifar10: failed. error: " in text and "adult is not there" in text
     assert json.loads((tmp_path / "out" / "results.json").read_text())["quick"] is True
     assert "Not run" in (tmp_path / "out" / "report.html").read_text()
+    (tmp_path / "out" / "row-cifar10.jsonl").write_text(
+        "{}\n"
+    )  # one result: with none, another plan may have the folder
     status, _, err = run([*words, "--encoder", "focus-s14"], capsys)
-    assert status == 2 and "must hold results of the same encoder, seeds and settings" in err
+    assert status == 2 and "must hold results of the same encoder ('focus-s14'); found 'test'." in " ".join(err.split())
 
 
 def test_the_page_shows_what_the_rows_found(tmp_path: Path):
@@ -218,6 +224,9 @@ def test_rows_are_listed_without_data(capsys: pytest.CaptureFixture[str]):
 def test_an_unknown_row_is_refused_with_the_nearest():
     with pytest.raises(UsageError, match="Did you mean 'cifar10'"):
         suite.choose("real12", only=["cifar"])
+    with pytest.raises(UsageError, match="a row of 'metatransformer bench paper'"):
+        suite.choose("real12", only=["imagenet-1k"])
+    assert [row.name for row in suite.choose("real12", only=["fsdd", "esol", "fsdd"])] == ["fsdd", "esol"]
     with pytest.raises(UsageError, match="SUITE: must be one of real12, paper; found real13"):
         suite.choose("real13", only=[])
 
@@ -234,11 +243,11 @@ def test_a_digest_follows_names_and_contents(tmp_path: Path):
 def test_the_longest_rows_start_first_and_stand_in_their_own_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     started = []
 
-    def ended(row: DataSet, **_: object) -> suite.Outcome:
+    def ended(self: RowProcesses, row: DataSet) -> suite.Outcome:
         started.append(row.name)
         return suite.Outcome(row.name, "done")
 
-    monkeypatch.setattr(suite, "_run", ended)
+    monkeypatch.setattr(RowProcesses, "run", ended)
     rows = [replace(TOY, name=name, minutes=minutes) for name, minutes in (("short", 1), ("long", 9), ("middle", 4))]
     console = Console(quiet=True)
     found = suite.run_suite(rows, data=tmp_path, out=tmp_path, plan=PLAN, jobs=1, command="bench", console=console)
@@ -247,18 +256,83 @@ def test_the_longest_rows_start_first_and_stand_in_their_own_order(tmp_path: Pat
 
 
 def test_rows_of_earlier_calls_stand_in_the_results_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def ended(row: DataSet, **_: object) -> suite.Outcome:
-        (tmp_path / f"row-{row.name}.jsonl").touch()
-        return suite.Outcome(row.name, "done", "of this call")
+    status = "done"
 
-    monkeypatch.setattr(suite, "_run", ended)
+    def ended(self: RowProcesses, row: DataSet) -> suite.Outcome:
+        return suite.Outcome(row.name, status, "of this call")
+
+    monkeypatch.setattr(RowProcesses, "run", ended)
+    for name in ("cifar10", "adult"):
+        (tmp_path / DATA_SETS[name].folder).mkdir(parents=True)
     more = {"data": tmp_path, "out": tmp_path, "plan": PLAN, "jobs": 1, "command": "bench"}
     first = suite.run_suite([DATA_SETS["cifar10"]], console=Console(quiet=True), **more)
     assert first["call_minutes"] == pytest.approx(0.0, abs=1.0)
     second = suite.run_suite([DATA_SETS["adult"]], console=Console(quiet=True), **more)
     assert [row["name"] for row in second["rows"]] == ["cifar10", "adult"] and second["call_minutes"] is None
     assert [row["words"] for row in second["rows"]] == ["of this call"] * 2
+    status = "absent"  # now
+    third = suite.run_suite([DATA_SETS["adult"]], console=Console(quiet=True), **more)
+    assert [row["status"] for row in third["rows"]] == ["done", "done"]
     assert "in several calls." in (tmp_path / "results.md").read_text()
+
+
+def test_an_interrupted_call_ends_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
+    monkeypatch.setattr(RowProcesses, "_command", lambda self, row: sleeper)
+    running: list[RowProcesses] = []
+    start = RowProcesses.__init__
+
+    def noted(self: RowProcesses, **more: Any) -> None:
+        running.append(self)
+        start(self, **more)
+
+    def interrupted(waiting: Any) -> Any:
+        while not running[0]._running:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RowProcesses, "__init__", noted)
+    monkeypatch.setattr(suite, "as_completed", interrupted)
+    rows = [replace(TOY, name=name) for name in ("one", "two", "three")]
+    more = {"data": tmp_path, "out": tmp_path / "out", "plan": PLAN, "jobs": 1, "command": "bench"}
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        suite.run_suite(rows, console=Console(quiet=True), **more)
+    assert time.monotonic() - began < 60 and not running[0]._running
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.log")) == ["row-one.log"]
+
+
+def test_a_killed_row_is_told_and_one_in_use_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    processes = RowProcesses(data=tmp_path, out=tmp_path, plan=PLAN, jobs=1, console=Console(quiet=True))
+    (tmp_path / "row-toys.log").write_text("an earlier call's last word\n")
+    killed = [
+        sys.executable,
+        "-c",
+        "import os, signal; print('busy', flush=True); os.kill(os.getpid(), signal.SIGKILL)",
+    ]
+    monkeypatch.setattr(RowProcesses, "_command", lambda self, row: killed)
+    assert processes.run(TOY).words == f"ended by SIGKILL, perhaps for want of memory; see {tmp_path / 'row-toys.log'}"
+    monkeypatch.setattr(RowProcesses, "_command", lambda self, row: [sys.executable, "-c", "raise SystemExit(2)"])
+    assert processes.run(TOY).words.startswith("status 2; see ")
+    with _alone(tmp_path / "row-toys.jsonl"):
+        with pytest.raises(UsageError, match="must be written by one process; found another call's"):
+            with _alone(tmp_path / "row-toys.jsonl"):
+                pass
+
+
+def test_wrong_places_are_refused_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["bench", "--data", tmp_path / "typo", "--out", tmp_path / "out", "--only", "cifar10"]
+    status, _, err = run(words, capsys)
+    assert status == 2 and "must hold data sets in image/cifar10; found none of them" in " ".join(err.split())
+    (tmp_path / "typo" / "image" / "cifar10").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    status, _, err = run([*words[:4], tmp_path / "file", *words[5:]], capsys)
+    assert status == 2 and "must be a folder; found a file" in " ".join(err.split())
+    assert not (tmp_path / "out").exists()
+    status, _, err = run([*words, "--quick", "--seeds", "3"], capsys)
+    assert status == 2 and "--quick: must go without --seeds and --trunks" in err
+    status, _, err = run(["bench", *words[1:-1], "esol", "--trunks", "5"], capsys)
+    assert status == 2 and "must go with --seeds 1 for esol" in " ".join(err.split())
 
 
 def test_a_missing_library_is_named_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -6,10 +6,12 @@ a line in ``OUT/row-NAME.jsonl``; a call that was interrupted continues behind t
 
 import argparse
 import json
+import os
 import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from metatransformer.bench.datasets import DATA_SETS, DataSet, Fold
 from metatransformer.bench.strong import strong_baseline
-from metatransformer.core.errors import MetaTransformerError
+from metatransformer.core.errors import MetaTransformerError, UsageError
 from metatransformer.core.samples import Record
 from metatransformer.engine.console import Console
 from metatransformer.engine.controls import control_outputs, with_random_trunk, without_trunk
@@ -206,14 +208,38 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--set", nargs="*", default=[])
     options = parser.parse_args()
-    plan = Plan(options.encoder, options.seeds, options.trunks, options.quick, tuple(options.set))
-    results = Results(options.out / f"row-{options.name}.jsonl")
     try:
-        run_row(DATA_SETS[options.name], data=options.data, plan=plan, results=results, console=Console())
+        with _alone(options.out / f"row-{options.name}.jsonl"):
+            _run(options)
     except MetaTransformerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Holds a row's file: of two writers each would compute, and append, every line.
+
+    Raises:
+        UsageError: another process has it.
+    """
+    with open(path, "a", encoding="utf-8") as file:
+        if os.name == "posix":  # elsewhere nobody watches
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                do = "Wait for it, or end it."
+                raise UsageError(path, must="be written by one process", found="another call's", do=do) from error
+        yield
+
+
+def _run(options: argparse.Namespace) -> None:
+    plan = Plan(options.encoder, options.seeds, options.trunks, options.quick, tuple(options.set))
+    results = Results(options.out / f"row-{options.name}.jsonl")
+    run_row(DATA_SETS[options.name], data=options.data, plan=plan, results=results, console=Console())
 
 
 if __name__ == "__main__":

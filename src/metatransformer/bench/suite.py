@@ -5,18 +5,15 @@ into one folder add up: its table holds the rows of all of them.
 """
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metatransformer.bench.datasets import DATA_SETS, DataSet, digest
+from metatransformer.bench.datasets import DATA_SETS, DataSet
 from metatransformer.bench.page import write_page
+from metatransformer.bench.processes import Outcome, RowProcesses
 from metatransformer.bench.row import Plan, Results
 from metatransformer.bench.strong import require_libraries
 from metatransformer.bench.table import markdown, summarise
@@ -28,18 +25,8 @@ from metatransformer.io.write import atomic_file, write_json
 SUITES = ("real12", "paper")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a row ended: ``done``, ``failed`` with its last words, or ``absent`` data with where to get it."""
-
-    name: str
-    status: str
-    words: str = ""
-    seconds: float = 0.0
-
-
 def choose(suite: str, *, only: Sequence[str]) -> list[DataSet]:
-    """Returns the rows of a suite, or those named.
+    """Returns the rows of a suite, or those named, each once.
 
     Raises:
         UsageError: an unknown suite or row.
@@ -49,8 +36,9 @@ def choose(suite: str, *, only: Sequence[str]) -> list[DataSet]:
     rows = {name: row for name, row in DATA_SETS.items() if row.suite == suite}
     for name in only:
         if name not in rows:
-            raise UsageError("--only", must=f"name rows of {suite}", found=name, do=nearest(name, rows))
-    return [rows[name] for name in (only or rows)]
+            other = f"It is a row of 'metatransformer bench {DATA_SETS[name].suite}'." if name in DATA_SETS else ""
+            raise UsageError("--only", must=f"name rows of {suite}", found=name, do=other or nearest(name, rows))
+    return [rows[name] for name in dict.fromkeys(only or rows)]
 
 
 def run_suite(
@@ -59,31 +47,46 @@ def run_suite(
     """Runs every row, writes ``results.json``, ``results.md`` and ``report.html`` into ``out``, and returns the first.
 
     The longest rows start first, so that none of them is alone at the end. Rows of earlier calls into ``out`` stand in
-    the results too.
+    the results too. When this call is interrupted, its processes end with it.
 
     Raises:
-        UsageError: ``out`` holds results of another plan.
+        UsageError: no row's data is there; ``out`` is a file or holds results of another plan.
         MissingDependencyError: a library of the strong baselines is not installed.
     """
     there = [row for row in rows if (data / row.folder).exists()]
+    if not there:
+        folders = ", ".join(row.folder for row in rows[:3]) + (", ..." if len(rows) > 3 else "")
+        do = "'metatransformer bench --list' says where to get them."
+        raise UsageError(f"--data {data}", must=f"hold data sets in {folders}", found="none of them", do=do)
     require_libraries(row.strong for row in there)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}", must="be a folder", found="a file")
     out.mkdir(parents=True, exist_ok=True)
-    _require_same_plan(out / "plan.json", plan)
+    _require_same_plan(out, plan)
     if not plan.quick:
-        minutes = sum(row.minutes for row in there)
-        console.note(f"{len(there)} rows, about {minutes} minutes on one core; the log of each is {out}/row-NAME.log")
+        minutes, unknown = sum(row.minutes for row in there), sum(not row.minutes for row in there)
+        more = f" and what {unknown} rows take that were never timed" if unknown else ""
+        console.note(f"{len(there)} rows, about {minutes} minutes on one core{more}; logs: {out}/row-NAME.log")
     outcomes = _earlier(out / "results.json")
     begun = time.monotonic()
-    resumed = bool(outcomes) or any((out / f"row-{row.name}.jsonl").is_file() for row in there)
+    resumed = bool(outcomes) or any(_has_lines(out / f"row-{row.name}.jsonl") for row in there)
+    processes = RowProcesses(data=data, out=out, plan=plan, jobs=jobs, console=console)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        longest_first = sorted(rows, key=lambda row: row.minutes, reverse=True)
-        more = {"data": data, "out": out, "plan": plan, "jobs": jobs, "console": console}
-        waiting = [pool.submit(_run, row, **more) for row in longest_first]
-        for number, future in enumerate(as_completed(waiting), start=1):
-            outcome = future.result()
-            outcomes[outcome.name] = outcome
-            minutes = f"{outcome.seconds / 60:.1f} min"
-            console.note(f"{number}/{len(rows)} {outcome.name}: {outcome.status}, {minutes} {outcome.words}".rstrip())
+        try:
+            longest_first = sorted(rows, key=lambda row: row.minutes, reverse=True)
+            waiting = [pool.submit(processes.run, row) for row in longest_first]
+            for number, future in enumerate(as_completed(waiting), start=1):
+                outcome = future.result()
+                minutes = f"{outcome.seconds / 60:.1f} min"
+                words = f"{number}/{len(rows)} {outcome.name}: {outcome.status}, {minutes} {outcome.words}"
+                console.note(words.rstrip())
+                earlier = outcomes.get(outcome.name)
+                if not (outcome.status == "absent" and earlier and earlier.status == "done"):
+                    outcomes[outcome.name] = outcome
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.stop()
+            raise
     known = [row for row in {**DATA_SETS, **{row.name: row for row in rows}}.values() if row.name in outcomes]
     results = collect(known, out=out, outcomes=[outcomes[row.name] for row in known], command=command, plan=plan)
     results["call_minutes"] = None if resumed else (time.monotonic() - begun) / 60
@@ -129,50 +132,21 @@ def _about(row: DataSet, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _run(row: DataSet, *, data: Path, out: Path, plan: Plan, jobs: int, console: Console) -> Outcome:
-    start = time.monotonic()
-    folder = data / row.folder
-    if not folder.exists():
-        return Outcome(row.name, "absent", f"{folder} is not there. {row.fetch or row.source}")
-    words = _identity(row, folder)
-    console.note(f"{row.name}: begun" + ("" if plan.quick else f", about {row.minutes} minutes"))
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    with open(out / f"row-{row.name}.log", "a", encoding="utf-8") as log:
-        done = subprocess.run(
-            _command(row, data=data, out=out, plan=plan),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": threads},
-            check=False,
-        )
-    seconds = time.monotonic() - start
-    if done.returncode:
-        text = Path(log.name).read_text(encoding="utf-8").strip().splitlines()
-        return Outcome(row.name, "failed", text[-1] if text else f"status {done.returncode}", seconds)
-    return Outcome(row.name, "done", words, seconds)
+def _has_lines(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
-def _identity(row: DataSet, folder: Path) -> str:
-    """Returns a remark where the files are not those that the recorded figures were made on."""
-    return "" if not row.sha256 or digest(folder) == row.sha256 else "other files than the registered ones"
-
-
-def _command(row: DataSet, *, data: Path, out: Path, plan: Plan) -> list[str]:
-    seeds = plan.seeds or row.seeds
-    words = [sys.executable, "-m", "metatransformer.bench.row", row.name, "--data", str(data), "--out", str(out)]
-    words += ["--encoder", plan.encoder, "--seeds", str(seeds)]
-    words += ["--trunks", str(plan.trunks or row.trunks)]
-    words += ["--quick"] if plan.quick else []
-    return words + (["--set", *plan.overrides] if plan.overrides else [])
-
-
-def _require_same_plan(path: Path, plan: Plan) -> None:
+def _require_same_plan(out: Path, plan: Plan) -> None:
+    """Writes what is run into ``out``; refuses it where there are results of something else."""
+    path = out / "plan.json"
     now: Mapping[str, Any] = json.loads(json.dumps(vars(plan)))
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != now:
+    there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else now
+    if there != now and any(_has_lines(row) for row in out.glob("row-*.jsonl")):
+        other = [name for name in now if there.get(name) != now[name]]
         raise UsageError(
-            f"--out {path.parent}",
-            must="hold results of the same encoder, seeds and settings",
-            found="those of another call",
+            f"--out {out}",
+            must="hold results of the same " + ", ".join(f"{name} ({now[name]!r})" for name in other),
+            found=", ".join(repr(there.get(name)) for name in other),
             do="Name another folder.",
         )
     write_json(path, now)

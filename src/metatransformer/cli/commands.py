@@ -297,6 +297,12 @@ def bench(options: Namespace) -> Result:
     for name, least in (("trunks", 0), ("seeds", 0), ("jobs", 1)):
         if getattr(options, name) < least:
             raise UsageError(f"--{name}", must=f"be at least {least}", found=str(getattr(options, name)))
+    if options.quick and (options.trunks or options.seeds):
+        raise UsageError("--quick", must="go without --seeds and --trunks: it runs one of each", found="both")
+    seeded = [row.name for row in rows if (options.seeds or row.seeds) > 1]
+    if options.trunks and seeded:
+        must = f"go with --seeds 1 for {', '.join(seeded)}: each seed has a trunk of its own"
+        raise UsageError("--trunks", must=must, found="several seeds")
     trunks, seeds = (1, 1) if options.quick else (options.trunks, options.seeds)
     plan = Plan(options.encoder, seeds, trunks, options.quick, tuple(options.overrides))
     command = f"metatransformer bench {options.suite} --data DIR --out DIR --jobs {options.jobs}"

@@ -55,6 +55,7 @@ and the same model with no trunk. Some strong baselines need: pip install 'metat
   metatransformer bench --list
   metatransformer bench --data DATA --out results --quick
   metatransformer bench --data DATA --out results --only fsdd adult --seeds 3
+  metatransformer bench --data DATA --out other --only fsdd head.read=[0.25]    another recipe, another folder
 """
 
 

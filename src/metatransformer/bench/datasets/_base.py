@@ -31,8 +31,8 @@ class DataSet:
     a metric). ``seeds`` is how many runs are made, more where the test set is small; ``trunks`` is how many random
     trunks are compared in a fold, and where it is one, each fold has its own; ``modes`` are further tune modes that are
     affordable there. ``strong`` names a baseline of ``bench.strong``. ``minutes`` is about how long the row takes on
-    one core: long rows start first. ``sha256`` is the digest of the files that the figures were made on; ``fetch``
-    says how to get them.
+    one core, 0 if nobody timed it: long rows start first. ``sha256`` is the digest of the files that the figures were
+    made on; ``fetch`` says how to get them.
     """
 
     name: str
@@ -49,7 +49,7 @@ class DataSet:
     trunks: int = 3
     modes: tuple[str, ...] = ()
     strong: str = "plain:svm"
-    minutes: int = 5
+    minutes: int = 0
     published: tuple[Published, ...] = ()
     sha256: str = ""
     fetch: str = ""

@@ -29,6 +29,7 @@ DATA_SETS = (
         source="https://modelnet.cs.princeton.edu",
         folder=FOLDER,
         split="official; 93 to 100 of its training and 50 of its test shapes a class",
+        minutes=5,
         strong="plain:svm,forest",
         sha256="c600b26d7ae6fbd6ed8e72efdb3e1123e1a383d69e9cf21531d61ccec247b82f",
         fetch="Voxel grids: data/modelnet10.npz of github.com/amitregmi/VoxNet-Google-Colab; points: the centres of "

@@ -29,7 +29,7 @@ DATA_SETS = (
     DataSet(
         name="lung-ultrasound",
         modality="video",
-        summary="lung ultrasound videos: COVID-19, pneumonia, regular; five folds, sources apart",
+        summary="lung ultrasound videos: COVID-19, pneumonia, regular; sources apart (three patients have several)",
         folds=_lung_ultrasound,
         metrics=("balanced_accuracy", "pooled_balanced_accuracy", "accuracy"),
         licence="per video in its index: CC BY 2.0 and 4.0, CC BY-NC 4.0, CC BY-NC-SA 3.0 and 4.0, emergency licence",

@@ -32,7 +32,7 @@ DATA_SETS = (
     DataSet(
         name="xray-covid",
         modality="xray",
-        summary="chest X-rays: COVID-19, pneumonia, no findings; patients apart",
+        summary="chest X-rays: COVID-19, pneumonia, no findings; patients apart but for COVID-19",
         folds=_chest_xrays,
         metrics=("balanced_accuracy", "accuracy"),
         licence="none stated; NIH ChestX-ray8 with attribution, covid-chestxray-dataset per image",
@@ -41,6 +41,7 @@ DATA_SETS = (
         split="md5(patient or file name) mod 5 == 0 is test",
         seeds=3,
         published=(Published("DarkCovidNet, 5 folds (accuracy)", 0.870, "Ozturk et al. 2020"),),
+        minutes=5,
         strong="hog:svm;plain:svm,logistic,forest",
         sha256="5bb37d12bc8568d6824a932e2ad4f80828cf44ca57f7416b3c1918ed07d8ed7f",
         fetch="Take the folder 'X-Ray Image DataSet' of the source, pictures at most 256 pixels, split as said.",
