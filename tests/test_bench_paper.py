@@ -85,6 +85,7 @@ def test_glue_is_read_as_it_is_written(tmp_path: Path):
         "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
         '1\t7\t8\t"He said it .\tHe " said " so .',
         "0\t7\t9\ttoo few",
+        "0\t7\t9\t\tno first text",
     )
     write(tmp_path / "MRPC" / "dev.tsv", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "0\t1\t2\ta b\tc d")
     (fold,) = DATA_SETS["mrpc"].folds(tmp_path)

@@ -78,6 +78,7 @@ def test_a_baseline_sees_validation_where_the_model_is_fitted_on_it():
     modality = get_modality("timeseries")
     assert known_splits(tiny_recipe(modality)) == ("train", "val")
     assert known_splits(tiny_recipe(modality, {"optim.refit": False})) == ("train",)
+    assert known_splits(tiny_recipe(modality, {"tune": "ends"})) == ("train",)
 
 
 @pytest.mark.parametrize("name", ["svm", "logistic"])

@@ -28,7 +28,7 @@ from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader
 from metatransformer.engine.fit import Fitted, fit
 from metatransformer.pipeline import read_raw
-from metatransformer.recipe import Recipe, tune_mode
+from metatransformer.recipe import Recipe, refits, tune_mode
 from metatransformer.tasks import Multilabel, Task
 
 CONTROLS = ("constant", "baseline", "random", "identity")
@@ -69,10 +69,7 @@ def control_outputs(fitted: Fitted, name: str, *, split: str, console: Console) 
 
 
 def _baseline(fitted: Fitted, split: str) -> torch.Tensor:
-    """Fits scikit-learn on raw features of the training and validation splits together: it needs no validation.
-
-    Where the recipe keeps its own last fit from the validation split, this one does not see it either.
-    """
+    """Fits scikit-learn on raw features of the splits that the model's last fit sees."""
     modality, task = fitted.pipeline.modality, fitted.pipeline.task
     known = [fitted.loaders[name] for name in known_splits(fitted.pipeline.recipe)]
     raws = [_raw_features(loader) for loader in known]
@@ -87,8 +84,8 @@ def _baseline(fitted: Fitted, split: str) -> torch.Tensor:
 
 
 def known_splits(recipe: Recipe) -> tuple[str, ...]:
-    """Returns the splits that a chosen baseline is fitted on."""
-    return ("train", "val") if recipe.optim.refit else ("train",)
+    """Returns the splits that a chosen baseline is fitted on: both where the model's head is fitted again on both."""
+    return ("train", "val") if refits(recipe) else ("train",)
 
 
 def spreads(loader: Loader, task: Task) -> np.ndarray:

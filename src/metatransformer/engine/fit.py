@@ -21,7 +21,7 @@ from metatransformer.engine.train import Trainer, join_processes, wait_for_all
 from metatransformer.io.write import atomic_file, write_table
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, Reader, build_pipeline, make_task, read_raw
-from metatransformer.recipe import Recipe, keeps_trunk
+from metatransformer.recipe import Recipe, keeps_trunk, refits
 from metatransformer.tasks import Task
 from metatransformer.weights import load_encoder
 
@@ -179,7 +179,7 @@ def _fit_head(fitted: Fitted, *, run: RunFolder | None, memo: Memo | None, conso
     held_out = _Known(features_of("val"), val)
     best = _chosen(fitted, known, held_out, run=run, console=console)
     fitted.outputs["val"] = best.outputs(held_out.features)
-    if optim.refit:
+    if refits(pipeline.recipe):
         best = _refitted(pipeline, best, known, held_out)
         console.note("fitted again with this penalty on train and val together")
     if "test" in fitted.loaders:

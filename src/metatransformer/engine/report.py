@@ -24,7 +24,7 @@ from metatransformer.engine.fit import Fitted
 from metatransformer.engine.verdict import control_words, margin, verdict, words
 from metatransformer.engine.versions import version_of
 from metatransformer.io.write import atomic_file
-from metatransformer.recipe import to_yaml, tune_mode
+from metatransformer.recipe import refits, to_yaml, tune_mode
 from metatransformer.tasks import Classify, Forecast, Multilabel, Regress, Task
 from metatransformer.weights import KNOWN, Pretrained
 
@@ -138,7 +138,7 @@ def _scores(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, spli
         "verdict": verdict(task, scores, controls, samples=samples, encoder=encoder, frozen=frozen),
         "bars": _bars(task, scores, controls),
         "metrics": [words(name) for name in scores],
-        "refit": recipe.tune == "head" and recipe.optim.refit,
+        "refit": refits(recipe),
         "rows": _metric_rows(fitted, controls, split=split),
     }
 

@@ -134,7 +134,7 @@ DATA_SETS = (
         folder="ModelNet40",
         split="official",
         strong="plain:forest",
-        published=(Published("Meta-Transformer-B16, frozen", 0.936, PAPER, comparable=True),),
+        published=(Published("Meta-Transformer-B16, frozen (other points of the same shapes)", 0.936, PAPER),),
         fetch="Unpack ModelNet40.zip.",
     ),
     DataSet(

@@ -42,7 +42,7 @@ def _series(file: str) -> Callable[[Path], list[Fold]]:
 
 
 def _glue(folder: str, *, texts: tuple[str, str], label: str, test: str = "dev.tsv") -> Callable[[Path], list[Fold]]:
-    """Returns pairs of texts of GLUE's tables. Lines with too few fields (QQP has some) are left out, as by others."""
+    """Returns pairs of texts of GLUE's tables. QQP has a few lines without a text or a field; they are left out."""
 
     def folds(root: Path) -> list[Fold]:
         fold: Fold = []
@@ -52,8 +52,8 @@ def _glue(folder: str, *, texts: tuple[str, str], label: str, test: str = "dev.t
             if missing := {*texts, label} - set(names):
                 raise DataError(path, must=f"have the columns {', '.join((*texts, label))}", found=f"no {min(missing)}")
             for number, row in enumerate(rows):
-                if len(row) == len(names):
-                    cells = dict(zip(names, row, strict=True))
+                cells = dict(zip(names, row, strict=False))
+                if len(row) == len(names) and all(cells[name].strip() for name in texts):
                     value = {name: cells[name] for name in texts}
                     fold.append(Record(f"{split}/{number}", value=value, target=cells[label], split=split))
         return [fold]
