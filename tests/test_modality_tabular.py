@@ -89,6 +89,19 @@ def test_columns_are_found_by_name_and_others_noted_once(caplog: pytest.LogCaptu
     ]
 
 
+def test_many_words_that_training_never_saw_are_told_once():
+    transform = fitted(MIXED)
+    row = {"age": 25, "job": "cook", "member": True, "code": 2}
+    for number in range(10):
+        transform(sample(row | {"job": "Cook" if number else "COOK", "member": None}))
+    assert transform.doubts() == (
+        "column 'job': 10 of 10 cells hold words that training never saw ('Cook', 'COOK'); they count as unknown",
+    )
+    for number in range(10):
+        transform(sample(row | {"job": "Cook" if number == 0 else "cook"}))
+    assert transform.doubts() == ()  # one in ten is what new data brings
+
+
 def test_a_missing_column_is_named_with_the_nearest():
     transform = fitted(MIXED)
     with pytest.raises(DataError) as caught:

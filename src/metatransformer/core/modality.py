@@ -44,6 +44,10 @@ class Transform(ABC):
         """What a person should be told after ``fit``: how the data was understood, what was left out."""
         return ()
 
+    def doubts(self) -> tuple[str, ...]:
+        """Returns what was odd, but no error, in the samples since it was last asked; most modalities find nothing."""
+        return ()
+
     def state(self) -> dict[str, Any]:
         """Returns what ``fit`` learned, as JSON values."""
         return {}

@@ -1,5 +1,6 @@
 """Running a model over a split: outputs, pooled features, scores."""
 
+import logging
 from collections.abc import Callable, Mapping
 
 import torch
@@ -13,6 +14,8 @@ from metatransformer.engine.device import autocast, choose_device, choose_precis
 from metatransformer.model import MetaTransformer
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
+
+_log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -52,7 +55,10 @@ def compute_outputs(pipeline: Pipeline, loader: Loader, *, console: Console, tit
     def compute(batches: Mapping[str, Batch]) -> Tensor:
         return model(batches, head=recipe.task.name)
 
-    return run_batches(compute, loader, recipe, console=console, title=title)
+    outputs = run_batches(compute, loader, recipe, console=console, title=title)
+    for doubt in pipeline.transform.doubts():
+        _log.warning(doubt)
+    return outputs
 
 
 def compute_features(pipeline: Pipeline, loader: Loader, *, console: Console, title: str, view: int = 0) -> Tensor:

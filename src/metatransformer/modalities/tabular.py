@@ -49,6 +49,7 @@ from metatransformer.io.columns import (
     parse_number,
 )
 from metatransformer.io.table import TABLE_SUFFIXES
+from metatransformer.io.unseen import UnseenWords
 from metatransformer.nn.numeric import Periodic, PiecewiseLinear, bin_edges
 
 # Deviations per channel of the two parts of a token. Together 0.128, a norm of 2.5 at width 384:
@@ -122,6 +123,7 @@ class TabularTransform(Transform):
         self.columns_: tuple[Column, ...] = ()
         self.dropped_: dict[str, str] = {}
         self._extra: set[str] = set()  # columns that were already noted as not used
+        self._unseen = UnseenWords()
         self.notes_: tuple[str, ...] = ()
 
     def fit(self, samples: Iterable[Sample]) -> None:
@@ -200,12 +202,18 @@ class TabularTransform(Transform):
             if cell is None:
                 cells[i] = np.nan
             elif column.kind == "category":
-                cells[i] = codes.get(as_word(cell), UNKNOWN)
+                word = as_word(cell)
+                cells[i] = codes.get(word, UNKNOWN)
+                self._unseen.count(column.name, word, unseen=word not in codes)
             else:
                 cells[i] = _standardise(cell, column, key=sample.key)
         if len(row) > len(self.columns_):
             self._note_extra(row)
         return sample.with_inputs({"cells": cells, "choices": self._choices})
+
+    def doubts(self) -> tuple[str, ...]:
+        """Returns which columns hold many words that training never saw."""
+        return self._unseen.told()
 
     def _missing_column(self, row: Mapping[str, Cell], *, where: str) -> DataError:
         missing = [column.name for column in self.columns_ if column.name not in row]
