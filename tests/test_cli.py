@@ -123,6 +123,11 @@ def test_a_model_runs_where_its_device_is_not(pictures: Path, trained: Path, tmp
     assert status == 2 and "present on this machine; found 'cuda:7'" in " ".join(err.split())
 
 
+def test_epochs_that_change_nothing_are_told(pictures: Path, tmp_path: Path, call: Run, caplog):
+    words = ["fit", pictures, *IMAGE, "--tune", "head", "--epochs", 3, "--out", tmp_path / "run", *SETTINGS]
+    assert call(words)[0] == 0 and "optim.epochs: without effect in tune mode 'head'" in caplog.text
+
+
 def test_a_score_over_training_samples_is_called_so(pictures: Path, trained: Path, tmp_path: Path, call: Run):
     for split in ("train", "val"):
         shutil.copytree(pictures, tmp_path / split)

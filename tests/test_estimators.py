@@ -103,6 +103,10 @@ def test_labels_come_back_as_they_were_given(fitted: mt.Classifier, arrays):
     assert fitted.score(values, labels) == np.mean(guess == labels)
     weights = np.where(guess == labels, 2.0, 1.0)
     assert fitted.score(values, labels, sample_weight=weights) >= fitted.score(values, labels)
+    for same in (labels.astype(float), labels.astype(str)):
+        assert fitted.score(values, same) == fitted.score(values, labels)
+    with pytest.raises(DataError, match=r"labels: must be among the classes \(3.*11.*\); found 4"):
+        fitted.score(values, labels + 1)
 
 
 def test_everything_given_is_for_training_and_choosing(fitted: mt.Classifier):

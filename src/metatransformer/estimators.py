@@ -29,6 +29,7 @@ from metatransformer.engine.evaluate import compute_features, compute_outputs
 from metatransformer.engine.fit import fit
 from metatransformer.engine.predict import prediction_table
 from metatransformer.engine.sources import saved_model, settled, split_index
+from metatransformer.io.records import listing
 from metatransformer.io.write import write_json
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, load_pipeline
@@ -185,12 +186,22 @@ class Classifier(ClassifierMixin, _Estimator):
         return self._probabilities(self._records(X, verb="predict_proba"))
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Returns the accuracy on X: on its split ``test`` where it brings one, else on all of it."""
+        """Returns the accuracy on X: on its split ``test`` where it brings one, else on all of it.
+
+        Raises:
+            DataError: no label is a class of the training.
+        """
         records = self._scored(X, y)
-        guess = self.classes_[self._probabilities(records).argmax(axis=1)].tolist()
-        # As text: the label 3 of an array is the folder '3'.
-        truth = [str(record.target) for record in records]
-        return float(accuracy_score(truth, [str(label) for label in guess], sample_weight=sample_weight))
+        truth, classes = [record.target for record in records], self.classes_.tolist()
+        # As text where one side is text: the label 3 of an array is the folder '3'. Else 1, 1.0 and True are one.
+        kind = str if any(isinstance(label, str) for label in (*truth, *classes)) else float
+        known = np.array([kind(label) for label in classes])
+        truth = [kind(label) for label in truth]
+        if not set(truth) & set(known.tolist()):
+            found = f"{truth[0]!r} among others" if len(set(truth)) > 1 else repr(truth[0])
+            raise DataError("labels", must=f"be among the classes ({listing(map(repr, classes))})", found=found)
+        guess = known[self._probabilities(records).argmax(axis=1)]
+        return float(accuracy_score(truth, guess, sample_weight=sample_weight))
 
     def _probabilities(self, records: Sequence[Record]) -> np.ndarray:
         columns = self.pipeline_.task.decode(self._outputs(records))

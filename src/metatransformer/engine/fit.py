@@ -1,5 +1,6 @@
 """Fit: from a data set and a recipe to a trained, scored, saved pipeline."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ PATIENCE = 3  # weaker penalties without a gain after which no weaker one is tri
 # Of features with a deviation of 1. The best ones lay between 0.05 and 6 on six data sets (docs/log.md).
 SQUARES_L2 = (30.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3)
 LIKELIHOOD_L2 = (1.0, 0.3, 0.1, 0.03, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -260,6 +263,12 @@ def _require_linear(recipe: Recipe) -> None:
             must="be 0 in tune mode 'head', which fits linear heads",
             found=f"{recipe.head.hidden} / {recipe.head.dropout}",
             do="Use tune=ends for a head with a hidden layer.",
+        )
+    idle = [name for name in ("epochs", "patience") if getattr(recipe.optim, name) not in ("auto", 0)]
+    if idle:
+        names = " and ".join(f"optim.{name}" for name in idle)
+        _log.warning(
+            "%s: without effect in tune mode 'head', which solves its heads; tune=ends trains by epochs", names
         )
 
 
