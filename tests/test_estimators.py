@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 import metatransformer as mt
+from metatransformer.core.errors import DataError
 from metatransformer.modalities import get_modality
 
 IMAGE = get_modality("image")

@@ -45,10 +45,20 @@ def test_arrays_get_column_names():
     assert found.records[1].target is None
 
 
-def test_split_and_group_columns_are_used_only_when_named():
+def test_a_column_of_splits_is_no_input():
     frame = pd.DataFrame({"x": [1, 2], "split": ["training", "dev"], "who": [7, 8], "y": [0, 1]})
-    plain = index_table(frame, target="y")
-    assert plain.columns == ("x", "split", "who") and plain.records[0].split is None
+    found = index_table(frame, target="y")
+    assert found.columns == ("x", "who") and [record.split for record in found.records] == ["train", "val"]
+    assert found.notes == ("column 'split' says which rows are train, val and test; it is no input",)
+    for other in (frame.assign(split=["training", "left"]), frame.assign(split=[1, 2])):
+        plain = index_table(other, target="y")
+        assert plain.columns == ("x", "split", "who") and plain.records[0].split is None
+    assert index_table(frame, target="split").columns == ("x", "who", "y")
+    assert index_table(frame, target="y", split_column=None).columns == ("x", "split", "who")
+
+
+def test_split_and_group_columns_may_be_named():
+    frame = pd.DataFrame({"x": [1, 2], "split": ["training", "dev"], "who": [7, 8], "y": [0, 1]})
     found = index_table(frame, target="y", split_column="split", group_column="who")
     assert found.columns == ("x",)
     assert [(r.split, r.group) for r in found.records] == [("train", "7"), ("val", "8")]

@@ -22,7 +22,7 @@ def index_table(
     *,
     target: str | None,
     header: bool = True,
-    split_column: str | None = None,
+    split_column: str | None = "auto",
     group_column: str | None = None,
     missing: Collection[str] = MISSING,
 ) -> Index:
@@ -34,7 +34,8 @@ def index_table(
     columns are named column_1, column_2, ... Of several targets, named with commas between them, a record
     holds a tuple with None in gaps. Fields that stand in ``missing`` count as missing
     wherever the data comes from; spaces around text are removed. Keys are row numbers from 0, after
-    the split's name where the split is a file (``train/0``).
+    the split's name where the split is a file (``train/0``). ``split_column`` "auto" takes a column split whose every
+    value is the name of one.
 
     Raises:
         DataError: what ``read_table`` raises; a column that is not there; a row without target;
@@ -49,7 +50,11 @@ def index_table(
         _drop_row_numbers(columns, notes=notes)
         if header and isinstance(data, str | os.PathLike):
             notes += _doubtful_header(columns)
-        part = _records(columns, table=table, target=target, split=split_column, group=group_column)
+        split = split_column
+        if split == "auto":
+            split = _own_split(columns, table=table, target=target or "")
+            notes += [f"column '{split}' says which rows are train, val and test; it is no input"] if split else []
+        part = _records(columns, table=table, target=target, split=split, group=group_column)
         names = names or list(columns.values)
         if set(names) != set(columns.values):
             raise _other_columns(table.where, names=names, found=list(columns.values))
@@ -161,6 +166,18 @@ def _folder(path: Path, *, header: bool, missing: Collection[str], notes: list[s
         for split in SPLITS
         if split in found
     ]
+
+
+def _own_split(columns: _Columns, *, table: _Table, target: str) -> str | None:
+    """Returns the column that is called split and holds nothing else, None where the files are the splits already."""
+    if table.split is not None:
+        return None
+    named = [name for name in columns.values if name.strip().lower() == "split" and name not in split_target(target)]
+    for name in named:
+        values = [value for value in columns.values[name] if value is not None]
+        if values and all(isinstance(value, str) and split_name(value) for value in values):
+            return name
+    return None
 
 
 def _records(
