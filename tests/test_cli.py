@@ -123,6 +123,15 @@ def test_a_model_runs_where_its_device_is_not(pictures: Path, trained: Path, tmp
     assert status == 2 and "present on this machine; found 'cuda:7'" in " ".join(err.split())
 
 
+def test_a_metric_that_a_split_cannot_have_is_refused_before_training(pictures: Path, tmp_path: Path, call: Run):
+    shutil.copytree(pictures, tmp_path / "data" / "train")
+    shutil.copytree(pictures / "a", tmp_path / "data" / "test" / "a")
+    words = ["fit", tmp_path / "data", *IMAGE, "--tune", "head", "--out", tmp_path / "run", *SETTINGS]
+    status, _, err = call([*words, "task.metric=auroc"])
+    assert status == 2 and "split 'test', metric 'auroc': must see every class" in " ".join(err.split()), err
+    assert not (tmp_path / "run").exists()
+
+
 def test_epochs_that_change_nothing_are_told(pictures: Path, tmp_path: Path, call: Run, caplog):
     words = ["fit", pictures, *IMAGE, "--tune", "head", "--epochs", 3, "--out", tmp_path / "run", *SETTINGS]
     assert call(words)[0] == 0 and "optim.epochs: without effect in tune mode 'head'" in caplog.text

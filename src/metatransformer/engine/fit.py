@@ -1,7 +1,7 @@
 """Fit: from a data set and a recipe to a trained, scored, saved pipeline."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,6 +86,7 @@ def fit(
     say_what_learns(pipeline, console)
     reader = pipeline.reader if memo is None else memo.reader(pipeline)
     loaders = _loaders(pipeline, parts, reader, console)
+    _require_scores(pipeline.task, loaders)
     if run is not None:
         # Not before all data was read: bad data leaves no folder behind, and the run to be overwritten stays. The
         # first process opens the folder, then the others see it complete.
@@ -103,6 +104,18 @@ def fit(
     if run is not None:
         _write(fitted, run)
     return fitted
+
+
+def _require_scores(task: Task, loaders: Mapping[str, Loader]) -> None:
+    """Raises DataError where the metric cannot be had on a split: now, not when the training is done."""
+    for split in ("val", "test"):
+        loader = loaders.get(split)
+        if loader is not None and loader.target is not None and len(loader):
+            try:
+                task.metrics(task.constant().expand(len(loader), -1), loader.target)
+            except DataError as error:
+                where = f"split '{split}', {error.where}"
+                raise DataError(where, must=error.must, found=error.found, do=error.do) from error
 
 
 def require_unchanged(encoder: Encoder, bytes_before: str) -> None:
