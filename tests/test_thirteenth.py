@@ -1,6 +1,7 @@
 """A modality of somebody else's package: one module and one entry point, and everything works with it."""
 
 import importlib
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -108,6 +109,25 @@ def test_it_is_listed_fitted_saved_and_loaded(sonar: Path, tmp_path: Path):
 def test_it_is_known_to_the_command_line(sonar: Path, capsys):
     status, result, _ = run(["modalities"], capsys)
     assert status == 0 and "sonar" in result["modalities"]
+
+
+@pytest.mark.parametrize("broken", ["import no_such_library\n", "MODALITY = 7\n"])
+def test_a_broken_one_is_told_and_stops_nothing_else(sonar: Path, tmp_path: Path, capsys, caplog, broken: str):
+    (tmp_path / "their_sonar.py").write_text(broken, encoding="utf-8")
+    status, result, err = run(["modalities"], capsys)
+    assert status == 0 and "pointcloud" in err
+    assert re.search("no_such_library.*Mend or uninstall|must define a MODALITY named 'sonar'", caplog.text)
+    with pytest.raises(
+        mt.UsageError, match="no_such_library|must define a MODALITY named 'sonar', as it is announced; found 7"
+    ):
+        get_modality("sonar")
+
+
+def test_it_may_be_announced_with_its_constant(sonar: Path):
+    text = "[metatransformer.modalities]\nsonar = their_sonar:MODALITY\n"
+    (sonar / "entry_points.txt").write_text(text, encoding="utf-8")
+    importlib.invalidate_caches()
+    assert get_modality("sonar").name == "sonar"
 
 
 def test_it_cannot_replace_a_modality_of_the_package(sonar: Path):

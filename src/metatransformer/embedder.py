@@ -24,7 +24,7 @@ from metatransformer.engine.embed import EmbeddingModel, fit_reader, pretrained_
 from metatransformer.engine.embed import embed as embed_records
 from metatransformer.io.folder import accepts
 from metatransformer.io.write import atomic_file, write_json
-from metatransformer.modalities import get_modality, modality_names
+from metatransformer.modalities import get_modality, modality_names, usable_modalities
 from metatransformer.pipeline import Reader
 from metatransformer.recipe import Recipe
 from metatransformer.weights import Pretrained, load_encoder
@@ -210,7 +210,7 @@ def _guess(x: Any) -> str:
             do=f"Valid: {', '.join(modality_names())}.",
         )
     # A table of rows is never guessed: a CSV may as well be a manifest of another modality.
-    sources = {name: get_modality(name).source for name in modality_names()}
+    sources = {modality.name: modality.source for modality in usable_modalities()}
     fit = [name for name, source in sources.items() if accepts(Path(first).name, suffixes=source.suffixes)]
     if len(fit) != 1 or sources[fit[0]].kind != "files":
         raise UsageError(

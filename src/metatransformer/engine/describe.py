@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from metatransformer.core.modality import Modality
 from metatransformer.engine.versions import missing_packages
-from metatransformer.modalities import get_modality, modality_module, modality_names
+from metatransformer.modalities import get_modality, modality_module, modality_names, usable_modalities
 from metatransformer.recipe import Recipe
 
 SHORT = ("modality", "files", "task, metric", "tune", "needs")
@@ -20,7 +20,7 @@ COLUMNS = ("modality", "data", "files", "used of the trunk", "task, metric", "tu
 def modality_table() -> tuple[list[str], list[tuple[str, ...]]]:
     """Returns the columns and one short row a modality; the last column says what is still to be installed here."""
     rows = []
-    for modality in map(get_modality, modality_names()):
+    for modality in usable_modalities():
         state = "installed" if modality.requires else "-"
         if missing_packages(modality.requires):
             state = _needs(modality)

@@ -22,7 +22,7 @@ from metatransformer.core.samples import Sample
 from metatransformer.engine.console import Console
 from metatransformer.engine.device import choose_device, choose_precision
 from metatransformer.engine.versions import missing_packages, version_of
-from metatransformer.modalities import get_modality, modality_names
+from metatransformer.modalities import get_modality, modality_names, usable_modalities
 from metatransformer.pipeline import build_pipeline
 from metatransformer.recipe import make_recipe
 from metatransformer.weights import list_encoders, load_encoder, locate
@@ -106,7 +106,7 @@ def machine_facts() -> dict[str, str]:
 def optional_packages() -> list[dict[str, str]]:
     """Returns one entry for each package that only some modality needs, with the command that installs it."""
     entries = []
-    for modality in map(get_modality, modality_names()):
+    for modality in usable_modalities():
         for package in modality.requires:
             missing = bool(missing_packages([package]))
             command = f"pip install 'metatransformer[{modality.extra}]'" if missing else ""

@@ -9,6 +9,7 @@ A thirteenth modality is one new file in this folder, or, in a package of your o
 
 import importlib
 import importlib.metadata
+import logging
 import pkgutil
 from types import ModuleType
 
@@ -16,6 +17,8 @@ from metatransformer.core.errors import UsageError, nearest
 from metatransformer.core.modality import Modality
 
 ENTRY_POINTS = "metatransformer.modalities"
+
+_log = logging.getLogger(__name__)
 
 
 def modality_names() -> list[str]:
@@ -27,29 +30,48 @@ def get_modality(name: str) -> Modality:
     """Returns the modality of that name.
 
     Raises:
-        UsageError: there is none; the message lists the valid names.
+        UsageError: there is none; the message lists the valid names. Or a package announces one that cannot be used.
     """
     module = modality_module(name)
-    modality = module.MODALITY
-    if modality.name != name:
+    modality = getattr(module, "MODALITY", None)
+    if not isinstance(modality, Modality) or modality.name != name:
         raise UsageError(
             f"modality module {module.__name__}",
             must=f"define a MODALITY named '{name}', as it is announced",
-            found=repr(modality.name),
+            found="none" if modality is None else repr(getattr(modality, "name", modality)),
         )
     return modality
+
+
+def usable_modalities() -> list[Modality]:
+    """Returns all modalities, sorted by name; one that a package announces and that cannot be used is only told."""
+    found = []
+    for name in modality_names():
+        try:
+            found.append(get_modality(name))
+        except UsageError as error:
+            _log.warning("%s", error)
+    return found
 
 
 def modality_module(name: str) -> ModuleType:
     """Returns the module that defines the modality of that name; its docstring says File, Tokens, Sources, Errors.
 
     Raises:
-        UsageError: there is none; the message lists the valid names.
+        UsageError: there is none; the message lists the valid names. Or a package announces a module that cannot be
+            imported.
     """
     modules = _modules()
     if name not in modules:
         raise UsageError("modality", must="be a known one", found=repr(name), do=nearest(name, modules))
-    return importlib.import_module(modules[name])
+    if modules[name].startswith(f"{__name__}."):
+        return importlib.import_module(modules[name])
+    try:
+        return importlib.import_module(modules[name])
+    except ImportError as error:
+        do = "Mend or uninstall the package that announces it."
+        where = f"modality '{name}', module {modules[name]}"
+        raise UsageError(where, must="be importable", found=f"'{error}'", do=do) from error
 
 
 def _modules() -> dict[str, str]:
@@ -58,7 +80,11 @@ def _modules() -> dict[str, str]:
         for module in pkgutil.iter_modules(__path__)
         if not module.name.startswith("_")
     }
-    announced = {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+    announced: dict[str, str] = {}
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        if announced.setdefault(point.name, point.module) != point.module:
+            found = f"{announced[point.name]} and {point.module}"
+            raise UsageError(f"modality '{point.name}'", must="be announced by one package", found=found)
     if twice := own.keys() & announced.keys():
         raise UsageError(
             f"entry point group {ENTRY_POINTS}",
