@@ -132,6 +132,17 @@ def test_a_metric_that_a_split_cannot_have_is_refused_before_training(pictures: 
     assert not (tmp_path / "run").exists()
 
 
+def test_several_labels_of_pictures_are_learned(pictures: Path, tmp_path: Path, call: Run):
+    files = sorted(pictures.rglob("*.png"))
+    lines = [f"{file},{int(file.parent.name == 'a')},{number % 2}" for number, file in enumerate(files)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,first,odd", *lines]) + "\n", encoding="utf-8")
+    words = ["fit", tmp_path / "list.csv", *IMAGE, "--task", "multilabel", "--target", "first,odd", "--tune", "head"]
+    status, result, err = call([*words, "--out", tmp_path / "run", *SETTINGS])
+    assert status == 0 and "mean_auroc" in result["metrics"]["test"], err
+    status, result, err = call(["evaluate", tmp_path / "run", tmp_path / "list.csv"])
+    assert status == 0 and result["samples"] == 24, err
+
+
 def test_epochs_that_change_nothing_are_told(pictures: Path, tmp_path: Path, call: Run, caplog):
     words = ["fit", pictures, *IMAGE, "--tune", "head", "--epochs", 3, "--out", tmp_path / "run", *SETTINGS]
     assert call(words)[0] == 0 and "optim.epochs: without effect in tune mode 'head'" in caplog.text

@@ -139,6 +139,17 @@ def test_manifest_keeps_order_and_all_columns(tmp_path):
     assert found.notes == ("columns not used: age",)
 
 
+def test_a_manifest_may_bring_several_labels(tmp_path):
+    path = manifest(tmp_path, "path,edema,effusion,age\na.png,1,,3\nb/c.png,0,1,4\n")
+    found = index_files(path, suffixes=(".png",), label_column="edema, effusion", require_labels=True)
+    assert [record.target for record in found.records] == [(1, None), (0, 1)]
+    assert found.notes == ("columns not used: age",)
+    with pytest.raises(DataError, match="must have a column 'effusions'.*Did you mean 'effusion'"):
+        index_files(path, suffixes=(".png",), label_column="edema,effusions", require_labels=True)
+    bare = index_files(path, suffixes=(".png",), label_column="other,labels", require_labels=False)
+    assert [record.target for record in bare.records] == [None, None]
+
+
 @pytest.mark.parametrize(
     "labels, expected",
     [

@@ -13,6 +13,7 @@ from metatransformer.core.errors import DataError, nearest
 from metatransformer.core.samples import Record
 from metatransformer.io.folder import accepts
 from metatransformer.io.records import Index, counted, listing, split_name, split_spellings
+from metatransformer.io.rows import split_target
 from metatransformer.io.table import read_columns
 
 FOLDER = "/"  # among the accepted endings: a row may name a folder that is one item
@@ -40,33 +41,38 @@ def index_manifest(
 
     ``first_line`` is the number of the first row in messages, 0 where rows are no lines.
     A column 'file' (or another usual name) stands for a missing 'path', one ending in '_group' for a
-    missing 'group'. Labels stay what they are; text that is a number throughout the column becomes a number. A key
-    is the path as POSIX, relative to ``root``.
+    missing 'group'. Labels stay what they are; text that is a number throughout the column becomes a number. Where
+    ``label_column`` names several with commas between them, a label is a tuple with None in gaps. A key is the path as
+    POSIX, relative to ``root``.
 
     Raises:
         DataError: a column, a path, a label or a file is missing; an unknown split or ending.
     """
     row = _Rows(where, first_line)
     columns, renamed = _known_names(_columns(frame))
-    wanted = ["path", label_column] if require_labels else ["path"]
+    several = split_target(label_column)
+    names = (label_column,) if label_column in columns or len(several) < 2 else several
+    wanted = ["path", *names] if require_labels else ["path"]
     for name in wanted:
         _require_column(columns, name, where=where)
     if frame.empty:
         raise DataError(where, must="have at least one row", found="none")
-    for name in wanted:
+    for name in wanted if len(names) == 1 else wanted[:1]:  # of several labels some may not be known
         row.require_all(columns[name], column=name)
     paths = [root / str(text) for text in columns["path"]]
     _check_files(columns["path"], paths=paths, row=row, suffixes=suffixes)
     keys = _keys(columns, paths=paths, root=root, row=row)
     nothing: list[Any] = [None] * len(paths)
-    labels = _labels(columns.get(label_column, nothing))
+    labels = _labels(columns.get(names[0], nothing))
+    if len(names) > 1 and set(names) <= columns.keys():
+        labels = list(zip(*(_labels(columns[name]) for name in names), strict=True))
     splits = _splits(columns.get("split", nothing), row=row)
     groups = [None if group is None else str(group) for group in columns.get("group", nothing)]
     records = [
         Record(key, path=path, target=label, split=split, group=group)
         for key, path, label, split, group in zip(keys, paths, labels, splits, groups, strict=True)
     ]
-    notes = [*renamed, *_notes(columns, label_column=label_column)]
+    notes = [*renamed, *_notes(columns, labels=names)]
     return Index(tuple(records), tuple(notes), root)
 
 
@@ -174,7 +180,7 @@ def _key(path: Path, *, root: Path) -> str:
     return (clean.relative_to(start) if inside else clean).as_posix()
 
 
-def _notes(columns: Iterable[str], *, label_column: str) -> list[str]:
-    known = {"path", label_column, "split", "group", "key"}
+def _notes(columns: Iterable[str], *, labels: Sequence[str]) -> list[str]:
+    known = {"path", *labels, "split", "group", "key"}
     others = [name for name in columns if name not in known]
     return [f"columns not used: {listing(others)}"] if others else []
