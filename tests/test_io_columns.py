@@ -123,6 +123,18 @@ def test_texts_that_hardly_repeat_are_an_identifier_unless_they_are_few():
     assert column_kind("c", names[:19], keys=keys(19)) == "category"
 
 
+def test_codes_and_numbers_that_only_tell_rows_apart():
+    codes = [f"{i:06}" for i in range(23)]
+    assert column_kind("c", codes, keys=keys(23)) == "identifier"
+    assert column_kind("c", codes[:5] * 5, keys=keys(25)) == "category"
+    rows = [7, 9, 12, *range(20, 40)]  # of the training split
+    places = [f"train/{row}" for row in rows]
+    assert column_kind("c", [row + 1 for row in rows], keys=places) == "numbering"
+    assert column_kind("c", [str(row + 1) for row in rows], keys=places) == "numbering"
+    assert column_kind("c", [row + (row > 30) for row in rows], keys=places) == "number"
+    assert column_kind("c", rows, keys=[f"x{row}" for row in rows]) == "number"
+
+
 def test_a_stray_text_among_numbers_is_refused_with_its_row():
     cells = [float(i) for i in range(30)] + ["12 years"]
     with pytest.raises(DataError) as caught:

@@ -89,6 +89,19 @@ def test_columns_are_found_by_name_and_others_noted_once(caplog: pytest.LogCaptu
     ]
 
 
+def test_a_column_that_numbers_the_rows_is_left_out_unless_it_is_all_there_is():
+    rows = [Sample(str(i), {"row": {"id": i + 1, "age": (i * 7) % 40}}, None) for i in range(30)]
+    transform = TabularTransform(TabularOptions(), Stem())
+    transform.fit(rows)
+    assert [column.name for column in transform.columns_] == ["age"]
+    assert "column 'id' is left out: it only numbers the rows (input.numbers keeps it)" in transform.notes
+    transform.fit([Sample(row.key, {"row": {"id": row.inputs["row"]["id"]}}, None) for row in rows])
+    assert [column.name for column in transform.columns_] == ["id"]
+    kept = TabularTransform(TabularOptions(numbers=("id",)), Stem())
+    kept.fit(rows)
+    assert [column.name for column in kept.columns_] == ["id", "age"]
+
+
 def test_many_words_that_training_never_saw_are_told_once():
     transform = fitted(MIXED)
     row = {"age": 25, "job": "cook", "member": True, "code": 2}

@@ -153,11 +153,12 @@ def as_word(cell: Cell) -> str:
 
 def column_kind(name: str, cells: Sequence[Cell], *, keys: Sequence[str]) -> str:
     """Returns ``number``, ``category``, or why the column tells nothing: ``empty``, ``constant``,
-    ``identifier``.
+    ``identifier``, ``numbering``.
 
     ``cells`` are clean training cells, ``keys`` their rows. Truth values are categories. Texts that
     all read as numbers are numbers; one code with a leading zero makes the column categories. A
-    column of texts of which nine in ten occur once is an identifier.
+    column of texts of which nine in ten occur once is an identifier; one of whole numbers that
+    rises by 1 from row to row numbers them.
 
     Raises:
         DataError: dates or times, or a column of numbers with a few texts in it.
@@ -170,11 +171,16 @@ def column_kind(name: str, cells: Sequence[Cell], *, keys: Sequence[str]) -> str
         return "constant"
     texts = [cell for _, cell in known if isinstance(cell, str)]
     _refuse_dates(name, texts, cells=len(known))
-    if all(isinstance(cell, bool) for _, cell in known) or any(is_code(text) for text in texts):
+    words = "category"
+    if len(known) >= FEWEST_FOR_IDENTIFIER and len(distinct) > 0.9 * len(known):
+        words = "identifier"
+    if any(is_code(text) for text in texts):
+        return words
+    if all(isinstance(cell, bool) for _, cell in known):
         return "category"
     other = [pair for pair in known if as_number(pair[1], where=f"row {pair[0]}: {name}") is None]
     if not other:
-        return "number"
+        return "numbering" if words == "identifier" and _numbers_rows(known) else "number"
     if len(other) <= (1 - NEARLY_ALL) * len(known):
         raise DataError(
             f"column '{name}'",
@@ -183,9 +189,15 @@ def column_kind(name: str, cells: Sequence[Cell], *, keys: Sequence[str]) -> str
             do="Repair them, leave them empty if they mean 'missing', or name the column in "
             "'categories' (or 'ignore').",
         )
-    if len(known) >= FEWEST_FOR_IDENTIFIER and len(distinct) > 0.9 * len(known):
-        return "identifier"
-    return "category"
+    return words
+
+
+def _numbers_rows(known: Sequence[tuple[str, Cell]]) -> bool:
+    """Returns whether every cell is its row's number, but for where the count begins; a key ends in that number."""
+    places = [key.rpartition("/")[2] for key, _ in known]
+    if not all(place.isdecimal() for place in places):
+        return False
+    return len({float(str(cell)) - int(place) for place, (_, cell) in zip(places, known, strict=True)}) == 1
 
 
 def _refuse_dates(name: str, texts: Sequence[str], *, cells: int) -> None:

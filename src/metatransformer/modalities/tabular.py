@@ -74,6 +74,7 @@ _REASONS = {
     "empty": "every training cell is missing",
     "constant": "every training cell is the same",
     "identifier": "nearly every training row has its own text (an identifier)",
+    "numbering": "it only numbers the rows (input.numbers keeps it)",
     "ignored": "named in 'ignore'",
 }
 _log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class TabularTransform(Transform):
         self.dropped_ = {}
         for name in names:
             cells = [row.get(name) for row in rows]
-            kind = self._kind(name, cells, keys=keys)
+            kind = self._kind(name, cells, keys=keys, alone=len(names) == 1)
             if kind in _REASONS:
                 self.dropped_[name] = _REASONS[kind]
             elif kind == "number":
@@ -159,7 +160,7 @@ class TabularTransform(Transform):
         self._take(columns)
         self.notes_ = tuple(column_notes(self.columns_, dropped=self.dropped_))
 
-    def _kind(self, name: str, cells: Sequence[Cell], *, keys: Sequence[str]) -> str:
+    def _kind(self, name: str, cells: Sequence[Cell], *, keys: Sequence[str], alone: bool) -> str:
         options = self.options
         if name in options.ignore:
             return "ignored"
@@ -167,7 +168,8 @@ class TabularTransform(Transform):
         kinds = [kind for kind, named in forced.items() if name in named]
         if kinds and any(cell is not None for cell in cells):
             return kinds[0]
-        return column_kind(name, cells, keys=keys)
+        kind = column_kind(name, cells, keys=keys)
+        return "number" if kind == "numbering" and alone else kind
 
     def _take(self, columns: Iterable[Column]) -> None:
         """Sets the columns and what reading a row needs of them."""
