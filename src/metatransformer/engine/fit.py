@@ -95,6 +95,8 @@ def fit(
         wait_for_all(place)
     fitted = Fitted(pipeline, loaders)
     if recipe.tune == "head":
+        if place.world > 1:
+            console.note("tune mode 'head' solves its heads in one process: the others repeat the same work")
         _fit_head(fitted, run=run, memo=memo, console=console)
     else:
         _fit_ends(fitted, run=run, place=place, console=console)
@@ -288,9 +290,12 @@ def _require_linear(recipe: Recipe) -> None:
 def _features(
     fitted: Fitted, split: str, *, view: int, run: RunFolder | None, memo: Memo | None, console: Console
 ) -> torch.Tensor:
-    """Returns the features of a split, from the run folder when a killed run left them there."""
+    """Returns the features of a split, from the run folder when a killed run left them there.
+
+    Of several processes each computes all, and only the first one touches the run folder.
+    """
     title = f"features, {split}" + (f", view {view}" if view else "")
-    path = None if run is None else run.checkpoint.parent / f"features-{split}-{view}.pt"
+    path = None if run is None or not run.writes else run.checkpoint.parent / f"features-{split}-{view}.pt"
     if path is not None and path.is_file():
         return torch.load(path, weights_only=True)
     loader = fitted.loaders[split]
