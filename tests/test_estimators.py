@@ -12,9 +12,11 @@ import sklearn.exceptions
 from common import make_records, make_values, settings_of
 from PIL import Image
 from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import metatransformer as mt
 from metatransformer.core.errors import DataError
@@ -154,6 +156,22 @@ def test_embeddings_inside_a_pipeline(folder: Path):
     pipeline = make_pipeline(embedder(), LogisticRegression()).fit(paths, labels)
     assert pipeline.predict(paths).shape == (28,)
     assert list(pipeline[0].get_feature_names_out())[:2] == ["embedder0", "embedder1"]
+
+
+def test_a_file_may_stand_in_several_rows(fitted: mt.Classifier, folder: Path):
+    first, second = sorted(str(path) for path in (folder / "test").rglob("*.png"))[:2]
+    alone = fitted.predict_proba([first, second])
+    np.testing.assert_allclose(fitted.predict_proba(pd.Series([second, first, second])), alone[[1, 0, 1]], rtol=1e-5)
+
+
+def test_modalities_stand_side_by_side_in_a_column_transformer(folder: Path):
+    files = sorted((folder / "train").rglob("*.png"))
+    table = pd.DataFrame({"photo": [str(file) for file in files], "age": range(len(files))})
+    labels = [file.parent.name for file in files]
+    columns = ColumnTransformer([("photo", embedder(), "photo"), ("rest", StandardScaler(), ["age"])])
+    joint = make_pipeline(columns, StandardScaler(), LogisticRegression()).fit(table, labels)
+    assert joint.predict(table.iloc[[0, 0, 3]]).shape == (3,) and joint.score(table, labels) > 0.5
+    assert joint[:-1].transform(table).shape == (len(files), 33)
 
 
 def test_a_fitted_model_can_be_pickled(fitted: mt.Classifier, arrays):

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,16 +96,31 @@ def labelled(modality: Modality, X: Any, y: Any, *, recipe: Recipe) -> Index:
 
 
 def unlabelled(modality: Modality, X: Any, *, recipe: Recipe) -> Index:
-    """Returns the records of X; labels and the target column that it may bring play no part."""
+    """Returns the records of X; labels and the target column that it may bring play no part.
+
+    A list may name a file several times, as the rows of a table that share a picture do.
+    """
     index = read_index(
         modality,
-        X,
+        once if (once := _without_repetition(X, modality=modality)) else X,
         options=recipe.input,
         target=continued(modality, recipe.task.target),
         labelled=False,
         header=recipe.data.header,
     )
+    if once:
+        known = dict(zip(once, index.records, strict=True))
+        index = replace(index, records=tuple(known[str(item)] for item in X))
     return without_column(index, recipe.task.target)
+
+
+def _without_repetition(X: Any, *, modality: Modality) -> list[str]:
+    """Returns a list of files with each once; nothing where none repeats, or one may stand for several samples."""
+    listed = isinstance(X, list | tuple | np.ndarray | pd.Series) and modality.source.kind == "files"
+    if not listed or modality.source.parts or not all(isinstance(item, str | os.PathLike) for item in X):
+        return []
+    once = list(dict.fromkeys(map(str, X)))
+    return once if len(once) < len(X) and not any(Path(name).is_dir() for name in once) else []
 
 
 def _plain_labels(y: Any) -> list[Any]:
