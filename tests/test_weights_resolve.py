@@ -290,6 +290,19 @@ def test_the_random_control_keeps_the_front_end_and_draws_the_blocks():
     assert control.encoder.is_frozen and not control.verified
 
 
+def test_the_shuffled_control_keeps_all_but_the_order_within_matrices():
+    base, control = load_encoder("test"), load_encoder("shuffled:3:test")
+    assert torch.equal(control.stem.patch, base.stem.patch) and not control.verified
+    other = control.encoder.state_dict()
+    for name, tensor in base.encoder.state_dict().items():
+        assert torch.equal(tensor.flatten().sort().values, other[name].flatten().sort().values), name
+        assert torch.equal(tensor, other[name]) == (tensor.ndim < 2), name
+    assert load_encoder("shuffled:3:test").sha256 == control.sha256 != load_encoder("shuffled:4:test").sha256
+    for name in ("shuffled:3", "shuffled::test"):
+        with pytest.raises(UsageError, match="must be written shuffled:<seed>:<encoder>"):
+            load_encoder(name)
+
+
 def test_the_nameless_random_control_draws_everything():
     one = load_encoder("random:3")
     assert one.encoder.config == KNOWN["focus-s14"].config

@@ -24,7 +24,7 @@ def control_words(name: str, task: Task) -> str:
 # Between 0 and 1: errors as of a share.
 SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "mean_auroc", "mean_average_precision")
 DISTANCES = ("rmse", "mae")  # errors as of a root mean square of normal deviations
-NOT_PRETRAINED = ("random", "identity", "test")
+NOT_PRETRAINED = ("random", "shuffled", "identity", "test")
 
 
 def margin(metric: str, a: float, b: float, *, samples: int) -> float | None:

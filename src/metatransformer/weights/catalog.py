@@ -18,7 +18,7 @@ HALF: tuple[RGB, RGB] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 PIXELS: dict[str, tuple[RGB, RGB]] = {"imagenet": IMAGENET, "clip": CLIP, "half": HALF}
 
 DEFAULT = "meta-b16"
-MADE = ("random:<seed>", "identity", "test")
+MADE = ("random:<seed>", "shuffled:<seed>:<encoder>", "identity", "test")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 ``random:<seed>:<encoder>`` keeps that encoder's own front end (patch kernel, positions, class
 token, pixel statistics) and draws only the blocks: what it loses against the encoder is what the
-pretrained *trunk* was worth.
+pretrained *trunk* was worth. ``shuffled:<seed>:<encoder>`` is the sharper one: each matrix keeps its numbers
+in another order, and norms, biases and layer scales stay, so that only what the matrices learned is gone.
 """
 
 from dataclasses import replace
@@ -32,6 +33,19 @@ def make_random(*, seed: int, base: Weights | None) -> Weights:
     trunk = _draw_trunk(base.config, seed=seed)
     made = _pack(base.config, trunk, base.stem, size=base.size)
     return replace(made, licence=base.licence, note="Random trunk behind the base's front end.")
+
+
+def make_shuffled(*, seed: int, base: Weights) -> Weights:
+    """Returns ``base`` with the entries of each matrix of its trunk in an order drawn from ``seed``."""
+    generator = torch.Generator().manual_seed(seed)
+    trunk = {
+        name: tensor.flatten()[torch.randperm(tensor.numel(), generator=generator)].reshape(tensor.shape)
+        if tensor.ndim > 1
+        else tensor
+        for name, tensor in sorted(base.trunk.items())
+    }
+    made = _pack(base.config, trunk, base.stem, size=base.size)
+    return replace(made, licence=base.licence, note="A trunk of shuffled matrices behind the base's front end.")
 
 
 def make_identity(*, base: Weights | None) -> Weights:

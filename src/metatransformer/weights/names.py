@@ -1,9 +1,9 @@
 """What a user may write where an encoder is asked for.
 
 ``meta-b16`` is a known trunk, ``./weights.pth?heads=12`` a file (or a folder with one),
-``random:<seed>[:<encoder>]`` and ``identity[:<encoder>]`` are the controls, ``test`` is the tiny
-trunk of the tests. A name that could be two of these is refused with both spellings; ``known:`` in
-front forces the table.
+``random:<seed>[:<encoder>]``, ``shuffled:<seed>:<encoder>`` and ``identity[:<encoder>]`` are the
+controls, ``test`` is the tiny trunk of the tests. A name that could be two of these is refused with
+both spellings; ``known:`` in front forces the table.
 """
 
 import os
@@ -51,7 +51,7 @@ class Given:
 class Made:
     """A control or test trunk.
 
-    ``kind`` is ``random``, ``identity`` or ``test``; ``base`` lends its shape and front end.
+    ``kind`` is ``random``, ``shuffled``, ``identity`` or ``test``; ``base`` lends its shape and front end.
     """
 
     kind: str
@@ -73,11 +73,12 @@ def parse_name(name: str) -> Spec:
     if name.startswith("known:"):
         return _known(name.removeprefix("known:"))
     kind, _, rest = name.partition(":")
-    if kind == "random":
+    if kind in ("random", "shuffled"):
         seed, _, base = rest.partition(":")
-        if not (seed.isascii() and seed.isdigit()):
-            raise UsageError("encoder", must="be written random:<seed>[:<encoder>]", found=f"'{name}'")
-        return Made("random", int(seed), parse_name(base) if base else None)
+        if not (seed.isascii() and seed.isdigit()) or (kind == "shuffled" and not base):
+            form = "random:<seed>[:<encoder>]" if kind == "random" else "shuffled:<seed>:<encoder>"
+            raise UsageError("encoder", must=f"be written {form}", found=f"'{name}'")
+        return Made(kind, int(seed), parse_name(base) if base else None)
     if kind == "identity":
         return Made("identity", 0, parse_name(rest) if rest else None)
     if name == "test":
@@ -99,7 +100,7 @@ def _known(name: str) -> Known:
     if name not in KNOWN:
         raise UsageError(
             "encoder",
-            must="be a known trunk, a path, random:<seed>, identity or test",
+            must="be a known trunk, a path, random:<seed>, shuffled:<seed>:<encoder>, identity or test",
             found=f"'{name}'",
             do=nearest(name, [*KNOWN, *MADE]),
         )

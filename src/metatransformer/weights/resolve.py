@@ -18,7 +18,7 @@ from metatransformer.weights import fetch
 from metatransformer.weights.build import assemble, measure, read_weights, recognise
 from metatransformer.weights.catalog import KNOWN, WeightEntry, WeightSource
 from metatransformer.weights.files import Weights, file_sha256, write_canonical
-from metatransformer.weights.made import make_identity, make_random, make_test
+from metatransformer.weights.made import make_identity, make_random, make_shuffled, make_test
 from metatransformer.weights.names import Given, Known, Made, Options, Spec, parse_name
 
 
@@ -129,6 +129,9 @@ def _find(spec: Spec, *, cache: Path) -> tuple[Weights, WeightEntry | None]:
     base = _find(spec.base, cache=cache)[0] if spec.base else None
     if spec.kind == "random":
         return make_random(seed=spec.seed, base=base), None
+    if spec.kind == "shuffled":
+        assert base is not None  # the name demands one
+        return make_shuffled(seed=spec.seed, base=base), None
     return (make_identity(base=base) if spec.kind == "identity" else make_test()), None
 
 
