@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from common import make_records, tiny_recipe
 
 from metatransformer.core.errors import DataError
@@ -13,9 +14,9 @@ from metatransformer.engine import figures
 from metatransformer.engine.console import Console
 from metatransformer.engine.fit import Fitted, fit
 from metatransformer.engine.report import Summary, choose_samples, join_reports, write_report
-from metatransformer.engine.verdict import compare, is_pretrained, margin, verdict
+from metatransformer.engine.verdict import compare, independent, is_pretrained, margin, verdict
 from metatransformer.modalities import get_modality
-from metatransformer.tasks import Classify, Regress
+from metatransformer.tasks import Classify, Forecast, Multilabel, Regress
 
 QUIET = Console(quiet=True)
 CONTROLS = {"constant": {"accuracy": 0.5}, "baseline": {"accuracy": 0.9}, "random": {"accuracy": 0.6}}
@@ -114,7 +115,9 @@ def test_margin_by_hand() -> None:
     assert margin("accuracy", 0.5, 0.5, samples=98) == pytest.approx(2 / 14)
     # 2 sqrt((9 + 16) / (2 x 50)) = 1.
     assert margin("rmse", 3.0, 4.0, samples=50) == pytest.approx(1.0)
-    assert margin("r2", 0.1, 0.2, samples=50) is None
+    # 1 - R2 is an error as well: 2 sqrt(2 (0.36 + 0.64) / 50) = 0.4.
+    assert margin("r2", 0.4, 0.2, samples=50) == pytest.approx(0.4)
+    assert margin("log_loss", 0.1, 0.2, samples=50) is None
     assert margin("accuracy", 1.0, 1.0, samples=7) > 0
 
 
@@ -122,7 +125,21 @@ def test_compare_follows_the_direction_of_the_metric() -> None:
     assert compare(Classify(), 0.9, 0.5, samples=100) == 1
     assert compare(Classify(), 0.90, 0.91, samples=100) == 0
     assert compare(Regress(), 1.0, 9.0, samples=100) == 1
-    assert compare(Regress(metric="r2"), 0.1, 0.2, samples=100) == -1
+    assert compare(Regress(metric="r2"), 0.1, 0.8, samples=100) == -1
+    assert compare(Classify(metric="log_loss"), 0.1, 0.9, samples=100) == 0  # no error is known
+
+
+def test_independent_answers_by_hand() -> None:
+    target = torch.tensor([0] * 10 + [1] * 40)
+    assert independent(Classify(), target) == 50
+    assert independent(Classify(metric="auroc"), target) == 10
+    assert independent(Classify(metric="balanced_accuracy"), target) == 32  # 4 / (1/10 + 1/40)
+    assert independent(Regress(), torch.zeros(50)) == 50
+    labels = torch.tensor([[1.0, 0.0, 1.0]] * 3 + [[0.0, 0.0, torch.nan]] * 20)
+    assert independent(Multilabel(), labels) == 3
+    forecast = Forecast()
+    forecast.horizon_ = 24
+    assert independent(forecast, torch.zeros(100, 26)) == 4
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from metatransformer.engine.fit import Fitted, fit
 from metatransformer.engine.memo import Memo
 from metatransformer.engine.run import revision
 from metatransformer.engine.sources import split_index
+from metatransformer.engine.verdict import independent
 from metatransformer.io.index import Index
 from metatransformer.io.write import append_bytes
 from metatransformer.modalities import get_modality
@@ -161,11 +162,14 @@ def _recipe(data_set: DataSet, plan: Plan, *, seed: int) -> Recipe:
 
 def _about(fitted: Fitted, *, seconds: float) -> dict[str, Any]:
     """Returns what a fit cost: seconds, parameters, peak memory of the process so far in MiB."""
+    known = fitted.loaders["test"].target
+    assert known is not None
     return {
         "seconds": round(seconds, 1),
         "validation": fitted.metrics["val"],
         "parameters": fitted.pipeline.model.parameter_counts(),
         "samples": {name: len(loader) for name, loader in fitted.loaders.items()},
+        "independent": independent(fitted.pipeline.task, known),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "tune": fitted.pipeline.recipe.tune,
         **_answers(fitted, fitted.outputs["test"]),

@@ -49,6 +49,7 @@ def summarise(lines: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]) -> 
         "parameters": {name: group[0]["parameters"] for name, group in groups.items() if "parameters" in group[0]},
         "samples": ours[0]["samples"] if ours else {},
         "tested": sum({line["fold"]: line["samples"]["test"] for line in ours}.values()),
+        "independent": sum({line["fold"]: line.get("independent", 0) for line in ours}.values()),
         "tune": ours[0]["tune"] if ours else "",
         "seconds": sum(line["seconds"] for line in lines),
         "fit_seconds": ours[0]["seconds"] if ours else 0.0,

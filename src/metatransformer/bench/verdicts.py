@@ -11,10 +11,8 @@ from metatransformer.engine.verdict import margin
 
 RIVALS = {"baseline": "plain baseline", "strong": "strong baseline", "identity": "model without a trunk"}
 FEW = 3  # random trunks; of fewer, no word on every one
+EACH = ("accuracy", "rmse")  # scores to which each sample adds its part
 CHEAPER = 0.5  # of our seconds: what is called less
-# No error by a simple formula: ranks of few positives in many samples, and means over several such labels; windows
-# that share most of their rows.
-NO_ERROR = ("auroc", "mean_auroc", "mean_average_precision", "mse", "mae")
 
 Result = Literal["better", "worse", "level", "unknown"]
 
@@ -74,14 +72,15 @@ def _compare(row: Mapping[str, Any], name: str) -> Result:
     """Returns what ours is beside another model.
 
     The error is that of the difference on the same samples where the lines tell, else that of two scores on as many
-    samples.
+    samples; lines of before do not say how many independent ones there were.
     """
     metric = row["metrics"][0]
     gain, error = row["gains"][name][metric], row["errors"][name]
     ours, other = (row["scores"][model][metric]["mean"] for model in ("pretrained", name))
-    if error is None and metric in NO_ERROR:
-        return "unknown"
-    limit = margin(metric, ours, other, samples=row["tested"]) if error is None else 2 * error
+    samples = row["independent"] or (row["tested"] if metric in EACH else 0)
+    limit = 2 * error if error is not None else None
+    if error is None and samples:
+        limit = margin(metric, ours, other, samples=samples)
     if limit is None:
         return "unknown"
     if abs(gain["mean"]) <= limit or gain["low"] <= 0 <= gain["high"]:

@@ -26,7 +26,7 @@ from metatransformer.engine.controls import CONTROLS, run_controls
 from metatransformer.engine.fit import Fitted, fit
 from metatransformer.engine.report import Summary, join_reports, trunk_facts, write_report
 from metatransformer.engine.sources import read_index, split_index
-from metatransformer.engine.verdict import verdict
+from metatransformer.engine.verdict import independent, verdict
 from metatransformer.io.write import write_json
 from metatransformer.modalities import get_modality
 from metatransformer.recipe import Recipe, make_recipe
@@ -211,13 +211,14 @@ def _is_done(run: Path) -> bool:
 
 
 def _figures(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, seconds: float) -> dict[str, Any]:
-    pipeline = fitted.pipeline
+    pipeline, target = fitted.pipeline, fitted.loaders["test"].target
+    assert target is not None
     counts = pipeline.model.parameter_counts()
     says = verdict(
         pipeline.task,
         fitted.metrics["test"],
         controls,
-        samples=len(fitted.loaders["test"]),
+        samples=independent(pipeline.task, target),
         encoder=pipeline.trunk.name,
         frozen=True,
     )

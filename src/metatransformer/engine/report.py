@@ -21,7 +21,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS
 from metatransformer.engine import figures
 from metatransformer.engine.fit import Fitted
-from metatransformer.engine.verdict import control_words, margin, verdict, words
+from metatransformer.engine.verdict import control_words, independent, margin, verdict, words
 from metatransformer.engine.versions import version_of
 from metatransformer.io.write import atomic_file
 from metatransformer.recipe import refits, to_yaml, tune_mode
@@ -125,17 +125,19 @@ def trunk_facts(trunk: Pretrained) -> list[tuple[str, str]]:
 
 def _scores(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, split: str) -> dict[str, Any]:
     task, recipe = fitted.pipeline.task, fitted.pipeline.recipe
-    scores, samples = fitted.metrics[split], len(fitted.loaders[split])
+    scores, loader = fitted.metrics[split], fitted.loaders[split]
+    assert loader.target is not None
+    sure = independent(task, loader.target)
     encoder = fitted.pipeline.trunk.name
     frozen = recipe.tune in ("head", "ends")
     return {
         "metric": words(task.primary),
         "higher": task.higher_is_better,
         "split": split,
-        "samples": samples,
+        "samples": len(loader),
         "score": _short_figure(scores[task.primary]),
-        "margin": _own_margin(task, scores[task.primary], samples=samples),
-        "verdict": verdict(task, scores, controls, samples=samples, encoder=encoder, frozen=frozen),
+        "margin": _own_margin(task, scores[task.primary], samples=sure),
+        "verdict": verdict(task, scores, controls, samples=sure, encoder=encoder, frozen=frozen),
         "bars": _bars(task, scores, controls),
         "metrics": [words(name) for name in scores],
         "refit": refits(recipe),

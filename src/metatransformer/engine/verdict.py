@@ -6,7 +6,10 @@ the same samples, so this is the careful side: a paired test would call more dif
 
 from collections.abc import Mapping
 
-from metatransformer.tasks import Task
+import torch
+from torch import Tensor
+
+from metatransformer.tasks import Classify, Forecast, Multilabel, Task
 
 CONTROL_NAMES = {
     "constant": "majority / mean",
@@ -27,11 +30,30 @@ DISTANCES = ("rmse", "mae")  # errors as of a root mean square of normal deviati
 NOT_PRETRAINED = ("random", "shuffled", "identity", "test")
 
 
+def independent(task: Task, target: Tensor) -> int:
+    """Returns how many independent answers a score of these targets rests on, at most as many as there are.
+
+    A mean over classes of very different size is as sure as a mean of n = C^2 / sum(1 / n_c) answers. The variance of
+    an area A under the ROC curve is at most A (1 - A) over the number in the smaller class (van Dantzig 1951). Windows
+    of a series that share rows count once for each stretch of rows that is forecast.
+    """
+    if isinstance(task, Forecast):
+        return max(1, len(target) // task.outputs)
+    if isinstance(task, Multilabel):
+        counts = torch.stack([(target == 1).sum(dim=0), (target == 0).sum(dim=0)]).min(dim=0).values
+        return int(counts[counts > 0].min()) if (counts > 0).any() else 1
+    if isinstance(task, Classify) and task.primary in ("auroc", "balanced_accuracy", "macro_f1"):
+        counts = torch.bincount(target)
+        counts = counts[counts > 0].double()
+        return int(counts.min() if task.primary == "auroc" else len(counts) ** 2 / (1 / counts).sum())
+    return len(target)
+
+
 def margin(metric: str, a: float, b: float, *, samples: int) -> float | None:
     """Returns two standard errors of the difference of two scores, None for a metric without a simple formula.
 
-    Source: the binomial variance p (1 - p) / n with one success and one failure added; for a root mean square s of n
-    normal deviations s^2 / 2n.
+    ``samples`` are those of ``independent``. Source: the binomial variance p (1 - p) / n with one success and one
+    failure added; for a root mean square s of n normal deviations s^2 / 2n.
     """
     if metric in SHARES:
         shares = [(p * samples + 1) / (samples + 2) for p in (a, b)]
@@ -40,13 +62,15 @@ def margin(metric: str, a: float, b: float, *, samples: int) -> float | None:
         return 2 * ((a**2 + b**2) / (2 * samples)) ** 0.5
     if metric == "mse":  # a mean of squares: the variance of one square is twice the square of the mean
         return 2 * (2 * (a**2 + b**2) / samples) ** 0.5
+    if metric == "r2":  # 1 - R2 is a mean of squares in shares of the variance
+        return 2 * (2 * ((1 - a) ** 2 + (1 - b) ** 2) / samples) ** 0.5
     return None
 
 
 def compare(task: Task, ours: float, other: float, *, samples: int) -> int:
     """Returns 1 when ``ours`` is clearly better, -1 when it is clearly worse, 0 when these samples cannot tell."""
     limit = margin(task.primary, ours, other, samples=samples)
-    if abs(ours - other) <= (limit or 0.0):
+    if limit is None or abs(ours - other) <= limit:
         return 0
     return 1 if task.is_better(ours, other) else -1
 
