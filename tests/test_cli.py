@@ -16,6 +16,7 @@ import yaml
 from common import make_records, run, run_alone, words_of
 from PIL import Image
 
+import metatransformer as mt
 import metatransformer.engine.embed as embed_module
 from metatransformer.engine.run import RunFolder
 from metatransformer.modalities import get_modality, modality_names
@@ -226,6 +227,21 @@ def test_embed_says_when_a_front_end_was_never_trained(table: Path, tmp_path: Pa
     status, result, err = call(words)
     assert status == 0 and result["rows"] == 40, err
     assert "warning: the tabular tokenizer was never trained on tabular data" in " ".join(err.split())
+
+
+def test_vectors_of_a_table_do_not_see_its_target(table: Path, tmp_path: Path, call: Run):
+    blind = pd.read_csv(table).drop(columns="label")
+    blind.to_csv(tmp_path / "blind.csv", index=False)
+    words = ["--modality", "tabular", "--encoder", "test", "--out"]
+    vectors = []
+    for number, data in enumerate(([tmp_path / "blind.csv"], [table, "--target", "label"], [table])):
+        assert call(["embed", data[0], *words, tmp_path / f"{number}.parquet", *data[1:]])[0] == 0
+        vectors.append(np.stack(pd.read_parquet(tmp_path / f"{number}.parquet")["embedding"]))
+    np.testing.assert_array_equal(vectors[0], vectors[1])
+    assert not np.allclose(vectors[0], vectors[2])
+    with pytest.warns(UserWarning, match="never trained"):
+        made = mt.Embedder("tabular", encoder="test", target="label", device="cpu").fit_transform(pd.read_csv(table))
+    np.testing.assert_allclose(made, vectors[0], rtol=1e-5, atol=1e-6)
 
 
 def test_an_interrupted_embed_continues(pictures: Path, tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch):

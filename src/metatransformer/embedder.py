@@ -41,6 +41,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         *,
         encoder: str = "meta-b16",
         pool: Literal["summary", "mean", "both", "grid"] = "summary",
+        target: str = "",
         seed: int = 0,
         device: str = "auto",
         precision: Literal["auto", "float32", "bfloat16"] = "float32",
@@ -49,11 +50,13 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     ) -> None:
         """Stores the parameters, which are those of ``Classifier``, and ``pool``.
 
+        ``target`` names a table's column that no vector may see, such as the label.
         Float32 is the default, because vectors are compared across machines.
         """
         self.modality = modality
         self.encoder = encoder
         self.pool = pool
+        self.target = target
         self.seed = seed
         self.device = device
         self.precision = precision
@@ -108,6 +111,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def _recipe(self, modality: Modality) -> Recipe:
         keywords = {
             "encoder": self.encoder,
+            "task.target": self.target,
             "run.seed": self.seed,
             "run.device": self.device,
             "run.precision": self.precision,

@@ -171,8 +171,9 @@ def embed(options: Namespace) -> Result:
     if bool(options.model) == bool(options.modality):
         raise UsageError("embed", must="get either --modality or --model", found="both or neither")
     if options.model:
-        if options.overrides:
-            raise UsageError("embed --model", must="get no recipe overrides", found=options.overrides[0])
+        if options.overrides or options.target:
+            found = options.overrides[0] if options.overrides else "--target"
+            raise UsageError("embed --model", must="get no recipe overrides: the model has its own", found=found)
         pipeline = _saved_pipeline(options.model, options)
         model = trained_embedder(pipeline, pool=options.pool)
         index = _embed_index(pipeline.modality, options, recipe=pipeline.recipe, console=console)
@@ -199,7 +200,7 @@ def _embed_index(modality: Modality, options: Namespace, *, recipe: Recipe, cons
     )
     for note in index.notes:
         console.note(note)
-    return index
+    return without_column(index, recipe.task.target)
 
 
 def _untrained_embedder(

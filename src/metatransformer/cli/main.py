@@ -177,6 +177,7 @@ def _embed(embed: argparse.ArgumentParser) -> None:
     embed.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, a manifest or a table")
     embed.add_argument("--modality", default="", metavar="M", help="needed unless --model is given")
     embed.add_argument("--encoder", default="", metavar="E", help="default: meta-b16")
+    embed.add_argument("--target", default="", metavar="COL", help="a table's column that no vector may see")
     embed.add_argument("--model", default="", metavar="RUN", help="embed with a trained model instead")
     _device(embed)
     embed.add_argument("--pool", default="summary", help="summary (default), mean or both")
