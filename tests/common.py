@@ -2,9 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,17 @@ def run_alone(
     settings = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(env or {})}
     command = [sys.executable, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=settings, timeout=timeout_s, check=False)
+
+
+# Of command lines on pictures.
+CLI_SETTINGS = words_of({"input.size": 16, "head.read": [-1], "run.device": "cpu", "run.precision": "float32"})
+CLI_IMAGE = ["--modality", "image", "--encoder", "test"]
+
+Run = Callable[[Sequence[object]], tuple[int, dict[str, Any], str]]
+
+
+def assert_one_message(err: str, pattern: str) -> None:
+    """Checks that the last line, and no other, is an error that matches; notes may stand before it."""
+    lines = err.splitlines()
+    assert sum(line.startswith("error: ") for line in lines) == 1 and "Traceback" not in err, err
+    assert re.search(pattern, next(line for line in lines if line.startswith("error: "))), err

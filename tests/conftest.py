@@ -22,8 +22,17 @@ from jaxtyping import install_import_hook  # noqa: E402
 # Every signature of the package is checked while the tests run: tensor shapes and plain types.
 install_import_hook("metatransformer", "checker.check")
 
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from common import CLI_IMAGE, CLI_SETTINGS, Run, make_records, run  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from metatransformer.cli import main  # noqa: E402
+from metatransformer.modalities import get_modality  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -40,3 +49,39 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(socket.socket, "connect", connect)
     yield
+
+
+@pytest.fixture
+def call(capsys) -> Run:
+    """Runs a command in this process."""
+    return lambda words: run(words, capsys)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder of 24 pictures, one folder per class."""
+    root = tmp_path_factory.mktemp("pictures")
+    for record in make_records(get_modality("image"), train=24):
+        (root / record.target).mkdir(exist_ok=True)
+        Image.fromarray(record.value).save(root / record.target / f"{record.key.split()[1]}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the folder of a finished run."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    assert (
+        main([str(word) for word in ["fit", pictures, *CLI_IMAGE, "--tune", "head", "--out", out, *CLI_SETTINGS]]) == 0
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a CSV file of 40 rows with a class and a number to learn."""
+    rng = np.random.default_rng(0)
+    rows = [get_modality("tabular").synthesize(rng, i % 2)["row"] | {"label": "ab"[i % 2]} for i in range(40)]
+    path = tmp_path_factory.mktemp("table") / "people.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path

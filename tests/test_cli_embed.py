@@ -1,0 +1,106 @@
+"""``metatransformer embed``: what it writes, goes on with, and refuses."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from common import CLI_IMAGE as IMAGE
+from common import CLI_SETTINGS as SETTINGS
+from common import Run, assert_one_message
+
+import metatransformer as mt
+import metatransformer.engine.embed as embed_module
+
+
+def test_embed_writes_one_vector_for_each_file(pictures: Path, tmp_path: Path, call: Run):
+    words = ["embed", pictures, *IMAGE, "--pool", "both", "--out", tmp_path / "e.parquet", *SETTINGS]
+    status, result, err = call(words)
+    assert status == 0, err
+    assert result == {"out": str(tmp_path / "e.parquet"), "rows": 24, "width": 64, "done_before": 0}
+    found = pd.read_parquet(tmp_path / "e.parquet")
+    assert found["id"].tolist()[:2] == ["a/0.png", "a/2.png"] and set(found["modality"]) == {"image"}
+    assert np.stack(found["embedding"]).shape == (24, 64)
+    metadata = pq.read_schema(tmp_path / "e.parquet").metadata
+    assert metadata[b"metatransformer.encoder"] == b"test" and metadata[b"metatransformer.pooling"] == b"both"
+    status, result, _ = call(words)
+    assert status == 0 and result["done_before"] == 24
+
+
+def test_embed_by_a_trained_model(pictures: Path, trained: Path, tmp_path: Path, call: Run):
+    status, result, err = call(["embed", pictures / "a", "--model", trained, "--out", tmp_path / "e.parquet"])
+    assert status == 0 and (result["rows"], result["width"]) == (12, 32), err
+
+
+def test_embed_continues_neither_with_another_model_nor_on_changed_files(
+    pictures: Path, trained: Path, tmp_path: Path, call: Run
+):
+    folder, out = tmp_path / "a", tmp_path / "e.parquet"
+    shutil.copytree(pictures / "a", folder)
+    words = ["embed", folder, *IMAGE, "--out", out, *SETTINGS]
+    assert call(words)[0] == 0
+    # A head alone leaves the vectors as they are.
+    assert call(["embed", folder, "--model", trained, "--out", out])[1]["done_before"] == 12
+    ends = tmp_path / "ends"
+    learn = ["fit", pictures, *IMAGE, "--tune", "ends", "--epochs", 1, "--out", ends, *SETTINGS]
+    assert call(learn)[0] == 0
+    for other in (["embed", folder, "--model", ends, "--out", out], [*words, "input.size=32"]):
+        status, _, err = call(other)
+        assert status == 2 and "another model or other settings" in " ".join(err.split()), err
+    file = min(folder.iterdir())
+    file.write_bytes(file.read_bytes() + b"\0")
+    status, _, err = call(words)
+    assert status == 2 and "this one has files or values that changed since" in " ".join(err.split()), err
+
+
+def test_embed_says_when_a_front_end_was_never_trained(table: Path, tmp_path: Path, call: Run):
+    words = ["embed", table, "--modality", "tabular", "--encoder", "test", "--out", tmp_path / "e.parquet"]
+    status, result, err = call(words)
+    assert status == 0 and result["rows"] == 40, err
+    assert "warning: the tabular tokenizer was never trained on tabular data" in " ".join(err.split())
+
+
+def test_vectors_of_a_table_do_not_see_its_target(table: Path, tmp_path: Path, call: Run):
+    blind = pd.read_csv(table).drop(columns="label")
+    blind.to_csv(tmp_path / "blind.csv", index=False)
+    words = ["--modality", "tabular", "--encoder", "test", "--out"]
+    vectors = []
+    for number, data in enumerate(([tmp_path / "blind.csv"], [table, "--target", "label"], [table])):
+        assert call(["embed", data[0], *words, tmp_path / f"{number}.parquet", *data[1:]])[0] == 0
+        vectors.append(np.stack(pd.read_parquet(tmp_path / f"{number}.parquet")["embedding"]))
+    np.testing.assert_array_equal(vectors[0], vectors[1])
+    assert not np.allclose(vectors[0], vectors[2])
+    with pytest.warns(UserWarning, match="never trained"):
+        made = mt.Embedder("tabular", encoder="test", target="label", device="cpu").fit_transform(pd.read_csv(table))
+    np.testing.assert_allclose(made, vectors[0], rtol=1e-5, atol=1e-6)
+
+
+def test_an_interrupted_embed_continues(pictures: Path, tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch):
+    embed, open_shards, calls = embed_module.embed, embed_module.open_shards, []
+    monkeypatch.setattr(embed_module, "open_shards", partial(open_shards, shard_rows=7))
+
+    def interrupted(model, records, *, console):
+        calls.append(len(records))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return embed(model, records, console=console)
+
+    monkeypatch.setattr(embed_module, "embed", interrupted)
+    words = ["embed", pictures, *IMAGE, "--out", tmp_path / "e.parquet", *SETTINGS]
+    status, _, err = call(words)
+    assert status == 130 and "the same command continues" in err and not (tmp_path / "e.parquet").exists()
+    status, result, err = call(words)
+    assert status == 0 and result["done_before"] == 14 and "14 of 24 rows are done already" in err
+    assert calls == [7, 7, 7, 7, 3]
+    assert pd.read_parquet(tmp_path / "e.parquet")["id"].is_unique
+
+
+def test_a_bad_picture_leaves_no_embeddings_behind(pictures: Path, tmp_path: Path, call: Run):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "bad.png").write_bytes((pictures / "a" / "2.png").read_bytes()[:77])
+    status, _, err = call(["embed", tmp_path / "data", *IMAGE, "--out", tmp_path / "e.parquet", *SETTINGS])
+    assert status == 2 and [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert_one_message(err, "bad.png: must be a whole picture")
