@@ -158,6 +158,21 @@ def test_embeddings_inside_a_pipeline(folder: Path):
     assert list(pipeline[0].get_feature_names_out())[:2] == ["embedder0", "embedder1"]
 
 
+def test_a_folder_holds_what_was_saved_last(fitted: mt.Classifier, arrays, tmp_path: Path):
+    embedder().fit(arrays[0]).save(tmp_path)
+    fitted.save(tmp_path)
+    assert isinstance(mt.load(tmp_path), mt.Classifier)
+    embedder().fit(arrays[0]).save(tmp_path)
+    assert isinstance(mt.load(tmp_path), mt.Embedder)
+
+
+def test_a_score_that_a_split_cannot_have_is_refused(rows: pd.DataFrame):
+    few = rows.assign(split=["val"] + ["train"] * (len(rows) - 1))
+    settings: dict[str, Any] = {"encoder": "test", "epochs": 1, "recipe": {"head.read": [-1]}}
+    with pytest.raises(DataError, match=r"split 'val', metric 'r2': must be a number there; found 1 samples"):
+        mt.Regressor("tabular", target="income", metric="r2", **settings).fit(few)
+
+
 def test_a_file_may_stand_in_several_rows(fitted: mt.Classifier, folder: Path):
     first, second = sorted(str(path) for path in (folder / "test").rglob("*.png"))[:2]
     alone = fitted.predict_proba([first, second])

@@ -61,6 +61,16 @@ def test_another_trunk_pool_or_transform_finds_nothing(computed):
     assert sum(computed) == 16 * len(changes), "the penalty and the seed change no feature of a native tokenizer"
 
 
+def test_only_the_last_models_are_kept(computed, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(memo_module, "MODELS", 2)
+    modality, memo = get_modality("image"), Memo(most_mb=10)
+    records = make_records(modality, train=11, val=5, test=7)
+    base = tiny_recipe(modality, {"tune": "head", "input.size": 16})
+    for seed in (1, 2, 3, 2, 1):
+        fit(records, dataclasses.replace(base, encoder=f"random:{seed}:test"), memo=memo, console=QUIET)
+    assert len(memo._features) == 2 and sum(computed) == 4 * 23  # the first one was dropped
+
+
 def test_samples_beyond_the_limit_are_read_again():
     modality = get_modality("image")
     recipe = tiny_recipe(modality, {"tune": "head", "input.size": 16})

@@ -10,6 +10,7 @@ from common import make_records, make_samples, tiny_pipeline, tiny_recipe
 from metatransformer.core.batch import Batch, collate
 from metatransformer.core.errors import DataError, UsageError, WeightsError
 from metatransformer.engine.console import Console
+from metatransformer.engine.evaluate import compute_outputs
 from metatransformer.engine.fit import fit
 from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
@@ -55,6 +56,16 @@ def test_modes_between_the_ends_count_by_hand():
     for mode, size in sizes.items():
         model = tiny_pipeline(NAME, {"tune": mode, "head.read": [2, 4]}).model
         assert model.parameter_counts()["trunk"]["trainable"] == size, mode
+
+
+def test_a_saved_model_answers_as_fit_said_also_in_bfloat16(tmp_path):
+    modality = get_modality(NAME)
+    recipe = tiny_recipe(modality, {"tune": "head", "run.precision": "bfloat16"})
+    records = make_records(modality, train=20, val=9, test=9)
+    fitted = fit(records, recipe, out=tmp_path / "run", console=Console(quiet=True))
+    loader = fitted.loaders["test"]
+    again = compute_outputs(load_pipeline(tmp_path / "run" / "model"), loader, console=Console(quiet=True), title="")
+    torch.testing.assert_close(again, fitted.outputs["test"], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

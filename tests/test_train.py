@@ -78,6 +78,27 @@ def test_training_stops_when_nothing_is_gained(monkeypatch: pytest.MonkeyPatch):
     assert [line["epoch"] for line in trainer.fit().history] == [1, 2, 3, 4]
 
 
+def test_a_run_that_had_stopped_does_not_go_on(monkeypatch: pytest.MonkeyPatch):
+    trainer = make_trainer({"optim.epochs": 9, "optim.patience": 2})
+    trainer.progress.stale, trainer.progress.epoch = 2, 4  # as its checkpoint has it
+    trainer.progress.weights = {name: p.detach().clone() for name, p in trainer.learning.items()}
+    monkeypatch.setattr(trainer, "_epoch", lambda bar: pytest.fail("it trains"))
+    assert trainer.fit().epoch == 4
+
+
+def test_dropout_follows_from_seed_and_step_and_leaves_the_callers_numbers_alone():
+    torch.manual_seed(5)
+    expected = torch.get_rng_state()
+    first, second = (make_trainer({"optim.epochs": 1, "head.dropout": 0.5, "head.hidden": 7}) for _ in range(2))
+    torch.manual_seed(5)
+    first.fit()
+    assert torch.equal(torch.get_rng_state(), expected)
+    torch.manual_seed(99)
+    second.fit()
+    for name, weights in first.progress.weights.items():
+        assert torch.equal(weights, second.progress.weights[name]), name
+
+
 def test_the_average_follows_closely_at_first():
     trainer = make_trainer({"optim.average": 0.9})
     (name, parameter), start = next(iter(trainer.learning.items())), 3.0

@@ -91,6 +91,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         if not self.__sklearn_is_fitted__():
             raise not_fitted(self, verb="save")
         model, place = self.model_, Path(folder)
+        for known in ("model.json", "embedder.json"):  # an earlier one's, which would vouch for half of this
+            (place / known).unlink(missing_ok=True)
         with atomic_file(place / "tokenizer.safetensors") as temporary:
             save_file({k: v.cpu().contiguous() for k, v in model.tokenizer.state_dict().items()}, temporary)
         about = {

@@ -87,6 +87,8 @@ class Pipeline:
     def save(self, folder: Path, *, metrics: dict[str, Any], standalone: bool = False) -> None:
         """Writes the folder; ``standalone`` includes the trunk although it was not tuned."""
         folder.mkdir(parents=True, exist_ok=True)
+        for known in ("model.json", "embedder.json"):  # an earlier model's, which would vouch for half of this one
+            (folder / known).unlink(missing_ok=True)
         name, task = self.modality.name, self.recipe.task.name
         _save(self.model.tokenizer(name), folder / "tokenizers" / f"{name}.safetensors")
         _save(self.head, folder / "heads" / f"{task}.safetensors")
@@ -215,6 +217,7 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
         trunk = load_encoder(encoder or entry["name"])
         with _intact(folder / "model.json"):
             _require_same_trunk(trunk, entry, where=f"{folder}: trunk '{entry['name']}'")
+            trunk = _normalising_alike(trunk, entry["stem"])
     transform = modality.transform(recipe.input, trunk.stem)
     task = make_task(recipe, modality=modality)
     with _intact(folder / "model.json"):
@@ -301,6 +304,12 @@ def _require_same_trunk(trunk: Pretrained, entry: dict[str, Any], *, where: str)
     if dataclasses.asdict(trunk.encoder.config) != entry["config"]:
         raise WeightsError(where, must=f"have the shape {entry['config']}", found=f"{trunk.encoder.config}")
     trunk.encoder.verify(entry["fingerprint"], where=where)
+
+
+def _normalising_alike(trunk: Pretrained, told: Mapping[str, Any]) -> Pretrained:
+    """Returns the trunk with the pixel statistics of the training: a file of the same bytes may not tell its own."""
+    mean, std = (tuple(told[name]) for name in ("mean", "std"))
+    return dataclasses.replace(trunk, stem=dataclasses.replace(trunk.stem, mean=mean, std=std))
 
 
 @contextmanager

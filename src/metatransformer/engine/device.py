@@ -14,7 +14,7 @@ def choose_device(name: str) -> torch.device:
         UsageError: there is no such device here.
     """
     if name == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
@@ -37,7 +37,7 @@ def choose_precision(name: str, *, device: torch.device) -> torch.dtype:
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if device.type == "cpu" and _cpu_multiplies_bfloat16():
         return torch.bfloat16
     return torch.float32

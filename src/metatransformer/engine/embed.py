@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,8 @@ class EmbeddingModel:
         device = choose_device(self.recipe.run.device)
         tokenizer = self.tokenizer.to(device).eval()
         encoder: Encoder = self.trunk.encoder.to(device).eval()
+        if self.adapters is not None:
+            self.adapters.to(device)
 
         def vectors(batches: Mapping[str, Batch]) -> Tensor:
             (batch,) = batches.values()
@@ -106,10 +108,11 @@ def pretrained_embedder(
 
 
 def trained_embedder(pipeline: Pipeline, *, pool: str) -> EmbeddingModel:
-    """Returns an embedder with a trained pipeline's tokenizer and trunk."""
+    """Returns an embedder with a trained pipeline's tokenizer and trunk; float32, for vectors are compared."""
     tokenizer = pipeline.model.tokenizer(pipeline.modality.name)
     adapters = pipeline.model.adapters
-    return EmbeddingModel(pipeline.recipe, pipeline.reader, tokenizer, pipeline.trunk, pool, adapters)
+    recipe = replace(pipeline.recipe, run=replace(pipeline.recipe.run, precision="float32"))
+    return EmbeddingModel(recipe, pipeline.reader, tokenizer, pipeline.trunk, pool, adapters)
 
 
 def embed(model: EmbeddingModel, records: Sequence[Record], *, console: Console) -> np.ndarray:

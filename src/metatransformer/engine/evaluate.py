@@ -37,15 +37,17 @@ def run_batches(
     precision = choose_precision(recipe.run.precision, device=device)
     key = (recipe.run.seed, view) if view else None
     name = loader.reader.modality.name
-    rows: list[Tensor] = [torch.empty(0)] * len(loader)
+    rows: Tensor | None = None
     with console.bar(title, total=len(loader)) as bar:
         for indices, batch in loader.in_order(batch_size=recipe.data.batch_size, view=key):
             with autocast(precision, device=device):
                 out = compute({name: batch.to(device)})
-            for index, row in zip(indices.tolist(), out.float().cpu(), strict=True):
-                rows[index] = row
+            if rows is None:
+                rows = torch.empty(len(loader), *out.shape[1:])
+            rows[torch.as_tensor(indices)] = out.float().cpu()
             bar.advance(len(indices))
-    return torch.stack(rows)
+    assert rows is not None, "no samples"
+    return rows
 
 
 def compute_outputs(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> Tensor:

@@ -1,6 +1,7 @@
 """Fit: from a data set and a recipe to a trained, scored, saved pipeline."""
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,10 +115,13 @@ def _require_scores(task: Task, loaders: Mapping[str, Loader]) -> None:
         loader = loaders.get(split)
         if loader is not None and loader.target is not None and len(loader):
             try:
-                task.metrics(task.constant().expand(len(loader), -1), loader.target)
+                scores = task.metrics(task.constant().expand(len(loader), -1), loader.target)
             except DataError as error:
                 where = f"split '{split}', {error.where}"
                 raise DataError(where, must=error.must, found=error.found, do=error.do) from error
+            if not math.isfinite(scores[task.primary]):
+                where, found = f"split '{split}', metric '{task.primary}'", f"{len(loader)} samples"
+                raise DataError(where, must="be a number there", found=found, do="Give the split more samples.")
 
 
 def require_unchanged(encoder: Encoder, bytes_before: str) -> None:
@@ -190,7 +194,8 @@ def _fit_head(fitted: Fitted, *, run: RunFolder | None, memo: Memo | None, conso
     train, val = fitted.loaders["train"].target, fitted.loaders["val"].target
     assert train is not None and val is not None
     views = [features_of("train", view) for view in range(optim.views + 1)]
-    known = _Known(torch.cat(views), torch.cat([train] * len(views)))
+    known = _Known(torch.cat(views) if len(views) > 1 else views[0], torch.cat([train] * len(views)))
+    del views  # twice the memory of what is known
     if 0 < pipeline.recipe.head.centres < len(known.target):
         count = f"{pipeline.recipe.head.centres:,} of {len(known.target):,}"
         console.note(f"the kernel head compares with {count} training samples (head.centres)")
@@ -259,7 +264,7 @@ def _refitted(pipeline: Pipeline, best: Probe, train: _Known, val: _Known) -> Pr
     both = _Known(*(torch.cat(pair) for pair in zip(train, val, strict=True)))
     # Weaker penalties start from stronger ones where there is no closed form.
     path = [penalty for penalty in penalties(pipeline.recipe, pipeline.task) if penalty >= best.l2]
-    *_, last = _probes(pipeline, both, l2=path if not pipeline.task.squared else [best.l2])
+    *_, last = _probes(pipeline, both, l2=[best.l2] if _is_closed(pipeline.recipe, pipeline.task) else path)
     return last.times(best.factor)
 
 
@@ -267,8 +272,12 @@ def penalties(recipe: Recipe, task: Task) -> tuple[float, ...]:
     """Returns the penalties to try: the recipe's, or those that suit its solver."""
     if recipe.optim.l2 != "auto":
         return recipe.optim.l2
-    closed = task.squared or (task.ranks and recipe.optim.solver == "squares")
-    return SQUARES_L2 if closed else LIKELIHOOD_L2
+    return SQUARES_L2 if _is_closed(recipe, task) else LIKELIHOOD_L2
+
+
+def _is_closed(recipe: Recipe, task: Task) -> bool:
+    """Returns whether heads are solved by least squares, each penalty by itself."""
+    return task.squared or (task.ranks and recipe.optim.solver == "squares")
 
 
 def _require_linear(recipe: Recipe) -> None:

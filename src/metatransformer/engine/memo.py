@@ -21,13 +21,15 @@ from metatransformer.engine.data import Loader
 from metatransformer.engine.evaluate import compute_features
 from metatransformer.pipeline import Pipeline, Reader
 
+MODELS = 6  # whose features are kept: pretrained, no trunk, three random ones, and one more
+
 
 class Memo:
     """Samples (up to ``most_mb``) and feature vectors of the records of ONE data set, whose keys are unique in it."""
 
     def __init__(self, *, most_mb: int) -> None:
         self._samples: dict[Hashable, Sample] = {}
-        self._features: dict[Hashable, Tensor] = {}
+        self._features: dict[str, dict[str, Tensor]] = {}  # by model, the last used one last
         self._left = most_mb * 2**20
 
     def reader(self, pipeline: Pipeline) -> Reader:
@@ -37,15 +39,18 @@ class Memo:
     def features(self, pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> Tensor:
         """Returns ``compute_features`` without augmentation; computes only what is not here yet."""
         state = _model_state(pipeline)
-        keys = [(state, record.key) for record in loader.records]
-        missing = [place for place, key in enumerate(keys) if key not in self._features]
+        rows_of = self._features[state] = self._features.pop(state, {})
+        for oldest in list(self._features)[:-MODELS]:
+            del self._features[oldest]
+        keys = [record.key for record in loader.records]
+        missing = [place for place, key in enumerate(keys) if key not in rows_of]
         if missing:
             some = loader.part(missing)
             rows = compute_features(pipeline, some, console=console, title=title)
-            self._features |= {keys[place]: row for place, row in zip(missing, rows, strict=True)}
+            rows_of |= {keys[place]: row for place, row in zip(missing, rows, strict=True)}
         if known := len(keys) - len(missing):
             console.note(f"{title}: {known} of {len(keys)} were computed before")
-        return torch.stack([self._features[key] for key in keys])
+        return torch.stack([rows_of[key] for key in keys])
 
     def sample(self, record: Record, *, state: str, reader: Reader) -> Sample:
         """Returns a transformed sample, read by ``reader`` where it is not here yet."""
@@ -79,4 +84,6 @@ def _model_state(pipeline: Pipeline) -> str:
     recipe, model = pipeline.recipe, pipeline.model
     known = [_transform_state(pipeline), recipe.head.pool, recipe.head.read, recipe.head.cells, recipe.run.precision]
     known += [model.encoder.bytes_hash(), bytes_hash(model.tokenizer(recipe.modality))]
+    # What is no tensor: heads, eps, the normalisation of pixels.
+    known += [dataclasses.asdict(model.encoder.config), pipeline.trunk.stem.mean, pipeline.trunk.stem.std]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()

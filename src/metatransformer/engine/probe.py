@@ -134,7 +134,9 @@ def ridge_path(
     floor = 1e-7 * float(gram.diagonal().mean())
     for penalty in l2:
         shift = max(penalty * rows, floor)
-        factor = torch.linalg.cholesky(gram + shift * torch.eye(len(gram), dtype=torch.float64))
+        shifted = gram.clone()
+        shifted.diagonal().add_(shift)
+        factor = torch.linalg.cholesky(shifted)
         solved = torch.cholesky_solve(right, factor).float()
         weight = (solved if primal else x.T @ solved).T.contiguous()
         yield penalty, weight, level - weight @ centre
@@ -150,7 +152,7 @@ def sharpness(task: Task, outputs: Tensor, target: Tensor) -> float:
 
     def loss(factor: float) -> float:
         sharp = outputs * factor
-        doubt = sum(task.loss(sharp, torch.full_like(target, label)) for label in range(task.outputs)) / task.outputs
+        doubt = -sharp.log_softmax(dim=1).mean()  # the mean of the losses of all classes
         return float((samples * task.loss(sharp, target) + doubt) / (samples + 1))
 
     return min(torch.logspace(-1, 3, 81).tolist(), key=loss)

@@ -29,7 +29,7 @@ def join_processes() -> Place:
     if world == 1:
         return Place()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group()  # gloo for the CPU, and NCCL for GPUs where there are some
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     return Place(dist.get_rank(), world)
@@ -115,15 +115,16 @@ class Trainer:
             UsageError: the loss is no longer finite.
         """
         self._resume()
-        optim = self.recipe.optim
+        patience = self.recipe.optim.patience
         total = self.total_steps - self.progress.step
-        with self.console.bar("training, steps", total=total) as bar:
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), self.console.bar("training, steps", total=total) as bar:
             while self.progress.epoch < self.epochs:
+                if patience and self.progress.stale >= patience:  # also of a run that was killed just then
+                    self.console.note(f"stopped early: no gain in {patience} epochs")
+                    break
                 self._epoch(bar)
                 self._validate()
-                if optim.patience and self.progress.stale >= optim.patience:
-                    self.console.note(f"stopped early: no gain in {optim.patience} epochs")
-                    break
         self._load(self.progress.weights)
         return self.progress
 
@@ -151,6 +152,9 @@ class Trainer:
 
     def _step(self, batch: Any) -> float:
         """Takes one optimiser step and returns the loss."""
+        # Dropout, like order and augmentation, follows from seed, step and process: nothing has to be carried over.
+        place = self.progress.step * self.place.world + self.place.rank
+        torch.manual_seed(self.recipe.run.seed * 1_000_003 + place)
         factor = self._schedule(self.progress.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
@@ -211,6 +215,10 @@ class Trainer:
         line["train_loss"] = progress.loss_sum / max(1, self.steps_per_epoch)
         line["lr"] = self.optimizer.param_groups[0]["lr"]
         scores = score(self.pipeline, self.val, console=Console(quiet=True), title="validating")
+        if self.place.world > 1:  # one rounding error, and some would stop where others go on
+            told = [scores]
+            dist.broadcast_object_list(told, src=0)
+            (scores,) = told
         line |= {f"val_{name}": value for name, value in scores.items()}
         if task.is_better(scores[task.primary], task.worst if progress.best is None else progress.best):
             progress.best, progress.stale = scores[task.primary], 0
@@ -243,21 +251,18 @@ class Trainer:
                 "weights": {name: p.detach() for name, p in self.learning.items()},
                 "average": self.average,
                 "optimizer": self.optimizer.state_dict(),
-                "random": torch.get_rng_state(),
             }
         )
 
     def _resume(self) -> None:
-        """Takes up the last checkpoint, if the run has one; otherwise seeds the generator of the dropout."""
+        """Takes up the last checkpoint, if the run has one."""
         state = None if self.run is None else self.run.load_checkpoint()
         if state is None:
-            torch.manual_seed(self.recipe.run.seed + self.place.rank)
             return
         self.progress = Progress(**state["progress"])
         self._load(state["weights"])
         self.average = {n: t.to(self.device) for n, t in state["average"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
         assert self.run is not None
         self.run.rewind_log(self.progress.lines)
         self.console.note(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")

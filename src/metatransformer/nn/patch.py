@@ -131,10 +131,10 @@ class GridPositions(nn.Module):
     def forward(self, mask: Bool[Tensor, "B h w"]) -> Float[Tensor, "B h w D"]:
         """Returns the positions of each sample's own grid, 0 where the batch pads it."""
         sizes = torch.stack([mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)], dim=1)
-        kinds, which = torch.unique(sizes, dim=0, return_inverse=True)
+        kinds, which = torch.unique(sizes.cpu(), dim=0, return_inverse=True)  # not there on every device
         height, width = mask.shape[1:]
         tables = []
         for h, w in kinds.tolist():
             table = resample_positions(self.table, size=(h, w))
             tables.append(F.pad(table, (0, 0, 0, width - w, 0, height - h)))
-        return torch.stack(tables)[which]
+        return torch.stack(tables)[which.to(self.table.device)]

@@ -67,11 +67,12 @@ class Head(nn.Module):
         return torch.cat(parts if direct is None else [*parts, direct.float()], dim=-1)
 
     def predict(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
-        """Returns the task's outputs for pooled features."""
-        if not self.direct or isinstance(self.norm, Standardise):
-            return self.net(self.norm(features))
-        pooled, direct = features[:, : -self.direct], features[:, -self.direct :]
-        return self.net(torch.cat([self.norm(pooled), direct], dim=-1))
+        """Returns the task's outputs for pooled features, in float32 throughout: 8 bits of an output are too few."""
+        with torch.autocast(features.device.type, enabled=False):
+            if not self.direct or isinstance(self.norm, Standardise):
+                return self.net(self.norm(features))
+            pooled, direct = features[:, : -self.direct], features[:, -self.direct :]
+            return self.net(torch.cat([self.norm(pooled), direct], dim=-1))
 
     @torch.no_grad()
     def take(self, *, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor, centres: Tensor | None) -> None:
