@@ -91,6 +91,13 @@ def test_numbers_are_labels_too(tmp_path: Path):
     assert "1 without a label" in found.notes[0] and "2 in which the label begins or ends" in found.notes[0]
 
 
+@pytest.mark.parametrize("name", ["subjectID", "Subject ID", "user_id", "Person"])
+def test_subjects_are_found_however_they_are_written(tmp_path: Path, name: str):
+    frames = [walk(["sit", "run"], seed=n, **{name: n}) for n in range(2)]
+    found = index(write(tmp_path / "all.csv", pd.concat(frames)), window_s=6)
+    assert {record.group for record in found.records} == {"0", "1"}
+
+
 def test_subjects_and_splits_are_read_and_stay_apart(tmp_path: Path):
     frames = [walk(["sit", "run"], seed=n, User=f"u{n % 2}", split=["train", "test"][n % 2]) for n in range(3)]
     found = index(write(tmp_path / "all.csv", pd.concat(frames)), window_s=6)  # the clock starts again

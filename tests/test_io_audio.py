@@ -8,7 +8,9 @@ import pytest
 import soundfile
 
 from metatransformer.core.errors import DataError, MissingDependencyError
+from metatransformer.core.samples import Record
 from metatransformer.io.audio import audio_info, read_audio, resample
+from metatransformer.modalities.audio import load
 
 FIXTURES = Path(__file__).parent / "fixtures" / "audio"
 # 16-bit samples are rounded to 1 / 32768.
@@ -17,6 +19,16 @@ STEP = 1 / 32768
 
 def tone(*, rate_hz: int, count: int, hz: float = 443.0) -> np.ndarray:
     return 0.5 * np.sin(2 * np.pi * hz * np.arange(count) / rate_hz)
+
+
+def test_channels_before_samples_are_refused_and_a_rate_may_be_told():
+    wave = tone(rate_hz=8000, count=800)
+    with pytest.raises(DataError, match=r"must be samples \[t, channels\]; found the shape \(2, 800\)"):
+        resample(np.stack([wave, wave]), from_hz=8000, rate_hz=8000, where="x")
+    told = load(Record("x", value={"array": wave, "sampling_rate": 8000}))["wave"]
+    np.testing.assert_array_equal(told, load(Record("x", value=(wave, 8000)))["wave"])
+    with pytest.raises(DataError, match="as array and their rate as sampling_rate; found the names array"):
+        load(Record("x", value={"array": wave}))
 
 
 def test_channels_are_averaged():

@@ -170,6 +170,12 @@ def test_a_changed_file_is_read_again(tmp_path: Path):
     assert len(uea_parts(path)) == 3
 
 
+@pytest.mark.parametrize(("first", "names"), [([3, 4, 5, 6], ("acc",)), ([3, 4, 6, 7], ("unnamed_1", "acc"))])
+def test_the_index_of_a_table_that_pandas_wrote_is_no_axis(tmp_path: Path, first: list, names: tuple):
+    pd.DataFrame({"acc": [0.1, 0.2, 0.3, 0.1]}, index=first).to_csv(tmp_path / "a.csv")
+    assert read_motion(tmp_path / "a.csv").names == names
+
+
 def index(data: Path, *, labels: bool = True):
     def parts(path: Path):
         return uea_parts(path) if path.suffix == ".ts" else ()

@@ -72,6 +72,21 @@ def test_names_of_splits_split(tmp_path: Path):
         assert name_split(Entry(Path(f"{text}.mat"), "", (1,), "f")) == split
 
 
+def test_a_pixel_of_two_maps_is_a_training_pixel(tmp_path: Path):
+    save_scene(tmp_path, "a")
+    (tmp_path / "a_gt.npy").unlink()
+    whole = np.ones((5, 7), dtype=np.uint8)
+    whole[:, 4:] = 2
+    part = whole * (np.arange(35).reshape(5, 7) % 5 == 0)
+    np.save(tmp_path / "a_test.npy", whole)
+    np.save(tmp_path / "a_train.npy", part)
+    found = index(tmp_path)
+    splits = Counter(record.split for record in found.records)
+    assert splits == {"train": 7, "test": 28}
+    note = "7 pixels labelled by a second map of the same cube: used once, 7 of them in training and not in the test"
+    assert note in found.notes
+
+
 def test_spectra_find_their_vector_of_labels_where_zero_is_a_class(tmp_path: Path):
     scipy.io.savemat(tmp_path / "Train_X.mat", {"Train_X": np.ones((13, 11))})
     scipy.io.savemat(tmp_path / "TrLabel.mat", {"TrLabel": np.arange(13)[:, None] % 3})

@@ -33,6 +33,12 @@ def step_of(frame: pd.DataFrame) -> str:
 # --- times
 
 
+def test_the_index_of_a_table_that_pandas_wrote_is_no_series(tmp_path):
+    table().to_csv(tmp_path / "a.csv")
+    names = [one.name for one in read_series(tmp_path / "a.csv", layout=Layout())]
+    assert names == [one.name for one in read_series(table(), layout=Layout())]
+
+
 def test_times_are_read_from_text_numbers_and_a_style():
     assert times_of("2024-05-01 13:00", "2024-05-01 14:00")[1] == pd.Timestamp("2024-05-01 14:00")
     assert times_of(1714568400, 1714572000)[0] == pd.Timestamp("2024-05-01 13:00", tz="UTC")

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -31,6 +32,13 @@ def test_nothing_given_makes_all_three():
     assert found.notes == (
         "no split found: 70/15/15 % train/val/test made (train 70, val 15, test 15), stratified by label, seed 0",
     )
+
+
+def test_files_without_groups_are_said_to_be_split_one_by_one():
+    files = [replace(record, path=Path(record.key)) for record in records(["a"] * 60 + ["b"] * 40)]
+    assert "files are split one by one: a manifest's column 'group'" in split_records(files, stratify=True).notes[-1]
+    grouped = [replace(record, group=f"g{number % 20}") for number, record in enumerate(files)]
+    assert not any("one by one" in note for note in split_records(grouped, stratify=True).notes)
 
 
 def test_val_is_cut_from_train_and_test_is_kept():

@@ -88,6 +88,9 @@ def resample(samples: np.ndarray, *, from_hz: int, rate_hz: int, where: object) 
         )
     if samples.size == 0:
         raise DataError(where, must="hold at least one sample", found="none", do="Remove it.")
+    if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
+        found = f"the shape {samples.shape}, more channels than samples"
+        raise DataError(where, must="be samples [t, channels]", found=found, do="Transpose it.")
     if from_hz <= 0:
         raise DataError(where, must="have a sampling rate above 0 Hz", found=f"{from_hz} Hz")
     _check_values(samples, where=where)

@@ -204,6 +204,8 @@ def motion_from_frame(
         if values is None:
             texts.append(title)
             continue
+        if position == 0 and title in ("unnamed_1", "Unnamed: 0") and len(values) > 1 and (np.diff(values) == 1).all():
+            continue  # the index of a table that pandas wrote: it would tell the place in the recording
         unit, factor = UNITS.get(unit.lower(), (unit, 1.0))
         names.append(name)
         units.append(unit)

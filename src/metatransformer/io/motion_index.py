@@ -4,6 +4,7 @@ A long recording is a table whose rows carry a label of their own (a column ``ac
 split; or, where windows are asked for, any recording.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,8 @@ from metatransformer.io.records import counted, listing, require_unique, split_n
 from metatransformer.io.table import first_line, read_columns, read_table
 from metatransformer.io.uea import read_uea, uea_parts
 
-SUBJECTS = ("subject", "subject_id", "user", "user_id", "participant", "participant_id", "person")
+# As people write them, whatever stands between the words: subject_id, Subject ID, subjectID.
+SUBJECTS = ("subject", "subjectid", "subj", "user", "userid", "participant", "participantid", "person", "personid")
 _TABLES = (".csv", ".tsv", ".parquet")
 _MANIFESTS = (*_TABLES, ".jsonl")
 
@@ -161,7 +163,7 @@ def _cut(index: Index, *, name: str, labelled: bool, cut: WindowCut) -> Index:
     require_unique(records, where="the data")
     if labelled:
         how = f"by subject: column '{harvest.subject}'" if harvest.subject else how
-        records, note = _grouped(records, how=how or f"by file: no column {', '.join(SUBJECTS[::2])}")
+        records, note = _grouped(records, how=how or "by file: no column subject, user, participant or person")
         notes.append(note)
     settings = {"sample": "window", "window_s": harvest.cut.settled(timed=harvest.timed is not False).length}
     return replace(index, records=tuple(records), notes=(*index.notes, *notes), settings=settings)
@@ -195,7 +197,7 @@ def _stretches(record: Record, *, name: str, harvest: _Harvest) -> list[Stretch]
     if frame is None:
         return [Stretch(record.key, record, _in_memory_or_file(record))]
     where = record.path or record.key
-    subject = next((column for column in frame.columns if str(column).lower() in SUBJECTS), None)
+    subject = next((column for column in frame.columns if re.sub(r"[\W_]+", "", str(column).lower()) in SUBJECTS), None)
     split = "split" if "split" in frame.columns else None
     harvest.subject = harvest.subject or ("" if subject is None else str(subject))
     marks = [column for column in (subject, split) if column is not None]

@@ -251,16 +251,26 @@ def join(pairs: Sequence[Pair], *, root: Path, labelled: bool, cut: Cut, notes: 
             found = labelled_pixels(base, cube, known, cut=own, notes=told)
         names = () if one.labels is None else class_names(one.labels)
         records += [replace(r, target=names[r.target]) if names and r.target is not None else r for r in found]
-    return Index(tuple(_once(records)), tuple(told), root)
+    return Index(tuple(_once(records, notes=told)), tuple(told), root)
 
 
 def _key(path: Path, *, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
-def _once(records: list[Record]) -> list[Record]:
-    """Returns the records without a pixel that a second map of the same cube names again."""
-    return list({record.key: record for record in reversed(records)}.values())[::-1]
+def _once(records: list[Record], *, notes: list[str]) -> list[Record]:
+    """Returns the records with each pixel once, where several maps of a cube name it: as training where one says so."""
+    first = {record.key: record for record in reversed(records)}
+    first |= {record.key: record for record in reversed(records) if record.split == "train"}
+    if twice := len(records) - len(first):
+        torn = {(r.key, r.split) for r in records}
+        shared = len(torn) - len(first)
+        notes.append(
+            f"{counted(twice, 'pixel')} labelled by a second map of the same cube: used once"
+            + (f", {shared:,} of them in training and not in the test" if shared else "")
+        )
+    kept = dict.fromkeys(record.key for record in records)
+    return [first[key] for key in kept]
 
 
 def read_labels(entry: Entry, *, cube: Cube) -> np.ndarray:

@@ -165,8 +165,15 @@ def _find(frame: pd.DataFrame, given: str, usual: Sequence[str], *, option: str,
 
 def _from_wide(frame: pd.DataFrame, layout: Layout, *, time: str, rows: Rows) -> list[Series]:
     numbers = frame.drop(columns=[name for name in (time, "split") if name in frame.columns])
+    first = next(iter(numbers.columns), "")
+    if first in ("unnamed_1", "Unnamed: 0") and first not in layout.target and _rises_by_one(numbers[first]):
+        return _from_wide(frame.drop(columns=first), layout, time=time, rows=rows)  # pandas' index is no series
     target = layout.target or tuple(name for name in numbers.columns if name not in layout.known)
     return _series(frame, layout, time=time, target=target, rows=rows, name="")
+
+
+def _rises_by_one(column: pd.Series) -> bool:
+    return column.dtype.kind in "iu" and len(column) > 1 and bool((np.diff(column.to_numpy()) == 1).all())
 
 
 def _from_long(frame: pd.DataFrame, layout: Layout, *, time: str, rows: Rows) -> list[Series]:

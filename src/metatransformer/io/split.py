@@ -55,6 +55,8 @@ def split_records(
             for i in cutter.cut(fraction * len(train), name=name):
                 splits[i] = name
         notes += [_made(splits, given=given, cutter=cutter, seed=seed), *cutter.notes]
+        if not cutter.grouped and all(record.path is not None and record.value is None for record in records):
+            notes.append("files are split one by one: a manifest's column 'group' keeps those of one person together")
     done = tuple(replace(record, split=s) for record, s in zip(records, splits, strict=True))
     if stratify:
         _require_known_classes(done)

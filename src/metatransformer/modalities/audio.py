@@ -32,6 +32,7 @@ from metatransformer.core.modality import (
 )
 from metatransformer.core.samples import Record, Sample
 from metatransformer.core.tokens import Span, Tokens
+from metatransformer.io.records import listing
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
 from metatransformer.nn.spectrogram import log_mel
 from metatransformer.nn.spectrum_augment import (
@@ -210,13 +211,22 @@ class AudioTokenizer(Tokenizer):
 def load(record: Record) -> dict[str, np.ndarray]:
     """Returns ``wave`` [t] float32 at 16 kHz.
 
-    In memory a clip is an array of samples at 16 kHz, or a pair of such an array and its rate.
+    In memory a clip is an array of samples at 16 kHz, or a pair of such an array and its rate, or a mapping that holds
+    both as ``array`` and ``sampling_rate``.
+
+    Raises:
+        DataError: a mapping with other names.
     """
     from metatransformer.io.audio import read_audio, resample
 
     if record.path is not None:
         return {"wave": read_audio(record.path, rate_hz=RATE_HZ)}
     value, rate = record.value if isinstance(record.value, tuple) else (record.value, RATE_HZ)
+    if isinstance(value, Mapping):
+        if not {"array", "sampling_rate"} <= value.keys():
+            found = f"the names {listing(value)}"
+            raise DataError(record.key, must="hold its samples as array and their rate as sampling_rate", found=found)
+        value, rate = value["array"], value["sampling_rate"]
     wave = resample(np.asarray(value), from_hz=int(rate), rate_hz=RATE_HZ, where=record.key)
     return {"wave": wave}
 

@@ -309,6 +309,9 @@ def _in_memory(record: Record) -> dict[str, Any]:
     h, w = cube.values.shape[:2]
     if not cube.neighbours and h > 1:
         raise DataError(record.key, must="be one spectrum or one window", found=f"{h} spectra")
+    if cube.neighbours and h > w == cube.bands > 1:
+        found = f"the shape {cube.values.shape}, as of [bands, rows, columns]"
+        raise DataError(record.key, must="be a window [rows, columns, bands]", found=found, do="Move the bands behind.")
     if cube.neighbours and (h % 2 == 0 or w % 2 == 0):
         raise DataError(record.key, must="be a window with a pixel in the middle", found=f"{h} x {w} pixels")
     return {"cube": cube, "row": h // 2, "column": w // 2, "names": ()}
