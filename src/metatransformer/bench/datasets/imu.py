@@ -32,7 +32,7 @@ DATA_SETS = (
         split="md5(file name) mod 10 < 3 is test",
         seeds=3,
         strong="plain:svm,forest;minirocket:ridge",
-        minutes=4,
+        minutes=6,
         sha256="4e812e132a3a7982993676131cacbed9eda5f1d9c1059f37bfb2899c8d4df7df",
         fetch="Clone the source; take the IMU part of its folder Dataset.",
     ),

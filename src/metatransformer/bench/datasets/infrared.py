@@ -23,7 +23,7 @@ DATA_SETS = (
         folder="infrared/infrared_solar_modules",
         split="per class at most 500 of the shuffled numbers (random.Random(0)), the first fifth test",
         strong="hog:svm;plain:svm,forest",
-        minutes=14,
+        minutes=12,
         sha256="d4f3a3b38b0a185afe92269d79fdc83b356a7a96a3a59a5267b265cfebdf45b2",
         fetch="Take InfraredSolarModules.zip of the source; pick as said.",
     ),

@@ -44,7 +44,7 @@ DATA_SETS = tuple(
         split="in time: 8,640 rows to train, 2,880 to choose, 2,880 to test",
         overrides=ROWS,
         strong="plain:ridge;direct:ridge",
-        minutes=9,
+        minutes=4,
         published=PUBLISHED if file == "ETTh1.csv" else (),
         sha256="c0691c7a633fc46c8ad4be359485d9b3737e26f0e480bef6b8d92f0f7255b91c",
         fetch="Take ETT-small/ETTh1.csv and ETTh2.csv from the source.",

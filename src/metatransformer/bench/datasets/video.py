@@ -39,7 +39,7 @@ DATA_SETS = (
         overrides={"task.metric": "balanced_accuracy"},
         seeds=3,
         strong="plain:logistic,svm,forest",
-        minutes=13,
+        minutes=7,
         sha256="525f3ceb8156d0670f294259cf38b5ec092fbae80042c691a4c3af80479d77db",
         fetch="Clone the source; take data/pocus_videos. The index tells which files were shortened.",
     ),
