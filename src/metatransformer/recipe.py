@@ -47,11 +47,6 @@ def tune_mode(text: str) -> tuple[str, int]:
     raise UsageError("recipe key 'tune'", must=must, found=repr(text))
 
 
-def refits(recipe: "Recipe") -> bool:
-    """Returns whether the head is fitted again on training and validation samples together, once val has chosen."""
-    return recipe.tune == "head" and recipe.optim.refit
-
-
 def keeps_trunk(text: str) -> bool:
     """Returns whether the trunk's own parameters stay as they were under a tune mode."""
     return tune_mode(text)[0] in ("head", "ends", "lora")

@@ -71,22 +71,10 @@ def run_suite(
     begun = time.monotonic()
     resumed = bool(outcomes) or any(_has_lines(out / f"row-{row.name}.jsonl") for row in there)
     processes = RowProcesses(data=data, out=out, plan=plan, jobs=jobs, console=console)
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        try:
-            longest_first = sorted(rows, key=lambda row: row.minutes, reverse=True)
-            waiting = [pool.submit(processes.run, row) for row in longest_first]
-            for number, future in enumerate(as_completed(waiting), start=1):
-                outcome = future.result()
-                minutes = f"{outcome.seconds / 60:.1f} min"
-                words = f"{number}/{len(rows)} {outcome.name}: {outcome.status}, {minutes} {outcome.words}"
-                console.note(words.rstrip())
-                earlier = outcomes.get(outcome.name)
-                if not (outcome.status == "absent" and earlier and earlier.status == "done"):
-                    outcomes[outcome.name] = outcome
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            processes.stop()
-            raise
+    for outcome in _run_rows(rows, processes=processes, jobs=jobs, console=console):
+        earlier = outcomes.get(outcome.name)
+        if not (outcome.status == "absent" and earlier and earlier.status == "done"):
+            outcomes[outcome.name] = outcome
     known = [row for row in {**DATA_SETS, **{row.name: row for row in rows}}.values() if row.name in outcomes]
     results = collect(known, out=out, outcomes=[outcomes[row.name] for row in known], command=command, plan=plan)
     results["call_minutes"] = None if resumed else (time.monotonic() - begun) / 60
@@ -95,6 +83,25 @@ def run_suite(
         temporary.write_text(markdown(results), encoding="utf-8")
     write_page(results, out / "report.html")
     return results
+
+
+def _run_rows(rows: Sequence[DataSet], *, processes: RowProcesses, jobs: int, console: Console) -> list[Outcome]:
+    """Returns how each row ended; an interruption ends the rows that are under way and begins no other."""
+    found = []
+    longest_first = sorted(rows, key=lambda row: row.minutes, reverse=True)
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        try:
+            waiting = [pool.submit(processes.run, row) for row in longest_first]
+            for number, future in enumerate(as_completed(waiting), start=1):
+                outcome = future.result()
+                minutes = f"{outcome.seconds / 60:.1f} min"
+                words = f"{number}/{len(rows)} {outcome.name}: {outcome.status}, {minutes} {outcome.words}"
+                console.note(words.rstrip())
+                found.append(outcome)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.stop()
+    return found
 
 
 def _earlier(path: Path) -> dict[str, Outcome]:

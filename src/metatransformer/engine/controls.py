@@ -26,9 +26,9 @@ from sklearn.preprocessing import StandardScaler
 from metatransformer.core.errors import UsageError
 from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader
-from metatransformer.engine.fit import Fitted, fit
+from metatransformer.engine.fit import Fitted, fit, refits
 from metatransformer.pipeline import read_raw
-from metatransformer.recipe import Recipe, refits, tune_mode
+from metatransformer.recipe import Recipe, tune_mode
 from metatransformer.tasks import Multilabel, Task
 
 CONTROLS = ("constant", "baseline", "random", "identity")

@@ -23,7 +23,7 @@ from metatransformer.engine.train import Trainer, join_processes, wait_for_all
 from metatransformer.io.write import atomic_file, write_table
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, Reader, build_pipeline, make_task, read_raw
-from metatransformer.recipe import Recipe, keeps_trunk, refits
+from metatransformer.recipe import Recipe, keeps_trunk
 from metatransformer.tasks import Task
 from metatransformer.weights import load_encoder
 
@@ -67,8 +67,7 @@ def fit(
     place = join_processes()
     console = console if place.rank == 0 else Console(quiet=True)
     modality = get_modality(recipe.modality)
-    parts = _parts(records)
-    require_targets(make_task(recipe, modality=modality), records)
+    parts = _parts(records, task=make_task(recipe, modality=modality))
     trunk = load_encoder(recipe.encoder)
     identity = {"data": data_identity(records), "weights": trunk.sha256}
     run = None if out is None else RunFolder(out, place=place)
@@ -87,7 +86,6 @@ def fit(
     say_what_learns(pipeline, console)
     reader = pipeline.reader if memo is None else memo.reader(pipeline)
     loaders = _loaders(pipeline, parts, reader, console)
-    _require_scores(pipeline.task, loaders)
     if run is not None:
         # Not before all data was read: bad data leaves no folder behind, and the run to be overwritten stays. The
         # first process opens the folder, then the others see it complete.
@@ -96,9 +94,7 @@ def fit(
         wait_for_all(place)
     fitted = Fitted(pipeline, loaders)
     if recipe.tune == "head":
-        if place.world > 1:
-            console.note("tune mode 'head' solves its heads in one process: the others repeat the same work")
-        _fit_head(fitted, run=run, memo=memo, console=console)
+        _fit_head(fitted, run=run, place=place, memo=memo, console=console)
     else:
         _fit_ends(fitted, run=run, place=place, console=console)
     if keeps_trunk(recipe.tune):
@@ -150,11 +146,13 @@ def say_what_learns(pipeline: Pipeline, console: Console) -> None:
         )
 
 
-def _parts(records: Sequence[Record]) -> dict[str, list[Record]]:
+def _parts(records: Sequence[Record], *, task: Task) -> dict[str, list[Record]]:
+    """Returns the records by split; raises DataError for a split without any, and for what is no target of the task."""
     parts = {name: [r for r in records if r.split == name] for name in SPLITS}
     for name in ("train", "val"):
         if not parts[name]:
             raise DataError("data", must=f"have samples in the split '{name}'", found="none")
+    require_targets(task, records)
     return parts
 
 
@@ -166,6 +164,7 @@ def _loaders(pipeline: Pipeline, parts: dict[str, list[Record]], reader: Reader,
             cache = pipeline.recipe.data.cache_mb * len(records) // total
             loaders[name] = Loader(reader, records, cache_mb=cache, task=pipeline.task)
             loaders[name].prepare(console, title=f"{name} samples")
+    _require_scores(pipeline.task, loaders)
     return loaders
 
 
@@ -181,10 +180,12 @@ def _fit_ends(fitted: Fitted, *, run: RunFolder | None, place: Place, console: C
     fitted.history = trainer.fit().history
 
 
-def _fit_head(fitted: Fitted, *, run: RunFolder | None, memo: Memo | None, console: Console) -> None:
+def _fit_head(fitted: Fitted, *, run: RunFolder | None, place: Place, memo: Memo | None, console: Console) -> None:
     """Computes features once, fits a path of heads on them, and keeps the best on validation."""
     pipeline, optim = fitted.pipeline, fitted.pipeline.recipe.optim
     _require_linear(pipeline.recipe)
+    if place.world > 1:
+        console.note("tune mode 'head' solves its heads in one process: the others repeat the same work")
     if run is not None:
         run.rewind_log(0)  # the heads are cheap: a killed run fits them all again
 
@@ -273,6 +274,11 @@ def penalties(recipe: Recipe, task: Task) -> tuple[float, ...]:
     if recipe.optim.l2 != "auto":
         return recipe.optim.l2
     return SQUARES_L2 if _is_closed(recipe, task) else LIKELIHOOD_L2
+
+
+def refits(recipe: Recipe) -> bool:
+    """Returns whether the head is fitted again on training and validation samples together, once val has chosen."""
+    return recipe.tune == "head" and recipe.optim.refit
 
 
 def _is_closed(recipe: Recipe, task: Task) -> bool:

@@ -20,11 +20,11 @@ from markupsafe import Markup
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS
 from metatransformer.engine import figures
-from metatransformer.engine.fit import Fitted
+from metatransformer.engine.fit import Fitted, refits
 from metatransformer.engine.verdict import control_words, independent, margin, verdict, words
 from metatransformer.engine.versions import version_of
 from metatransformer.io.write import atomic_file
-from metatransformer.recipe import refits, to_yaml, tune_mode
+from metatransformer.recipe import to_yaml, tune_mode
 from metatransformer.tasks import Classify, Forecast, Multilabel, Regress, Task
 from metatransformer.weights import KNOWN, Pretrained
 

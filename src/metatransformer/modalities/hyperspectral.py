@@ -268,8 +268,7 @@ class HyperspectralTokenizer(Tokenizer):
         super().__init__()
         del options, transform
         self.native = stem.patch is not None
-        side = stem.patch_size
-        self.patch = side
+        self.patch = side = stem.patch_size
         self.patches = PatchEmbedding(width=width, channels=3, stem=stem, size=(side, side))
         self.positions = GridPositions(width=width, stem=stem)
         self.summary = SummaryToken(width=width, stem=stem)
@@ -310,8 +309,7 @@ def _in_memory(record: Record) -> dict[str, Any]:
     if not cube.neighbours and h > 1:
         raise DataError(record.key, must="be one spectrum or one window", found=f"{h} spectra")
     if cube.neighbours and h > w == cube.bands > 1:
-        found = f"the shape {cube.values.shape}, as of [bands, rows, columns]"
-        raise DataError(record.key, must="be a window [rows, columns, bands]", found=found, do="Move the bands behind.")
+        raise DataError(record.key, must="be a window [rows, columns, bands]", found=f"the shape {cube.values.shape}")
     if cube.neighbours and (h % 2 == 0 or w % 2 == 0):
         raise DataError(record.key, must="be a window with a pixel in the middle", found=f"{h} x {w} pixels")
     return {"cube": cube, "row": h // 2, "column": w // 2, "names": ()}

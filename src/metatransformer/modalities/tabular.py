@@ -168,8 +168,7 @@ class TabularTransform(Transform):
         kinds = [kind for kind, named in forced.items() if name in named]
         if kinds and any(cell is not None for cell in cells):
             return kinds[0]
-        kind = column_kind(name, cells, keys=keys)
-        return "number" if kind == "numbering" and alone else kind
+        return "number" if (kind := column_kind(name, cells, keys=keys)) == "numbering" and alone else kind
 
     def _take(self, columns: Iterable[Column]) -> None:
         """Sets the columns and what reading a row needs of them."""
@@ -204,8 +203,7 @@ class TabularTransform(Transform):
             if cell is None:
                 cells[i] = np.nan
             elif column.kind == "category":
-                word = as_word(cell)
-                cells[i] = codes.get(word, UNKNOWN)
+                cells[i] = codes.get(word := as_word(cell), UNKNOWN)
                 self._unseen.count(column.name, word, unseen=word not in codes)
             else:
                 cells[i] = _standardise(cell, column, key=sample.key)
