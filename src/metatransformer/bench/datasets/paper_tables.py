@@ -52,8 +52,10 @@ def _glue(folder: str, *, texts: tuple[str, str], label: str, test: str = "dev.t
             if missing := {*texts, label} - set(names):
                 raise DataError(path, must=f"have the columns {', '.join((*texts, label))}", found=f"no {min(missing)}")
             for number, row in enumerate(rows):
-                cells = dict(zip(names, row, strict=False))
-                if len(row) == len(names) and all(cells[name].strip() for name in texts):
+                if len(row) != len(names):
+                    continue
+                cells = dict(zip(names, row, strict=True))
+                if all(cells[name].strip() for name in texts):
                     value = {name: cells[name] for name in texts}
                     fold.append(Record(f"{split}/{number}", value=value, target=cells[label], split=split))
         return [fold]
