@@ -304,7 +304,12 @@ def _minirocket(fitted: Fitted) -> dict[str, Any]:
     Raises:
         UsageError: the recordings are not of one length.
     """
+    import numba
     from aeon.transformations.collection.convolution_based import MiniRocket
+
+    # Its OpenMP layer allows nested parallel regions in the whole process, and attention in bfloat16, whose products
+    # stand in such regions, then takes ten times as long.
+    numba.config.THREADING_LAYER = "workqueue"
 
     def rows(loader: Loader) -> list[np.ndarray]:
         recordings = (loader.sample(i).inputs["motion"] for i in range(len(loader)))  # [pictures, t, axes]
