@@ -1,6 +1,8 @@
 """The benchmark: its figures by hand, its rows run, resumed, failed and refused as a user would see it."""
 
 import json
+import os
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -14,7 +16,7 @@ from common import make_records, run
 from metatransformer.bench import strong, suite
 from metatransformer.bench.datasets import DATA_SETS, DataSet, digest
 from metatransformer.bench.paired import paired_error
-from metatransformer.bench.processes import RowProcesses
+from metatransformer.bench.processes import RowProcesses, termination_interrupts
 from metatransformer.bench.row import Plan, Results, _alone, run_row
 from metatransformer.bench.strong import require_libraries
 from metatransformer.bench.table import markdown, summarise
@@ -300,6 +302,15 @@ def test_an_interrupted_call_ends_its_processes(tmp_path: Path, monkeypatch: pyt
         suite.run_suite(rows, console=Console(quiet=True), **more)
     assert time.monotonic() - began < 60 and not running[0]._running
     assert sorted(path.name for path in (tmp_path / "out").glob("*.log")) == ["row-one.log"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_terminated_call_ends_as_an_interrupted_one() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), termination_interrupts():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_killed_row_is_told_and_one_in_use_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,23 @@ class Outcome:
     status: str
     words: str = ""
     seconds: float = 0.0
+
+
+@contextmanager
+def termination_interrupts() -> Iterator[None]:
+    """Makes SIGTERM end a call as Ctrl-C does: it would else leave its rows running without it."""
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be taken
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class RowProcesses:

@@ -13,7 +13,7 @@ from typing import Any
 
 from metatransformer.bench.datasets import DATA_SETS, DataSet
 from metatransformer.bench.page import write_page
-from metatransformer.bench.processes import Outcome, RowProcesses
+from metatransformer.bench.processes import Outcome, RowProcesses, termination_interrupts
 from metatransformer.bench.row import Plan, Results
 from metatransformer.bench.strong import require_libraries
 from metatransformer.bench.table import markdown, summarise
@@ -89,7 +89,7 @@ def _run_rows(rows: Sequence[DataSet], *, processes: RowProcesses, jobs: int, co
     """Returns how each row ended; an interruption ends the rows that are under way and begins no other."""
     found = []
     longest_first = sorted(rows, key=lambda row: row.minutes, reverse=True)
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
+    with termination_interrupts(), ThreadPoolExecutor(max_workers=jobs) as pool:
         try:
             waiting = [pool.submit(processes.run, row) for row in longest_first]
             for number, future in enumerate(as_completed(waiting), start=1):
