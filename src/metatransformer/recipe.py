@@ -79,7 +79,7 @@ class HeadOptions:
     a sample is to up to that many training samples (kernel ridge: Gaussian, ``gamma`` times the mean squared difference
     of standardised features) instead of by a linear layer; their features are kept in the model. Features
     that a modality hands to the head beside the trunk count ``direct`` times as much in tune mode ``head``: the penalty
-    on their weights is that much squared smaller.
+    on their weights is that much squared smaller; under a kernel their mean squared difference counts that many times.
     """
 
     read: tuple[int | float, ...] = (-1,)

@@ -212,9 +212,9 @@ def _fit_head(fitted: Fitted, *, run: RunFolder | None, place: Place, memo: Memo
 
 
 def _chosen(fitted: Fitted, known: "_Known", held_out: "_Known", *, run: RunFolder | None, console: Console) -> Probe:
-    """Returns the head of the path of penalties that scores best on what was held out."""
+    """Returns the head of the path of penalties that scores best on what was held out, of perfect ones the surest."""
     pipeline, task = fitted.pipeline, fitted.pipeline.task
-    best, best_score, stale = None, task.worst, 0
+    best, best_score, best_loss, stale = None, task.worst, math.inf, 0
     for number, probe in enumerate(_probes(pipeline, known, l2=penalties(pipeline.recipe, task))):
         outputs = probe.outputs(held_out.features)
         if task.ranks and pipeline.recipe.optim.solver == "squares":
@@ -226,8 +226,11 @@ def _chosen(fitted: Fitted, known: "_Known", held_out: "_Known", *, run: RunFold
         fitted.history.append(line)
         if run is not None:
             run.log(line)
-        if best is None or task.is_better(scores[task.primary], best_score):
-            best, best_score, stale = probe, scores[task.primary], 0
+        score, loss = scores[task.primary], float(task.loss(outputs, held_out.target))
+        # A few samples held out are soon all right: the loss still tells heads apart.
+        surer = task.higher_is_better and score == best_score == 1.0 and loss < best_loss
+        if best is None or task.is_better(score, best_score) or surer:
+            best, best_score, best_loss, stale = probe, score, loss, 0
         else:
             stale += 1
         if stale == PATIENCE:

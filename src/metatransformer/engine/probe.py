@@ -71,7 +71,8 @@ def fit_probes(
     "likelihood" ``task.loss + l2 / 2 * |weight|^2`` with L-BFGS. A task whose loss is the squared error is always
     solved the first way, one for which squares say nothing always the second way. The bias is not penalised. The last
     ``direct`` features, which did not come through the trunk, are standardised to a deviation of ``weight_of_direct``.
-    With ``centres`` the heads are linear in the nearness to that many of the samples, drawn by ``seed``.
+    With ``centres`` the heads are linear in the nearness to that many of the samples, drawn by ``seed``; the mean
+    squared difference of the direct features then counts ``weight_of_direct`` times as much as that of the others.
 
     Raises:
         UsageError: no penalty is given.
@@ -82,7 +83,9 @@ def fit_probes(
     scale = features.std(dim=0, correction=0)
     # A feature that never changes (or hardly, against the others) carries nothing: leave its scale alone.
     scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale))
-    scale[len(scale) - direct :] /= weight_of_direct
+    if direct:
+        others = len(scale) - direct
+        scale[others:] /= (weight_of_direct * others / direct) ** 0.5 if centres else weight_of_direct
     x = (features - mean) / scale
     if not centres:
         for penalty, weight, bias in _path(task, x, target, l2=l2, solver=solver):

@@ -127,3 +127,10 @@ def learn_bands(
     taken = np.flatnonzero(take)
     wavelengths = () if nm is None else tuple(nm[taken].tolist())
     return Bands(cube.bands, tuple(taken.tolist()), wavelengths, tuple(names), cube.unit, cube.largest, cube.neighbours)
+
+
+def smooth_bands(spectra: np.ndarray, *, width: float) -> np.ndarray:
+    """Returns spectra ``[..., b]`` averaged over neighbouring bands by a Gaussian of that deviation (0 = none)."""
+    from scipy.ndimage import gaussian_filter1d
+
+    return gaussian_filter1d(spectra, width, mode="nearest") if width else spectra

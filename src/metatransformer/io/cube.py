@@ -251,3 +251,23 @@ def _number(text: Any, *, where: str) -> float:
         return float(text)
     except (TypeError, ValueError) as error:
         raise DataError(where, must="be a number", found=f"'{text}'") from error
+
+
+def cube_in_memory(value: Any, *, where: str) -> tuple[Cube, int, int]:
+    """Returns the cube of one spectrum ``[b]`` or window ``[w, w, b]``, with row and column of the pixel that counts.
+
+    ``value`` is the array, or a mapping that holds it as ``values``.
+
+    Raises:
+        DataError: several spectra, a window without a middle, bands where columns should be.
+    """
+    about = value if isinstance(value, Mapping) else {"values": value}
+    cube = cube_from_array(np.asarray(about["values"]), where=where, about=about)
+    h, w = cube.values.shape[:2]
+    if not cube.neighbours and h > 1:
+        raise DataError(where, must="be one spectrum or one window", found=f"{h} spectra")
+    if cube.neighbours and h > w == cube.bands > 1:
+        raise DataError(where, must="be a window [rows, columns, bands]", found=f"the shape {cube.values.shape}")
+    if cube.neighbours and (h % 2 == 0 or w % 2 == 0):
+        raise DataError(where, must="be a window with a pixel in the middle", found=f"{h} x {w} pixels")
+    return cube, h // 2, w // 2

@@ -48,11 +48,13 @@ FINGERPRINT = 1024  # entries of the plain baseline's counts; the frequent neigh
 # Frozen focus-s14, tokens as they are drawn, linear heads. ESOL, RMSE by 5-fold cross-validation of the training part,
 # two starts: no block .644, block 2 of 12 .686, block 4 .704, none and 4 side by side .641. Tox21, validation AUC: .810
 # with no block, .808 with block 4, .817 with both. Training the tokens (tune=ends) without a trunk gave ESOL .588 on a
-# split where this gives .587; the learning rate is for those who ask for it.
+# split where this gives .587; the learning rate is for those who ask for it. Kernel instead of line: ESOL .629 -> .601,
+# Tox21 .808 -> .822 (2,048 centres), ClinTox .920 -> .912 on 176 molecules.
 DEFAULTS = {
     "task.name": "regress",
     "tune": "head",
     "head.read": [0, 0.33],
+    "head.centres": 4096,
     "optim.lr": 3e-3,
 }
 
