@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from common import FIXTURES, SMALL, run, words_of
 from PIL import Image
 
@@ -18,6 +19,7 @@ from metatransformer.io.label_map import _colours, class_colours
 from metatransformer.modalities.hyperspectral import (
     MODALITY,
     HyperspectralOptions,
+    HyperspectralTokenizer,
     HyperspectralTransform,
     draw,
     features,
@@ -176,6 +178,29 @@ def test_a_glitch_in_one_band_is_cut_and_another_unit_is_not():
     np.testing.assert_allclose(found, np.where(np.arange(13) == 4, 50.0, 0.0), atol=1e-5)
     found = transform(Sample("x", load(Record("x", value=spike + 60)))).inputs["spectrum"]
     assert found.min() > 50  # nothing is cut: the check of the field refuses it
+
+
+def test_the_spectrum_goes_beside_the_trunk_half_whitened():
+    samples = pixels(scene(bands=13), places=[(r, c) for r in range(7) for c in range(11)])
+    transform = fitted(samples, window=1)
+    stem = Stem()
+    tokenizer = HyperspectralTokenizer(HyperspectralOptions(window=1), transform, 32, stem)
+    spectra = torch.from_numpy(np.stack([transform(sample).inputs["spectrum"] for sample in samples]))
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens = tokenizer({"spectrum": spectra}, {})
+    assert tokenizer.direct == 13 and tokens.direct.dtype == torch.float32
+    before, after = (np.cov(values.double().numpy().T, bias=True) for values in (spectra, tokens.direct))
+    np.testing.assert_allclose(np.linalg.eigvalsh(after), np.sqrt(np.linalg.eigvalsh(before)), rtol=1e-3)
+    # A model that is loaded knows only how many bands there were; the numbers come with the tokenizer.
+    again = HyperspectralTransform(HyperspectralOptions(window=1), stem)
+    again.load_state(transform.state())
+    loaded = HyperspectralTokenizer(HyperspectralOptions(window=1), again, 32, stem)
+    loaded.load_state_dict(tokenizer.state_dict())
+    assert torch.equal(loaded({"spectrum": spectra}, {}).direct, tokenizer({"spectrum": spectra}, {}).direct)
+    # Before fit nothing is known of how bands vary.
+    fresh = HyperspectralTransform(HyperspectralOptions(), stem)
+    unfitted = HyperspectralTokenizer(HyperspectralOptions(), fresh, 32, stem)
+    assert unfitted.direct == 0 and unfitted({"spectrum": spectra}, {}).direct is None
 
 
 def test_false_colours_are_the_bands_nearest_to_red_green_and_blue():

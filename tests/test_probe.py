@@ -190,3 +190,20 @@ def test_a_kernel_learns_what_no_line_can():
         (probe,) = fit_probes(task, features=x, target=target, l2=[1e-3], solver="squares", centres=centres, gamma=1.0)
         right[centres] = float((probe.outputs(x).argmax(1) == target).float().mean())
     assert right[0] < 0.65 and right[100] > 0.95
+
+
+def test_under_a_kernel_direct_features_weigh_by_their_share_not_by_their_number():
+    features, labels = data(classes=3)
+    task = Classify()
+    task.fit(labels)
+    target = task.encode(labels)
+    settings = {"l2": [0.3], "solver": "squares", "centres": N, "gamma": 0.2, "weight_of_direct": 4.0}
+    (once,) = fit_probes(task, features=features, target=target, direct=2, **settings)
+    x = ((features - features.mean(0)) / features.std(0, correction=0)).double()
+    far = [torch.cdist(part, part).square() / part.shape[1] for part in (x[:, :-2], x[:, -2:])]
+    kernel = torch.exp(-0.2 * (F - 2) / F * (far[0] + 4 * far[1]))
+    model = KernelRidge(alpha=0.3 * N / F, kernel="precomputed")
+    goal = torch.nn.functional.one_hot(target, 3).double()
+    centred = kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
+    expected = model.fit(centred.numpy(), (goal - goal.mean(0)).numpy()).predict(centred.numpy()) + goal.mean(0).numpy()
+    np.testing.assert_allclose(once.outputs(features).numpy(), expected, atol=2e-3)  # centres in half precision

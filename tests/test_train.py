@@ -247,3 +247,11 @@ def test_two_processes_give_the_result_of_one(pictures: Path, tmp_path: Path, ca
         # The mean of two halves is summed in another order: 1e-7 a step, which AdamW's division can make 1e-4 of a step
         # of 1e-3 where a gradient is nearly zero.
         torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=1e-3)
+
+
+def test_of_heads_that_are_all_right_on_validation_the_surest_is_taken():
+    records = make_records(get_modality("hyperspectral"), train=21, val=4)
+    fitted = fit(records, tiny_recipe(get_modality("hyperspectral"), {"tune": "head"}), console=QUIET)
+    perfect = [line["val_log_loss"] for line in fitted.history if line["val_accuracy"] == 1.0]
+    assert min(perfect) < perfect[0] - 1e-3
+    assert fitted.metrics["val"]["log_loss"] == pytest.approx(min(perfect), rel=1e-5)
