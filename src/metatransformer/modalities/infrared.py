@@ -44,8 +44,8 @@ LOOKED_AT = 1024  # pixels of each training picture whose mean and deviation are
 # frozen focus-s14): balanced accuracy .633 on the grid of block 6 of 12, .623 on those of blocks 4,
 # 6 and 8, .574 on that of block 4. On a third of the pictures the window by mean and deviation
 # gave .561, by percentiles .541, none .510 (blocks 4, 6, 8).
-# A kernel instead of a linear head, block 6: .633 -> .653 (gamma .25) and .658 (.5); three folds .618 -> .650 (.35), .656
-# (.8).
+# A kernel instead of a linear head, block 6: .633 -> .653 (gamma .25) and .658 (.5); by three folds
+# .618 -> .650 (.35) and .656 (.8).
 DEFAULTS = {
     "tune": "head",
     "head.pool": "grid",
