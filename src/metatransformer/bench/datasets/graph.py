@@ -70,7 +70,7 @@ DATA_SETS = (
         folder="graph/moleculenet",
         split="md5(SMILES) mod 5 = 0 is test",
         strong="plain:forest,boosting",
-        minutes=25,
+        minutes=35,
         sha256=SHA256,
         fetch=FETCH,
         overrides={"task.name": "multilabel"},
