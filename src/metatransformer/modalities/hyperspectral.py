@@ -54,8 +54,8 @@ MOST = 200  # features of the plain baseline
 MANY = 50  # bands, from which on neighbours tell nearly the same: smoothing brings Indian Pines from 0.802 to 0.833
 
 # By five folds of a training part of Indian Pines, three times / on five draws of Salinas-A (100 to 104): a line on the
-# trunk's features 0.826 / 0.969, beside the half-whitened spectrum 0.832 / 0.984; a kernel 0.848 / 0.991, with wider
-# reach (gamma 0.2, direct 2) 0.857 / 0.971.
+# trunk's features 0.826 / 0.969, beside the half-whitened spectrum 0.832 / 0.984; a kernel 0.848 / 0.991, a narrower
+# one (gamma 0.2, direct 2) 0.857 / 0.971.
 DEFAULTS = {
     "tune": "head",
     "head.pool": "grid",
