@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import pydantic
 import yaml
 
-from metatransformer.core.errors import UsageError, nearest
+from metatransformer.core.errors import UsageError
+from metatransformer.core.typed import typed
 
 TUNE_MODES = ("head", "ends", "norm", "lora", "last:K", "all")
 LORA_RANK = 8
@@ -112,8 +112,10 @@ class OptimOptions:
     passes. ``warmup`` is the share of all steps; ``patience`` the number of epochs without a better
     validation score after which training stops (0 = never); ``average`` the decay of an exponential moving
     average of the weights (0 = none), which is then what is validated and kept. In tune mode ``head`` there
-    is no such training: ``l2`` lists the penalties that are tried on the validation split ("auto": those that
-    suit the solver), ``refit`` fits the chosen head again on train and val together, and ``views`` is how many
+    is no such training: ``l2`` lists the penalties that are tried ("auto": those that suit the solver). A validation
+    split chooses among them, or ``folds`` of train and val together, which also try a kernel's ``head.gamma`` times
+    1/4, 1/2 and 2 (0: never; "auto": 5 where the validation split is only drawn, samples are at most 2,000 and heads
+    are solved by squares). ``refit`` fits the chosen head again on train and val together, and ``views`` is how many
     augmented copies of each training sample are cached besides the plain one. ``solver`` "squares" fits
     classes by least squares on their indicators, "likelihood" by cross entropy; numbers are always fitted
     by squares, labels of which several may hold always by likelihood.
@@ -129,6 +131,7 @@ class OptimOptions:
     average: float = 0.0
     views: int = 0
     l2: tuple[float, ...] | Literal["auto"] = "auto"
+    folds: int | Literal["auto"] = "auto"
     solver: Literal["squares", "likelihood"] = "squares"
     refit: bool = True
 
@@ -144,6 +147,7 @@ class OptimOptions:
             "patience": (self.patience >= 0, "be at least 0 (0 = never stop early)"),
             "average": (0 <= self.average < 1, "lie in [0, 1)"),
             "views": (self.views >= 0, "be at least 0"),
+            "folds": (self.folds in ("auto", 0) or self.folds >= 2, "be 'auto', 0 or at least 2"),
             "l2": (penalties, "list at least one penalty, each at least 0 and finite"),
         }
         require(self, section="optim", rules=rules)
@@ -240,8 +244,8 @@ def make_recipe(
     if tree.get("modality", modality) != modality:
         raise UsageError("recipe key 'modality'", must=f"be '{modality}' here", found=repr(tree["modality"]))
     given = tree.pop("input", None) or {}
-    values = _typed(options, given, prefix="input.")
-    recipe = _typed(Recipe, tree | {"modality": modality}, prefix="")
+    values = typed(options, given, prefix="input.")
+    recipe = typed(Recipe, tree | {"modality": modality}, prefix="")
     return dataclasses.replace(recipe, input=values)
 
 
@@ -348,52 +352,3 @@ def _put(tree: dict[str, Any], key: Any, value: Any) -> None:
             _put(branch, name, item)
     else:
         tree[head] = value
-
-
-def _typed(kind: type, values: Any, *, prefix: str) -> Any:
-    """Returns the dataclass ``kind`` built from nested plain values."""
-    _refuse_unknown(kind, values, prefix=prefix)
-    try:
-        return pydantic.TypeAdapter(kind).validate_python(values)
-    except pydantic.ValidationError as error:
-        raise _refusal(kind, error, prefix=prefix) from error
-
-
-def _refusal(kind: type, error: pydantic.ValidationError, *, prefix: str) -> UsageError:
-    """Returns the error for the first wrong setting, with all that it may be."""
-    problems = error.errors()
-    cause = problems[0].get("ctx", {}).get("error")
-    if isinstance(cause, UsageError):  # from the options' own check, which says it best
-        return cause
-    key = _key_of(kind, problems[0]["loc"])
-    texts = [item["msg"] for item in problems if _key_of(kind, item["loc"]) == key]
-    must = " or ".join(dict.fromkeys(text.removeprefix("Input should ") for text in texts))
-    return UsageError(f"recipe key '{prefix}{key}'", must=must, found=repr(problems[0]["input"]))
-
-
-def _key_of(kind: Any, location: Sequence[int | str]) -> str:
-    """Returns the dotted key of a setting; what follows behind it (a position, one of several types) is left out."""
-    parts: list[str] = []
-    for part in location:
-        if not dataclasses.is_dataclass(kind):
-            break
-        parts.append(str(part))
-        kind = {item.name: item.type for item in dataclasses.fields(kind)}.get(str(part))
-    return ".".join(parts)
-
-
-def _refuse_unknown(kind: type, values: Any, *, prefix: str) -> None:
-    if not isinstance(values, Mapping):
-        raise UsageError(f"recipe section '{prefix.rstrip('.')}'", must="hold keys", found=repr(values))
-    types = {item.name: item.type for item in dataclasses.fields(kind)}
-    for key, value in values.items():
-        if key not in types:
-            known = [prefix + name for name in types]
-            raise UsageError(
-                f"recipe key '{prefix}{key}'",
-                must="be a setting",
-                found="no such one",
-                do=nearest(prefix + key, known),
-            )
-        if dataclasses.is_dataclass(types[key]):
-            _refuse_unknown(types[key], value, prefix=f"{prefix}{key}.")

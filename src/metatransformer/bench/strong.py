@@ -27,7 +27,6 @@ from sklearn.ensemble import (
 )
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -35,15 +34,15 @@ from sklearn.svm import SVC, SVR
 from torch import Tensor
 
 from metatransformer.core.errors import MissingDependencyError, UsageError, nearest
+from metatransformer.engine.choose import FEW, FOLDS
 from metatransformer.engine.controls import PerLabel, as_outputs, fit_weighed, known_splits, plain_features, spreads
 from metatransformer.engine.data import Loader
 from metatransformer.engine.fit import Fitted
+from metatransformer.io.split import cross_folds
 from metatransformer.modalities.audio import RATE_HZ
 from metatransformer.nn.spectrogram import log_mel
 from metatransformer.tasks import Classify, Multilabel, Task
 
-FEW = 2_000  # samples of training and validation, up to which
-FOLDS = 5  # choose between baselines
 MANY = 512  # features; where there are more, lines and distances are measured in
 COMPONENTS = 200  # principal components
 NEEDS = {  # module and package of features that are not computed here
@@ -132,12 +131,8 @@ def _cross_validated(choice: _Choice, fitted: Fitted) -> float:
     y = np.concatenate([_target(loader, task) for loader in loaders])
     known = [loader.target for loader in loaders if loader.target is not None]
     groups = [record.group for loader in loaders for record in loader.records]
-    numbers = [number if group is None else group for number, group in enumerate(groups)]
-    kind = (
-        StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0) if isinstance(task, Classify) else GroupKFold(FOLDS)
-    )
     outputs = torch.zeros(len(y), task.outputs)
-    for train, rest in kind.split(x, y, np.array(numbers, dtype=str)):
+    for train, rest in cross_folds(groups, classes=y if isinstance(task, Classify) else None, count=FOLDS):
         outputs[rest] = as_outputs(clone(choice.model).fit(x[train], y[train]), task, x[rest]).float()
     return task.metrics(outputs, torch.cat(known))[task.primary]
 

@@ -20,6 +20,7 @@ class Record:
     file; ``part`` says which part of the file (row, pixel, window); ``value`` holds in-memory input (an array, a table
     row) where there is no file to read; ``target`` is the label or number to learn, None when unknown; ``split`` one of
     train, val, test, or None; ``group`` joins items that must not be torn apart by a split (speaker, patient, subject).
+    ``drawn`` says that nobody gave the split: it was drawn by a seed, and another one would do as well.
     """
 
     key: str
@@ -29,6 +30,7 @@ class Record:
     target: Any = None
     split: str | None = None
     group: str | None = None
+    drawn: bool = False
 
 
 @dataclass(frozen=True)

@@ -35,17 +35,10 @@ class Picture(NamedTuple):
 
 
 def learning_curves(history: Sequence[dict[str, Any]], *, metric: str, best: int) -> Picture:
-    """Returns the course of a training: the loss and the validation score by epoch, or the score by L2 penalty.
+    """Returns the course of a training: the loss and the validation score by epoch.
 
     ``best`` is the position in ``history`` whose weights were kept.
     """
-    if "l2" in history[0]:
-        figure = Figure(figsize=(5.4, 2.7), layout="constrained")
-        axes = plain_axes(figure.add_subplot(), f"validation {words(metric)}", "L2 penalty of the head")
-        _curve(axes, [line["l2"] for line in history], history, key=f"val_{metric}", best=best)
-        axes.set_xscale("log")
-        axes.minorticks_off()
-        return painted(figure)
     figure = Figure(figsize=(8.4, 2.7), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [line["epoch"] for line in history]
@@ -53,6 +46,16 @@ def learning_curves(history: Sequence[dict[str, Any]], *, metric: str, best: int
     _curve(plain_axes(right, f"validation {words(metric)}", "epoch"), epochs, history, key=f"val_{metric}", best=best)
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    return painted(figure)
+
+
+def penalty_curve(history: Sequence[dict[str, Any]], *, metric: str, best: int) -> Picture:
+    """Returns the score on samples not learned from by L2 penalty; ``best`` is the position of the kept head."""
+    figure = Figure(figsize=(5.4, 2.7), layout="constrained")
+    axes = plain_axes(figure.add_subplot(), f"validation {words(metric)}", "L2 penalty of the head")
+    _curve(axes, [line["l2"] for line in history], history, key=f"val_{metric}", best=best)
+    axes.set_xscale("log")
+    axes.minorticks_off()
     return painted(figure)
 
 

@@ -2,24 +2,26 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import SPLITS, Record
 from metatransformer.encoder import Encoder
+from metatransformer.engine.choose import FEW, FOLDS, Choice, Known, best_of, by_folds, by_validation, is_closed
 from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader, Place, require_targets
 from metatransformer.engine.device import choose_device
 from metatransformer.engine.evaluate import compute_features, compute_outputs, score_outputs
 from metatransformer.engine.memo import Memo
-from metatransformer.engine.probe import Probe, fit_probes, sharpness
 from metatransformer.engine.run import RunFolder, data_identity
 from metatransformer.engine.train import Trainer, join_processes, wait_for_all
+from metatransformer.io.split import cross_folds
 from metatransformer.io.write import atomic_file, write_table
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, Reader, build_pipeline, make_task, read_raw
@@ -27,21 +29,20 @@ from metatransformer.recipe import Recipe, keeps_trunk
 from metatransformer.tasks import Task
 from metatransformer.weights import load_encoder
 
-PATIENCE = 3  # weaker penalties without a gain after which no weaker one is tried
-# Of features with a deviation of 1. The best ones lay between 0.05 and 6 on six data sets (docs/log.md).
-SQUARES_L2 = (30.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3)
-LIKELIHOOD_L2 = (1.0, 0.3, 0.1, 0.03, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
-
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class Fitted:
-    """A trained pipeline with its scores: ``metrics[split][name]``, and what was logged on the way."""
+    """A trained pipeline with its scores: ``metrics[split][name]``, and what was logged on the way.
+
+    ``kept`` is the position in ``history`` of the head that was kept, None where that is the best epoch.
+    """
 
     pipeline: Pipeline
     loaders: dict[str, Loader]
     history: list[dict[str, Any]] = field(default_factory=list)
+    kept: int | None = None
     outputs: dict[str, torch.Tensor] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -184,6 +185,7 @@ def _fit_head(fitted: Fitted, *, run: RunFolder | None, place: Place, memo: Memo
     """Computes features once, fits a path of heads on them, and keeps the best on validation."""
     pipeline, optim = fitted.pipeline, fitted.pipeline.recipe.optim
     _require_linear(pipeline.recipe)
+    _require_foldable(pipeline.recipe, pipeline.task)
     if place.world > 1:
         console.note("tune mode 'head' solves its heads in one process: the others repeat the same work")
     if run is not None:
@@ -195,98 +197,69 @@ def _fit_head(fitted: Fitted, *, run: RunFolder | None, place: Place, memo: Memo
     train, val = fitted.loaders["train"].target, fitted.loaders["val"].target
     assert train is not None and val is not None
     views = [features_of("train", view) for view in range(optim.views + 1)]
-    known = _Known(torch.cat(views) if len(views) > 1 else views[0], torch.cat([train] * len(views)))
+    known = Known(torch.cat(views) if len(views) > 1 else views[0], torch.cat([train] * len(views)))
     del views  # twice the memory of what is known
     if 0 < pipeline.recipe.head.centres < len(known.target):
         count = f"{pipeline.recipe.head.centres:,} of {len(known.target):,}"
         console.note(f"the kernel head compares with {count} training samples (head.centres)")
-    held_out = _Known(features_of("val"), val)
-    best = _chosen(fitted, known, held_out, run=run, console=console)
+    held_out = Known(features_of("val"), val)
+    folds = _folds(fitted)
+    if folds:
+        everything = known.with_more(held_out)
+        tried, samples = by_folds(pipeline, everything, folds=folds), len(everything.target)
+        how = f"{len(folds)} folds of train and val"
+    else:
+        tried, samples, how = by_validation(pipeline, known, held_out), len(val), "validation"
+    choice = _chosen(fitted, tried, samples=samples, how=how, run=run, console=console)
+    best = choice.head(pipeline, known)
     fitted.outputs["val"] = best.outputs(held_out.features)
     if refits(pipeline.recipe):
-        best = _refitted(pipeline, best, known, held_out)
-        console.note("fitted again with this penalty on train and val together")
+        best = choice.head(pipeline, known.with_more(held_out))
+        console.note("fitted again with this choice on train and val together")
     if "test" in fitted.loaders:
         fitted.outputs["test"] = best.outputs(features_of("test"))
     pipeline.head.take(mean=best.mean, scale=best.scale, weight=best.weight, bias=best.bias, centres=best.centres)
 
 
-def _chosen(fitted: Fitted, known: "_Known", held_out: "_Known", *, run: RunFolder | None, console: Console) -> Probe:
-    """Returns the head of the path of penalties that scores best on what was held out, of perfect ones the surest."""
-    pipeline, task = fitted.pipeline, fitted.pipeline.task
-    best, best_score, best_loss, stale = None, task.worst, math.inf, 0
-    for number, probe in enumerate(_probes(pipeline, known, l2=penalties(pipeline.recipe, task))):
-        outputs = probe.outputs(held_out.features)
-        if task.ranks and pipeline.recipe.optim.solver == "squares":
-            probe = probe.times(sharpness(task, outputs, held_out.target))
-            outputs = probe.outputs(held_out.features)
-        scores = task.metrics(outputs, held_out.target)
-        line = {"step": number, "l2": probe.l2}
-        line |= {f"val_{name}": value for name, value in scores.items()}
-        fitted.history.append(line)
+def _folds(fitted: Fitted) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns the folds of train and val that choose the head, none where the validation split does."""
+    recipe, task = fitted.pipeline.recipe, fitted.pipeline.task
+    loaders = [fitted.loaders[name] for name in ("train", "val")]
+    records = [record for loader in loaders for record in loader.records]
+    count = recipe.optim.folds
+    if count == "auto":
+        drawn = any(record.drawn for record in loaders[1].records)
+        suited = drawn and len(records) <= FEW and is_closed(recipe, task) and not recipe.optim.views
+        count = FOLDS if suited else 0
+    if not count:
+        return []
+    groups = [record.group for record in records]
+    known = torch.cat([loader.target for loader in loaders if loader.target is not None])
+    return cross_folds(groups, classes=known.numpy() if task.ranks else None, count=count, seed=recipe.run.seed)
+
+
+def _chosen(
+    fitted: Fitted, tried: Iterable[Choice], *, samples: int, how: str, run: RunFolder | None, console: Console
+) -> Choice:
+    """Returns the best of what is tried on ``samples``; logs each as it comes."""
+    recipe, task = fitted.pipeline.recipe, fitted.pipeline.task
+    choices = []
+    for number, choice in enumerate(tried):
+        choices.append(choice)
+        fitted.history.append({"step": number, **choice.line(recipe)})
         if run is not None:
-            run.log(line)
-        score, loss = scores[task.primary], float(task.loss(outputs, held_out.target))
-        # A few samples held out are soon all right: the loss still tells heads apart.
-        surer = task.higher_is_better and score == best_score == 1.0 and loss < best_loss
-        if best is None or task.is_better(score, best_score) or surer:
-            best, best_score, best_loss, stale = probe, score, loss, 0
-        else:
-            stale += 1
-        if stale == PATIENCE:
-            break
-    assert best is not None
-    tried = f"best of {len(fitted.history)} heads: l2 {best.l2:g}"
-    console.note(f"{tried}, validation {task.primary} {best_score:.4f}")
+            run.log(fitted.history[-1])
+    best = best_of(task, choices, samples=samples)
+    fitted.kept = choices.index(best)
+    reach = f", gamma {fitted.history[fitted.kept]['gamma']:g}" if recipe.head.centres else ""
+    score = f"{how} {task.primary} {best.scores[task.primary]:.4f}"
+    console.note(f"best of {len(choices)} heads: l2 {best.l2:g}{reach}, {score}")
     return best
-
-
-class _Known(NamedTuple):
-    """Features with their targets."""
-
-    features: torch.Tensor
-    target: torch.Tensor
-
-
-def _probes(pipeline: Pipeline, known: _Known, *, l2: Sequence[float]) -> Iterator[Probe]:
-    return fit_probes(
-        pipeline.task,
-        features=known.features,
-        target=known.target,
-        l2=l2,
-        solver=pipeline.recipe.optim.solver,
-        direct=pipeline.head.direct,
-        weight_of_direct=pipeline.recipe.head.direct,
-        centres=pipeline.recipe.head.centres,
-        gamma=pipeline.recipe.head.gamma,
-        seed=pipeline.recipe.run.seed,
-    )
-
-
-def _refitted(pipeline: Pipeline, best: Probe, train: _Known, val: _Known) -> Probe:
-    """Returns the head of the chosen penalty, and of the chosen scale of outputs, on both splits together."""
-    both = _Known(*(torch.cat(pair) for pair in zip(train, val, strict=True)))
-    # Weaker penalties start from stronger ones where there is no closed form.
-    path = [penalty for penalty in penalties(pipeline.recipe, pipeline.task) if penalty >= best.l2]
-    *_, last = _probes(pipeline, both, l2=[best.l2] if _is_closed(pipeline.recipe, pipeline.task) else path)
-    return last.times(best.factor)
-
-
-def penalties(recipe: Recipe, task: Task) -> tuple[float, ...]:
-    """Returns the penalties to try: the recipe's, or those that suit its solver."""
-    if recipe.optim.l2 != "auto":
-        return recipe.optim.l2
-    return SQUARES_L2 if _is_closed(recipe, task) else LIKELIHOOD_L2
 
 
 def refits(recipe: Recipe) -> bool:
     """Returns whether the head is fitted again on training and validation samples together, once val has chosen."""
     return recipe.tune == "head" and recipe.optim.refit
-
-
-def _is_closed(recipe: Recipe, task: Task) -> bool:
-    """Returns whether heads are solved by least squares, each penalty by itself."""
-    return task.squared or (task.ranks and recipe.optim.solver == "squares")
 
 
 def _require_linear(recipe: Recipe) -> None:
@@ -303,6 +276,13 @@ def _require_linear(recipe: Recipe) -> None:
         _log.warning(
             "%s: without effect in tune mode 'head', which solves its heads; tune=ends trains by epochs", names
         )
+
+
+def _require_foldable(recipe: Recipe, task: Task) -> None:
+    asked = recipe.optim.folds
+    if asked not in ("auto", 0) and (recipe.optim.views or not is_closed(recipe, task)):
+        must = "be 'auto' or 0 for heads by likelihood and for augmented views"
+        raise UsageError("optim.folds", must=must, found=str(asked), do="Or use optim.solver=squares, optim.views=0.")
 
 
 def _features(

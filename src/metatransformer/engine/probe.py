@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,6 +53,55 @@ class Probe:
         return replace(self, weight=self.weight * factor, bias=self.bias * factor, factor=factor * self.factor)
 
 
+@dataclass(frozen=True)
+class Basis:
+    """What heads are linear in: standardised features, or, under a kernel, the nearness to some of the samples.
+
+    Its statistics and centres are those of the samples that it was made of. ``scale`` holds ``stretch``.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    near: Landmarks | None
+
+    @classmethod
+    def of(
+        cls,
+        features: Tensor,
+        *,
+        direct: int = 0,
+        weight_of_direct: float = 1.0,
+        centres: int = 0,
+        gamma: float = 1.0,
+        stretch: float = 1.0,
+        seed: int = 0,
+    ) -> "Basis":
+        """Returns the basis of samples with ``features`` [n, F]; the arguments are those of ``fit_probes``."""
+        mean = features.mean(dim=0)
+        scale = features.std(dim=0, correction=0)
+        # A feature that never changes (or hardly, against the others) carries nothing: leave its scale alone.
+        scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale))
+        if direct:
+            others = len(scale) - direct
+            scale[others:] /= (weight_of_direct * others / direct) ** 0.5 if centres else weight_of_direct
+        if not centres:
+            return cls(mean, scale, None)
+        scale /= stretch**0.5
+        return cls(mean, scale, Landmarks((features - mean) / scale, most=centres, gamma=gamma, seed=seed))
+
+    def map(self, features: Tensor) -> Tensor:
+        """Returns samples ``[n, F]`` in this basis, ``[n, M]``."""
+        x = (features - self.mean) / self.scale
+        return x if self.near is None else self.near.map(x)
+
+    def probe(self, weight: Tensor, bias: Tensor, *, l2: float) -> Probe:
+        """Returns the head with ``weight`` [C, M] and ``bias`` [C] on this basis."""
+        if self.near is None:
+            return Probe(weight, bias, self.mean, self.scale, l2)
+        weight, centres, gamma = self.near.unmap(weight), self.near.centres, self.near.gamma
+        return Probe(weight, bias, self.mean, self.scale, l2, centres=centres, gamma=gamma)
+
+
 def fit_probes(
     task: Task,
     *,
@@ -63,6 +113,7 @@ def fit_probes(
     weight_of_direct: float = 1.0,
     centres: int = 0,
     gamma: float = 1.0,
+    stretch: float = 1.0,
     seed: int = 0,
 ) -> Iterator[Probe]:
     """Yields one fitted probe for each penalty, strongest first; weaker ones cost more, so stop asking in time.
@@ -72,28 +123,39 @@ def fit_probes(
     solved the first way, one for which squares say nothing always the second way. The bias is not penalised. The last
     ``direct`` features, which did not come through the trunk, are standardised to a deviation of ``weight_of_direct``.
     With ``centres`` the heads are linear in the nearness to that many of the samples, drawn by ``seed``; the mean
-    squared difference of the direct features then counts ``weight_of_direct`` times as much as that of the others.
+    squared difference of the direct features then counts ``weight_of_direct`` times as much as that of the others, and
+    all squared differences count ``stretch`` times, as if ``gamma`` were that much larger.
 
     Raises:
         UsageError: no penalty is given.
     """
     if not l2:
         raise UsageError("optim.l2", must="list at least one penalty", found="none")
-    mean = features.mean(dim=0)
-    scale = features.std(dim=0, correction=0)
-    # A feature that never changes (or hardly, against the others) carries nothing: leave its scale alone.
-    scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale))
-    if direct:
-        others = len(scale) - direct
-        scale[others:] /= (weight_of_direct * others / direct) ** 0.5 if centres else weight_of_direct
-    x = (features - mean) / scale
-    if not centres:
-        for penalty, weight, bias in _path(task, x, target, l2=l2, solver=solver):
-            yield Probe(weight, bias, mean, scale, penalty)
-        return
-    near = Landmarks(x, most=centres, gamma=gamma, seed=seed)
-    for penalty, weight, bias in _path(task, near.map(x), target, l2=l2, solver=solver):
-        yield Probe(near.unmap(weight), bias, mean, scale, penalty, centres=near.centres, gamma=gamma)
+    basis = Basis.of(
+        features,
+        direct=direct,
+        weight_of_direct=weight_of_direct,
+        centres=centres,
+        gamma=gamma,
+        stretch=stretch,
+        seed=seed,
+    )
+    for penalty, weight, bias in _path(task, basis.map(features), target, l2=l2, solver=solver):
+        yield basis.probe(weight, bias, l2=penalty)
+
+
+def cross_outputs(
+    task: Task, x: Tensor, target: Tensor, *, l2: Sequence[float], folds: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> dict[float, Tensor]:
+    """Returns for each penalty, strongest first, what heads answer that learned from the other folds, ``[n, C]``.
+
+    ``x`` is [n, M], samples in a ``Basis``; ``folds`` lists ``(others, fold)``. Solved by least squares.
+    """
+    outputs = {penalty: torch.zeros(len(x), task.outputs) for penalty in sorted(l2, reverse=True)}
+    for others, fold in folds:
+        for penalty, weight, bias in _path(task, x[others], target[others], l2=l2, solver="squares"):
+            outputs[penalty][fold] = x[fold] @ weight.T + bias
+    return outputs
 
 
 def _path(
@@ -106,8 +168,8 @@ def _path(
         path = ridge_path(
             x, task.goal(target), importance=task.importance(target), l2=[unit * penalty for penalty in penalties]
         )
-        for penalty, weight, bias in path:
-            yield penalty / unit, weight, bias
+        for penalty, (_, weight, bias) in zip(penalties, path, strict=True):
+            yield penalty, weight, bias
         return
     weight = torch.zeros(task.outputs, x.shape[1], requires_grad=True)
     bias = task.constant().clone().requires_grad_(True)

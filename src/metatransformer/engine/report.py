@@ -193,6 +193,10 @@ def _curve(fitted: Fitted) -> figures.Picture | None:
     task, history = fitted.pipeline.task, fitted.history
     if not history:
         return None
+    if fitted.kept is not None:
+        kept = history[fitted.kept]
+        path = [line for line in history if line.get("gamma") == kept.get("gamma")]
+        return figures.penalty_curve(path, metric=task.primary, best=path.index(kept))
     best, position = task.worst, 0
     for number, line in enumerate(history):
         if task.is_better(line[f"val_{task.primary}"], best):

@@ -57,10 +57,37 @@ def split_records(
         notes += [_made(splits, given=given, cutter=cutter, seed=seed), *cutter.notes]
         if not cutter.grouped and all(record.path is not None and record.value is None for record in records):
             notes.append("files are split one by one: a manifest's column 'group' keeps those of one person together")
-    done = tuple(replace(record, split=s) for record, s in zip(records, splits, strict=True))
+    pairs = zip(records, splits, strict=True)
+    done = tuple(replace(record, split=name, drawn=name in wanted) for record, name in pairs)
     if stratify:
         _require_known_classes(done)
     return Index(done, (*notes, *_torn_groups(done)))
+
+
+def cross_folds(
+    groups: Sequence[str | None], *, classes: np.ndarray | None, count: int, seed: int = 0
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns ``(others, fold)`` for up to ``count`` folds, positions of items; each item is in one fold.
+
+    Items of one group stay together, an item without one stands by itself. ``classes`` [n] are shared out evenly;
+    without them the folds do not depend on ``seed``. Fewer groups, or fewer items of every class, make fewer folds;
+    where there are less than two, none.
+    """
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+    names = np.array([str(place) if group is None else group for place, group in enumerate(groups)], dtype=str)
+    count = min(count, len(set(names)))
+    if classes is not None:
+        count = min(count, int(np.unique(classes, return_counts=True)[1].max()))
+    if count < 2:
+        return []
+    if classes is None:
+        cutter, labels = GroupKFold(count), np.zeros(len(names))
+    else:
+        cutter, labels = StratifiedGroupKFold(count, shuffle=True, random_state=seed), classes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer members than folds
+        return [(others, fold) for others, fold in cutter.split(labels, labels, names) if len(fold) and len(others)]
 
 
 class _Cutter:
