@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import Record
 from metatransformer.io.index import split_records
+from metatransformer.io.split import cross_folds
 
 
 def records(labels, *, groups=None, splits=None) -> list[Record]:
@@ -47,6 +49,33 @@ def test_val_is_cut_from_train_and_test_is_kept():
     assert counts(found) == {"train": 17, "val": 3, "test": 10}
     assert all(r.split == "test" for r in found.records[20:])
     assert found.notes == ("no val split found: 15 % of train made val (train 17, val 3, test 10), seed 3",)
+
+
+def test_what_was_drawn_is_marked():
+    whole = split_records(records(["a"] * 60), stratify=True)
+    assert {(r.split, r.drawn) for r in whole.records} == {("train", False), ("val", True), ("test", True)}
+    given = split_records(records(["a"] * 20, splits=["train"] * 15 + ["test"] * 5), stratify=True)
+    assert {(r.split, r.drawn) for r in given.records} == {("train", False), ("val", True), ("test", False)}
+    complete = split_records(records(["a"] * 9, splits=["train", "val", "test"] * 3), stratify=True)
+    assert not any(r.drawn for r in complete.records)
+
+
+@pytest.mark.parametrize("classes", [None, np.arange(60) % 3])
+def test_cross_folds_hold_every_item_once_and_whole_groups(classes):
+    groups = [f"g{place // 4}" for place in range(60)]
+    folds = cross_folds(groups, classes=classes, count=5)
+    assert len(folds) == 5
+    assert sorted(np.concatenate([fold for _, fold in folds])) == list(range(60))
+    for others, fold in folds:
+        assert len(others) + len(fold) == 60 and not {groups[i] for i in others} & {groups[i] for i in fold}
+        if classes is not None:
+            assert np.bincount(classes[fold], minlength=3).min() >= 3  # of 4, were there no groups
+
+
+def test_cross_folds_are_fewer_where_there_are_few_groups():
+    assert len(cross_folds(["a", "b", "c"] * 9, classes=None, count=5)) == 3
+    assert len(cross_folds([None] * 9, classes=np.arange(9) % 3, count=5)) == 3
+    assert cross_folds(["a"] * 9, classes=None, count=5) == []
 
 
 def test_given_splits_and_zero_fractions_change_nothing():

@@ -195,8 +195,8 @@ def ridge_path(
     primal = features <= rows
     gram = (x.T @ x if primal else x @ x.T).double()
     right = (x.T @ goal if primal else goal).double()
-    # Directions that the data does not span would make the smallest penalties unsolvable.
-    floor = 1e-7 * float(gram.diagonal().mean())
+    # Directions that the data does not span would make the smallest penalties unsolvable: the products are of float32.
+    floor = 1e-7 * float(gram.diagonal().sum())
     for penalty in l2:
         shift = max(penalty * rows, floor)
         shifted = gram.clone()
