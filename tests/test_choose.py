@@ -103,13 +103,13 @@ def test_folds_choose_where_the_validation_split_was_drawn():
     fitted = run({}, drawn=True)
     gammas = sorted({line["gamma"] for line in fitted.history})
     assert gammas == pytest.approx([fitted.pipeline.recipe.head.gamma * stretch for stretch in STRETCHES])
-    assert len(fitted.history) == 52 and fitted.kept is not None
+    assert len(fitted.history) == 65 and fitted.kept is not None
     given = run({}, drawn=False)
     assert len({line["gamma"] for line in given.history}) == 1 and len(given.history) <= 13
     never = run({"optim.folds": 0}, drawn=True)
     assert never.history == given.history
     asked = run({"optim.folds": 3}, drawn=False)
-    assert len(asked.history) == 52 and asked.history != fitted.history
+    assert len(asked.history) == 65 and asked.history != fitted.history
 
 
 def test_the_kept_head_is_the_one_of_the_kept_line():

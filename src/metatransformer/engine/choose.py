@@ -23,7 +23,7 @@ from metatransformer.tasks import Task
 FEW = 2_000  # samples of training and validation, up to which
 FOLDS = 5  # choose
 PATIENCE = 3  # weaker penalties without a gain on a validation split, after which no weaker one is tried
-STRETCHES = (0.25, 0.5, 1.0, 2.0)  # what the folds try head.gamma times
+STRETCHES = (0.25, 0.5, 1.0, 2.0, 4.0)  # what the folds try head.gamma times
 # Of features with a deviation of 1. The best ones lay between 0.05 and 6 on six data sets (docs/log.md).
 SQUARES_L2 = (30.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3)
 LIKELIHOOD_L2 = (1.0, 0.3, 0.1, 0.03, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
