@@ -36,7 +36,7 @@ def test_heads_answer_each_fold_as_scikit_learns_do():
     groups = [f"g{place % 11}" for place in range(N)]
     folds = cross_folds(groups, classes=target.numpy(), count=4, seed=2)
     x = Basis.of(features).map(features)
-    found = cross_outputs(task, x, target, l2=[0.1, 3.0], folds=folds)
+    found = dict(cross_outputs(task, x, target, l2=[0.1, 3.0], folds=folds))
     assert list(found) == [3.0, 0.1]
     # Theirs is summed over the samples of a fit, whose number differs by fold: one fold at a time.
     cutter = StratifiedGroupKFold(4, shuffle=True, random_state=2)
@@ -50,7 +50,7 @@ def test_a_fold_under_a_kernel_is_answered_as_by_a_head_that_never_saw_it():
     features, target, task = classified()
     basis = Basis.of(features, centres=500, gamma=0.3, stretch=2.0)
     (others, fold), *_ = folds = cross_folds([None] * N, classes=target.numpy(), count=5)
-    found = cross_outputs(task, basis.map(features), target, l2=[0.05], folds=folds)[0.05]
+    ((_, found),) = cross_outputs(task, basis.map(features), target, l2=[0.05], folds=folds)
     # The same head by a fit on the other folds alone; features in the unit of the whole, which is no more than a scale.
     x = ((features - basis.mean) / basis.scale).half().float()
     with torch.no_grad():
@@ -103,13 +103,12 @@ def test_folds_choose_where_the_validation_split_was_drawn():
     fitted = run({}, drawn=True)
     gammas = sorted({line["gamma"] for line in fitted.history})
     assert gammas == pytest.approx([fitted.pipeline.recipe.head.gamma * stretch for stretch in STRETCHES])
-    assert len(fitted.history) == 65 and fitted.kept is not None
     given = run({}, drawn=False)
     assert len({line["gamma"] for line in given.history}) == 1 and len(given.history) <= 13
     never = run({"optim.folds": 0}, drawn=True)
     assert never.history == given.history
     asked = run({"optim.folds": 3}, drawn=False)
-    assert len(asked.history) == 65 and asked.history != fitted.history
+    assert {line["gamma"] for line in asked.history} == set(gammas) and asked.history != fitted.history
 
 
 def test_the_kept_head_is_the_one_of_the_kept_line():

@@ -114,7 +114,7 @@ class OptimOptions:
     average of the weights (0 = none), which is then what is validated and kept. In tune mode ``head`` there
     is no such training: ``l2`` lists the penalties that are tried ("auto": those that suit the solver). A validation
     split chooses among them, or ``folds`` of train and val together, which also try a kernel's ``head.gamma`` times
-    1/4, 1/2, 2 and 4 (0: never; "auto": 5 where the validation split is only drawn, samples are at most 2,000 and heads
+    1/4, 1/2, 2 and 4 (0: never; "auto": 5 where the validation split is only drawn, samples are at most 3,000 and heads
     are solved by squares). ``refit`` fits the chosen head again on train and val together, and ``views`` is how many
     augmented copies of each training sample are cached besides the plain one. ``solver`` "squares" fits
     classes by least squares on their indicators, "likelihood" by cross entropy; numbers are always fitted

@@ -8,7 +8,7 @@ tells heads apart that are all right on them (the rule of one standard error, wi
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,9 +20,9 @@ from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
 from metatransformer.tasks import Task
 
-FEW = 2_000  # samples of training and validation, up to which
+FEW = 3_000  # samples of training and validation, up to which
 FOLDS = 5  # choose
-PATIENCE = 3  # weaker penalties without a gain on a validation split, after which no weaker one is tried
+PATIENCE = 3  # weaker penalties without a gain, after which no weaker one is tried
 STRETCHES = (0.25, 0.5, 1.0, 2.0, 4.0)  # what the folds try head.gamma times
 # Of features with a deviation of 1. The best ones lay between 0.05 and 6 on six data sets (docs/log.md).
 SQUARES_L2 = (30.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3)
@@ -66,16 +66,9 @@ class Choice:
 
 def by_validation(pipeline: Pipeline, known: Known, held_out: Known) -> Iterator[Choice]:
     """Yields heads of ``known`` as they answer ``held_out``, strongest penalty first, until that brings no more."""
-    task = pipeline.task
-    best, least, stale = task.worst, math.inf, 0
-    for probe in probes(pipeline, known, l2=penalties(pipeline.recipe, task)):
-        choice = _scored(pipeline, probe.outputs(held_out.features), held_out.target, l2=probe.l2)
-        yield choice
-        score = choice.scores[task.primary]
-        stale = 0 if task.is_better(score, best) or choice.loss < least else stale + 1
-        best, least = score if task.is_better(score, best) else best, min(least, choice.loss)
-        if stale == PATIENCE:
-            return
+    path = probes(pipeline, known, l2=penalties(pipeline.recipe, pipeline.task))
+    answers = ((probe.l2, probe.outputs(held_out.features)) for probe in path)
+    yield from _path(pipeline, answers, held_out.target)
 
 
 def by_folds(pipeline: Pipeline, known: Known, *, folds: Sequence[tuple[Any, Any]]) -> Iterator[Choice]:
@@ -84,8 +77,28 @@ def by_folds(pipeline: Pipeline, known: Known, *, folds: Sequence[tuple[Any, Any
     for stretch in STRETCHES if recipe.head.centres else (1.0,):
         x = Basis.of(known.features, **_basis(pipeline), stretch=stretch).map(known.features)
         answers = cross_outputs(task, x, known.target, l2=penalties(recipe, task), folds=folds)
-        for penalty, outputs in answers.items():
-            yield _scored(pipeline, outputs, known.target, l2=penalty, stretch=stretch)
+        yield from _path(pipeline, answers, known.target, stretch=stretch)
+
+
+def _path(
+    pipeline: Pipeline, answers: Iterable[tuple[float, Tensor]], target: Tensor, *, stretch: float = 1.0
+) -> Iterator[Choice]:
+    """Yields what ``answers``, outputs by penalty, are worth, until neither score nor loss gain."""
+    task = pipeline.task
+    best, least, stale = task.worst, math.inf, 0
+    for l2, outputs in answers:
+        # Least squares ranks classes; their probabilities are had at the scale that suits them best.
+        ranks = task.ranks and pipeline.recipe.optim.solver == "squares"
+        factor = sharpness(task, outputs, target) if ranks else 1.0
+        outputs = outputs * factor
+        choice = Choice(l2, stretch, factor, task.metrics(outputs, target), float(task.loss(outputs, target)))
+        yield choice
+        score = choice.scores[task.primary]
+        better = task.is_better(score, best)
+        stale = 0 if better or choice.loss < least else stale + 1
+        best, least = score if better else best, min(least, choice.loss)
+        if stale == PATIENCE:
+            return
 
 
 def best_of(task: Task, choices: Sequence[Choice], *, samples: int) -> Choice:
@@ -129,11 +142,3 @@ def _basis(pipeline: Pipeline) -> dict[str, Any]:
         "gamma": head.gamma,
         "seed": pipeline.recipe.run.seed,
     }
-
-
-def _scored(pipeline: Pipeline, outputs: Tensor, target: Tensor, *, l2: float, stretch: float = 1.0) -> Choice:
-    """Returns how right outputs are, of ranks by least squares at the scale that suits them best."""
-    task = pipeline.task
-    factor = sharpness(task, outputs, target) if task.ranks and pipeline.recipe.optim.solver == "squares" else 1.0
-    outputs = outputs * factor
-    return Choice(l2, stretch, factor, task.metrics(outputs, target), float(task.loss(outputs, target)))

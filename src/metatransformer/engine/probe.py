@@ -146,16 +146,17 @@ def fit_probes(
 
 def cross_outputs(
     task: Task, x: Tensor, target: Tensor, *, l2: Sequence[float], folds: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> dict[float, Tensor]:
-    """Returns for each penalty, strongest first, what heads answer that learned from the other folds, ``[n, C]``.
+) -> Iterator[tuple[float, Tensor]]:
+    """Yields each penalty, strongest first, with what heads answer that learned from the other folds, ``[n, C]``.
 
     ``x`` is [n, M], samples in a ``Basis``; ``folds`` lists ``(others, fold)``. Solved by least squares.
     """
-    outputs = {penalty: torch.zeros(len(x), task.outputs) for penalty in sorted(l2, reverse=True)}
-    for others, fold in folds:
-        for penalty, weight, bias in _path(task, x[others], target[others], l2=l2, solver="squares"):
-            outputs[penalty][fold] = x[fold] @ weight.T + bias
-    return outputs
+    paths = [_path(task, x[others], target[others], l2=l2, solver="squares") for others, _ in folds]
+    for heads in zip(*paths, strict=True):
+        outputs = torch.zeros(len(x), task.outputs)
+        for (_, fold), (_, weight, bias) in zip(folds, heads, strict=True):
+            outputs[fold] = x[fold] @ weight.T + bias
+        yield heads[0][0], outputs
 
 
 def _path(
