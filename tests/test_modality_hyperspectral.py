@@ -164,7 +164,8 @@ def test_many_bands_are_smoothed_and_few_are_not():
         found = transform(Sample("x", load(Record("x", value=np.full(61, 2.0) + peak)))).inputs["spectrum"]
         # A Gaussian falls by exp(-1 / 2 width^2) over one band; all bands have one scale here; float32.
         assert found[31] / found[30] == pytest.approx(ratio, rel=1e-4)
-        assert "spectra smoothed over neighbouring bands, deviation" in transform.notes[-1]
+        assert "spectra smoothed over neighbouring bands, deviation" in transform.notes[-2]
+        assert "beside the trunk (head.direct)" in transform.notes[-1]
     plain = fitted(pixels(scene()))
     assert not any("smoothed" in note for note in plain.notes)
 

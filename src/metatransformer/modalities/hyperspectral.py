@@ -104,8 +104,7 @@ class HyperspectralOptions:
             ("draw", 0 <= self.draw < 2**32, "lie in 0..4294967295"),
             ("tile", self.tile == 0 or self.tile >= self.window, "be at least the window, or 0 = chosen"),
             ("smooth", self.smooth == "auto" or self.smooth >= 0, "be 'auto' or at least 0"),
-            ("noise", self.noise >= 0, "be at least 0"),
-            ("level", self.level >= 0, "be at least 0"),
+            *((name, getattr(self, name) >= 0, "be at least 0") for name in ("noise", "level")),
         ):
             if not good:
                 raise UsageError(f"input.{name}", must=must, found=str(getattr(self, name)))
@@ -240,12 +239,13 @@ class HyperspectralTransform(Transform):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How the bands were understood."""
+        """How the bands were understood, and what becomes of them."""
         if self.bands_ is None:
             return ()
         width = _smoothing(self.options, bands=len(self.bands_.taken))
         smoothed = (f"spectra smoothed over neighbouring bands, deviation {width:g} (input.smooth)",) if width else ()
-        return (*self.bands_.notes(window=self.options.window), *smoothed)
+        told = self.bands_.notes(window=self.options.window)
+        return (*told, *smoothed, "half whitened to the head too, beside the trunk (head.direct)")
 
 
 def _smoothing(options: HyperspectralOptions, *, bands: int) -> float:
