@@ -42,18 +42,22 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """A penalty and a reach: what they answered, multiplied with ``factor``, scored on samples not learned from."""
+    """A penalty and a reach: what they answered, multiplied with ``factor``, scored on samples not learned from.
+
+    ``on`` says which: "val", or "folds".
+    """
 
     l2: float
     stretch: float
     factor: float
     scores: dict[str, float]
     loss: float
+    on: str = "val"
 
     def line(self, recipe: Recipe) -> dict[str, Any]:
         """Returns it for the history of a run."""
         reach = {"gamma": recipe.head.gamma * self.stretch} if recipe.head.centres else {}
-        return {"l2": self.l2, **reach, **{f"val_{name}": value for name, value in self.scores.items()}}
+        return {"l2": self.l2, **reach, **{f"{self.on}_{name}": value for name, value in self.scores.items()}}
 
     def head(self, pipeline: Pipeline, known: Known) -> Probe:
         """Returns this head fitted on ``known``."""
@@ -68,7 +72,7 @@ def by_validation(pipeline: Pipeline, known: Known, held_out: Known) -> Iterator
     """Yields heads of ``known`` as they answer ``held_out``, strongest penalty first, until that brings no more."""
     path = probes(pipeline, known, l2=penalties(pipeline.recipe, pipeline.task))
     answers = ((probe.l2, probe.outputs(held_out.features)) for probe in path)
-    yield from _path(pipeline, answers, held_out.target)
+    yield from _path(pipeline, answers, held_out.target, stretch=1.0, on="val")
 
 
 def by_folds(pipeline: Pipeline, known: Known, *, folds: Sequence[tuple[Any, Any]]) -> Iterator[Choice]:
@@ -77,11 +81,11 @@ def by_folds(pipeline: Pipeline, known: Known, *, folds: Sequence[tuple[Any, Any
     for stretch in STRETCHES if recipe.head.centres else (1.0,):
         x = Basis.of(known.features, **_basis(pipeline), stretch=stretch).map(known.features)
         answers = cross_outputs(task, x, known.target, l2=penalties(recipe, task), folds=folds)
-        yield from _path(pipeline, answers, known.target, stretch=stretch)
+        yield from _path(pipeline, answers, known.target, stretch=stretch, on="folds")
 
 
 def _path(
-    pipeline: Pipeline, answers: Iterable[tuple[float, Tensor]], target: Tensor, *, stretch: float = 1.0
+    pipeline: Pipeline, answers: Iterable[tuple[float, Tensor]], target: Tensor, *, stretch: float, on: str
 ) -> Iterator[Choice]:
     """Yields what ``answers``, outputs by penalty, are worth, until neither score nor loss gain."""
     task = pipeline.task
@@ -91,7 +95,7 @@ def _path(
         ranks = task.ranks and pipeline.recipe.optim.solver == "squares"
         factor = sharpness(task, outputs, target) if ranks else 1.0
         outputs = outputs * factor
-        choice = Choice(l2, stretch, factor, task.metrics(outputs, target), float(task.loss(outputs, target)))
+        choice = Choice(l2, stretch, factor, task.metrics(outputs, target), float(task.loss(outputs, target)), on)
         yield choice
         score = choice.scores[task.primary]
         better = task.is_better(score, best)

@@ -51,9 +51,11 @@ def learning_curves(history: Sequence[dict[str, Any]], *, metric: str, best: int
 
 def penalty_curve(history: Sequence[dict[str, Any]], *, metric: str, best: int) -> Picture:
     """Returns the score on samples not learned from by L2 penalty; ``best`` is the position of the kept head."""
+    on = "val" if f"val_{metric}" in history[best] else "folds"
+    title = f"validation {words(metric)}" if on == "val" else f"{words(metric)} over folds of train and val"
     figure = Figure(figsize=(5.4, 2.7), layout="constrained")
-    axes = plain_axes(figure.add_subplot(), f"validation {words(metric)}", "L2 penalty of the head")
-    _curve(axes, [line["l2"] for line in history], history, key=f"val_{metric}", best=best)
+    axes = plain_axes(figure.add_subplot(), title, "L2 penalty of the head")
+    _curve(axes, [line["l2"] for line in history], history, key=f"{on}_{metric}", best=best)
     axes.set_xscale("log")
     axes.minorticks_off()
     return painted(figure)
