@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from common import make_records, tiny_recipe
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -16,7 +17,6 @@ from metatransformer.engine.probe import Basis, cross_outputs, fit_probes
 from metatransformer.io.split import cross_folds
 from metatransformer.modalities import get_modality
 from metatransformer.tasks import Classify, Regress
-from tests.common import make_records, tiny_recipe
 
 N, F = 83, 5
 QUIET = Console(quiet=True)

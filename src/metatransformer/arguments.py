@@ -95,6 +95,23 @@ def labelled(modality: Modality, X: Any, y: Any, *, recipe: Recipe) -> Index:
     return with_targets(index, _plain_labels(y))
 
 
+def grouped(index: Index, groups: Any) -> Index:
+    """Returns the index with groups that were handed in beside the data, a text or a number a sample.
+
+    Raises:
+        UsageError: another number of them, a missing one, or data that brings its own.
+    """
+    names, count = pd.Series(groups), len(index.records)
+    if len(names) != count:
+        raise UsageError("groups", must=f"have one entry for each of the {count} samples", found=str(len(names)))
+    if any(record.group is not None for record in index.records):
+        raise UsageError("groups", must="be left out where the data brings its own", found="both")
+    if names.isna().any():
+        raise UsageError("groups", must="be known for every sample", found=f"none for [{int(names.isna().argmax())}]")
+    pairs = zip(index.records, names.astype(str), strict=True)
+    return replace(index, records=tuple(replace(record, group=name) for record, name in pairs))
+
+
 def unlabelled(modality: Modality, X: Any, *, recipe: Recipe) -> Index:
     """Returns the records of X; labels and the target column that it may bring play no part.
 

@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from torch import Tensor
 
-from metatransformer.arguments import flat_keys, keywords_of, labelled, not_fitted, recipe_of, unlabelled
+from metatransformer.arguments import flat_keys, grouped, keywords_of, labelled, not_fitted, recipe_of, unlabelled
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
@@ -79,11 +79,12 @@ class _Estimator(BaseEstimator):
         self.recipe = recipe
         self.verbose = verbose
 
-    def fit(self: E, X: Any, y: Any = None) -> E:
+    def fit(self: E, X: Any, y: Any = None, *, groups: Any = None) -> E:
         """Trains on X and returns itself; learns ``pipeline_``, ``history_`` and ``metrics_`` (by split).
 
-        Where X brings no split, a seeded part of it (``data.val_fraction``) chooses the best epoch and nothing is kept
-        for a test: that is what ``score`` on other data is for.
+        Where X brings no split, a seeded part of it (``data.val_fraction``) chooses the best epoch, or folds of few
+        samples the head (``optim.folds``), and nothing is kept for a test: that is what ``score`` on other data is for.
+        ``groups`` names for each sample what must not be torn apart by that (a patient, a speaker, a place).
 
         Raises:
             MetaTransformerError: whatever the user must change: data, labels, settings, weights.
@@ -91,6 +92,7 @@ class _Estimator(BaseEstimator):
         modality, console = get_modality(self.modality), self._console()
         recipe = self._recipe(modality)
         found = labelled(modality, X, y, recipe=recipe)
+        found = found if groups is None else grouped(found, groups)
         recipe = settled(recipe, found)
         index = split_index(found, recipe, console=console)
         labels = self._learn_labels([record.target for record in index.records if record.split == "train"])

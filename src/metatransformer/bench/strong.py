@@ -40,7 +40,7 @@ from metatransformer.engine.data import Loader
 from metatransformer.engine.fit import Fitted
 from metatransformer.io.split import cross_folds
 from metatransformer.modalities.audio import RATE_HZ
-from metatransformer.nn.spectrogram import log_mel
+from metatransformer.nn.spectrogram import heard, log_mel
 from metatransformer.tasks import Classify, Multilabel, Task
 
 MANY = 512  # features; where there are more, lines and distances are measured in
@@ -249,9 +249,7 @@ def _mfcc(loader: Loader, index: int) -> np.ndarray:
     """Returns 13 cepstral coefficients and their steps, without silent ends: mean, deviation, means of 8 stretches."""
     wave = loader.reader.modality.load(loader.records[index])["wave"]
     energy = log_mel(wave, rate_hz=RATE_HZ, mels=40)  # [t, m]
-    loud = energy.max(axis=1)
-    heard = np.flatnonzero(loud > loud.max() - SILENT)
-    cepstrum = dct(energy[heard[0] : heard[-1] + 1], axis=1, norm="ortho")[:, :13]
+    cepstrum = dct(energy[heard(energy, depth=SILENT)], axis=1, norm="ortho")[:, :13]
     steps = np.gradient(cepstrum, axis=0) if len(cepstrum) > 1 else np.zeros_like(cepstrum)
     course = np.concatenate([cepstrum, steps], axis=1)
     ends = np.linspace(0, len(course), STRETCHES + 1)

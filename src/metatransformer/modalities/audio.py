@@ -2,8 +2,9 @@
 
 File: WAV, FLAC, MP3, OGG; any rate, any number of channels (averaged), any length up to
 ``max_seconds``; or an array in memory, ``[t]`` or ``[t, channels]``.
-Tokens: 16 kHz mono, scaled to its own peak; log-mel energies of 25 ms windows every 10 ms, or more
-densely where a clip is short; the loudest 80 dB are kept and standardised by the training clips;
+Tokens: 16 kHz mono, scaled to its own peak, without silent ends; log-mel energies of 25 ms windows
+every 10 ms, or more densely where a clip is short; the loudest 80 dB are kept and standardised by
+the training clips;
 S x S patches with the trunk's kernel summed over RGB; positions resampled to the real grid; the
 summary token starts as the class token.
 Sources: AST (arXiv 2104.01778) for log-mel patches under an image transformer; Meta-Transformer
@@ -34,7 +35,7 @@ from metatransformer.core.samples import Record, Sample
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.io.records import listing
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
-from metatransformer.nn.spectrogram import log_mel
+from metatransformer.nn.spectrogram import heard, log_mel
 from metatransformer.nn.spectrum_augment import (
     mask_stripe,
     shift_time,
@@ -46,6 +47,7 @@ SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 RATE_HZ = 16_000  # speech and most sound sets: the trunk sees 0 to 8 kHz
 LOW_HZ = 20.0
 PATCHES = 8  # rows of patches over all frequencies: 128 mels with patches of 16, as in AST
+BANDS = 40  # in which silence is looked for
 MOST = 0.3  # of each augmentation: beyond it a clip is no longer the same sound
 NEPERS_PER_DB = float(np.log(10) / 10)
 
@@ -57,6 +59,7 @@ LIMITS = {
     "hop_s": (1e-3, 10.0),
     "frames": (1, 65536),
     "range_db": (1.0, 1000.0),
+    "silence_db": (0.0, 1000.0),
     "max_seconds": (1e-3, 86400.0),
 }
 
@@ -68,8 +71,9 @@ class AudioOptions:
     ``mels``: frequency bins; "auto" = 8 patches high. ``window_s``, ``hop_s``: length and distance
     of the frames in seconds. ``frames``: the least number of frames of a clip; a shorter one gets a
     finer hop until it has them ("auto" = 8 patches wide, 1 = always ``hop_s``). ``range_db``: how
-    far below its loudest value a clip is heard. ``max_seconds``: a longer clip is refused, never
-    cut silently.
+    far below its loudest value a clip is heard. ``silence_db``: how far below its loudest moment the
+    ends of a clip are cut off as silent (0 = never). ``max_seconds``: a longer clip is refused,
+    never cut without a word.
 
     Augmentation, each drawn anew up to: ``shift``, ``warp``: share of the length by which the ends
     and an inner moment move; ``pitch``: logarithm of the factor on all frequencies; ``noise_db``:
@@ -81,6 +85,7 @@ class AudioOptions:
     hop_s: float = 0.010
     frames: int | Literal["auto"] = "auto"
     range_db: float = 80.0
+    silence_db: float = 35.0
     max_seconds: float = 30.0
     shift: float = 0.1
     warp: float = 0.1
@@ -141,7 +146,7 @@ class AudioTransform(Transform):
             )
         loudest = np.abs(wave).max()
         if loudest > 0:
-            wave = wave / loudest
+            wave = self._without_silence(wave / loudest)
         energy = log_mel(
             wave,
             rate_hz=RATE_HZ,
@@ -155,6 +160,23 @@ class AudioTransform(Transform):
             return np.zeros_like(energy)
         span = options.range_db * NEPERS_PER_DB
         return np.maximum(0.0, 1.0 + (energy - energy.max()) / span)
+
+    def _without_silence(self, wave: np.ndarray) -> np.ndarray:
+        """Returns the clip from its first heard window to its last."""
+        options = self.options
+        if not options.silence_db:
+            return wave
+        energy = log_mel(wave, rate_hz=RATE_HZ, mels=BANDS, window_s=options.window_s, hop_s=options.hop_s)
+        frames = heard(energy, depth=options.silence_db * NEPERS_PER_DB)
+        hop, window = (round(seconds * RATE_HZ) for seconds in (options.hop_s, options.window_s))
+        end = None if frames.stop == len(energy) else (frames.stop - 1) * hop + window
+        return wave[frames.start * hop : end]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is cut off."""
+        silence = self.options.silence_db
+        return (f"silent ends are cut off, {silence:g} dB below the loudest (input.silence_db)",) if silence else ()
 
     def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Returns the clip moved and warped in time, of another pitch, noisier, with two masks.

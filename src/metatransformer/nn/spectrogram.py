@@ -81,3 +81,13 @@ def log_mel(
         high_hz=rate_hz / 2 if high_hz is None else high_hz,
     )
     return np.log(np.maximum(power @ filters, FLOOR)).astype(np.float32)
+
+
+def heard(energy: np.ndarray, *, depth: float) -> slice:
+    """Returns the frames of ``energy`` [t, m] without silent ends.
+
+    Silent is a frame whose loudest band lies more than ``depth`` nepers of energy below that of the loudest frame.
+    """
+    loud = energy.max(axis=1)
+    places = np.flatnonzero(loud > loud.max() - depth)
+    return slice(int(places[0]), int(places[-1]) + 1)
