@@ -76,6 +76,20 @@ def test_silence_is_inaudible_everywhere():
     assert np.allclose(spectrum(silence), (0 - 0.5) / 0.25)
 
 
+def test_silent_ends_are_cut_off_and_pauses_stay():
+    word = noise(8_000).inputs["wave"]
+    word[3_200:5_200] *= 1e-4  # a pause
+    hiss = 1e-4 * noise(4_800, seed=2).inputs["wave"]
+    around = Sample("around", {"wave": np.concatenate([hiss, word, hiss[:3_200]])})
+    alone, heard = spectrum(Sample("word", {"wave": word}), frames=1), spectrum(around, frames=1)
+    # At either end a window that holds a part of the word is heard, too.
+    assert 0 <= len(heard) - len(alone) <= 4
+    assert np.allclose(heard[2 : 2 + len(alone)], alone, atol=1e-4)
+    assert len(spectrum(around, frames=1, silence_db=0.0)) == (16_000 - 400) // 160 + 1
+    assert len(spectrum(around, frames=1, silence_db=90.0)) == (16_000 - 400) // 160 + 1
+    assert "35 dB below the loudest (input.silence_db)" in transform().notes[0] and not transform(silence_db=0.0).notes
+
+
 def test_statistics_make_the_training_spectra_standard():
     samples = [noise(3_001 + 500 * i, seed=i) for i in range(5)]
     fitted = transform()
