@@ -65,7 +65,8 @@ def test_a_saved_model_answers_as_fit_said_also_in_bfloat16(tmp_path):
     fitted = fit(records, recipe, out=tmp_path / "run", console=Console(quiet=True))
     loader = fitted.loaders["test"]
     again = compute_outputs(load_pipeline(tmp_path / "run" / "model"), loader, console=Console(quiet=True), title="")
-    torch.testing.assert_close(again, fitted.outputs["test"], atol=1e-5, rtol=1e-5)
+    # A head in bfloat16 would be off by 1e-2; differences of near weights leave 3e-5 of outputs of 3 in float32.
+    torch.testing.assert_close(again, fitted.outputs["test"], atol=2e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
