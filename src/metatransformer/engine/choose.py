@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from metatransformer.engine.console import Console
 from metatransformer.engine.probe import Basis, Probe, cross_outputs, fit_probes, sharpness
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
@@ -75,13 +76,18 @@ def by_validation(pipeline: Pipeline, known: Known, held_out: Known) -> Iterator
     yield from _path(pipeline, answers, held_out.target, stretch=1.0, on="val")
 
 
-def by_folds(pipeline: Pipeline, known: Known, *, folds: Sequence[tuple[Any, Any]]) -> Iterator[Choice]:
+def by_folds(
+    pipeline: Pipeline, known: Known, *, folds: Sequence[tuple[Any, Any]], console: Console
+) -> Iterator[Choice]:
     """Yields penalties, and reaches of a kernel, as heads of the other folds answer each one of ``known``."""
     recipe, task = pipeline.recipe, pipeline.task
-    for stretch in STRETCHES if recipe.head.centres else (1.0,):
-        x = Basis.of(known.features, **_basis(pipeline), stretch=stretch).map(known.features)
-        answers = cross_outputs(task, x, known.target, l2=penalties(recipe, task), folds=folds)
-        yield from _path(pipeline, answers, known.target, stretch=stretch, on="folds")
+    stretches = STRETCHES if recipe.head.centres else (1.0,)
+    with console.bar("paths of heads, by folds", total=len(stretches)) as bar:
+        for stretch in stretches:
+            x = Basis.of(known.features, **_basis(pipeline), stretch=stretch).map(known.features)
+            answers = cross_outputs(task, x, known.target, l2=penalties(recipe, task), folds=folds)
+            yield from _path(pipeline, answers, known.target, stretch=stretch, on="folds")
+            bar.advance()
 
 
 def _path(

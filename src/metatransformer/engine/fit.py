@@ -182,7 +182,7 @@ def _fit_ends(fitted: Fitted, *, run: RunFolder | None, place: Place, console: C
 
 
 def _fit_head(fitted: Fitted, *, run: RunFolder | None, place: Place, memo: Memo | None, console: Console) -> None:
-    """Computes features once, fits a path of heads on them, and keeps the best on validation."""
+    """Computes features once, fits paths of heads on them, and keeps the best on what they did not learn from."""
     pipeline, optim = fitted.pipeline, fitted.pipeline.recipe.optim
     _require_linear(pipeline.recipe)
     _require_foldable(pipeline.recipe, pipeline.task)
@@ -206,7 +206,7 @@ def _fit_head(fitted: Fitted, *, run: RunFolder | None, place: Place, memo: Memo
     folds = _folds(fitted)
     if folds:
         everything = known.with_more(held_out)
-        tried, samples = by_folds(pipeline, everything, folds=folds), len(everything.target)
+        tried, samples = by_folds(pipeline, everything, folds=folds, console=console), len(everything.target)
         how = f"{len(folds)} folds of train and val"
     else:
         tried, samples, how = by_validation(pipeline, known, held_out), len(val), "validation"
@@ -258,7 +258,7 @@ def _chosen(
 
 
 def refits(recipe: Recipe) -> bool:
-    """Returns whether the head is fitted again on training and validation samples together, once val has chosen."""
+    """Returns whether the head is fitted again on training and validation samples together, once it is chosen."""
     return recipe.tune == "head" and recipe.optim.refit
 
 
