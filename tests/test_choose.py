@@ -66,9 +66,13 @@ def test_a_fold_under_a_kernel_is_answered_as_by_a_head_that_never_saw_it():
 
 def test_stretching_is_a_larger_gamma():
     features, target, task = classified()
-    more = {"features": features, "target": target, "l2": [0.1], "solver": "squares", "centres": 100}
-    (wide,) = fit_probes(task, **more, gamma=0.2, stretch=2.0)
-    (narrow,) = fit_probes(task, **more, gamma=0.4)
+    wide, narrow = (
+        next(fit_probes(task, features=features, target=target, l2=[0.1], solver="squares", basis=basis))
+        for basis in (
+            Basis.of(features, centres=100, gamma=0.2, stretch=2.0),
+            Basis.of(features, centres=100, gamma=0.4),
+        )
+    )
     assert wide.gamma == 0.2  # what the layer was built for
     torch.testing.assert_close(wide.outputs(features), narrow.outputs(features), atol=2e-3, rtol=0)
 

@@ -15,7 +15,7 @@ from metatransformer.core.samples import Record, Sample
 from metatransformer.engine.console import Console
 from metatransformer.engine.controls import run_controls
 from metatransformer.engine.fit import fit
-from metatransformer.engine.probe import fit_probes
+from metatransformer.engine.probe import Basis, fit_probes
 from metatransformer.io.forecasts import _picture
 from metatransformer.modalities.timeseries import (
     DEFAULTS,
@@ -259,7 +259,8 @@ def test_direct_features_are_penalised_less():
     task = Forecast()
     task.load_state({"horizon": 3})
     (plain,) = fit_probes(task, features=x, target=target, l2=[0.5], solver="squares")
-    (some,) = fit_probes(task, features=x, target=target, l2=[0.5], solver="squares", direct=2, weight_of_direct=7.0)
+    basis = Basis.of(x, direct=2, weight_of_direct=7.0)
+    (some,) = fit_probes(task, features=x, target=target, l2=[0.5], solver="squares", basis=basis)
     # By hand: ridge with the penalty of the last two columns divided by 49.
     z = ((x - x.mean(dim=0)) / x.std(dim=0, correction=0)).double()
     goal = target[:, :3].double()

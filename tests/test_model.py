@@ -1,6 +1,7 @@
 """The whole model: what learns in which mode, what is counted, and which blocks a head reads."""
 
 import copy
+import json
 import pickle
 
 import pytest
@@ -232,6 +233,16 @@ def test_a_damaged_folder_is_named(tmp_path, file: str, damage: bytes | None, ki
     else:
         (tmp_path / file).write_bytes(damage)
     with pytest.raises(kind, match=message):
+        load_pipeline(tmp_path)
+
+
+def test_a_model_from_before_a_setting_is_refused(tmp_path):
+    tiny_pipeline(NAME).save(tmp_path, metrics={})
+    path = tmp_path / "model.json"
+    description = json.loads(path.read_text(encoding="utf-8"))
+    del description["recipe"]["input"]["size"]
+    path.write_text(json.dumps(description), encoding="utf-8")
+    with pytest.raises(DataError, match="model.json: must say input.size; found a model from before it. Fit it again"):
         load_pipeline(tmp_path)
 
 

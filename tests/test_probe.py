@@ -7,7 +7,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 
 from metatransformer.core.errors import UsageError
-from metatransformer.engine.probe import fit_probes, ridge_path, sharpness
+from metatransformer.engine.probe import Basis, fit_probes, ridge_path, sharpness
 from metatransformer.nn.kernel import KernelLayer, Landmarks, nearness
 from metatransformer.tasks import Classify, Regress
 
@@ -131,7 +131,14 @@ def test_a_head_with_every_sample_as_centre_equals_kernel_ridge():
     task = Regress()
     task.fit([float(label) for label in labels])
     target = task.encode([float(label) for label in labels])
-    probes = fit_probes(task, features=features, target=target, l2=[0.3], solver="squares", centres=500, gamma=0.4)
+    probes = fit_probes(
+        task,
+        features=features,
+        target=target,
+        l2=[0.3],
+        solver="squares",
+        basis=Basis.of(features, centres=500, gamma=0.4),
+    )
     (probe,) = probes
     x = ((features - features.mean(0)) / features.std(0, correction=0)).half().double().numpy()
     goal = task.goal(target).double().numpy()
@@ -158,7 +165,14 @@ def test_landmarks_approximate_the_kernel_and_the_layer_answers_as_the_probe():
     task = Classify()
     task.fit(labels)
     target = task.encode(labels)
-    (probe,) = fit_probes(task, features=features, target=target, l2=[0.1], solver="squares", centres=53, gamma=0.3)
+    (probe,) = fit_probes(
+        task,
+        features=features,
+        target=target,
+        l2=[0.1],
+        solver="squares",
+        basis=Basis.of(features, centres=53, gamma=0.3),
+    )
     assert probe.centres is not None and probe.weight.shape == (3, 53)
     layer = KernelLayer(F, 3, centres=53, gamma=0.3)
     layer.centres.copy_(probe.centres)
@@ -187,7 +201,9 @@ def test_a_kernel_learns_what_no_line_can():
     target = task.encode(labels)
     right = {}
     for centres in (0, 100):
-        (probe,) = fit_probes(task, features=x, target=target, l2=[1e-3], solver="squares", centres=centres, gamma=1.0)
+        (probe,) = fit_probes(
+            task, features=x, target=target, l2=[1e-3], solver="squares", basis=Basis.of(x, centres=centres)
+        )
         right[centres] = float((probe.outputs(x).argmax(1) == target).float().mean())
     assert right[0] < 0.65 and right[100] > 0.95
 
@@ -197,8 +213,8 @@ def test_under_a_kernel_direct_features_weigh_by_their_share_not_by_their_number
     task = Classify()
     task.fit(labels)
     target = task.encode(labels)
-    settings = {"l2": [0.3], "solver": "squares", "centres": N, "gamma": 0.2, "weight_of_direct": 4.0}
-    (once,) = fit_probes(task, features=features, target=target, direct=2, **settings)
+    basis = Basis.of(features, direct=2, weight_of_direct=4.0, centres=N, gamma=0.2)
+    (once,) = fit_probes(task, features=features, target=target, l2=[0.3], solver="squares", basis=basis)
     x = ((features - features.mean(0)) / features.std(0, correction=0)).double()
     far = [torch.cdist(part, part).square() / part.shape[1] for part in (x[:, :-2], x[:, -2:])]
     kernel = torch.exp(-0.2 * (F - 2) / F * (far[0] + 4 * far[1]))

@@ -203,6 +203,10 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
     description = _read_description(folder)
     entry = description["encoder"]
     modality = get_modality(description["recipe"]["modality"])
+    settings = {item.name for item in dataclasses.fields(modality.options)}
+    if later := sorted(settings - set(description["recipe"].get("input") or {})):
+        do = "Fit it again: it would be read with today's default, on which it was not fitted."
+        raise DataError(folder / "model.json", must=f"say input.{later[0]}", found="a model from before it", do=do)
     recipe = make_recipe(
         modality.name,
         options=modality.options,

@@ -5,7 +5,7 @@ modality's own vector), ``hog`` (histograms of oriented gradients of a picture, 
 word pairs), ``sentences`` (vectors by all-MiniLM-L6-v2, a text model of 22 million parameters), ``minirocket`` (10,000
 convolutions of a recording, aeon), ``mfcc`` (cepstral coefficients over the course of a sound), ``direct`` (what a
 series hands to the head beside the trunk). Every estimator is tried with each of its settings; the validation split
-chooses one, where there are few samples cross-validation over both (groups stay together), for a validation split of
+chooses one, where it was only drawn from few samples cross-validation over both (groups stay together), for a draw of
 twenty videos would choose by chance. It is then fitted on both together, as the model is.
 """
 
@@ -34,14 +34,13 @@ from sklearn.svm import SVC, SVR
 from torch import Tensor
 
 from metatransformer.core.errors import MissingDependencyError, UsageError, nearest
-from metatransformer.engine.choose import FEW, FOLDS
+from metatransformer.engine.choose import drawn_from_few, folds_of
 from metatransformer.engine.controls import PerLabel, as_outputs, fit_weighed, known_splits, plain_features, spreads
 from metatransformer.engine.data import Loader
 from metatransformer.engine.fit import Fitted
-from metatransformer.io.split import cross_folds
 from metatransformer.modalities.audio import RATE_HZ
 from metatransformer.nn.spectrogram import heard, log_mel
-from metatransformer.tasks import Classify, Multilabel, Task
+from metatransformer.tasks import Multilabel, Task
 
 MANY = 512  # features; where there are more, lines and distances are measured in
 COMPONENTS = 200  # principal components
@@ -77,7 +76,7 @@ def strong_baseline(spec: str, fitted: Fitted, *, quick: bool = False) -> tuple[
     require_libraries([spec])
     task, loaders = fitted.pipeline.task, fitted.loaders
     known = known_splits(fitted.pipeline.recipe)
-    few = not quick and len(known) == 2 and sum(len(loaders[name]) for name in known) <= FEW
+    few = not quick and len(known) == 2 and drawn_from_few(loaders)
     best, chosen = task.worst, None
     for one in _choices(spec, fitted):
         score = _cross_validated(one, fitted) if few else _validated(one, fitted)
@@ -130,9 +129,8 @@ def _cross_validated(choice: _Choice, fitted: Fitted) -> float:
     x = _stack([choice.features[name] for name in ("train", "val")])
     y = np.concatenate([_target(loader, task) for loader in loaders])
     known = [loader.target for loader in loaders if loader.target is not None]
-    groups = [record.group for loader in loaders for record in loader.records]
     outputs = torch.zeros(len(y), task.outputs)
-    for train, rest in cross_folds(groups, classes=y if isinstance(task, Classify) else None, count=FOLDS):
+    for train, rest in folds_of(fitted.loaders, task):
         outputs[rest] = as_outputs(clone(choice.model).fit(x[train], y[train]), task, x[rest]).float()
     return task.metrics(outputs, torch.cat(known))[task.primary]
 

@@ -8,15 +8,18 @@ tells heads apart that are all right on them (the rule of one standard error, wi
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from metatransformer.engine.console import Console
+from metatransformer.engine.data import Loader
 from metatransformer.engine.probe import Basis, Probe, cross_outputs, fit_probes, sharpness
+from metatransformer.io.split import cross_folds
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
 from metatransformer.tasks import Task
@@ -77,14 +80,14 @@ def by_validation(pipeline: Pipeline, known: Known, held_out: Known) -> Iterator
 
 
 def by_folds(
-    pipeline: Pipeline, known: Known, *, folds: Sequence[tuple[Any, Any]], console: Console
+    pipeline: Pipeline, known: Known, *, folds: Sequence[tuple[np.ndarray, np.ndarray]], console: Console
 ) -> Iterator[Choice]:
     """Yields penalties, and reaches of a kernel, as heads of the other folds answer each one of ``known``."""
     recipe, task = pipeline.recipe, pipeline.task
     stretches = STRETCHES if recipe.head.centres else (1.0,)
     with console.bar("paths of heads, by folds", total=len(stretches)) as bar:
         for stretch in stretches:
-            x = Basis.of(known.features, **_basis(pipeline), stretch=stretch).map(known.features)
+            x = _basis(pipeline, known.features, stretch=stretch).map(known.features)
             answers = cross_outputs(task, x, known.target, l2=penalties(recipe, task), folds=folds)
             yield from _path(pipeline, answers, known.target, stretch=stretch, on="folds")
             bar.advance()
@@ -126,9 +129,11 @@ def best_of(task: Task, choices: Sequence[Choice], *, samples: int) -> Choice:
 
 def probes(pipeline: Pipeline, known: Known, *, l2: Sequence[float], stretch: float = 1.0) -> Iterator[Probe]:
     """Yields a head for each penalty, as the recipe has it, fitted on ``known``."""
-    task, solver = pipeline.task, pipeline.recipe.optim.solver
-    more = {**_basis(pipeline), "stretch": stretch}
-    yield from fit_probes(task, features=known.features, target=known.target, l2=l2, solver=solver, **more)
+    basis = _basis(pipeline, known.features, stretch=stretch)
+    solver = pipeline.recipe.optim.solver
+    yield from fit_probes(
+        pipeline.task, features=known.features, target=known.target, l2=l2, solver=solver, basis=basis
+    )
 
 
 def penalties(recipe: Recipe, task: Task) -> tuple[float, ...]:
@@ -143,12 +148,30 @@ def is_closed(recipe: Recipe, task: Task) -> bool:
     return task.squared or (task.ranks and recipe.optim.solver == "squares")
 
 
-def _basis(pipeline: Pipeline) -> dict[str, Any]:
+def drawn_from_few(loaders: Mapping[str, Loader]) -> bool:
+    """Returns whether the validation split is one draw of many from few samples, so that folds should choose."""
+    drawn = any(record.drawn for record in loaders["val"].records)
+    return drawn and len(loaders["train"]) + len(loaders["val"]) <= FEW
+
+
+def folds_of(
+    loaders: Mapping[str, Loader], task: Task, *, count: int = FOLDS, seed: int = 0
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns ``(others, fold)`` for the folds of train and val together, positions in one behind the other."""
+    known = [loaders[name] for name in ("train", "val")]
+    groups = [record.group for loader in known for record in loader.records]
+    targets = torch.cat([loader.target for loader in known if loader.target is not None])
+    return cross_folds(groups, classes=targets.numpy() if task.ranks else None, count=count, seed=seed)
+
+
+def _basis(pipeline: Pipeline, features: Tensor, *, stretch: float) -> Basis:
     head = pipeline.recipe.head
-    return {
-        "direct": pipeline.head.direct,
-        "weight_of_direct": head.direct,
-        "centres": head.centres,
-        "gamma": head.gamma,
-        "seed": pipeline.recipe.run.seed,
-    }
+    return Basis.of(
+        features,
+        direct=pipeline.head.direct,
+        weight_of_direct=head.direct,
+        centres=head.centres,
+        gamma=head.gamma,
+        stretch=stretch,
+        seed=pipeline.recipe.run.seed,
+    )

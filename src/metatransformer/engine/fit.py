@@ -13,7 +13,17 @@ import torch
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import SPLITS, Record
 from metatransformer.encoder import Encoder
-from metatransformer.engine.choose import FEW, FOLDS, Choice, Known, best_of, by_folds, by_validation, is_closed
+from metatransformer.engine.choose import (
+    FOLDS,
+    Choice,
+    Known,
+    best_of,
+    by_folds,
+    by_validation,
+    drawn_from_few,
+    folds_of,
+    is_closed,
+)
 from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader, Place, require_targets
 from metatransformer.engine.device import choose_device
@@ -21,7 +31,6 @@ from metatransformer.engine.evaluate import compute_features, compute_outputs, s
 from metatransformer.engine.memo import Memo
 from metatransformer.engine.run import RunFolder, data_identity
 from metatransformer.engine.train import Trainer, join_processes, wait_for_all
-from metatransformer.io.split import cross_folds
 from metatransformer.io.write import atomic_file, write_table
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, Reader, build_pipeline, make_task, read_raw
@@ -224,18 +233,11 @@ def _fit_head(fitted: Fitted, *, run: RunFolder | None, place: Place, memo: Memo
 def _folds(fitted: Fitted) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns the folds of train and val that choose the head, none where the validation split does."""
     recipe, task = fitted.pipeline.recipe, fitted.pipeline.task
-    loaders = [fitted.loaders[name] for name in ("train", "val")]
-    records = [record for loader in loaders for record in loader.records]
     count = recipe.optim.folds
     if count == "auto":
-        drawn = any(record.drawn for record in loaders[1].records)
-        suited = drawn and len(records) <= FEW and is_closed(recipe, task) and not recipe.optim.views
+        suited = drawn_from_few(fitted.loaders) and is_closed(recipe, task) and not recipe.optim.views
         count = FOLDS if suited else 0
-    if not count:
-        return []
-    groups = [record.group for record in records]
-    known = torch.cat([loader.target for loader in loaders if loader.target is not None])
-    return cross_folds(groups, classes=known.numpy() if task.ranks else None, count=count, seed=recipe.run.seed)
+    return folds_of(fitted.loaders, task, count=count, seed=recipe.run.seed) if count else []
 
 
 def _chosen(

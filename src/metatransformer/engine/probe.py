@@ -76,7 +76,13 @@ class Basis:
         stretch: float = 1.0,
         seed: int = 0,
     ) -> "Basis":
-        """Returns the basis of samples with ``features`` [n, F]; the arguments are those of ``fit_probes``."""
+        """Returns the basis of samples with ``features`` [n, F].
+
+        The last ``direct`` features, which did not come through the trunk, are standardised to a deviation of
+        ``weight_of_direct``. With ``centres`` heads are linear in the nearness to that many of the samples, drawn by
+        ``seed``; the mean squared difference of the direct features then counts ``weight_of_direct`` times as much as
+        that of the others, and all squared differences count ``stretch`` times, as if ``gamma`` were that much larger.
+        """
         mean = features.mean(dim=0)
         scale = features.std(dim=0, correction=0)
         # A feature that never changes (or hardly, against the others) carries nothing: leave its scale alone.
@@ -103,43 +109,21 @@ class Basis:
 
 
 def fit_probes(
-    task: Task,
-    *,
-    features: Tensor,
-    target: Tensor,
-    l2: Sequence[float],
-    solver: str,
-    direct: int = 0,
-    weight_of_direct: float = 1.0,
-    centres: int = 0,
-    gamma: float = 1.0,
-    stretch: float = 1.0,
-    seed: int = 0,
+    task: Task, *, features: Tensor, target: Tensor, l2: Sequence[float], solver: str, basis: Basis | None = None
 ) -> Iterator[Probe]:
     """Yields one fitted probe for each penalty, strongest first; weaker ones cost more, so stop asking in time.
 
     ``solver`` "squares" minimises, in closed form, ``mean(importance * |outputs - goal|^2) / 2 + l2 / 2 * |weight|^2``;
     "likelihood" ``task.loss + l2 / 2 * |weight|^2`` with L-BFGS. A task whose loss is the squared error is always
-    solved the first way, one for which squares say nothing always the second way. The bias is not penalised. The last
-    ``direct`` features, which did not come through the trunk, are standardised to a deviation of ``weight_of_direct``.
-    With ``centres`` the heads are linear in the nearness to that many of the samples, drawn by ``seed``; the mean
-    squared difference of the direct features then counts ``weight_of_direct`` times as much as that of the others, and
-    all squared differences count ``stretch`` times, as if ``gamma`` were that much larger.
+    solved the first way, one for which squares say nothing always the second way. The bias is not penalised. Heads are
+    linear in ``basis``, by default the features standardised.
 
     Raises:
         UsageError: no penalty is given.
     """
     if not l2:
         raise UsageError("optim.l2", must="list at least one penalty", found="none")
-    basis = Basis.of(
-        features,
-        direct=direct,
-        weight_of_direct=weight_of_direct,
-        centres=centres,
-        gamma=gamma,
-        stretch=stretch,
-        seed=seed,
-    )
+    basis = basis or Basis.of(features)
     for penalty, weight, bias in _path(task, basis.map(features), target, l2=l2, solver=solver):
         yield basis.probe(weight, bias, l2=penalty)
 
