@@ -21,6 +21,7 @@ from metatransformer.bench.row import Plan, Results, _alone, run_row
 from metatransformer.bench.strong import require_libraries
 from metatransformer.bench.table import markdown, summarise
 from metatransformer.core.errors import MissingDependencyError, UsageError
+from metatransformer.core.samples import Record
 from metatransformer.engine.console import Console
 from metatransformer.modalities import get_modality, modality_names
 
@@ -179,11 +180,15 @@ def test_few_samples_choose_by_cross_validation_unless_quick(tmp_path: Path, mon
         asked.append(one.words)
         return float("forest" in one.words)
 
+    def folds(root: Path) -> list[list[Record]]:  # whose validation split is still to be drawn
+        return [[replace(r, split="train") if r.split == "val" else r for r in fold] for fold in TOY.folds(root)]
+
     monkeypatch.setattr(strong, "_cross_validated", score)
     for quick, names in ((True, 0), (False, 5)):  # four lines and a forest
         results = Results(tmp_path / f"row-{quick}.jsonl")
         plan = replace(PLAN, quick=quick, trunks=1)
-        run_row(replace(TOY, modes=()), data=tmp_path, plan=plan, results=results, console=Console(quiet=True))
+        toy = replace(TOY, modes=(), folds=folds)
+        run_row(toy, data=tmp_path, plan=plan, results=results, console=Console(quiet=True))
         assert len(asked) == names
     assert next(x for x in results.lines if x["variant"] == "strong")["method"] == "plain + random forest of 500"
 
