@@ -44,3 +44,19 @@ def test_files_of_the_tree_exist():
         if line.startswith("  "):
             name = line.split()[0]
             assert (ROOT / "src/metatransformer" / name).exists(), name
+
+
+def _rows(text: str) -> list[list[str]]:
+    """Returns the cells of a Markdown table without its two lines of heading."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "][2:]
+
+
+def test_every_figure_of_the_readme_is_one_of_the_generated_table():
+    docs = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    generated: dict[tuple[str, ...], str] = {}
+    for name, metric, *figures in _rows(docs.split("In brackets stand")[0]):
+        means = (cell.split(" (")[0] for cell in figures[:5])  # of the random trunks the range is told, too
+        generated[(metric, *means, figures[5])] = name
+    rows = [[cell.replace("*", "") for cell in row] for row in _rows(README.split("<!-- results -->")[1])]
+    named = [generated.get((data.split(", ")[-1].replace(" ", "_"), *figures)) for _, data, *figures in rows]
+    assert None not in named and len(set(named)) == 20, list(zip(named, rows, strict=True))
