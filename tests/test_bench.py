@@ -54,20 +54,44 @@ def test_means_ranges_and_gain_by_hand():
     )
     # Of errors e of n = 14 samples two standard errors are 2 sqrt((1.5^2 + 2.5^2) / 28) = 1.1: these say nothing.
     assert "toys (rmse): the pretrained trunk brings nothing that these runs could show; no clear" in text
-    assert "no clear difference to the strong baseline." in text  # which spent as much
+    assert "no clear difference to the strong baseline; the strong baseline has the better figure." in text
     cheap = row | {"spent": row["spent"] | {"strong": 29.0}}
-    assert "to the strong baseline, at less than half the cost." in told([cheap])
-    assert "helps, every random one is worse; use the strong baseline instead: clearly better here." in told(
+    assert "to the strong baseline, at less than half the cost; the strong" in told([cheap])
+    assert "both random trunks did worse: too few to say more; use the strong baseline instead: clearly better" in told(
         [row | {"tested": 1400}]  # 0.11
     )
+    assert "helps, every random one is worse; use the" in told([row | {"tested": 1400, "trunks": 3}])
     few = summarise([x for x in lines if x["fold"] == 0 and x["variant"] != "random#1"], metrics=("rmse",))
     assert "the one random trunk did worse: too few to say more" in told([row | few | {"tested": 1400}])
     assert "toys (rmse)" not in told([row | {"status": "failed", "words": "no memory"}])
-    ranks = row | {"metrics": ["mse"]}
+    ranks = row | {"metrics": ["mse"], "trunks": 3}
     for part in ("scores", "gains"):
         ranks[part] = {name: {"mse": values["rmse"]} for name, values in row[part].items()}
     sentence = "random trunks have worse figures, with no error known for this score; the strong baseline"
     assert f"toys (mse): {sentence} has the better figure." in told([ranks])
+
+
+def test_methods_and_random_trunks_of_several_folds():
+    each = [line(name, 1.0, fold=fold) for name in ("pretrained", "random", "strong") for fold in range(3)]
+    found = summarise(each, metrics=("rmse",))
+    assert (found["methods"]["strong"], found["trunks"]) == ("by hand", 3)  # one a fold
+    each[-1]["method"] = "forest"
+    assert summarise(each, metrics=("rmse",))["methods"]["strong"] == "by hand in 2 of 3 folds, forest in 1 of 3 folds"
+    both = [*each, *(line("random#1", 1.0, fold=fold) for fold in range(3))]
+    assert summarise(both, metrics=("rmse",))["trunks"] == 2
+
+
+def test_a_torn_line_is_made_again(tmp_path: Path):
+    results = Results(tmp_path / "row-toys.jsonl")
+    results.add("pretrained", fold=0, seed=0, scores={"accuracy": 0.5}, more={})
+    whole = results.path.read_bytes()
+    results.path.write_bytes(whole + b'{"variant": "ident')
+    again = Results(results.path)
+    assert len(again.lines) == 1 and not again.has("identity", fold=0, seed=0)
+    for variant in ("identity", "random"):
+        again.add(variant, fold=0, seed=0, scores={"accuracy": 0.25}, more={})
+    assert [x["variant"] for x in Results(results.path).lines] == ["pretrained", "identity", "random"]
+    assert results.path.read_bytes().startswith(whole)
 
 
 def told(rows: list[dict]) -> str:
@@ -215,11 +239,12 @@ def test_a_failed_row_and_absent_data_are_reported_and_stop_nothing(
 
 def test_the_page_shows_what_the_rows_found(tmp_path: Path):
     run_row(TOY, data=tmp_path, plan=PLAN, results=Results(tmp_path / "row-toys.jsonl"), console=Console(quiet=True))
-    outcome = suite.Outcome("toys", "done")
+    outcome = suite.Outcome("toys", "done", "other files than the registered ones")
     results = suite.collect([TOY], out=tmp_path, outcomes=[outcome], command="bench", plan=PLAN)
     suite.write_page(results, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    for words in ("Gain of the pretrained trunk", "Score against trainable parameters", "toys (accuracy): "):
+    more = "toys: other files than the registered ones"
+    for words in ("Gain of the pretrained trunk", "Score against trainable parameters", "toys (accuracy): ", more):
         assert words in page
 
 

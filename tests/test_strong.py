@@ -8,10 +8,11 @@ from common import tiny_recipe
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from metatransformer.bench.strong import MANY, _candidates, _joined, _mfcc
 from metatransformer.core.samples import Record
-from metatransformer.engine.controls import fit_weighed, known_splits, plain_features
+from metatransformer.engine.controls import as_outputs, fit_weighed, known_splits, plain_features
 from metatransformer.engine.data import Loader
 from metatransformer.modalities import get_modality
 from metatransformer.modalities.audio import RATE_HZ
@@ -72,6 +73,16 @@ def test_weights_reach_the_last_step_of_a_pipeline():
     plain = Unweighed()
     fit_weighed(plain, x, y, weight=np.ones(40))
     assert plain.seen == 40
+
+
+@pytest.mark.parametrize("seen", [(0, 2), (1, 2, 3), (0, 1, 2, 3)])
+def test_a_class_that_a_fold_lacks_is_never_its_answer(seen: tuple[int, ...]):
+    task = Classify()
+    task.fit(list("abcd"))
+    y = np.repeat(seen, 5)
+    x = np.eye(4)[y] + 0.1 * np.random.default_rng(0).normal(size=(len(y), 4))
+    outputs = as_outputs(SVC().fit(x, y), task, x)
+    assert outputs.shape == (len(y), 4) and outputs.argmax(dim=1).tolist() == y.tolist()
 
 
 def test_a_baseline_sees_validation_where_the_model_is_fitted_on_it():

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from metatransformer.bench.table import COLUMNS, LOWER, RANGES, cells, complete, head
-from metatransformer.bench.verdicts import FEW, verdicts
+from metatransformer.bench.verdicts import FEW, compared, verdicts
 from metatransformer.engine.figures import BLUE, FAINT, INK, LINE, RED, Picture, painted, plain_axes
 from metatransformer.engine.report import write_html
 
@@ -37,6 +37,7 @@ def write_page(results: Mapping[str, Any], path: Path) -> None:
         "verdicts": verdicts(rows),
         "columns": head(),
         "rows": [cells(row, metric) for row in rows for metric in row["metrics"]],
+        "noted": [row for row in rows if row["words"]],
         "missing": [row for row in results["rows"] if row["status"] != "done"],
         "command": results["command"],
     }
@@ -82,8 +83,8 @@ def _gains(rows: Sequence[Mapping[str, Any]]) -> Picture | None:
     axes = plain_axes(figure.add_subplot(), "", "gain on the row's metric")
     axes.grid(visible=False)
     for place, (row, gain) in enumerate(known):
-        sure = row["scores"]["random"][row["metrics"][0]]["runs"] >= FEW
-        colour = FAINT if not sure else BLUE if gain["low"] > 0 else RED if gain["high"] < 0 else FAINT
+        clear = compared(row, "random") if row["trunks"] >= FEW else "level"
+        colour = {"better": BLUE, "worse": RED}.get(clear, FAINT)
         axes.barh(place, gain["mean"], color=colour, height=0.62)
         axes.plot([gain["low"], gain["high"]], [place, place], color=INK, linewidth=1.2)
     axes.axvline(0, color=INK, linewidth=0.8)

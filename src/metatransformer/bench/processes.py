@@ -44,6 +44,11 @@ def termination_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def threads_of_each(jobs: int) -> int:
+    """Returns with how many threads each of ``jobs`` rows computes."""
+    return max(1, (os.cpu_count() or 1) // jobs)
+
+
 class RowProcesses:
     """Runs rows, each in a process; ``stop`` ends those that are under way and lets no other begin."""
 
@@ -82,7 +87,6 @@ class RowProcesses:
 
     def _wait(self, row: DataSet, log: Path) -> int:
         """Returns the exit status of a row's process."""
-        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
         with open(log, "ab") as file:
             with self._lock:
                 if self._stopped:
@@ -91,7 +95,7 @@ class RowProcesses:
                     self._command(row),
                     stdout=file,
                     stderr=subprocess.STDOUT,
-                    env=os.environ | {"OMP_NUM_THREADS": threads},
+                    env=os.environ | {"OMP_NUM_THREADS": str(threads_of_each(self.jobs))},
                 )
                 self._running.add(process)
             status = process.wait()

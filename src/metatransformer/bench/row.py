@@ -58,8 +58,10 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        self.lines: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+        # A line without an end was being written when the machine went down: its result is computed again.
+        whole, end, _ = (path.read_bytes() if path.is_file() else b"").rpartition(b"\n")
+        self._whole = len(whole + end)
+        self.lines: list[dict[str, Any]] = [json.loads(line) for line in whole.splitlines()]
 
     def has(self, variant: str, *, fold: int, seed: int) -> bool:
         """Returns whether a result is there."""
@@ -69,7 +71,11 @@ class Results:
         """Appends one result."""
         line = {"variant": variant, "fold": fold, "seed": seed, "scores": dict(scores), "revision": revision(), **more}
         self.lines.append(line)
-        append_bytes(self.path, (json.dumps(line) + "\n").encode())
+        content = (json.dumps(line) + "\n").encode()
+        if self.path.is_file():
+            os.truncate(self.path, self._whole)
+        append_bytes(self.path, content)
+        self._whole += len(content)
 
 
 def run_row(data_set: DataSet, *, data: Path, plan: Plan, results: Results, console: Console) -> None:

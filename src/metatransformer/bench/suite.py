@@ -13,13 +13,13 @@ from typing import Any
 
 from metatransformer.bench.datasets import DATA_SETS, DataSet
 from metatransformer.bench.page import write_page
-from metatransformer.bench.processes import Outcome, RowProcesses, termination_interrupts
+from metatransformer.bench.processes import Outcome, RowProcesses, termination_interrupts, threads_of_each
 from metatransformer.bench.row import Plan, Results
 from metatransformer.bench.strong import require_libraries
 from metatransformer.bench.table import markdown, summarise
 from metatransformer.core.errors import UsageError, nearest
 from metatransformer.engine.console import Console
-from metatransformer.engine.run import about_machine
+from metatransformer.engine.run import about_machine, revision
 from metatransformer.io.write import atomic_file, write_json
 
 SUITES = ("real12", "paper")
@@ -70,6 +70,8 @@ def run_suite(
     outcomes = _earlier(out / "results.json")
     begun = time.monotonic()
     resumed = bool(outcomes) or any(_has_lines(out / f"row-{row.name}.jsonl") for row in there)
+    if resumed:
+        _tell_earlier(there, out=out, console=console)
     processes = RowProcesses(data=data, out=out, plan=plan, jobs=jobs, console=console)
     for outcome in _run_rows(rows, processes=processes, jobs=jobs, console=console):
         earlier = outcomes.get(outcome.name)
@@ -77,6 +79,7 @@ def run_suite(
             outcomes[outcome.name] = outcome
     known = [row for row in {**DATA_SETS, **{row.name: row for row in rows}}.values() if row.name in outcomes]
     results = collect(known, out=out, outcomes=[outcomes[row.name] for row in known], command=command, plan=plan)
+    results["machine"] = about_machine(threads=threads_of_each(jobs))
     results["call_minutes"] = None if resumed else (time.monotonic() - begun) / 60
     write_json(out / "results.json", results)
     with atomic_file(out / "results.md") as temporary:
@@ -137,6 +140,13 @@ def _about(row: DataSet, outcome: Outcome) -> dict[str, Any]:
         "status": outcome.status,
         "words": outcome.words,
     }
+
+
+def _tell_earlier(rows: Sequence[DataSet], *, out: Path, console: Console) -> None:
+    """Says what was made with other code and is kept."""
+    lines = [line for row in rows for line in Results(out / f"row-{row.name}.jsonl").lines]
+    if others := sorted({line.get("revision") or "no checkout" for line in lines} - {revision() or "no checkout"}):
+        console.note(f"kept: results made at {', '.join(others)} (now {revision() or 'no checkout'})")
 
 
 def _has_lines(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """From the lines of the rows to figures, and the table of results as Markdown."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
@@ -11,7 +12,7 @@ from metatransformer.bench.verdicts import RIVALS, verdicts
 
 COLUMNS = {
     "pretrained": "ours",
-    "constant": "majority / mean",
+    "constant": "constant answer",
     "baseline": "plain baseline",
     "strong": "strong baseline",
     "identity": "no trunk",
@@ -45,7 +46,7 @@ def summarise(lines: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]) -> 
         "scores": scores,
         "gains": {name: {metric: _gain(groups, name, metric) for metric in metrics} for name in others},
         "errors": {name: paired_error(ours, groups[name], metric=metrics[0]) for name in others},
-        "methods": {name: group[0]["method"] for name, group in groups.items() if "method" in group[0]},
+        "methods": {name: _methods(group) for name, group in groups.items() if "method" in group[0]},
         "parameters": {name: group[0]["parameters"] for name, group in groups.items() if "parameters" in group[0]},
         "samples": ours[0]["samples"] if ours else {},
         "tested": sum({line["fold"]: line["samples"]["test"] for line in ours}.values()),
@@ -56,7 +57,22 @@ def summarise(lines: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]) -> 
         "spent": {name: group[0]["seconds"] for name, group in groups.items()},
         "revisions": sorted({line["revision"] for line in lines if line.get("revision")}),
         "peak_mib": ours[0]["peak_mib"] if ours else 0,
+        "trunks": _trunks(groups.get("random", [])),
     }
+
+
+def _methods(group: Sequence[Mapping[str, Any]]) -> str:
+    """Returns what was chosen, and in how many folds where they did not choose the same."""
+    chosen = Counter(line["method"] for line in group).most_common()
+    if len(chosen) == 1:
+        return chosen[0][0]
+    return ", ".join(f"{name} in {count} of {len(group)} folds" for name, count in chosen)
+
+
+def _trunks(group: Sequence[Mapping[str, Any]]) -> int:
+    """Returns how many random trunks were drawn: the same ones, by number or seed, in each fold, or one for each."""
+    drawn = {(line["variant"], line["seed"]) for line in group}
+    return len(drawn) if len(drawn) > 1 else len({line["fold"] for line in group})
 
 
 def _spread(group: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
@@ -136,6 +152,7 @@ def _about(row: Mapping[str, Any]) -> str:
     strong = row["methods"].get("strong", "-")
     what = f"{row['summary']}; split: {row['split']}; strong baseline: {strong}"
     made = f"; made at {', '.join(row['revisions'])}" if row["revisions"] else ""
+    made += f"; {row['words']}" if row["status"] == "done" and row["words"] else ""
     return f"* {row['name']} ({row['modality']}): {what}; licence: {row['licence']}; {row['source']}{made}"
 
 

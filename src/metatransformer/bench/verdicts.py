@@ -23,7 +23,7 @@ def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
-    results = {name: _compare(row, name) for name in row["gains"]}
+    results = {name: compared(row, name) for name in row["gains"]}
     rivals = {name: results[name] for name in RIVALS if name in results}
     return f"{row['name']} ({row['metrics'][0]}): {_trunk(row, results.get('random'))}; {_advice(row, rivals)}."
 
@@ -31,7 +31,7 @@ def _verdict(row: Mapping[str, Any]) -> str:
 def _trunk(row: Mapping[str, Any], result: Result | None) -> str:
     if result is None:
         return "what the pretrained trunk brings was not measured"
-    gain, count = row["gains"]["random"][row["metrics"][0]], row["scores"]["random"][row["metrics"][0]]["runs"]
+    gain, count = row["gains"]["random"][row["metrics"][0]], row["trunks"]
     if result == "level":
         return "the pretrained trunk brings nothing that these runs could show"
     if count < FEW:
@@ -56,7 +56,9 @@ def _advice(row: Mapping[str, Any], rivals: Mapping[str, Result]) -> str:
         return f"the {_listed(ahead)} {'have' if len(ahead) > 1 else 'has'} the better figure"
     if level := [name for name, result in rivals.items() if result == "level"]:
         cheap = all(row["spent"][name] < CHEAPER * row["fit_seconds"] for name in level)
-        return f"no clear difference to the {_listed(level)}" + (", at less than half the cost" if cheap else "")
+        words = f"no clear difference to the {_listed(level)}" + (", at less than half the cost" if cheap else "")
+        best = min(level, key=lambda name: row["gains"][name][metric]["mean"])
+        return words + (f"; the {RIVALS[best]} has the better figure" if row["gains"][best][metric]["mean"] < 0 else "")
     if "unknown" in rivals.values():
         return f"it has a better figure than the {_listed(list(rivals))}"
     return f"it beats the {_listed(list(rivals))}"
@@ -68,7 +70,7 @@ def _listed(names: Sequence[str], *, word: str = "and") -> str:
     return f"{', the '.join(others)} {word} the {last}" if others else last
 
 
-def _compare(row: Mapping[str, Any], name: str) -> Result:
+def compared(row: Mapping[str, Any], name: str) -> Result:
     """Returns what ours is beside another model.
 
     The error is that of the difference on the same samples where the lines tell, else that of two scores on as many

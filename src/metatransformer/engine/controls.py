@@ -181,7 +181,9 @@ def as_outputs(model: Any, task: Task, x: Any) -> torch.Tensor:
     if not hasattr(model, "predict_proba"):  # a support vector machine: its decision values rank the classes
         margins = model.decision_function(x)
         margins = np.stack([-margins, margins], axis=1) if margins.ndim == 1 else margins
-        return torch.from_numpy(margins)
+        every = np.full((x.shape[0], task.outputs), margins.min() - 1)  # a class that it never saw is never its answer
+        every[:, model.classes_] = margins
+        return torch.from_numpy(every)
     probability = np.full((x.shape[0], task.outputs), 1e-12)
     probability[:, model.classes_] = np.maximum(model.predict_proba(x), 1e-12)
     return torch.from_numpy(np.log(probability))

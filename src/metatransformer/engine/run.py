@@ -224,10 +224,14 @@ def data_identity(records: Sequence[Record]) -> str:
     return digest.hexdigest()
 
 
-def about_machine() -> dict[str, str]:
-    """Returns the versions, the commit of a source checkout, and what the machine computes with."""
+def about_machine(*, threads: int = 0) -> dict[str, str]:
+    """Returns the versions, the commit of a source checkout, and what the machine computes with.
+
+    ``threads`` are those of the processes that compute, where they are others than this one.
+    """
     versions = {name: version_of(name) for name in LIBRARIES}
-    hardware = f"{platform.system()} {platform.machine()}, {_processor()}, {torch.get_num_threads()} threads"
+    system = f"{platform.system()} {platform.machine()}, {_processor()}"
+    hardware = f"{system}, {threads or torch.get_num_threads()} threads" + (" a process" if threads else "")
     return {"revision": revision(), "python": platform.python_version(), **versions, "hardware": hardware}
 
 
@@ -242,8 +246,8 @@ def _processor() -> str:
 
 @functools.cache
 def revision() -> str:
-    """Returns the commit of a source checkout, empty elsewhere."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    """Returns the commit of a source checkout, "-dirty" behind it where a file was changed since; empty elsewhere."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):

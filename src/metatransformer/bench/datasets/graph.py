@@ -78,7 +78,7 @@ DATA_SETS = (
     DataSet(
         name="clintox",
         modality="graph",
-        summary="ClinTox, approval and toxicity of 1,491 drugs, split by hash of the SMILES",
+        summary="ClinTox, approval and toxicity of 1,487 drugs, split by hash of the SMILES",
         folds=_molecules("clintox.csv.gz", "FDA_APPROVED,CT_TOX"),
         metrics=("mean_auroc", "mean_average_precision"),
         licence="MIT",

@@ -7,13 +7,18 @@ from metatransformer.bench.datasets._base import DataSet, Fold, Published
 from metatransformer.modalities import get_modality
 
 # The usual rows: 12 months, 4 and 4. The look-back and the horizon of the shortest published column. Published models
-# are fitted on the training rows alone, so this one is not fitted again on train and val together.
+# are fitted on the training rows alone, so this one is not fitted again on train and val together. That was settled
+# after a test score was seen (docs/log.md).
 ROWS = {"input.lookback": 96, "input.horizon": 96, "input.rows": [8640, 2880, 2880], "optim.refit": False}
-PUBLISHED = (
-    Published("GPT4TS: frozen GPT-2, its norms and positions tuned", 0.376, "arXiv 2302.11939; longer look-back"),
-    Published("Informer", 0.865, "arXiv 2106.13008", comparable=True),
-    Published("Autoformer", 0.449, "arXiv 2106.13008", comparable=True),
-)
+PUBLISHED = {
+    "ETTh1.csv": (
+        Published("GPT4TS: frozen GPT-2, its norms and positions tuned", 0.376, "arXiv 2302.11939; longer look-back"),
+        Published("iTransformer", 0.386, "arXiv 2310.06625", comparable=True),
+        Published("Informer", 0.865, "arXiv 2106.13008", comparable=True),
+        Published("Autoformer", 0.449, "arXiv 2106.13008", comparable=True),
+    ),
+    "ETTh2.csv": (Published("iTransformer", 0.297, "arXiv 2310.06625", comparable=True),),
+}
 
 
 def _windows(file: str) -> Callable[[Path], list[Fold]]:
@@ -45,7 +50,7 @@ DATA_SETS = tuple(
         overrides=ROWS,
         strong="plain:ridge;direct:ridge",
         minutes=4,
-        published=PUBLISHED if file == "ETTh1.csv" else (),
+        published=PUBLISHED[file],
         sha256="c0691c7a633fc46c8ad4be359485d9b3737e26f0e480bef6b8d92f0f7255b91c",
         fetch="Take ETT-small/ETTh1.csv and ETTh2.csv from the source.",
     )
