@@ -63,18 +63,38 @@ def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch):
 
     def score(pipeline, loader, *, console, title):
         seen.append(pipeline.head.net[-1].weight.detach().clone())
-        return {"accuracy": [0.5, 0.8, 0.8, 0.6][len(seen) - 1]}
+        return {"accuracy": [0.2, 0.8, 0.8, 0.6][len(seen) - 1], "log_loss": 0.5}
 
     monkeypatch.setattr(train_module, "score", score)
     history = trainer.fit().history
-    assert [line["val_accuracy"] for line in history] == [0.5, 0.8, 0.8, 0.6]
+    assert [line["val_accuracy"] for line in history] == [0.2, 0.8, 0.8, 0.6]
     assert torch.equal(trainer.pipeline.head.net[-1].weight, seen[1])  # the first of equals
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "kept"),
+    [
+        ((0.30, 0.70, 0.69), (0.9, 0.6, 0.5), 2),  # too close to tell: the lesser loss
+        ((0.30, 0.70, 0.69), (0.9, 0.5, 0.6), 1),
+        ((0.69, 0.70, 0.10), (0.5, 0.6, 0.4), 0),
+        ((0.30, 0.70, 0.10), (0.4, 0.6, 0.3), 1),  # clearly worse ones are never kept
+    ],
+)
+def test_of_epochs_that_cannot_be_told_apart_the_one_of_least_loss_is_kept(
+    accuracy: tuple[float, ...], loss: tuple[float, ...], kept: int, monkeypatch: pytest.MonkeyPatch
+):
+    trainer = make_trainer({"optim.epochs": 3})
+    answers = iter(zip(accuracy, loss, strict=True))
+    monkeypatch.setattr(
+        train_module, "score", lambda *_, **__: dict(zip(("accuracy", "log_loss"), next(answers), strict=True))
+    )
+    assert trainer.fit().kept == kept
 
 
 def test_training_stops_when_nothing_is_gained(monkeypatch: pytest.MonkeyPatch):
     trainer = make_trainer({"optim.epochs": 9, "optim.patience": 2})
     scores = iter([0.5, 0.7, 0.6, 0.7, 0.9])
-    monkeypatch.setattr(train_module, "score", lambda *_, **__: {"accuracy": next(scores)})
+    monkeypatch.setattr(train_module, "score", lambda *_, **__: {"accuracy": next(scores), "log_loss": 1.0})
     assert [line["epoch"] for line in trainer.fit().history] == [1, 2, 3, 4]
 
 

@@ -120,11 +120,15 @@ def best_of(task: Task, choices: Sequence[Choice], *, samples: int) -> Choice:
     if not (task.ranks and task.higher_is_better):
         best = min(scores, key=lambda score: -score if task.higher_is_better else score)
         return choices[scores.index(best)]
-    top = max(scores)
-    share = min(max(top, 0.0), 1.0)
-    error = math.sqrt(share * (1 - share) / samples)
-    good = [choice for choice, score in zip(choices, scores, strict=True) if score >= top - error]
+    enough = within_error(max(scores), samples=samples)
+    good = [choice for choice, score in zip(choices, scores, strict=True) if score >= enough]
     return min(good, key=lambda choice: choice.loss)
+
+
+def within_error(top: float, *, samples: int) -> float:
+    """Returns the least share that ``samples`` cannot tell from ``top``: one standard error below it."""
+    share = min(max(top, 0.0), 1.0)
+    return top - math.sqrt(share * (1 - share) / samples)
 
 
 def probes(pipeline: Pipeline, known: Known, *, l2: Sequence[float], stretch: float = 1.0) -> Iterator[Probe]:

@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 class Fitted:
     """A trained pipeline with its scores: ``metrics[split][name]``, and what was logged on the way.
 
-    ``kept`` is the position in ``history`` of the head that was kept, None where that is the best epoch.
+    ``kept`` is the position in ``history`` of the head or epoch that was kept, None where nothing was trained.
     """
 
     pipeline: Pipeline
@@ -187,7 +187,8 @@ def _fit_ends(fitted: Fitted, *, run: RunFolder | None, place: Place, console: C
         place=place,
         console=console,
     )
-    fitted.history = trainer.fit().history
+    progress = trainer.fit()
+    fitted.history, fitted.kept = progress.history, progress.kept
 
 
 def _fit_head(fitted: Fitted, *, run: RunFolder | None, place: Place, memo: Memo | None, console: Console) -> None:

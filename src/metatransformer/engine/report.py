@@ -191,17 +191,13 @@ def _short_figure(value: float) -> str:
 def _curve(fitted: Fitted) -> figures.Picture | None:
     """Returns the picture of the training, None when nothing was trained."""
     task, history = fitted.pipeline.task, fitted.history
-    if not history:
+    if fitted.kept is None:
         return None
-    if fitted.kept is not None:
-        kept = history[fitted.kept]
+    kept = history[fitted.kept]
+    if "l2" in kept:
         path = [line for line in history if line.get("gamma") == kept.get("gamma")]
         return figures.penalty_curve(path, metric=task.primary, best=path.index(kept))
-    best, position = task.worst, 0
-    for number, line in enumerate(history):
-        if task.is_better(line[f"val_{task.primary}"], best):
-            best, position = line[f"val_{task.primary}"], number
-    return figures.learning_curves(history, metric=task.primary, best=position)
+    return figures.learning_curves(history, metric=task.primary, best=fitted.kept)
 
 
 def _outcome(fitted: Fitted, split: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from metatransformer.core.errors import UsageError
+from metatransformer.engine.choose import within_error
 from metatransformer.engine.console import Bar, Console
 from metatransformer.engine.data import Loader, Place
 from metatransformer.engine.device import autocast, choose_device, choose_precision
@@ -51,6 +52,7 @@ class Progress:
     lines: int = 0
     stale: int = 0
     best: float | None = None
+    kept: int = 0  # position in ``history`` of the epoch whose weights these are
     loss_sum: float = 0.0
     weights: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -220,22 +222,38 @@ class Trainer:
             dist.broadcast_object_list(told, src=0)
             (scores,) = told
         line |= {f"val_{name}": value for name, value in scores.items()}
-        if task.is_better(scores[task.primary], task.worst if progress.best is None else progress.best):
-            progress.best, progress.stale = scores[task.primary], 0
+        kept = progress.history[progress.kept] if progress.history else None
+        better = kept is None or task.is_better(scores[task.primary], progress.best)
+        progress.best = scores[task.primary] if better else progress.best
+        if keep := kept is None or self._takes_over(line, kept, better=better):
+            progress.kept = len(progress.history)
             progress.weights = {name: t.clone() for name, t in self.average.items()}
-        else:
-            progress.stale += 1
-        self._load(current)
         progress.history.append(line)
+        progress.stale = 0 if better or keep else progress.stale + 1
+        self._load(current)
         progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
         self.console.note(
             f"epoch {progress.epoch}/{self.epochs}: loss {line['train_loss']:.4f}, "
-            f"validation {task.primary} {scores[task.primary]:.4f} (best {progress.best:.4f})"
+            f"validation {task.primary} {scores[task.primary]:.4f} (best {progress.best:.4f}{', kept' if keep else ''})"
         )
         if self.run is not None:
             self.run.log(line)
             progress.lines += 1
             self._save()
+
+    def _takes_over(self, line: dict[str, Any], kept: dict[str, Any], *, better: bool) -> bool:
+        """Returns whether an epoch takes the place of the one that is kept.
+
+        Of shares that the samples cannot tell from the best it is the one of least loss: a handful of answers that
+        flipped would else throw epochs of training away. Of other scores it is the best.
+        """
+        task = self.pipeline.task
+        if not (task.ranks and task.higher_is_better):
+            return better
+        name = f"val_{task.primary}"
+        assert self.progress.best is not None
+        enough = within_error(self.progress.best, samples=len(self.val))
+        return kept[name] < enough or (line[name] >= enough and line["val_log_loss"] < kept["val_log_loss"])
 
     @torch.no_grad()
     def _load(self, weights: dict[str, Tensor]) -> None:
