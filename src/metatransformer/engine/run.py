@@ -231,7 +231,8 @@ def about_machine(*, threads: int = 0) -> dict[str, str]:
     """
     versions = {name: version_of(name) for name in LIBRARIES}
     system = f"{platform.system()} {platform.machine()}, {_processor()}"
-    hardware = f"{system}, {threads or torch.get_num_threads()} threads" + (" a process" if threads else "")
+    count = threads or torch.get_num_threads()
+    hardware = f"{system}, {count} thread{'s' if count > 1 else ''}{' a process' if threads else ''}"
     return {"revision": revision(), "python": platform.python_version(), **versions, "hardware": hardware}
 
 
