@@ -5,7 +5,7 @@ import torch
 
 from metatransformer.core.errors import UsageError
 from metatransformer.core.tokens import Span, Tokens
-from metatransformer.nn.pool import fold_rows, grid_cells, mean_tokens, pool, pooled_width, summary_token
+from metatransformer.nn.pool import fold_rows, grid_cells, max_tokens, mean_tokens, pool, pooled_width, summary_token
 
 
 def tokens(*, summary: int | None = 0) -> Tokens:
@@ -19,13 +19,19 @@ def test_values_by_hand():
     assert mean_tokens(tokens()).tolist() == [[3, 30], [4, 4]]
     assert pool(tokens(), kind="both", cells=2).tolist() == [[1, 10, 3, 30], [1, 1, 4, 4]]
     assert pool(tokens(), kind="mean", cells=2).tolist() == mean_tokens(tokens()).tolist()
+    assert pool(tokens(), kind="max", cells=2).tolist() == max_tokens(tokens()).tolist() == [[4, 40], [7, 7]]
+
+
+def test_the_largest_value_may_be_below_zero():
+    negative = tokens().with_x(-tokens().x)
+    assert max_tokens(negative).tolist() == [[-2, -20], [-2, -2]]
 
 
 def test_padding_is_never_pooled():
     padded = tokens()
     other = padded.x.clone()
-    other[~padded.mask] = -1e6
-    for kind in ("summary", "mean", "both"):
+    other[~padded.mask] = 1e6
+    for kind in ("summary", "mean", "max", "both"):
         assert torch.equal(pool(padded, kind=kind, cells=2), pool(padded.with_x(other), kind=kind, cells=2))
 
 
@@ -75,7 +81,7 @@ def test_the_rows_of_a_sample_are_averaged_and_padding_makes_no_row():
         Tokens.cat([several, several])
 
 
-@pytest.mark.parametrize(("kind", "width"), [("summary", 5), ("mean", 5), ("both", 10), ("grid", 45)])
+@pytest.mark.parametrize(("kind", "width"), [("summary", 5), ("mean", 5), ("max", 5), ("both", 10), ("grid", 45)])
 def test_the_pooled_width_is_known_before(kind: str, width: int):
     assert pooled_width(5, kind=kind, cells=3, axes=2) == width
 
@@ -87,7 +93,7 @@ def test_tokens_without_a_grid_have_no_cells():
 
 def test_the_summary_stands_in_where_there_is_nothing_else():
     only = Tokens(torch.full((1, 2, 3), 5.0), torch.tensor([[True, False]]), (Span("a", 0, 2, summary=0),))
-    assert mean_tokens(only).tolist() == [[5, 5, 5]]
+    assert mean_tokens(only).tolist() == max_tokens(only).tolist() == [[5, 5, 5]]
 
 
 def test_several_summaries_are_averaged():

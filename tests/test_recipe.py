@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from metatransformer.core.errors import UsageError
-from metatransformer.recipe import OptimOptions, make_recipe, parse_overrides, read_recipe, to_dict, to_yaml
+from metatransformer.recipe import OptimOptions, make_recipe, parse_overrides, read_recipe, to_dict, to_yaml, with_tune
 
 
 @dataclass(frozen=True)
@@ -125,3 +125,20 @@ def test_a_bad_recipe_file_is_named(tmp_path: Path, name: str, text: str | None,
 def test_a_key_that_is_no_text_is_named():
     with pytest.raises(UsageError, match="recipe key 1: must be a text; found a int"):
         make(base={"optim": {1: 2}})
+
+
+@pytest.mark.parametrize(
+    ("default", "chosen", "kept"),
+    [
+        ("ends", [], "dropout"),
+        ("ends", ["tune=head"], "centres"),
+        ("head", [], "centres"),
+        ("head", ["tune=lora"], "dropout"),
+    ],
+)
+def test_a_default_that_the_tune_mode_has_no_use_for_is_left_out(default: str, chosen: list, kept: str):
+    recipe = make(*chosen, defaults={"tune": default, "head.dropout": 0.3, "head.centres": 7})
+    assert {"dropout": recipe.head.dropout, "centres": recipe.head.centres}[kept] != 0
+    assert 0 in (recipe.head.dropout, recipe.head.centres)
+    other = with_tune(recipe, "head" if kept == "dropout" else "ends")
+    assert (other.head.dropout, other.head.centres) == (0, 0)

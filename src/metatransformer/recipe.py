@@ -73,8 +73,8 @@ class HeadOptions:
     ``read`` lists the blocks whose normalised output is pooled, counted from the front (1 = after the first
     block) or from the back (-1 = after the last), or as a share of the depth (0.5 = the middle); blocks
     behind the last one read are not computed. ``pool`` is the summary token, the mean of the other tokens,
-    both, or the means in a ``grid`` of ``cells`` parts an axis, which keeps where or when something is
-    (``columns``: parts of the last axis only, which keeps when).
+    both, the ``max`` of each feature over the other tokens, or the means in a ``grid`` of ``cells`` parts an
+    axis, which keeps where or when something is (``columns``: parts of the last axis only, which keeps when).
     ``hidden`` > 0 puts one hidden layer before the output. ``centres`` > 0 answers, in tune mode ``head``, by how near
     a sample is to up to that many training samples (kernel ridge: Gaussian, ``gamma`` times the mean squared difference
     of standardised features) instead of by a linear layer; their features are kept in the model. Features
@@ -83,7 +83,7 @@ class HeadOptions:
     """
 
     read: tuple[int | float, ...] = (-1,)
-    pool: Literal["summary", "mean", "both", "grid", "columns"] = "both"
+    pool: Literal["summary", "mean", "max", "both", "grid", "columns"] = "both"
     cells: int = 4
     hidden: int = 0
     dropout: float = 0.0
@@ -108,7 +108,7 @@ class HeadOptions:
 class OptimOptions:
     """AdamW with linear warm-up and cosine decay. ``lr`` is for new parameters, ``trunk_lr`` for a tuned trunk.
 
-    ``epochs`` "auto" takes as many as make about 500 steps, at least 4 and at most 40: small data needs more
+    ``epochs`` "auto" takes as many as make about 1,000 steps, at least 4 and at most 40: small data needs more
     passes. ``warmup`` is the share of all steps; ``patience`` the number of epochs without a better
     validation score after which training stops (0 = never); ``average`` the decay of an exponential moving
     average of the weights (0 = none), which is then what is validated and kept. In tune mode ``head`` there
@@ -218,8 +218,8 @@ class Recipe:
 
 def with_tune(recipe: Recipe, tune: str) -> Recipe:
     """Returns the recipe in another tune mode, with a linear head where that mode has no other."""
-    head = recipe.head if tune_mode(tune)[0] == "head" else dataclasses.replace(recipe.head, centres=0)
-    return dataclasses.replace(recipe, tune=tune, head=head)
+    other = {"hidden": 0, "dropout": 0.0} if tune_mode(tune)[0] == "head" else {"centres": 0}
+    return dataclasses.replace(recipe, tune=tune, head=dataclasses.replace(recipe.head, **other))
 
 
 def make_recipe(
@@ -264,8 +264,8 @@ def _suited(defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str,
     dropped = set()
     if isinstance(task, Mapping) and task.get("name", "classify") != "classify":
         dropped.add("task.class_weight")
-    if chosen.get("tune", "head") != "head":
-        dropped.add("head.centres")
+    solved = chosen.get("tune", defaults.get("tune")) == "head"
+    dropped |= {"head.hidden", "head.dropout"} if solved else {"head.centres"}
     return {key: value for key, value in defaults.items() if key not in dropped}
 
 

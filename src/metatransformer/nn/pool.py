@@ -7,15 +7,24 @@ from torch import Tensor
 from metatransformer.core.errors import UsageError
 from metatransformer.core.tokens import Span, Tokens
 
-POOLS = ("summary", "mean", "both", "grid", "columns")
+POOLS = ("summary", "mean", "max", "both", "grid", "columns")
 
 
 def mean_tokens(tokens: Tokens) -> Float[Tensor, "B D"]:
     """Returns the mean of the real tokens that are no summary; of the summaries where there is nothing else."""
-    ordinary = tokens.mask & ~tokens.summaries()
-    ordinary = torch.where(ordinary.any(dim=1, keepdim=True), ordinary, tokens.mask)
-    weights = ordinary.to(tokens.x.dtype).unsqueeze(-1)  # [B, N, 1]
+    weights = _ordinary(tokens).to(tokens.x.dtype).unsqueeze(-1)  # [B, N, 1]
     return (tokens.x * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def max_tokens(tokens: Tokens) -> Float[Tensor, "B D"]:
+    """Returns the largest value of each feature over the tokens that ``mean_tokens`` averages."""
+    return tokens.x.masked_fill(~_ordinary(tokens).unsqueeze(-1), -torch.inf).amax(dim=1)
+
+
+def _ordinary(tokens: Tokens) -> Bool[Tensor, "B N"]:
+    """Marks the real tokens that are no summary, all real ones where there is nothing else."""
+    ordinary = tokens.mask & ~tokens.summaries()
+    return torch.where(ordinary.any(dim=1, keepdim=True), ordinary, tokens.mask)
 
 
 def summary_token(tokens: Tokens) -> Float[Tensor, "B D"]:
@@ -82,12 +91,12 @@ def _parts(extent: Int[Tensor, " B"], *, cells: int, size: int) -> Float[Tensor,
 
 def pooled_width(width: int, *, kind: str, cells: int, axes: int) -> int:
     """Returns how long the pooled vector of tokens of this width is, on a grid of ``axes`` axes."""
-    return width * {"summary": 1, "mean": 1, "both": 2, "grid": cells**axes, "columns": cells}[kind]
+    return width * {"summary": 1, "mean": 1, "max": 1, "both": 2, "grid": cells**axes, "columns": cells}[kind]
 
 
 def pool(tokens: Tokens, *, kind: str, cells: int) -> Float[Tensor, "B F"]:
-    """Returns one vector a sample: ``summary``, ``mean``, ``both`` side by side, the ``grid`` of ``cells`` an axis, or
-    ``columns``: ``cells`` parts of the grid's last axis.
+    """Returns one vector a sample: ``summary``, ``mean``, ``both`` of these side by side, ``max`` (the largest value of
+    each feature), the ``grid`` of ``cells`` an axis, or ``columns``: ``cells`` parts of the grid's last axis.
 
     Where a sample fills several rows of tokens, its vector is the mean of theirs.
     """
@@ -96,6 +105,8 @@ def pool(tokens: Tokens, *, kind: str, cells: int) -> Float[Tensor, "B F"]:
         vectors = summary_token(tokens)
     elif kind == "mean":
         vectors = mean_tokens(tokens)
+    elif kind == "max":
+        vectors = max_tokens(tokens)
     elif kind in ("grid", "columns"):
         vectors = grid_cells(tokens, cells=cells, every_axis=kind == "grid")
     else:
