@@ -38,7 +38,7 @@ DATA_SETS = (
         ),
         strong="plain:boosting",
         trunks=1,
-        minutes=22,
+        minutes=38,
         sha256="78578483c13f464678b635e8294a6fb1e57196eb77e1f519c7fc7d3d75b50787",
         fetch="Fetch adult.data and adult.test from the source; remove the first line of adult.test, a remark.",
     ),
