@@ -161,7 +161,7 @@ def test_an_unfinished_run_continues_only_with_its_own_recipe(pictures: Path, tm
         (["predict", "RUN", "NOWHERE", "--out", "p.csv"], "nowhere: must exist"),
         (["predict", "RUN", "PICTURE", "--out", "p.csv", "--encoder", "random:1:test"], "fingerprint"),
         (["embed", "PICTURE", "--out", "e.parquet"], "embed: must get either --modality or --model"),
-        (["embed", "PICTURE", *IMAGE, "--pool", "max", "--out", "e.parquet"], "pool: must be one of summary, mean"),
+        (["embed", "PICTURE", *IMAGE, "--pool", "median", "--out", "e.parquet"], "pool: must be one of summary, mean"),
         (["embed", "PICTURE", "--model", "RUN", "--out", "e.parquet", "input.size=3"], "must get no recipe overrides"),
         (["weights", "--fetch"], "weights --fetch: must name an encoder"),
         (["weights", "focus-s15"], r"Did you mean 'focus-s14'\?"),
