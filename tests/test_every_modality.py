@@ -224,7 +224,7 @@ def test_tokens_have_the_trunks_width_and_one_span(name: str):
 
 
 @every_modality
-@pytest.mark.parametrize("pool", ["both", "grid"])
+@pytest.mark.parametrize("pool", ["both", "max", "grid"])
 def test_a_sample_alone_equals_itself_in_a_batch(name: str, pool: str):
     if pool == "grid" and not tiny_pipeline(name).model.tokenizers[name].axes:
         return  # tokens in no order lie on no grid

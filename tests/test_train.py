@@ -48,6 +48,12 @@ def test_the_schedule_by_hand():
     assert found[3] == 1 and found[12] == pytest.approx(0)
 
 
+@pytest.mark.parametrize(("steps", "epochs"), [(1, 40), (25, 40), (109, 9), (250, 4), (4000, 4)])
+def test_epochs_make_about_a_thousand_steps(steps: int, epochs: int):
+    assert train_module.choose_epochs("auto", steps=steps) == epochs
+    assert train_module.choose_epochs(3, steps=steps) == 3
+
+
 def test_vectors_are_not_decayed_and_a_tuned_trunk_learns_slower():
     trainer = make_trainer({"tune": "all", "optim.trunk_lr": 1e-5, "optim.weight_decay": 0.1})
     groups = {(group["base"], group["weight_decay"]): group["params"] for group in trainer.optimizer.param_groups}
