@@ -12,7 +12,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from metatransformer.core.errors import UsageError
 from metatransformer.engine.choose import PATIENCE, STRETCHES, Choice, best_of
 from metatransformer.engine.console import Console
-from metatransformer.engine.fit import Fitted, fit
+from metatransformer.engine.fit import fit
+from metatransformer.engine.fitted import Fitted
 from metatransformer.engine.probe import Basis, cross_outputs, fit_probes
 from metatransformer.io.split import cross_folds
 from metatransformer.modalities import get_modality

@@ -12,7 +12,7 @@ from metatransformer.core.batch import Batch, collate
 from metatransformer.core.errors import DataError, UsageError, WeightsError
 from metatransformer.engine.console import Console
 from metatransformer.engine.evaluate import compute_outputs
-from metatransformer.engine.fit import fit
+from metatransformer.engine.fit import fit, say_what_learns
 from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
 from metatransformer.pipeline import Pipeline, load_pipeline, read_blocks
@@ -108,7 +108,7 @@ def test_more_blocks_than_the_head_reads_are_refused():
 
 
 def test_parameters_are_counted_on_the_whole_model():
-    pipeline = tiny_pipeline(NAME, {"tune": "ends", "head.read": [-1], "head.pool": "both"})
+    pipeline = tiny_pipeline(NAME, {"tune": "ends", "head.read": [-1], "head.pool": "both", "head.centres": 0})
     counts = pipeline.model.parameter_counts()
     # The trunk: 6 blocks of width 32 with an MLP of 64, and the final norm; by hand from the shapes.
     block = 2 * 2 * 32 + (3 * 32 * 32 + 3 * 32) + (32 * 32 + 32) + (32 * 64 + 64) + (64 * 32 + 32)
@@ -116,7 +116,9 @@ def test_parameters_are_counted_on_the_whole_model():
     # Kernel, bias, 8 x 8 positions, class token.
     size = 32 * 3 * 4 * 4 + 32 + 8 * 8 * 32 + 32
     assert counts["tokenizer"] == {"trainable": size, "total": size}
-    assert counts["head"]["total"] == 2 * (64 * 2) // 2 + 2 + 2 * 64  # linear layer, and its LayerNorm
+    assert counts["head"]["total"] == 2 * 64 + 2  # it is solved first, on standardised features
+    fresh = tiny_pipeline(NAME, {"tune": "ends", "head.read": [-1], "head.pool": "both", "head.hidden": 3})
+    assert fresh.model.parameter_counts()["head"]["total"] == (64 * 3 + 3) + (3 * 2 + 2) + 2 * 64  # and its LayerNorm
 
 
 def test_an_unknown_mode_is_refused():
@@ -205,11 +207,25 @@ def test_a_kernel_head_says_that_it_leaves_samples_out(capsys: pytest.CaptureFix
     assert "the kernel head compares with 7 of 11 training samples" in capsys.readouterr().err
 
 
-def test_a_kernel_head_needs_features_that_stand_still():
-    with pytest.raises(UsageError, match="recipe key 'head.centres': must be 0 unless tune=head; found tune=ends"):
-        tiny_recipe(get_modality(NAME), {"tune": "ends", "head.centres": 5})
-    image = get_modality("image")
-    assert tiny_recipe(image, {"tune": "head"}).head.centres > 0 == tiny_recipe(image, {"tune": "ends"}).head.centres
+def test_a_head_that_starts_fresh_is_no_kernel(capsys: pytest.CaptureFixture[str]):
+    pipeline = tiny_pipeline("graph", {"tune": "ends", "head.centres": 5})
+    say_what_learns(pipeline, Console())
+    assert pipeline.head.centres == 0
+    assert "the head is linear here, not a kernel (head.centres)" in capsys.readouterr().err
+    assert tiny_pipeline("image", {"tune": "ends", "head.centres": 5}).head.centres == 5
+
+
+def test_a_model_from_before_heads_were_solved_in_every_mode_loads(tmp_path):
+    """It has a LayerNorm, and no word on that."""
+    pipeline = tiny_pipeline("image", {"tune": "ends", "head.hidden": 3})  # so has this one
+    pipeline.save(tmp_path, metrics={})
+    path = tmp_path / "model.json"
+    description = json.loads(path.read_text(encoding="utf-8"))
+    assert description.pop("norm") == "layer"
+    path.write_text(json.dumps(description), encoding="utf-8")
+    batch = batch_of(pipeline)
+    again = load_pipeline(tmp_path).model(batch, head="classify")
+    assert torch.equal(again, pipeline.model.eval()(batch, head="classify"))
 
 
 @pytest.mark.parametrize(

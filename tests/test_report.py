@@ -12,7 +12,8 @@ from common import make_records, tiny_recipe
 from metatransformer.core.errors import DataError
 from metatransformer.engine import figures
 from metatransformer.engine.console import Console
-from metatransformer.engine.fit import Fitted, fit
+from metatransformer.engine.fit import fit
+from metatransformer.engine.fitted import Fitted
 from metatransformer.engine.report import Summary, choose_samples, join_reports, write_report
 from metatransformer.engine.verdict import compare, independent, is_pretrained, margin, verdict
 from metatransformer.modalities import get_modality

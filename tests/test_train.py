@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from common import make_records, run, run_alone, tiny_pipeline, tiny_recipe, wor
 from PIL import Image
 from safetensors.torch import load_file
 
+import metatransformer.engine.adapt as adapt_module
 import metatransformer.engine.train as train_module
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.engine.console import Console
 from metatransformer.engine.data import Loader, Place
+from metatransformer.engine.evaluate import compute_outputs
 from metatransformer.engine.fit import fit
 from metatransformer.engine.run import RunFolder
+from metatransformer.engine.solve import choose_head
 from metatransformer.engine.train import Trainer
 from metatransformer.modalities import get_modality
 
@@ -26,14 +30,14 @@ QUIET = Console(quiet=True)
 SETTINGS = {"tune": "ends", "data.batch_size": 4, "optim.lr": 1e-2}
 
 
-def make_trainer(settings: Mapping[str, Any], *, count: int = 12) -> Trainer:
+def make_trainer(settings: Mapping[str, Any], *, count: int = 12, start_loss: float | None = None) -> Trainer:
     pipeline = tiny_pipeline("image", {**SETTINGS, **settings})
     loaders = {}
     for split, seed in (("train", 0), ("val", 1)):
         records = make_records(pipeline.modality, train=count, seed=seed)
         loaders[split] = Loader(pipeline.reader, records, cache_mb=8, task=pipeline.task)
         loaders[split].prepare(QUIET, title=split)
-    return Trainer(pipeline, **loaders, run=None, place=Place(), console=QUIET)
+    return Trainer(pipeline, **loaders, start_loss=start_loss, run=None, place=Place(), console=QUIET)
 
 
 # --- schedule, groups, choice -----------------------------------------------------------------------------------------
@@ -54,13 +58,110 @@ def test_epochs_make_about_a_thousand_steps(steps: int, epochs: int):
     assert train_module.choose_epochs(3, steps=steps) == 3
 
 
-def test_vectors_are_not_decayed_and_a_tuned_trunk_learns_slower():
-    trainer = make_trainer({"tune": "all", "optim.trunk_lr": 1e-5, "optim.weight_decay": 0.1})
-    groups = {(group["base"], group["weight_decay"]): group["params"] for group in trainer.optimizer.param_groups}
-    assert groups.keys() == {(1e-2, 0.1), (1e-2, 0), (1e-5, 0.1), (1e-5, 0)}
-    assert all((p.ndim >= 2) == (decay > 0) for (_, decay), params in groups.items() for p in params)
-    trunk = {id(p) for p in trainer.model.encoder.parameters()}
-    assert {id(p) for (lr, _), params in groups.items() if lr == 1e-5 for p in params} == trunk
+def test_vectors_are_not_decayed():
+    trainer = make_trainer({"tune": "all", "optim.weight_decay": 0.1})
+    for group in trainer.optimizer.param_groups:
+        assert all((p.ndim >= 2) == (group["weight_decay"] == 0.1) for p in group["params"])
+
+
+@pytest.mark.parametrize(
+    ("tune", "start_loss", "expected"),
+    [
+        ("all", None, {"encoder": 1e-5, "tokenizers": 1e-5, "heads": 1e-2}),
+        ("all", 0.7, {"encoder": 1e-5, "tokenizers": 1e-5, "heads": 1e-5}),  # solved before
+        ("norm", 0.7, {"encoder": 1e-2, "tokenizers": 1e-5, "heads": 1e-5}),
+        ("lora:2", 0.7, {"adapters": 1e-3, "tokenizers": 1e-5, "heads": 1e-5}),
+    ],
+)
+def test_what_was_learned_before_learns_slower(tune: str, start_loss: float | None, expected: dict[str, float]):
+    trainer = make_trainer({"tune": tune, "optim.lr": 1e-2, "optim.trunk_lr": 1e-5}, start_loss=start_loss)
+    rates = {id(p): group["base"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    found = {(name.split(".")[0], rates[id(p)]) for name, p in trainer.learning.items()}
+    assert found == set(expected.items())
+
+
+def test_random_tokenizers_learn_at_the_whole_rate():
+    pipeline = tiny_pipeline("tabular", {"tune": "ends"})
+    records = make_records(pipeline.modality, train=6)
+    loader = Loader(pipeline.reader, records, cache_mb=8, task=pipeline.task)
+    trainer = Trainer(pipeline, train=loader, val=loader, start_loss=None, run=None, place=Place(), console=QUIET)
+    assert {group["base"] for group in trainer.optimizer.param_groups} == {pipeline.recipe.optim.lr}
+
+
+# --- heads that are solved before and after training ------------------------------------------------------------------
+
+
+@pytest.fixture
+def noise():
+    return make_records(get_modality("image"), train=16, val=8, test=4)
+
+
+def image_recipe(settings: Mapping[str, Any]) -> Any:
+    return tiny_recipe(get_modality("image"), {**SETTINGS, "optim.epochs": 1, **settings})
+
+
+@pytest.mark.parametrize("tune", ["ends", "lora:2", "all"])
+def test_a_model_that_tuning_leaves_as_it_is_is_that_of_mode_head(noise, tune: str):
+    still = {"optim.lr": 1e-30, "optim.trunk_lr": 0.0}
+    tuned = fit(noise, image_recipe({**still, "tune": tune}), console=QUIET)
+    head = fit(noise, image_recipe({"tune": "head"}), console=QUIET)
+    assert [line["epoch"] for line in tuned.history] == [0, 1] and tuned.kept == 0
+    torch.testing.assert_close(tuned.outputs["test"], head.outputs["test"])
+    assert tuned.pipeline.head.centres == head.pipeline.head.centres > 0
+
+
+def test_training_goes_through_a_narrow_solved_head(noise, monkeypatch: pytest.MonkeyPatch):
+    seen: list[Any] = []
+
+    def watched(trainer: Trainer):
+        seen.append((trainer.pipeline.head, trainer.start_loss))
+        assert trainer.pipeline.model.head("classify") is trainer.pipeline.head
+        return fit_all(trainer)
+
+    fit_all = Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", watched)
+    fitted = fit(noise, image_recipe({"head.pool": "grid", "head.cells": 2}), console=QUIET)
+    ((narrow, loss),) = seen
+    assert (narrow.kind, narrow.centres, fitted.pipeline.head.kind) == ("both", 0, "grid")
+    assert narrow.features < fitted.pipeline.head.features
+    assert 0 < loss < np.log(2)  # better than guessing: it is solved
+    assert fitted.pipeline.head is fitted.pipeline.model.head("classify")
+
+
+@pytest.mark.parametrize(("gain", "kept"), [(0.3, 1), (-0.3, 0)])
+def test_what_training_changed_is_kept_where_validation_gains(
+    noise, monkeypatch: pytest.MonkeyPatch, gain: float, kept: int
+):
+    """Training here is one known change of the tokenizer, and the heads' scores are told."""
+    told = iter([0.5, 0.5, 0.5 + gain, 0.5])  # untuned, narrow, tuned; and once more where untuned is kept
+
+    def choose(fitted, lessons, *, run, console, by_split=False):
+        choice = choose_head(fitted, lessons, run=run, console=console, by_split=by_split)
+        return replace(choice, scores={**choice.scores, "accuracy": next(told)})
+
+    def train(trainer: Trainer):
+        with torch.no_grad():
+            trainer.model.tokenizer("image").patches.weight.add_(1.0)
+        trainer.progress.kept, trainer.progress.history = 1, [{"epoch": 0}, {"epoch": 1}]
+        return trainer.progress
+
+    monkeypatch.setattr(adapt_module, "choose_head", choose)
+    monkeypatch.setattr(Trainer, "fit", train)
+    fitted = fit(noise, image_recipe({}), console=QUIET)
+    before = tiny_pipeline("image", SETTINGS).model.tokenizer("image").patches.weight
+    after = fitted.pipeline.model.tokenizer("image").patches.weight
+    torch.testing.assert_close(after, before + kept)
+    assert fitted.kept == kept
+    answers = compute_outputs(fitted.pipeline, fitted.loaders["test"], console=QUIET, title="")
+    torch.testing.assert_close(answers, fitted.outputs["test"], atol=1e-4, rtol=1e-4)
+
+
+def test_a_head_with_a_hidden_layer_and_random_tokens_start_fresh(noise):
+    assert [line["epoch"] for line in fit(noise, image_recipe({"head.hidden": 5}), console=QUIET).history] == [1]
+    modality = get_modality("tabular")
+    rows = make_records(modality, train=12, val=6)
+    recipe = tiny_recipe(modality, {"tune": "ends", "optim.epochs": 1})
+    assert [line["epoch"] for line in fit(rows, recipe, console=QUIET).history] == [1]
 
 
 def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch):
@@ -169,7 +270,9 @@ def test_gradients_are_clipped(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_whole_model_learns_in_mode_all():
     modality = get_modality("image")
-    recipe = tiny_recipe(modality, {**SETTINGS, "tune": "all", "optim.epochs": 2, "optim.trunk_lr": 1e-3})
+    # A hidden layer: a solved start might be better than what two epochs make of noise, and be kept.
+    settings = {**SETTINGS, "tune": "all", "optim.epochs": 2, "optim.trunk_lr": 1e-3, "head.hidden": 5}
+    recipe = tiny_recipe(modality, settings)
     fitted = fit(make_records(modality, train=8, val=4), recipe, console=QUIET)
     assert fitted.pipeline.model.encoder.bytes_hash() != tiny_pipeline("image").model.encoder.bytes_hash()
 

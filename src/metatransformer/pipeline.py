@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from metatransformer.core.errors import DataError, MetaTransformerError, UsageError, WeightsError, nearest
-from metatransformer.core.modality import Modality, Stem, Transform
+from metatransformer.core.modality import Modality, Stem, Tokenizer, Transform
 from metatransformer.core.samples import Record, Sample
 from metatransformer.encoder import Encoder, EncoderConfig
 from metatransformer.io.rows import split_target
@@ -28,6 +28,7 @@ from metatransformer.model import MetaTransformer
 from metatransformer.nn.lowrank import Adapters
 from metatransformer.recipe import Recipe, keeps_trunk, make_recipe, to_dict
 from metatransformer.tasks import TASKS, Classify, Head, Multilabel, Task
+from metatransformer.tasks.head import Standardise
 from metatransformer.weights import Pretrained, load_encoder
 
 FORMAT = 1
@@ -84,6 +85,15 @@ class Pipeline:
         """The head of the pipeline's one task."""
         return self.model.head(self.recipe.task.name)
 
+    @property
+    def solves(self) -> bool:
+        """Whether the head is solved on features, not trained by epochs."""
+        return isinstance(self.head.norm, Standardise)
+
+    def put_head(self, head: Head) -> None:
+        """Sets another head in the place of the one that the model has."""
+        self.model.heads[self.recipe.task.name] = head
+
     def save(self, folder: Path, *, metrics: dict[str, Any], standalone: bool = False) -> None:
         """Writes the folder; ``standalone`` includes the trunk although it was not tuned."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +114,7 @@ class Pipeline:
             "transform": self.transform.state(),
             "task": self.task.state(),
             "centres": self.head.centres,
+            "norm": "standard" if isinstance(self.head.norm, Standardise) else "layer",
             "encoder": {
                 "name": self.trunk.name,
                 "sha256": self.trunk.sha256,
@@ -137,7 +148,7 @@ def build_pipeline(
     task = make_task(recipe, modality=modality)
     task.fit(targets)
     centres = min(recipe.head.centres, len(targets))
-    return _assemble(recipe, modality=modality, trunk=trunk, transform=transform, task=task, centres=centres)
+    return _assemble(recipe, modality=modality, trunk=trunk, transform=transform, task=task, centres=centres, norm="")
 
 
 def make_task(recipe: Recipe, *, modality: Modality) -> Task:
@@ -228,7 +239,10 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
         transform.load_state(description["transform"])
         task.load_state(description["task"])
         centres = int(description.get("centres", 0))  # models of before have none
-    pipeline = _assemble(recipe, modality=modality, trunk=trunk, transform=transform, task=task, centres=centres)
+        norm = description.get("norm") or ("standard" if recipe.tune == "head" else "layer")  # nor a norm
+    pipeline = _assemble(
+        recipe, modality=modality, trunk=trunk, transform=transform, task=task, centres=centres, norm=norm
+    )
     _load(pipeline.model.tokenizer(modality.name), folder / "tokenizers" / f"{modality.name}.safetensors")
     _load(pipeline.head, folder / "heads" / f"{recipe.task.name}.safetensors")
     if pipeline.model.adapters is not None:
@@ -237,27 +251,39 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
     return pipeline
 
 
+def narrowed(pipeline: Pipeline) -> Pipeline:
+    """Returns the same model behind a new linear head of few features, to train through.
+
+    Means over a grid become one mean beside the summary token. The model has that head from now on.
+    """
+    own = pipeline.recipe.head
+    kind = "both" if own.pool in ("grid", "columns") else own.pool
+    head = dataclasses.replace(own, pool=kind, centres=0)
+    recipe = dataclasses.replace(pipeline.recipe, head=head)
+    narrow = dataclasses.replace(pipeline, recipe=recipe)
+    tokenizer = pipeline.model.tokenizer(pipeline.modality.name)
+    narrow.put_head(_head(recipe, tokenizer, pipeline.task, config=pipeline.model.encoder.config, solved=True))
+    return narrow
+
+
 def _assemble(
-    recipe: Recipe, *, modality: Modality, trunk: Pretrained, transform: Transform, task: Task, centres: int
+    recipe: Recipe,
+    *,
+    modality: Modality,
+    trunk: Pretrained,
+    transform: Transform,
+    task: Task,
+    centres: int,
+    norm: str,
 ) -> Pipeline:
+    """``norm`` is that of a saved head, "" for a new one."""
     config = trunk.encoder.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.run.seed)
         tokenizer = modality.tokenizer(recipe.input, transform, config.width, trunk.stem)
-        head = Head(
-            width=config.width,
-            outputs=task.outputs,
-            kind=recipe.head.pool,
-            cells=recipe.head.cells,
-            axes=tokenizer.axes,
-            blocks=read_blocks(recipe, depth=config.depth),
-            norm="standard" if recipe.tune == "head" else "layer",
-            hidden=recipe.head.hidden,
-            dropout=recipe.head.dropout,
-            direct=tokenizer.direct,
-            centres=centres,
-            gamma=recipe.head.gamma,
-        )
+        # Where frozen features carry meaning, heads are solved on them whatever else learns.
+        solved = norm == "standard" if norm else recipe.tune == "head" or (tokenizer.native and not recipe.head.hidden)
+        head = _head(recipe, tokenizer, task, config=config, solved=solved, centres=centres if solved else 0)
     model = MetaTransformer(
         tokenizers={modality.name: tokenizer},
         encoder=trunk.encoder,
@@ -268,6 +294,26 @@ def _assemble(
         torch.manual_seed(recipe.run.seed)
         model.tune(recipe.tune)
     return Pipeline(recipe, Reader(modality, transform), task, model, trunk)
+
+
+def _head(
+    recipe: Recipe, tokenizer: Tokenizer, task: Task, *, config: EncoderConfig, solved: bool, centres: int = 0
+) -> Head:
+    """Returns an untrained head; one that is solved standardises by statistics, others by a LayerNorm."""
+    return Head(
+        width=config.width,
+        outputs=task.outputs,
+        kind=recipe.head.pool,
+        cells=recipe.head.cells,
+        axes=tokenizer.axes,
+        blocks=read_blocks(recipe, depth=config.depth),
+        norm="standard" if solved else "layer",
+        hidden=recipe.head.hidden,
+        dropout=recipe.head.dropout,
+        direct=tokenizer.direct,
+        centres=centres,
+        gamma=recipe.head.gamma,
+    )
 
 
 def _included_trunk(folder: Path, entry: dict[str, Any]) -> Pretrained:

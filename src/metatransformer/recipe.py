@@ -211,15 +211,15 @@ class Recipe:
     run: RunOptions = field(default_factory=RunOptions)
 
     def __post_init__(self) -> None:
-        kind, _ = tune_mode(self.tune)
-        if self.head.centres and kind != "head":
-            raise UsageError("recipe key 'head.centres'", must="be 0 unless tune=head", found=f"tune={self.tune}")
+        tune_mode(self.tune)
 
 
 def with_tune(recipe: Recipe, tune: str) -> Recipe:
-    """Returns the recipe in another tune mode, with a linear head where that mode has no other."""
-    other = {"hidden": 0, "dropout": 0.0} if tune_mode(tune)[0] == "head" else {"centres": 0}
-    return dataclasses.replace(recipe, tune=tune, head=dataclasses.replace(recipe.head, **other))
+    """Returns the recipe in another tune mode, with a head of one layer where that mode has no other."""
+    head = recipe.head
+    if tune_mode(tune)[0] == "head":
+        head = dataclasses.replace(head, hidden=0, dropout=0.0)
+    return dataclasses.replace(recipe, tune=tune, head=head)
 
 
 def make_recipe(
@@ -265,7 +265,7 @@ def _suited(defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str,
     if isinstance(task, Mapping) and task.get("name", "classify") != "classify":
         dropped.add("task.class_weight")
     solved = chosen.get("tune", defaults.get("tune")) == "head"
-    dropped |= {"head.hidden", "head.dropout"} if solved else {"head.centres"}
+    dropped |= {"head.hidden", "head.dropout"} if solved else set()
     return {key: value for key, value in defaults.items() if key not in dropped}
 
 

@@ -25,7 +25,8 @@ from metatransformer.core.errors import MetaTransformerError, UsageError
 from metatransformer.core.samples import Record
 from metatransformer.engine.console import Console
 from metatransformer.engine.controls import control_outputs, with_random_trunk, without_trunk
-from metatransformer.engine.fit import Fitted, fit
+from metatransformer.engine.fit import fit
+from metatransformer.engine.fitted import Fitted
 from metatransformer.engine.memo import Memo
 from metatransformer.engine.run import revision
 from metatransformer.engine.sources import split_index

@@ -37,7 +37,7 @@ from metatransformer.core.errors import MissingDependencyError, UsageError, near
 from metatransformer.engine.choose import drawn_from_few, folds_of
 from metatransformer.engine.controls import PerLabel, as_outputs, fit_weighed, known_splits, plain_features, spreads
 from metatransformer.engine.data import Loader
-from metatransformer.engine.fit import Fitted
+from metatransformer.engine.fitted import Fitted
 from metatransformer.modalities.audio import RATE_HZ
 from metatransformer.nn.spectrogram import heard, log_mel
 from metatransformer.tasks import Multilabel, Task
@@ -75,7 +75,7 @@ def strong_baseline(spec: str, fitted: Fitted, *, quick: bool = False) -> tuple[
     """
     require_libraries([spec])
     task, loaders = fitted.pipeline.task, fitted.loaders
-    known = known_splits(fitted.pipeline.recipe)
+    known = known_splits(fitted.pipeline)
     few = not quick and len(known) == 2 and drawn_from_few(loaders)
     best, chosen = task.worst, None
     for one in _choices(spec, fitted):
@@ -163,7 +163,8 @@ def _candidates(name: str, task: Task, *, sparse: bool, width: int) -> list[tupl
         near = [StandardScaler(), _Components()]  # not scaled again: with equal components noise decides what is near
     if name == "logistic":
         strengths = (0.01, 0.1, 1.0, 10.0)
-        models = [LogisticRegression(C=c, max_iter=2000, class_weight=weight) for c in strengths]
+        tol = 1e-8 if sparse else 1e-4  # on weighed counts the usual one stops where rounding decides
+        models = [LogisticRegression(C=c, max_iter=2000, tol=tol, class_weight=weight) for c in strengths]
         return [(f"logistic regression C={c:g}", _after(near, m)) for c, m in zip(strengths, models, strict=True)]
     if name == "ridge" and classify:
         strengths = (1.0, 10.0, 100.0, 1e3, 1e4)

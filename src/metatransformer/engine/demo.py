@@ -23,7 +23,8 @@ from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import SPLITS
 from metatransformer.engine.console import Console
 from metatransformer.engine.controls import CONTROLS, run_controls
-from metatransformer.engine.fit import Fitted, fit
+from metatransformer.engine.fit import fit
+from metatransformer.engine.fitted import Fitted
 from metatransformer.engine.report import Summary, join_reports, trunk_facts, write_report
 from metatransformer.engine.sources import read_index, split_index
 from metatransformer.engine.verdict import independent, verdict

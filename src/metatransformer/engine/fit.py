@@ -1,59 +1,28 @@
 """Fit: from a data set and a recipe to a trained, scored, saved pipeline."""
 
-import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-
-from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS, Record
 from metatransformer.encoder import Encoder
-from metatransformer.engine.choose import (
-    FOLDS,
-    Choice,
-    Known,
-    best_of,
-    by_folds,
-    by_validation,
-    drawn_from_few,
-    folds_of,
-    is_closed,
-)
+from metatransformer.engine.adapt import fit_by_epochs
 from metatransformer.engine.console import Console
-from metatransformer.engine.data import Loader, Place, require_targets
+from metatransformer.engine.data import Loader, require_targets
 from metatransformer.engine.device import choose_device
-from metatransformer.engine.evaluate import compute_features, compute_outputs, score_outputs
+from metatransformer.engine.evaluate import compute_outputs, score_outputs
+from metatransformer.engine.fitted import Fitted
 from metatransformer.engine.memo import Memo
 from metatransformer.engine.run import RunFolder, data_identity
-from metatransformer.engine.train import Trainer, join_processes, wait_for_all
-from metatransformer.io.write import atomic_file, write_table
+from metatransformer.engine.solve import fit_head
+from metatransformer.engine.train import join_processes, wait_for_all
+from metatransformer.io.write import write_table
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, Reader, build_pipeline, make_task, read_raw
 from metatransformer.recipe import Recipe, keeps_trunk
 from metatransformer.tasks import Task
 from metatransformer.weights import load_encoder
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass
-class Fitted:
-    """A trained pipeline with its scores: ``metrics[split][name]``, and what was logged on the way.
-
-    ``kept`` is the position in ``history`` of the head or epoch that was kept, None where nothing was trained.
-    """
-
-    pipeline: Pipeline
-    loaders: dict[str, Loader]
-    history: list[dict[str, Any]] = field(default_factory=list)
-    kept: int | None = None
-    outputs: dict[str, torch.Tensor] = field(default_factory=dict)
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def fit(
@@ -104,9 +73,9 @@ def fit(
         wait_for_all(place)
     fitted = Fitted(pipeline, loaders)
     if recipe.tune == "head":
-        _fit_head(fitted, run=run, place=place, memo=memo, console=console)
+        fit_head(fitted, run=run, place=place, memo=memo, console=console)
     else:
-        _fit_ends(fitted, run=run, place=place, console=console)
+        fit_by_epochs(fitted, run=run, place=place, memo=memo, console=console)
     if keeps_trunk(recipe.tune):
         require_unchanged(trunk.encoder, frozen_bytes)
     _score(fitted, console)
@@ -143,6 +112,8 @@ def say_what_learns(pipeline: Pipeline, console: Console) -> None:
     mode = pipeline.recipe.tune
     console.note(f"trunk {pipeline.trunk.name} ({trunk:,} parameters), tune mode {mode}")
     console.note(f"trainable parameters: {learns}")
+    if pipeline.recipe.head.centres and not pipeline.solves:
+        console.note("the head is linear here, not a kernel (head.centres): it is trained by epochs from a fresh start")
     tokenizer = pipeline.model.tokenizer(pipeline.modality.name)
     if mode == "head" and not tokenizer.native and pipeline.modality.defaults.get("tune") == "head":
         console.note(
@@ -176,138 +147,6 @@ def _loaders(pipeline: Pipeline, parts: dict[str, list[Record]], reader: Reader,
             loaders[name].prepare(console, title=f"{name} samples")
     _require_scores(pipeline.task, loaders)
     return loaders
-
-
-def _fit_ends(fitted: Fitted, *, run: RunFolder | None, place: Place, console: Console) -> None:
-    trainer = Trainer(
-        fitted.pipeline,
-        train=fitted.loaders["train"],
-        val=fitted.loaders["val"],
-        run=run,
-        place=place,
-        console=console,
-    )
-    progress = trainer.fit()
-    fitted.history, fitted.kept = progress.history, progress.kept
-
-
-def _fit_head(fitted: Fitted, *, run: RunFolder | None, place: Place, memo: Memo | None, console: Console) -> None:
-    """Computes features once, fits paths of heads on them, and keeps the best on what they did not learn from."""
-    pipeline, optim = fitted.pipeline, fitted.pipeline.recipe.optim
-    _require_linear(pipeline.recipe)
-    _require_foldable(pipeline.recipe, pipeline.task)
-    if place.world > 1:
-        console.note("tune mode 'head' solves its heads in one process: the others repeat the same work")
-    if run is not None:
-        run.rewind_log(0)  # the heads are cheap: a killed run fits them all again
-
-    def features_of(split: str, view: int = 0) -> torch.Tensor:
-        return _features(fitted, split, view=view, run=run, memo=memo, console=console)
-
-    train, val = fitted.loaders["train"].target, fitted.loaders["val"].target
-    assert train is not None and val is not None
-    views = [features_of("train", view) for view in range(optim.views + 1)]
-    known = Known(torch.cat(views) if len(views) > 1 else views[0], torch.cat([train] * len(views)))
-    del views  # twice the memory of what is known
-    if 0 < pipeline.recipe.head.centres < len(known.target):
-        count = f"{pipeline.recipe.head.centres:,} of {len(known.target):,}"
-        console.note(f"the kernel head compares with {count} training samples (head.centres)")
-    held_out = Known(features_of("val"), val)
-    folds = _folds(fitted)
-    if folds:
-        everything = known.with_more(held_out)
-        tried, samples = by_folds(pipeline, everything, folds=folds, console=console), len(everything.target)
-        how = f"{len(folds)} folds of train and val"
-    else:
-        tried, samples, how = by_validation(pipeline, known, held_out), len(val), "validation"
-    choice = _chosen(fitted, tried, samples=samples, how=how, run=run, console=console)
-    best = choice.head(pipeline, known)
-    fitted.outputs["val"] = best.outputs(held_out.features)
-    if refits(pipeline.recipe):
-        best = choice.head(pipeline, known.with_more(held_out))
-        console.note("fitted again with this choice on train and val together")
-    if "test" in fitted.loaders:
-        fitted.outputs["test"] = best.outputs(features_of("test"))
-    pipeline.head.take(mean=best.mean, scale=best.scale, weight=best.weight, bias=best.bias, centres=best.centres)
-
-
-def _folds(fitted: Fitted) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns the folds of train and val that choose the head, none where the validation split does."""
-    recipe, task = fitted.pipeline.recipe, fitted.pipeline.task
-    count = recipe.optim.folds
-    if count == "auto":
-        suited = drawn_from_few(fitted.loaders) and is_closed(recipe, task) and not recipe.optim.views
-        count = FOLDS if suited else 0
-    return folds_of(fitted.loaders, task, count=count, seed=recipe.run.seed) if count else []
-
-
-def _chosen(
-    fitted: Fitted, tried: Iterable[Choice], *, samples: int, how: str, run: RunFolder | None, console: Console
-) -> Choice:
-    """Returns the best of what is tried on ``samples``; logs each as it comes."""
-    recipe, task = fitted.pipeline.recipe, fitted.pipeline.task
-    choices = []
-    for number, choice in enumerate(tried):
-        choices.append(choice)
-        fitted.history.append({"step": number, **choice.line(recipe)})
-        if run is not None:
-            run.log(fitted.history[-1])
-    best = best_of(task, choices, samples=samples)
-    fitted.kept = choices.index(best)
-    reach = f", gamma {fitted.history[fitted.kept]['gamma']:g}" if recipe.head.centres else ""
-    score = f"{how} {task.primary} {best.scores[task.primary]:.4f}"
-    console.note(f"best of {len(choices)} heads: l2 {best.l2:g}{reach}, {score}")
-    return best
-
-
-def refits(recipe: Recipe) -> bool:
-    """Returns whether the head is fitted again on training and validation samples together, once it is chosen."""
-    return recipe.tune == "head" and recipe.optim.refit
-
-
-def _require_linear(recipe: Recipe) -> None:
-    if recipe.head.hidden or recipe.head.dropout:
-        raise UsageError(
-            "head.hidden / head.dropout",
-            must="be 0 in tune mode 'head', which fits linear heads",
-            found=f"{recipe.head.hidden} / {recipe.head.dropout}",
-            do="Use tune=ends for a head with a hidden layer.",
-        )
-    idle = [name for name in ("epochs", "patience") if getattr(recipe.optim, name) not in ("auto", 0)]
-    if idle:
-        names = " and ".join(f"optim.{name}" for name in idle)
-        _log.warning(
-            "%s: without effect in tune mode 'head', which solves its heads; tune=ends trains by epochs", names
-        )
-
-
-def _require_foldable(recipe: Recipe, task: Task) -> None:
-    asked = recipe.optim.folds
-    if asked not in ("auto", 0) and (recipe.optim.views or not is_closed(recipe, task)):
-        must = "be 'auto' or 0 for heads by likelihood and for augmented views"
-        raise UsageError("optim.folds", must=must, found=str(asked), do="Or use optim.solver=squares, optim.views=0.")
-
-
-def _features(
-    fitted: Fitted, split: str, *, view: int, run: RunFolder | None, memo: Memo | None, console: Console
-) -> torch.Tensor:
-    """Returns the features of a split, from the run folder when a killed run left them there.
-
-    Of several processes each computes all, and only the first one touches the run folder.
-    """
-    title = f"features, {split}" + (f", view {view}" if view else "")
-    path = None if run is None or not run.writes else run.checkpoint.parent / f"features-{split}-{view}.pt"
-    if path is not None and path.is_file():
-        return torch.load(path, weights_only=True)
-    loader = fitted.loaders[split]
-    if memo is not None and view == 0:
-        features = memo.features(fitted.pipeline, loader, console=console, title=title)
-    else:
-        features = compute_features(fitted.pipeline, loader, console=console, title=title, view=view)
-    if path is not None:
-        with atomic_file(path) as temporary:
-            torch.save(features, temporary)
-    return features
 
 
 def _score(fitted: Fitted, console: Console) -> None:

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS
 from metatransformer.engine import figures
-from metatransformer.engine.fit import Fitted, refits
+from metatransformer.engine.fitted import Fitted, refits
 from metatransformer.engine.verdict import control_words, independent, margin, verdict, words
 from metatransformer.engine.versions import version_of
 from metatransformer.io.write import atomic_file
@@ -140,7 +140,7 @@ def _scores(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, spli
         "verdict": verdict(task, scores, controls, samples=sure, encoder=encoder, frozen=frozen),
         "bars": _bars(task, scores, controls),
         "metrics": [words(name) for name in scores],
-        "refit": refits(recipe),
+        "refit": refits(fitted.pipeline),
         "rows": _metric_rows(fitted, controls, split=split),
     }
 

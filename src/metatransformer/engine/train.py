@@ -23,6 +23,10 @@ from metatransformer.engine.evaluate import score
 from metatransformer.engine.run import RunFolder
 from metatransformer.pipeline import Pipeline
 
+# Of the rate of what is new. Adapters start at a trunk that answers well: on infrared pictures the whole rate undid it
+# within an epoch (docs/log.md).
+ADAPTERS = 0.1
+
 
 def join_processes() -> Place:
     """Returns this process's place; joins the others when started by ``torchrun``."""
@@ -64,7 +68,11 @@ def choose_epochs(epochs: int | Literal["auto"], *, steps: int) -> int:
 
 
 class Trainer:
-    """Trains one pipeline; ``run`` None keeps everything in memory."""
+    """Trains one pipeline; ``run`` None keeps everything in memory.
+
+    ``start_loss`` is the training loss of a head that was solved before; that start then counts as epoch 0, and is kept
+    where no epoch betters it.
+    """
 
     def __init__(
         self,
@@ -72,11 +80,13 @@ class Trainer:
         *,
         train: Loader,
         val: Loader,
+        start_loss: float | None,
         run: RunFolder | None,
         place: Place,
         console: Console,
     ) -> None:
         self.pipeline, self.train, self.val = pipeline, train, val
+        self.start_loss = start_loss
         self.run, self.place, self.console = run, place, console
         self.recipe = pipeline.recipe
         self.device = choose_device(self.recipe.run.device)
@@ -94,21 +104,27 @@ class Trainer:
         self._saved = time.monotonic()
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Returns the parameter groups: a tuned trunk learns slower, vectors are not decayed."""
-        optim = self.recipe.optim
-        # Norms are few and forgiving; only matrices that were pretrained are worth a gentle rate.
-        gentle = self.recipe.tune != "norm"
-        groups = []
-        for in_trunk, lr in ((False, optim.lr), (True, optim.trunk_lr)):
-            for matrix, decay in ((True, optim.weight_decay), (False, 0.0)):
-                params = [
-                    p
-                    for name, p in self.learning.items()
-                    if (gentle and name.startswith("encoder.")) == in_trunk and (p.ndim >= 2) == matrix
-                ]
-                if params:
-                    groups.append({"params": params, "lr": lr, "base": lr, "weight_decay": decay})
-        return groups
+        """Returns the parameter groups, one for each rate; vectors are not decayed."""
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.learning.items():
+            groups.setdefault((self._rate(name), parameter.ndim >= 2), []).append(parameter)
+        decay = self.recipe.optim.weight_decay
+        return [
+            {"params": params, "lr": lr, "base": lr, "weight_decay": decay if matrix else 0.0}
+            for (lr, matrix), params in groups.items()
+        ]
+
+    def _rate(self, name: str) -> float:
+        """Returns the learning rate of a parameter: gentle where its start was learned before."""
+        optim, (part, *_) = self.recipe.optim, name.split(".")
+        if part == "adapters":
+            return optim.lr * ADAPTERS
+        learned = {
+            "encoder": self.recipe.tune != "norm",  # norms are few and forgiving
+            "tokenizers": self.model.tokenizer(self.pipeline.modality.name).native,
+            "heads": self.start_loss is not None,
+        }
+        return optim.trunk_lr if learned[part] else optim.lr
 
     def fit(self) -> Progress:
         """Trains to the end, leaves the best weights in the model and returns the history.
@@ -117,6 +133,8 @@ class Trainer:
             UsageError: the loss is no longer finite.
         """
         self._resume()
+        if self.start_loss is not None and not self.progress.history:
+            self._validate(train_loss=self.start_loss)
         patience = self.recipe.optim.patience
         total = self.total_steps - self.progress.step
         devices = [self.device] if self.device.type == "cuda" else []
@@ -126,7 +144,9 @@ class Trainer:
                     self.console.note(f"stopped early: no gain in {patience} epochs")
                     break
                 self._epoch(bar)
-                self._validate()
+                train_loss = self.progress.loss_sum / max(1, self.steps_per_epoch)
+                self.progress.epoch, self.progress.batch, self.progress.loss_sum = self.progress.epoch + 1, 0, 0.0
+                self._validate(train_loss=train_loss)
         self._load(self.progress.weights)
         return self.progress
 
@@ -208,13 +228,12 @@ class Trainer:
         for name, parameter in self.learning.items():
             self.average[name].lerp_(parameter.detach(), 1 - decay)
 
-    def _validate(self) -> None:
+    def _validate(self, *, train_loss: float) -> None:
         """Scores the averaged weights, keeps the best, logs, and saves a checkpoint."""
         progress, task = self.progress, self.pipeline.task
         current = {name: p.detach().clone() for name, p in self.learning.items()}
         self._load(self.average)
-        line: dict[str, Any] = {"epoch": progress.epoch + 1, "step": progress.step}
-        line["train_loss"] = progress.loss_sum / max(1, self.steps_per_epoch)
+        line: dict[str, Any] = {"epoch": progress.epoch, "step": progress.step, "train_loss": train_loss}
         line["lr"] = self.optimizer.param_groups[0]["lr"]
         scores = score(self.pipeline, self.val, console=Console(quiet=True), title="validating")
         if self.place.world > 1:  # one rounding error, and some would stop where others go on
@@ -231,7 +250,6 @@ class Trainer:
         progress.history.append(line)
         progress.stale = 0 if better or keep else progress.stale + 1
         self._load(current)
-        progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
         self.console.note(
             f"epoch {progress.epoch}/{self.epochs}: loss {line['train_loss']:.4f}, "
             f"validation {task.primary} {scores[task.primary]:.4f} (best {progress.best:.4f}{', kept' if keep else ''})"

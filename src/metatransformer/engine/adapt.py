@@ -1,0 +1,83 @@
+"""Tune modes that change what is below the head: training by epochs.
+
+Where frozen features carry meaning (a tokenizer that came with the trunk), what is trained through is a narrow linear
+head that was solved before: a head that knows nothing spoils what was pretrained with its first gradients (Kumar et al.
+2022, arXiv 2202.10054), and one of thousands of features has its training samples by heart and nothing left to teach.
+Then the recipe's own head is solved on the tuned features, as in tune mode ``head``; where that is no gain on the
+validation split, the model stays untuned. Elsewhere head and tokenizer start fresh and learn together.
+"""
+
+import torch
+
+from metatransformer.engine.choose import best_of
+from metatransformer.engine.console import Console
+from metatransformer.engine.data import Place
+from metatransformer.engine.fitted import Fitted
+from metatransformer.engine.memo import Memo
+from metatransformer.engine.run import RunFolder
+from metatransformer.engine.solve import choose_head, keep_head, lessons_of, take
+from metatransformer.engine.train import Trainer
+from metatransformer.pipeline import Pipeline, narrowed
+
+
+def fit_by_epochs(fitted: Fitted, *, run: RunFolder | None, place: Place, memo: Memo | None, console: Console) -> None:
+    """Trains what the tune mode says and leaves the best in the model.
+
+    A killed run continues in the epoch where it was; heads are solved again.
+    """
+
+    def train(pipeline: Pipeline, *, start_loss: float | None) -> None:
+        trainer = Trainer(
+            pipeline,
+            train=fitted.loaders["train"],
+            val=fitted.loaders["val"],
+            start_loss=start_loss,
+            run=run,
+            place=place,
+            console=console,
+        )
+        progress = trainer.fit()
+        fitted.history, fitted.kept = progress.history, progress.kept
+
+    pipeline, task = fitted.pipeline, fitted.pipeline.task
+    if not pipeline.solves:
+        train(pipeline, start_loss=None)
+        return
+    console.note("the head on what the trunk gives untuned:")
+    before = lessons_of(fitted, run=None, memo=memo, console=console)
+    untuned = choose_head(fitted, before, run=None, console=console, by_split=True)
+    learning = {name: p for name, p in pipeline.model.named_parameters() if p.requires_grad and name[:6] != "heads."}
+    start = {name: parameter.detach().clone() for name, parameter in learning.items()}
+    own = pipeline.head
+    narrow = narrowed(pipeline)
+    train(narrow, start_loss=_solve_narrow(narrow, fitted, console))
+    pipeline.put_head(own)
+    history, kept = [*fitted.history], fitted.kept  # without the heads' lines that come now
+    if kept:  # not the start
+        console.note("the head on what the trunk gives tuned:")
+        after = lessons_of(fitted, run=None, memo=None, console=console)
+        tuned = choose_head(fitted, after, run=None, console=console, by_split=True)
+        told = f"validation {task.primary} {tuned.scores[task.primary]:.4f}, untuned {untuned.scores[task.primary]:.4f}"
+    if kept and best_of(task, [untuned, tuned], samples=len(after.held_out.target)) is tuned:
+        console.note(f"tuning helped: {told}")
+        keep_head(fitted, tuned, after, run=None, memo=None, console=console)
+    else:
+        console.note(f"tuning brought no gain{f' ({told})' if kept else ''}: the model stays untuned")
+        with torch.no_grad():
+            for name, parameter in learning.items():
+                parameter.copy_(start[name])
+        choice = choose_head(fitted, before, run=None, console=console)
+        keep_head(fitted, choice, before, run=None, memo=memo, console=console)
+        kept = 0
+    fitted.history, fitted.kept = history, kept
+
+
+def _solve_narrow(narrow: Pipeline, fitted: Fitted, console: Console) -> float:
+    """Solves the head that is trained through, and returns its loss on the training samples."""
+    through = Fitted(narrow, fitted.loaders)
+    console.note(f"the head that is trained through ({narrow.head.kind}, {narrow.head.features:,} features):")
+    lessons = lessons_of(through, run=None, memo=None, console=console)
+    choice = choose_head(through, lessons, run=None, console=console, by_split=True)
+    head, (features, target) = choice.head(narrow, lessons.known), lessons.known
+    take(narrow, head)
+    return float(narrow.task.loss(head.outputs(features), target))
