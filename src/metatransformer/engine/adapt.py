@@ -52,7 +52,7 @@ def fit_by_epochs(fitted: Fitted, *, run: RunFolder | None, place: Place, memo: 
     narrow = narrowed(pipeline)
     train(narrow, start_loss=_solve_narrow(narrow, fitted, console))
     pipeline.put_head(own)
-    history, kept = [*fitted.history], fitted.kept  # without the heads' lines that come now
+    history, kept = fitted.history, fitted.kept
     if kept:  # not the start
         console.note("the head on what the trunk gives tuned:")
         after = lessons_of(fitted, run=None, memo=None, console=console)

@@ -127,6 +127,7 @@ def _chosen(
     """Returns the best of what is tried on ``samples``; logs each as it comes."""
     recipe, task = fitted.pipeline.recipe, fitted.pipeline.task
     choices = []
+    fitted.history = []  # of the last path alone
     for number, choice in enumerate(tried):
         choices.append(choice)
         fitted.history.append({"step": number, **choice.line(recipe)})
