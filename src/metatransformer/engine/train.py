@@ -23,9 +23,9 @@ from metatransformer.engine.evaluate import score
 from metatransformer.engine.run import RunFolder
 from metatransformer.pipeline import Pipeline
 
-# Of the rate of what is new. Adapters start at a trunk that answers well: on infrared pictures the whole rate undid it
-# within an epoch (docs/log.md).
-ADAPTERS = 0.1
+# Of the rate of what is new: adapters and solved heads start at answers that are good already. On infrared pictures the
+# whole rate undid the trunk within an epoch (docs/log.md).
+GENTLE = 0.1
 
 
 def join_processes() -> Place:
@@ -115,16 +115,17 @@ class Trainer:
         ]
 
     def _rate(self, name: str) -> float:
-        """Returns the learning rate of a parameter: gentle where its start was learned before."""
+        """Returns the learning rate of a parameter, by what its start is worth."""
         optim, (part, *_) = self.recipe.optim, name.split(".")
-        if part == "adapters":
-            return optim.lr * ADAPTERS
-        learned = {
+        pretrained = {
             "encoder": self.recipe.tune != "norm",  # norms are few and forgiving
             "tokenizers": self.model.tokenizer(self.pipeline.modality.name).native,
-            "heads": self.start_loss is not None,
         }
-        return optim.trunk_lr if learned[part] else optim.lr
+        if pretrained.get(part, False):
+            return optim.trunk_lr
+        return (
+            optim.lr * GENTLE if part == "adapters" or (part == "heads" and self.start_loss is not None) else optim.lr
+        )
 
     def fit(self) -> Progress:
         """Trains to the end, leaves the best weights in the model and returns the history.
