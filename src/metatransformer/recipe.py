@@ -108,8 +108,8 @@ class HeadOptions:
 class OptimOptions:
     """AdamW with linear warm-up and cosine decay.
 
-    ``lr`` is for new parameters, a tenth of it for adapters and for a head that was solved before, ``trunk_lr`` for what
-    came with the trunk: its blocks, and a tokenizer that uses its front end.
+    ``lr`` is for new parameters, a tenth of it for adapters and for a head that was solved before, ``trunk_lr`` for
+    what came with the trunk: its blocks, and a tokenizer that uses its front end.
 
     ``epochs`` "auto" takes as many as make about 1,000 steps, at least 4 and at most 40: small data needs more
     passes. ``warmup`` is the share of all steps; ``patience`` the number of epochs without a better
@@ -200,9 +200,9 @@ class Recipe:
 
     ``tune`` says what learns: ``head`` the head alone; ``ends`` tokenizer and head, through the frozen trunk; ``norm``
     the trunk's norms and layer scales besides; ``lora`` or ``lora:RANK`` low-rank adapters in its attention besides;
-    ``last:K`` the last K blocks that the head needs besides; ``all`` everything. All but ``head`` train by epochs; behind
-    a tokenizer that came with the trunk they train through a narrow linear head, and then solve ``head`` as mode ``head``
-    does, on tuned or untuned features, whichever validation prefers.
+    ``last:K`` the last K blocks that the head needs besides; ``all`` everything. All but ``head`` train by epochs;
+    behind a tokenizer that came with the trunk they train through a narrow linear head, and then solve the head as mode
+    ``head`` does, on tuned or untuned features, whichever validation prefers.
     """
 
     modality: str
