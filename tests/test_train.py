@@ -128,16 +128,20 @@ def test_training_goes_through_a_narrow_solved_head(noise, monkeypatch: pytest.M
     assert fitted.pipeline.head is fitted.pipeline.model.head("classify")
 
 
-@pytest.mark.parametrize(("gain", "kept"), [(0.3, 1), (-0.3, 0)])
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "kept"), [(0.8, 0.6, 1), (0.8, 0.7, 1), (0.2, 0.6, 0), (0.5, 0.6, 0), (0.8, 0.71, 0)]
+)
 def test_what_training_changed_is_kept_where_validation_gains(
-    noise, monkeypatch: pytest.MonkeyPatch, gain: float, kept: int
+    noise, monkeypatch: pytest.MonkeyPatch, accuracy: float, loss: float, kept: int
 ):
     """Training here is one known change of the tokenizer, and the heads' scores are told."""
-    told = iter([0.5, 0.5, 0.5 + gain, 0.5])  # untuned, narrow, tuned; and once more where untuned is kept
+    same = (0.5, 0.7)
+    told = iter([same, same, (accuracy, loss), same])  # untuned, narrow, tuned; and once more where untuned is kept
 
     def choose(fitted, lessons, *, run, console, by_split=False):
         choice = choose_head(fitted, lessons, run=run, console=console, by_split=by_split)
-        return replace(choice, scores={**choice.scores, "accuracy": next(told)})
+        accuracy, loss = next(told)
+        return replace(choice, scores={**choice.scores, "accuracy": accuracy}, loss=loss)
 
     def train(trainer: Trainer):
         with torch.no_grad():

@@ -75,10 +75,10 @@ class HeadOptions:
     behind the last one read are not computed. ``pool`` is the summary token, the mean of the other tokens,
     both, the ``max`` of each feature over the other tokens, or the means in a ``grid`` of ``cells`` parts an
     axis, which keeps where or when something is (``columns``: parts of the last axis only, which keeps when).
-    ``hidden`` > 0 puts one hidden layer before the output. ``centres`` > 0 answers, in tune mode ``head``, by how near
-    a sample is to up to that many training samples (kernel ridge: Gaussian, ``gamma`` times the mean squared difference
-    of standardised features) instead of by a linear layer; their features are kept in the model. Features
-    that a modality hands to the head beside the trunk count ``direct`` times as much in tune mode ``head``: the penalty
+    ``hidden`` > 0 puts one hidden layer before the output. ``centres`` > 0 answers, where the head is solved (see
+    ``Recipe``), by how near a sample is to up to that many training samples (kernel ridge: Gaussian, ``gamma`` times
+    the mean squared difference of standardised features) instead of by a linear layer; their features are kept in the
+    model. Features that a modality hands to the head beside the trunk count ``direct`` times as much there: the penalty
     on their weights is that much squared smaller; under a kernel their mean squared difference counts that many times.
     """
 

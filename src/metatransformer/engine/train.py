@@ -123,9 +123,8 @@ class Trainer:
         }
         if pretrained.get(part, False):
             return optim.trunk_lr
-        return (
-            optim.lr * GENTLE if part == "adapters" or (part == "heads" and self.start_loss is not None) else optim.lr
-        )
+        solved = part == "heads" and self.start_loss is not None
+        return optim.lr * GENTLE if solved or part == "adapters" else optim.lr
 
     def fit(self) -> Progress:
         """Trains to the end, leaves the best weights in the model and returns the history.
