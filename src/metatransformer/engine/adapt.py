@@ -9,6 +9,7 @@ validation split, the model stays untuned. Elsewhere head and tokenizer start fr
 
 import torch
 
+from metatransformer.engine.choose import Choice
 from metatransformer.engine.console import Console
 from metatransformer.engine.data import Place
 from metatransformer.engine.fitted import Fitted
@@ -24,55 +25,53 @@ def fit_by_epochs(fitted: Fitted, *, run: RunFolder | None, place: Place, memo: 
 
     A killed run continues in the epoch where it was; heads are solved again.
     """
-
-    def train(pipeline: Pipeline, *, start_loss: float | None) -> None:
-        trainer = Trainer(
-            pipeline,
-            train=fitted.loaders["train"],
-            val=fitted.loaders["val"],
-            start_loss=start_loss,
-            run=run,
-            place=place,
-            console=console,
-        )
-        progress = trainer.fit()
-        fitted.history, fitted.kept = progress.history, progress.kept
-
-    pipeline, task = fitted.pipeline, fitted.pipeline.task
+    pipeline = fitted.pipeline
     if not pipeline.solves:
-        train(pipeline, start_loss=None)
+        _train(fitted, pipeline, start_loss=None, run=run, place=place, console=console)
         return
     console.note("the head on what the trunk gives untuned:")
     before = lessons_of(fitted, run=None, memo=memo, console=console)
     untuned = choose_head(fitted, before, run=None, console=console, by_split=True)
     learning = {name: p for name, p in pipeline.model.named_parameters() if p.requires_grad and name[:6] != "heads."}
     start = {name: parameter.detach().clone() for name, parameter in learning.items()}
-    own = pipeline.head
-    narrow = narrowed(pipeline)
-    train(narrow, start_loss=_solve_narrow(narrow, fitted, console))
+    own, narrow = pipeline.head, narrowed(pipeline)
+    start_loss = _solve_narrow(narrow, fitted, console)
+    _train(fitted, narrow, start_loss=start_loss, run=run, place=place, console=console)
     pipeline.put_head(own)
     history, kept = fitted.history, fitted.kept
-    helped = False
-    if kept:  # not the start
-        console.note("the head on what the trunk gives tuned:")
-        after = lessons_of(fitted, run=None, memo=None, console=console)
-        tuned = choose_head(fitted, after, run=None, console=console, by_split=True)
-        told = f"validation {task.primary} {tuned.scores[task.primary]:.4f}, untuned {untuned.scores[task.primary]:.4f}"
-        # Both: of a few samples that are all right the loss alone, and of many the score alone, is soon a bit better.
-        gains = task.is_better(tuned.scores[task.primary], untuned.scores[task.primary])
-        helped = gains and tuned.loss <= untuned.loss
-    if helped:
-        console.note(f"tuning helped: {told}")
-        keep_head(fitted, tuned, after, run=None, memo=None, console=console)
-    else:
-        console.note(f"tuning brought no gain{f' ({told})' if kept else ''}: the model stays untuned")
-        with torch.no_grad():
-            for name, parameter in learning.items():
-                parameter.copy_(start[name])
-        choice = choose_head(fitted, before, run=None, console=console)
-        keep_head(fitted, choice, before, run=None, memo=memo, console=console)
-        kept = 0
-    fitted.history, fitted.kept = history, kept
+    if kept and _solve_tuned(fitted, untuned, console):
+        fitted.history, fitted.kept = history, kept
+        return
+    console.note("tuning brought no gain on validation: the model stays untuned")
+    with torch.no_grad():
+        for name, parameter in learning.items():
+            parameter.copy_(start[name])
+    choice = choose_head(fitted, before, run=None, console=console)
+    keep_head(fitted, choice, before, run=None, memo=memo, console=console)
+    fitted.history, fitted.kept = history, 0
+
+
+def _train(
+    fitted: Fitted,
+    pipeline: Pipeline,
+    *,
+    start_loss: float | None,
+    run: RunFolder | None,
+    place: Place,
+    console: Console,
+) -> None:
+    """Trains by epochs and leaves the weights of the best one in the model."""
+    trainer = Trainer(
+        pipeline,
+        train=fitted.loaders["train"],
+        val=fitted.loaders["val"],
+        start_loss=start_loss,
+        run=run,
+        place=place,
+        console=console,
+    )
+    progress = trainer.fit()
+    fitted.history, fitted.kept = progress.history, progress.kept
 
 
 def _solve_narrow(narrow: Pipeline, fitted: Fitted, console: Console) -> float:
@@ -84,3 +83,18 @@ def _solve_narrow(narrow: Pipeline, fitted: Fitted, console: Console) -> float:
     head, (features, target) = choice.head(narrow, lessons.known), lessons.known
     take(narrow, head)
     return float(narrow.task.loss(head.outputs(features), target))
+
+
+def _solve_tuned(fitted: Fitted, untuned: Choice, console: Console) -> bool:
+    """Solves the head on tuned features and keeps it where that is a gain; returns whether it is one."""
+    task = fitted.pipeline.task
+    console.note("the head on what the trunk gives tuned:")
+    lessons = lessons_of(fitted, run=None, memo=None, console=console)
+    tuned = choose_head(fitted, lessons, run=None, console=console, by_split=True)
+    score, score_before = tuned.scores[task.primary], untuned.scores[task.primary]
+    console.note(f"validation {task.primary} tuned {score:.4f}, untuned {score_before:.4f}")
+    # Both: of a few samples that are all right the loss alone, and of many the score alone, is soon a bit better.
+    helped = task.is_better(score, score_before) and tuned.loss <= untuned.loss
+    if helped:
+        keep_head(fitted, tuned, lessons, run=None, memo=None, console=console)
+    return helped
