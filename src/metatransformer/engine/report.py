@@ -97,6 +97,7 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
         "tune": f"{recipe.tune}: {TUNE[tune_mode(recipe.tune)[0]]}",
         "parameters": _parameter_rows(fitted),
         "curve": _curve(fitted),
+        "through": _through(fitted),
         **_outcome(fitted, split),
         **_grid(fitted, split),
         "pictures": [figures.stored_picture(path) for path in sorted((run / "pictures" / split).glob("*.png"))],
@@ -198,6 +199,18 @@ def _curve(fitted: Fitted) -> figures.Picture | None:
         path = [line for line in history if line.get("gamma") == kept.get("gamma")]
         return figures.penalty_curve(path, metric=task.primary, best=path.index(kept))
     return figures.learning_curves(history, metric=task.primary, best=fitted.kept)
+
+
+def _through(fitted: Fitted) -> str:
+    """Returns what a training through a solved head came to, empty where there was none."""
+    if not fitted.pipeline.solves or fitted.kept is None or "epoch" not in fitted.history[fitted.kept]:
+        return ""
+    course = (
+        "The curve is that of a narrow linear head that the rest was trained through; epoch 0 is before any training."
+    )
+    if fitted.kept:
+        return f"{course} The model's own head was then solved on the tuned features: a gain on the val split."
+    return f"{course} Tuning brought the model's own head no gain on the val split: the model is the untuned one."
 
 
 def _outcome(fitted: Fitted, split: str) -> dict[str, Any]:
