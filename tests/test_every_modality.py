@@ -283,7 +283,7 @@ def test_eight_samples_are_learned_by_heart_on_an_untouched_trunk(name: str):
     untouched = load_encoder("test").encoder.bytes_hash()
     fitted = fit_module.fit([*known, *again], tiny_recipe(modality, settings), console=QUIET)
     assert fitted.metrics["val"]["accuracy"] == 1.0
-    assert len(fitted.history) == 40 and fitted.pipeline.model.encoder.bytes_hash() == untouched
+    assert fitted.history[-1]["epoch"] == 40 and fitted.pipeline.model.encoder.bytes_hash() == untouched
 
 
 @every_modality

@@ -38,7 +38,9 @@ key.sub=value changes any recipe setting, for example optim.lr=3e-4 head.pool=me
 
 tune modes: head = tokenizer and trunk frozen, features computed once; ends = tokenizer and head learn, the trunk stays
 frozen (the paper's setting); norm, lora[:RANK], last:K = the trunk's norms, low-rank adapters in its attention, or its
-last K blocks learn as well; all = everything learns.
+last K blocks learn as well; all = everything learns. All but head train by epochs, which takes hours where head takes
+minutes on a laptop; unless validation gains by it, the model stays as head makes it (texts, tables and graphs always
+train, for their tokens start at random).
 
   metatransformer fit photos/ --modality image --encoder focus-s14 --out run
   metatransformer fit speech.csv --modality audio --encoder focus-s14 --out run --controls
