@@ -45,7 +45,8 @@ def test_embed_continues_neither_with_another_model_nor_on_changed_files(
     # A head alone leaves the vectors as they are.
     assert call(["embed", folder, "--model", trained, "--out", out])[1]["done_before"] == 12
     ends = tmp_path / "ends"
-    learn = ["fit", pictures, *IMAGE, "--tune", "ends", "--epochs", 1, "--out", ends, *SETTINGS]
+    # A fresh head: a solved one would be kept, untuned, where an epoch is no gain.
+    learn = ["fit", pictures, *IMAGE, "--tune", "ends", "--epochs", 1, "--out", ends, *SETTINGS, "head.hidden=3"]
     assert call(learn)[0] == 0
     for other in (["embed", folder, "--model", ends, "--out", out], [*words, "input.size=32"]):
         status, _, err = call(other)

@@ -35,7 +35,8 @@ from metatransformer.core.samples import Sample
 from metatransformer.engine.console import Console
 from metatransformer.engine.sources import read_index
 from metatransformer.modalities import get_modality, modality_module, modality_names
-from metatransformer.pipeline import Pipeline, load_pipeline, read_raw
+from metatransformer.pipeline import Pipeline, read_raw
+from metatransformer.saved import load_pipeline
 from metatransformer.weights import load_encoder
 
 QUIET = Console(quiet=True)

@@ -15,7 +15,8 @@ from metatransformer.engine.evaluate import compute_outputs
 from metatransformer.engine.fit import fit, say_what_learns
 from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
-from metatransformer.pipeline import Pipeline, load_pipeline, read_blocks
+from metatransformer.pipeline import Pipeline, read_blocks
+from metatransformer.saved import load_pipeline
 
 NAME = "image"
 
@@ -179,7 +180,7 @@ def test_modalities_of_one_sample_stand_side_by_side():
 def test_a_folder_with_its_trunk_needs_no_other(tmp_path, monkeypatch: pytest.MonkeyPatch):
     pipeline = tiny_pipeline(NAME, {"tune": "ends"})
     pipeline.save(tmp_path, metrics={"val": {"accuracy": 1.0}}, standalone=True)
-    monkeypatch.setattr("metatransformer.pipeline.load_encoder", None)
+    monkeypatch.setattr("metatransformer.saved.load_encoder", None)
     batch = batch_of(pipeline)
     again = load_pipeline(tmp_path).model(batch, head="classify")
     assert torch.equal(again, pipeline.model.eval()(batch, head="classify"))

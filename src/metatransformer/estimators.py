@@ -32,8 +32,9 @@ from metatransformer.engine.sources import saved_model, settled, split_index
 from metatransformer.io.records import listing
 from metatransformer.io.write import write_json
 from metatransformer.modalities import get_modality
-from metatransformer.pipeline import Pipeline, load_pipeline
+from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
+from metatransformer.saved import load_pipeline
 
 LABELS = "labels.json"  # beside model.json: the class labels in their own type; the task knows them as text
 E = TypeVar("E", bound="_Estimator")

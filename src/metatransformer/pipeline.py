@@ -6,34 +6,28 @@ only where the trunk was tuned or a standalone copy was asked for. No pickle any
 """
 
 import dataclasses
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from metatransformer.core.errors import DataError, MetaTransformerError, UsageError, WeightsError, nearest
+from metatransformer.core.errors import UsageError, nearest
 from metatransformer.core.modality import Modality, Stem, Tokenizer, Transform
 from metatransformer.core.samples import Record, Sample
-from metatransformer.encoder import Encoder, EncoderConfig
+from metatransformer.encoder import EncoderConfig
 from metatransformer.io.rows import split_target
 from metatransformer.io.write import atomic_file, write_json
-from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
-from metatransformer.nn.lowrank import Adapters
-from metatransformer.recipe import Recipe, keeps_trunk, make_recipe, to_dict
+from metatransformer.recipe import Recipe, keeps_trunk, to_dict
 from metatransformer.tasks import TASKS, Classify, Head, Multilabel, Task
 from metatransformer.tasks.head import Standardise
-from metatransformer.weights import Pretrained, load_encoder
+from metatransformer.weights import Pretrained
 
 FORMAT = 1
 ADAPTERS = Path("adapters/adapter_model.safetensors")  # PEFT's names
-ENTRY = ("name", "sha256", "fingerprint", "licence", "config", "stem", "included", "bytes")  # of the trunk
 
 
 @dataclass(frozen=True)
@@ -148,7 +142,7 @@ def build_pipeline(
     task = make_task(recipe, modality=modality)
     task.fit(targets)
     centres = min(recipe.head.centres, len(targets))
-    return _assemble(recipe, modality=modality, trunk=trunk, transform=transform, task=task, centres=centres, norm="")
+    return assemble(recipe, modality=modality, trunk=trunk, transform=transform, task=task, centres=centres, norm="")
 
 
 def make_task(recipe: Recipe, *, modality: Modality) -> Task:
@@ -201,56 +195,6 @@ def _block(k: int | float, *, depth: int) -> int:
     return k if k >= 0 else depth + 1 + k
 
 
-def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> Pipeline:
-    """Returns a saved pipeline, ready to predict.
-
-    ``encoder`` names another place of the same trunk (a path); by default the name in the folder is resolved.
-    ``device``: where it will run; the one that it was trained on need not be here.
-
-    Raises:
-        DataError: the folder is not a saved model, or a part of it is missing or damaged.
-        WeightsError: the trunk found is not the one that the model was trained on.
-    """
-    description = _read_description(folder)
-    entry = description["encoder"]
-    modality = get_modality(description["recipe"]["modality"])
-    settings = {item.name for item in dataclasses.fields(modality.options)}
-    if later := sorted(settings - set(description["recipe"].get("input") or {})):
-        do = "Fit it again: it would be read with today's default, on which it was not fitted."
-        raise DataError(folder / "model.json", must=f"say input.{later[0]}", found="a model from before it", do=do)
-    recipe = make_recipe(
-        modality.name,
-        options=modality.options,
-        defaults={},
-        base=description["recipe"],
-        overrides={"run.device": device},
-    )
-    if entry["included"]:
-        with _intact(folder / "model.json"):
-            trunk = _included_trunk(folder, entry)
-    else:
-        trunk = load_encoder(encoder or entry["name"])
-        with _intact(folder / "model.json"):
-            _require_same_trunk(trunk, entry, where=f"{folder}: trunk '{entry['name']}'")
-            trunk = _normalising_alike(trunk, entry["stem"])
-    transform = modality.transform(recipe.input, trunk.stem)
-    task = make_task(recipe, modality=modality)
-    with _intact(folder / "model.json"):
-        transform.load_state(description["transform"])
-        task.load_state(description["task"])
-        centres = int(description.get("centres", 0))  # models of before have none
-        norm = description.get("norm") or ("standard" if recipe.tune == "head" else "layer")  # nor a norm
-    pipeline = _assemble(
-        recipe, modality=modality, trunk=trunk, transform=transform, task=task, centres=centres, norm=norm
-    )
-    _load(pipeline.model.tokenizer(modality.name), folder / "tokenizers" / f"{modality.name}.safetensors")
-    _load(pipeline.head, folder / "heads" / f"{recipe.task.name}.safetensors")
-    if pipeline.model.adapters is not None:
-        _load_adapters(pipeline.model.adapters, folder / ADAPTERS)
-    pipeline.model.eval()
-    return pipeline
-
-
 def narrowed(pipeline: Pipeline) -> Pipeline:
     """Returns the same model behind a new linear head of few features, to train through.
 
@@ -266,7 +210,7 @@ def narrowed(pipeline: Pipeline) -> Pipeline:
     return narrow
 
 
-def _assemble(
+def assemble(
     recipe: Recipe,
     *,
     modality: Modality,
@@ -276,7 +220,7 @@ def _assemble(
     centres: int,
     norm: str,
 ) -> Pipeline:
-    """``norm`` is that of a saved head, "" for a new one."""
+    """Returns a pipeline of what was learned or loaded; ``norm`` is that of a saved head, "" for a new one."""
     config = trunk.encoder.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.run.seed)
@@ -316,93 +260,11 @@ def _head(
     )
 
 
-def _included_trunk(folder: Path, entry: dict[str, Any]) -> Pretrained:
-    encoder = Encoder(EncoderConfig(**entry["config"]))
-    _load(encoder, folder / "encoder.safetensors")
-    if encoder.bytes_hash() != entry["bytes"]:
-        raise WeightsError(
-            folder / "encoder.safetensors",
-            must="hold the trunk that model.json describes",
-            found="other bytes",
-            do="Copy the whole model folder again.",
-        )
-    shapes = entry["stem"]
-    # Only the shapes matter: the tokenizer's saved parameters replace the values.
-    tensors = {name: torch.zeros(shape) for name, shape in shapes["shapes"].items()}
-    stem = Stem(**tensors, mean=tuple(shapes["mean"]), std=tuple(shapes["std"]))
-    return Pretrained(
-        encoder=encoder,
-        stem=stem,
-        name=entry["name"],
-        sha256=entry["sha256"],
-        fingerprint=encoder.fingerprint(),
-        licence=entry["licence"],
-        size=0,
-        verified=True,
-        note=f"the trunk that was saved in {folder}",
-    )
-
-
 def _stem_shapes(stem: Stem) -> dict[str, Any]:
     names = ("patch", "bias", "positions", "class_token")
     tensors = {name: getattr(stem, name) for name in names}
     shapes = {name: list(t.shape) for name, t in tensors.items() if t is not None}
     return {"shapes": shapes, "mean": stem.mean, "std": stem.std}
-
-
-def _require_same_trunk(trunk: Pretrained, entry: dict[str, Any], *, where: str) -> None:
-    if dataclasses.asdict(trunk.encoder.config) != entry["config"]:
-        raise WeightsError(where, must=f"have the shape {entry['config']}", found=f"{trunk.encoder.config}")
-    trunk.encoder.verify(entry["fingerprint"], where=where)
-
-
-def _normalising_alike(trunk: Pretrained, told: Mapping[str, Any]) -> Pretrained:
-    """Returns the trunk with the pixel statistics of the training: a file of the same bytes may not tell its own."""
-    mean, std = (tuple(told[name]) for name in ("mean", "std"))
-    return dataclasses.replace(trunk, stem=dataclasses.replace(trunk.stem, mean=mean, std=std))
-
-
-@contextmanager
-def _intact(path: Path) -> Iterator[None]:
-    """Says of values in ``path`` that cannot be understood that the file was damaged or edited."""
-    try:
-        yield
-    except MetaTransformerError:
-        raise
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            path,
-            must="be as it was saved",
-            found=f"values that cannot be read ({type(error).__name__}: {error})",
-            do="Copy the whole model folder again.",
-        ) from error
-
-
-def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / "model.json"
-    if not path.is_file():
-        raise DataError(
-            folder,
-            must="be a saved model (a folder with model.json)",
-            found="no model.json",
-            do="Name a run's model folder, or fit first.",
-        )
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(path, must="be valid JSON", found=str(error)) from error
-    form = description.get("format") if isinstance(description, dict) else None
-    if form != FORMAT:
-        raise DataError(
-            path,
-            must=f"have format {FORMAT}",
-            found=repr(form),
-            do="Use the version of metatransformer that wrote it.",
-        )
-    with _intact(path):
-        _ = description["recipe"]["modality"], description["transform"], description["task"]
-        _ = [description["encoder"][key] for key in ENTRY]
-    return description
 
 
 def _save(module: torch.nn.Module, path: Path) -> None:
@@ -414,27 +276,3 @@ def _save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with atomic_file(path) as temporary:
         save_file(plain, temporary)
-
-
-def _load_adapters(adapters: Adapters, path: Path) -> None:
-    try:
-        adapters.take(load_file(path))
-    except (OSError, safetensors.SafetensorError, ValueError) as error:
-        raise DataError(
-            path,
-            must="hold the adapters that model.json describes",
-            found=str(error).splitlines()[-1].strip(),
-            do="Copy the whole model folder again.",
-        ) from error
-
-
-def _load(module: torch.nn.Module, path: Path) -> None:
-    try:
-        module.load_state_dict(load_file(path))
-    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
-        raise DataError(
-            path,
-            must="hold the parameters that model.json describes",
-            found=str(error).splitlines()[-1].strip(),
-            do="Copy the whole model folder again.",
-        ) from error

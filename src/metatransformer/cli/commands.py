@@ -26,8 +26,9 @@ from metatransformer.engine.sources import (
 )
 from metatransformer.io.index import Index
 from metatransformer.modalities import get_modality
-from metatransformer.pipeline import Pipeline, load_pipeline
+from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe, make_recipe, parse_overrides, read_recipe
+from metatransformer.saved import load_pipeline
 from metatransformer.tasks import Task
 
 Result = tuple[dict[str, Any], int]
