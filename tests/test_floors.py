@@ -20,6 +20,7 @@ FLOORS = {
     "recipe": 3,
     "model": 4,
     "pipeline": 5,
+    "saved": 5,
     "engine": 6,
     "arguments": 7,
     "embedder": 7,
