@@ -19,7 +19,7 @@ from metatransformer.bench.paired import paired_error
 from metatransformer.bench.processes import RowProcesses, termination_interrupts
 from metatransformer.bench.row import Plan, Results, _alone, run_row
 from metatransformer.bench.strong import require_libraries
-from metatransformer.bench.table import markdown, summarise
+from metatransformer.bench.table import _modes, markdown, summarise
 from metatransformer.core.errors import MissingDependencyError, UsageError
 from metatransformer.core.samples import Record
 from metatransformer.engine.console import Console
@@ -79,6 +79,15 @@ def test_methods_and_random_trunks_of_several_folds():
     assert summarise(each, metrics=("rmse",))["methods"]["strong"] == "by hand in 2 of 3 folds, forest in 1 of 3 folds"
     both = [*each, *(line("random#1", 1.0, fold=fold) for fold in range(3))]
     assert summarise(both, metrics=("rmse",))["trunks"] == 2
+
+
+def test_modes_that_stayed_untuned_are_told():
+    both = [line("pretrained", 1.0), *(line("tune:ends", 1.0, fold=fold) for fold in range(3))]
+    row = {"name": "toys", "modality": "image", "status": "done", "metrics": ["rmse"], "published": []}
+    assert "toys, ends" in (text := _modes([row | summarise(both, metrics=("rmse",))])[0]) and "untuned" not in text
+    both[-1]["untuned"] = True
+    text = _modes([row | summarise(both, metrics=("rmse",))])[0]
+    assert text.endswith("; tuning was a gain on validation in 2 of 3, else untuned")
 
 
 def test_a_torn_line_is_made_again(tmp_path: Path):
@@ -189,6 +198,8 @@ def test_a_row_runs_every_model_once_and_continues(tmp_path: Path):
     assert sorted(names) == sorted(
         ["pretrained", "constant", "baseline", "strong", "identity", "random", "random#1", "tune:lora:2"]
     )
+    untuned = {x["variant"]: x["untuned"] for x in results.lines if "untuned" in x}
+    assert not untuned["pretrained"] and isinstance(untuned["tune:lora:2"], bool)
     assert next(x for x in results.lines if x["variant"] == "strong")["method"].startswith("plain + ")
     kept = results.path.read_text().splitlines()
     results.path.write_text("\n".join(kept[:3] + kept[4:]) + "\n")  # one result is lost

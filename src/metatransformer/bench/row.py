@@ -26,7 +26,7 @@ from metatransformer.core.samples import Record
 from metatransformer.engine.console import Console
 from metatransformer.engine.controls import control_outputs, with_random_trunk, without_trunk
 from metatransformer.engine.fit import fit
-from metatransformer.engine.fitted import Fitted
+from metatransformer.engine.fitted import Fitted, stays_untuned
 from metatransformer.engine.memo import Memo
 from metatransformer.engine.run import revision
 from metatransformer.engine.sources import split_index
@@ -179,6 +179,7 @@ def _about(fitted: Fitted, *, seconds: float) -> dict[str, Any]:
         "independent": independent(fitted.pipeline.task, known),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "tune": fitted.pipeline.recipe.tune,
+        "untuned": stays_untuned(fitted),
         **_answers(fitted, fitted.outputs["test"]),
     }
 

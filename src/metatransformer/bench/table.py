@@ -58,6 +58,12 @@ def summarise(lines: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]) -> 
         "revisions": sorted({line["revision"] for line in lines if line.get("revision")}),
         "peak_mib": ours[0]["peak_mib"] if ours else 0,
         "trunks": _trunks(groups.get("random", [])),
+        # How many fits of a tune mode kept what training had changed, of how many.
+        "tuned": {
+            name: (sum(not line.get("untuned", False) for line in group), len(group))
+            for name, group in groups.items()
+            if name.startswith("tune:")
+        },
     }
 
 
@@ -187,7 +193,11 @@ def _modes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             if name.startswith("tune:"):
                 trainable = sum(part["trainable"] for part in row["parameters"][name].values())
                 score = f"{metric} {figure(row, name, metric)} ({trainable:,} parameters)"
-                lines.append(f"* {row['name']}, {name.removeprefix('tune:')}: {score}")
+                kept, fits = row["tuned"][name]
+                gain = (
+                    "" if kept == fits else f"; tuning was a gain on validation in {kept} of {fits} fits, else untuned"
+                )
+                lines.append(f"* {row['name']}, {name.removeprefix('tune:')}: {score}{gain}")
     return lines
 
 

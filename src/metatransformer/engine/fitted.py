@@ -27,3 +27,8 @@ class Fitted:
 def refits(pipeline: Pipeline) -> bool:
     """Returns whether the head is fitted again on training and validation samples together, once it is chosen."""
     return pipeline.solves and pipeline.recipe.optim.refit
+
+
+def stays_untuned(fitted: Fitted) -> bool:
+    """Returns whether training by epochs was no gain, and the model is the one that tune mode ``head`` makes."""
+    return fitted.pipeline.recipe.tune != "head" and fitted.pipeline.solves and fitted.kept == 0

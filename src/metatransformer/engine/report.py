@@ -20,7 +20,7 @@ from markupsafe import Markup
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS
 from metatransformer.engine import figures
-from metatransformer.engine.fitted import Fitted, refits
+from metatransformer.engine.fitted import Fitted, refits, stays_untuned
 from metatransformer.engine.verdict import control_words, independent, margin, verdict, words
 from metatransformer.engine.versions import version_of
 from metatransformer.io.write import atomic_file
@@ -208,7 +208,7 @@ def _through(fitted: Fitted) -> str:
     course = (
         "The curve is that of a narrow linear head that the rest was trained through; epoch 0 is before any training."
     )
-    if fitted.kept:
+    if not stays_untuned(fitted):
         return f"{course} The model's own head was then solved on the tuned features: a gain on the val split."
     return f"{course} Tuning brought the model's own head no gain on the val split: the model is the untuned one."
 
