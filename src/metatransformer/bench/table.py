@@ -194,9 +194,7 @@ def _modes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 trainable = sum(part["trainable"] for part in row["parameters"][name].values())
                 score = f"{metric} {figure(row, name, metric)} ({trainable:,} parameters)"
                 kept, fits = row["tuned"][name]
-                gain = (
-                    "" if kept == fits else f"; tuning was a gain on validation in {kept} of {fits} fits, else untuned"
-                )
+                gain = "" if kept == fits else f"; tuning was a gain on validation in {kept} of {fits}, else untuned"
                 lines.append(f"* {row['name']}, {name.removeprefix('tune:')}: {score}{gain}")
     return lines
 
