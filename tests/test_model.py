@@ -15,7 +15,7 @@ from metatransformer.engine.evaluate import compute_outputs
 from metatransformer.engine.fit import fit, say_what_learns
 from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
-from metatransformer.pipeline import Pipeline, read_blocks
+from metatransformer.pipeline import Pipeline, narrowed, read_blocks
 from metatransformer.saved import load_pipeline
 
 NAME = "image"
@@ -214,6 +214,16 @@ def test_a_head_that_starts_fresh_is_no_kernel(capsys: pytest.CaptureFixture[str
     assert pipeline.head.centres == 0
     assert "the head is linear here, not a kernel (head.centres)" in capsys.readouterr().err
     assert tiny_pipeline("image", {"tune": "ends", "head.centres": 5}).head.centres == 5
+
+
+def test_a_narrow_head_takes_the_place_and_no_random_numbers():
+    pipeline = tiny_pipeline("image", {"tune": "ends", "head.pool": "grid", "head.centres": 5})
+    numbers = torch.get_rng_state()
+    narrow = narrowed(pipeline)
+    assert torch.equal(torch.get_rng_state(), numbers)
+    assert narrow.head is narrow.model.head("classify") is pipeline.head
+    assert (narrow.head.kind, narrow.head.centres, narrow.solves) == ("both", 0, True)
+    assert narrow.head.features == 2 * 32 * len(narrow.head.blocks)
 
 
 def test_a_model_from_before_heads_were_solved_in_every_mode_loads(tmp_path):
