@@ -131,6 +131,8 @@ def test_the_kept_head_is_the_one_of_the_kept_line():
 def test_folds_are_refused_where_heads_have_no_closed_form():
     with pytest.raises(UsageError, match=r"optim.folds: must be 'auto' or 0 for heads by likelihood.*found 4"):
         run({"optim.folds": 4, "optim.solver": "likelihood", "head.centres": 0}, drawn=True)
+    with pytest.raises(UsageError, match=r"optim.folds: must be 'auto' or 0 for heads .*augmented views.*found 4"):
+        run({"optim.folds": 4, "optim.views": 1, "tune": "ends", "optim.epochs": 1}, drawn=True)
     with pytest.raises(UsageError, match="'optim.folds': must be 'auto', 0 or at least 2; found 1"):
         run({"optim.folds": 1}, drawn=True)
 

@@ -15,7 +15,7 @@ from metatransformer.engine.data import Place
 from metatransformer.engine.fitted import Fitted
 from metatransformer.engine.memo import Memo
 from metatransformer.engine.run import RunFolder
-from metatransformer.engine.solve import choose_head, keep_head, lessons_of, take
+from metatransformer.engine.solve import choose_head, keep_head, lessons_of, require_foldable, take
 from metatransformer.engine.train import Trainer
 from metatransformer.pipeline import Pipeline, narrowed
 
@@ -29,11 +29,15 @@ def fit_by_epochs(fitted: Fitted, *, run: RunFolder | None, place: Place, memo: 
     if not pipeline.solves:
         _train(fitted, pipeline, start_loss=None, run=run, place=place, console=console)
         return
+    require_foldable(pipeline.recipe, pipeline.task)
+    if place.world > 1:
+        console.note("heads are solved in one process: the others repeat the same work")
     console.note("the head on what the trunk gives untuned:")
     before = lessons_of(fitted, run=None, memo=memo, console=console)
     untuned = choose_head(fitted, before, run=None, console=console, by_split=True)
-    learning = {name: p for name, p in pipeline.model.named_parameters() if p.requires_grad and name[:6] != "heads."}
-    start = {name: parameter.detach().clone() for name, parameter in learning.items()}
+    below = [p for part in pipeline.model.children() if part is not pipeline.model.heads for p in part.parameters()]
+    learning = [parameter for parameter in below if parameter.requires_grad]
+    start = [parameter.detach().clone() for parameter in learning]
     own, narrow = pipeline.head, narrowed(pipeline)
     start_loss = _solve_narrow(narrow, fitted, console)
     _train(fitted, narrow, start_loss=start_loss, run=run, place=place, console=console)
@@ -44,8 +48,8 @@ def fit_by_epochs(fitted: Fitted, *, run: RunFolder | None, place: Place, memo: 
         return
     console.note("tuning brought no gain on validation: the model stays untuned")
     with torch.no_grad():
-        for name, parameter in learning.items():
-            parameter.copy_(start[name])
+        for parameter, value in zip(learning, start, strict=True):
+            parameter.copy_(value)
     choice = choose_head(fitted, before, run=None, console=console)
     keep_head(fitted, choice, before, run=None, memo=memo, console=console)
     fitted.history, fitted.kept = history, 0

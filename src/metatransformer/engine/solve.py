@@ -48,7 +48,7 @@ def fit_head(fitted: Fitted, *, run: RunFolder | None, place: Place, memo: Memo 
     """Solves heads on features that are computed once, and keeps the best on what they did not learn from."""
     pipeline = fitted.pipeline
     _require_linear(pipeline.recipe)
-    _require_foldable(pipeline.recipe, pipeline.task)
+    require_foldable(pipeline.recipe, pipeline.task)
     if place.world > 1:
         console.note("tune mode 'head' solves its heads in one process: the others repeat the same work")
     if run is not None:
@@ -157,7 +157,8 @@ def _require_linear(recipe: Recipe) -> None:
         )
 
 
-def _require_foldable(recipe: Recipe, task: Task) -> None:
+def require_foldable(recipe: Recipe, task: Task) -> None:
+    """Raises UsageError where folds are asked for that heads by likelihood, or augmented copies, cannot have."""
     asked = recipe.optim.folds
     if asked not in ("auto", 0) and (recipe.optim.views or not is_closed(recipe, task)):
         must = "be 'auto' or 0 for heads by likelihood and for augmented views"

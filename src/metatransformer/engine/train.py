@@ -132,6 +132,7 @@ class Trainer:
         Raises:
             UsageError: the loss is no longer finite.
         """
+        self._share_start()
         self._resume()
         if self.start_loss is not None and not self.progress.history:
             self._validate(train_loss=self.start_loss)
@@ -202,6 +203,13 @@ class Trainer:
         self.optimizer.step()
         self._update_average()
         return value
+
+    def _share_start(self) -> None:
+        # Each process has solved its head: one rounding error could choose another one.
+        if self.place.world > 1:
+            for tensor in (*self.model.heads.buffers(), *self.model.heads.parameters()):
+                dist.broadcast(tensor.data, src=0)
+            self.average = {name: p.detach().clone() for name, p in self.learning.items()}
 
     def _share_gradients(self) -> None:
         # One averaged copy instead of DistributedDataParallel: what learns is small, and nothing has to be wrapped.
