@@ -347,13 +347,16 @@ def weights_of(run_folder: Path) -> dict[str, torch.Tensor]:
     return {f"{file.parent.name}.{name}": x for file in files for name, x in load_file(file).items()}
 
 
-def test_a_killed_run_continues_to_the_same_bytes(pictures: Path, tmp_path: Path):
+@pytest.mark.parametrize("solved", [False, True])
+def test_a_killed_run_continues_to_the_same_bytes(pictures: Path, tmp_path: Path, solved: bool):
+    more = words_of({"head.hidden": 0, "head.pool": "grid", "optim.trunk_lr": 1e-2}) if solved else []
     # 4 batches an epoch: the kill comes inside the second of three epochs. Every run has a process of its own, for
     # libraries that other tests load change the last bit of sums (numba does).
-    done = run_alone(["-c", KILLED, 6, *command(pictures, tmp_path / "killed")])
+    done = run_alone(["-c", KILLED, 6, *command(pictures, tmp_path / "killed"), *more])
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (tmp_path / "killed" / "model").exists()
-    killed, whole = (run_alone(["-c", KILLED, -1, *command(pictures, tmp_path / name)]) for name in ("killed", "whole"))
+    again = [["-c", KILLED, -1, *command(pictures, tmp_path / name), *more] for name in ("killed", "whole")]
+    killed, whole = (run_alone(words) for words in again)
     assert killed.returncode == 0 and "continuing after epoch 1, step 6" in killed.stderr, killed.stderr
     assert whole.returncode == 0, whole.stderr
     metrics = [json.loads(done.stdout.splitlines()[-1])["metrics"] for done in (killed, whole)]
@@ -364,18 +367,28 @@ def test_a_killed_run_continues_to_the_same_bytes(pictures: Path, tmp_path: Path
         [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text(encoding="utf-8").splitlines()]
         for name in ("killed", "whole")
     ]
-    assert logs[0] == logs[1] and [line["epoch"] for line in logs[0]] == [1, 2, 3]
+    assert logs[0] == logs[1] and [line["epoch"] for line in logs[0]] == [0, 1, 2, 3][not solved :]
 
 
-def test_two_processes_give_the_result_of_one(pictures: Path, tmp_path: Path, capsys):
+@pytest.mark.parametrize("hidden", [13, 0])
+def test_two_processes_give_the_result_of_one(pictures: Path, tmp_path: Path, capsys, hidden: int):
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "metatransformer"]
-    settings = words_of({"head.dropout": 0.0, "optim.average": 0.0})
+    settings = words_of({"head.dropout": 0.0, "optim.average": 0.0, "head.hidden": hidden, "optim.trunk_lr": 1e-3})
     done = run_alone([*launch, *command(pictures, tmp_path / "two"), *settings])
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1, done.stdout  # one JSON line, from the first process
     status, _, _ = run([*command(pictures, tmp_path / "one"), *settings], capsys)
     assert status == 0
     one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
+    logs = [
+        [
+            json.loads(line)["val_log_loss"]
+            for line in (tmp_path / name / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+        for name in ("one", "two")
+    ]
+    assert len(logs[0]) == 3 + (not hidden)  # the solved start first
+    torch.testing.assert_close(*logs, atol=1e-3, rtol=1e-3)
     for name in one:
         # The mean of two halves is summed in another order: 1e-7 a step, which AdamW's division can make 1e-4 of a step
         # of 1e-3 where a gradient is nearly zero.
