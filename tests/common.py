@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from metatransformer.cli import main
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record, Sample
+from metatransformer.faces.cli import main
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, build_pipeline
 from metatransformer.recipe import Recipe, make_recipe
-from metatransformer.weights import load_encoder
+from metatransformer.trunk import load_encoder
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = Path(__file__).parent / "fixtures"

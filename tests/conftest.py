@@ -31,7 +31,7 @@ import torch  # noqa: E402
 from common import CLI_IMAGE, CLI_SETTINGS, Run, make_records, run  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from metatransformer.cli import main  # noqa: E402
+from metatransformer.faces.cli import main  # noqa: E402
 from metatransformer.modalities import get_modality  # noqa: E402
 
 torch.set_num_threads(1)

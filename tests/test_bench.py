@@ -22,7 +22,7 @@ from metatransformer.bench.strong import require_libraries
 from metatransformer.bench.table import _modes, markdown, summarise
 from metatransformer.core.errors import MissingDependencyError, UsageError
 from metatransformer.core.samples import Record
-from metatransformer.engine.console import Console
+from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality, modality_names
 
 PARAMETERS = {"tokenizer": {"trainable": 1234}, "trunk": {"trainable": 0}, "head": {"trainable": 56}}

@@ -13,7 +13,7 @@ from common import CLI_SETTINGS as SETTINGS
 from common import Run, assert_one_message
 
 import metatransformer as mt
-import metatransformer.engine.embed as embed_module
+import metatransformer.infer.embed as embed_module
 
 
 def test_embed_writes_one_vector_for_each_file(pictures: Path, tmp_path: Path, call: Run):

@@ -9,7 +9,7 @@ from common import CLI_IMAGE as IMAGE
 from common import CLI_SETTINGS as SETTINGS
 from common import Run, assert_one_message, run
 
-from metatransformer.engine.run import RunFolder
+from metatransformer.fit.run import RunFolder
 
 
 def fit_words(data: Path, out: Path, *more: object) -> list[object]:

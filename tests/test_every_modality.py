@@ -28,16 +28,16 @@ from common import (
     words_of,
 )
 
-import metatransformer.engine.fit as fit_module
+import metatransformer.fit.fit as fit_module
 from metatransformer import Classifier, DataError, NotFittedError, WeightsError
 from metatransformer.core.batch import Batch, collate
 from metatransformer.core.samples import Sample
-from metatransformer.engine.console import Console
-from metatransformer.engine.sources import read_index
+from metatransformer.infer.sources import read_index
+from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality, modality_module, modality_names
 from metatransformer.pipeline import Pipeline, read_raw
 from metatransformer.saved import load_pipeline
-from metatransformer.weights import load_encoder
+from metatransformer.trunk import load_encoder
 
 QUIET = Console(quiet=True)
 every_modality = pytest.mark.parametrize("name", modality_names())

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from common import make_records, tiny_recipe
 
-from metatransformer.engine.console import Console
-from metatransformer.engine.fit import fit
+from metatransformer.fit.fit import fit
+from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 
 GOLDEN = Path(__file__).parent / "golden" / "loss.json"

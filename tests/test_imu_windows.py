@@ -15,12 +15,12 @@ from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, Sample
-from metatransformer.io.index import Index, index_files
-from metatransformer.io.motion import MOTION_SUFFIXES, Motion
-from metatransformer.io.motion_index import load_motion
-from metatransformer.io.motion_plots import arrange_windows, draw_timelines
-from metatransformer.io.motion_windows import MotionWindow, Stretch, WindowCut, cut_stretch
+from metatransformer.data.index import Index, index_files
+from metatransformer.modalities._recording.motion import MOTION_SUFFIXES, Motion
 from metatransformer.modalities.imu import MODALITY, ImuOptions
+from metatransformer.modalities.imu.index import load_motion
+from metatransformer.modalities.imu.plots import arrange_windows, draw_timelines
+from metatransformer.modalities.imu.windows import MotionWindow, Stretch, WindowCut, cut_stretch
 from metatransformer.nn.curves import draw_curves
 from metatransformer.nn.pool import pool
 

@@ -16,7 +16,6 @@ from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError, NotFittedError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, Sample
-from metatransformer.io.graphs import make_graph
 from metatransformer.modalities.graph import (
     FINGERPRINT,
     MODALITY,
@@ -27,6 +26,7 @@ from metatransformer.modalities.graph import (
     load,
     synthesize,
 )
+from metatransformer.modalities.graph.graphs import make_graph
 
 FILES = FIXTURES / "graph"
 SMALL = ["head.read=[1]", "optim.epochs=2", "data.test_fraction=0.3", "data.val_fraction=0.3", "run.device=cpu"]

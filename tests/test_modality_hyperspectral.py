@@ -14,8 +14,6 @@ from PIL import Image
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, Sample
-from metatransformer.io.cube import cube_from_array
-from metatransformer.io.label_map import _colours, class_colours
 from metatransformer.modalities.hyperspectral import (
     MODALITY,
     HyperspectralOptions,
@@ -27,6 +25,8 @@ from metatransformer.modalities.hyperspectral import (
     index,
     load,
 )
+from metatransformer.modalities.hyperspectral.cube import cube_from_array
+from metatransformer.modalities.hyperspectral.label_map import _colours, class_colours
 
 FOLDER = FIXTURES / "hyperspectral"
 NM = np.linspace(410.0, 890.0, 13)

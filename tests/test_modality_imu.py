@@ -10,8 +10,8 @@ import torch
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, Sample
-from metatransformer.io.motion_index import load_motion as load
 from metatransformer.modalities.imu import MODALITY, ImuOptions, ImuTransform, features
+from metatransformer.modalities.imu.index import load_motion as load
 from metatransformer.nn.curves import axis_bands, draw_curves, resample_curves
 
 STEM = Stem()  # no kernel: patches of 16

@@ -13,9 +13,9 @@ from PIL import Image
 from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError, MissingDependencyError, NotFittedError, UsageError
 from metatransformer.core.samples import Record, Sample
-from metatransformer.io.thermal import read_thermal
 from metatransformer.modalities.infrared import MODALITY, InfraredOptions, InfraredTransform, features, load
-from metatransformer.weights import load_encoder
+from metatransformer.modalities.infrared.thermal import read_thermal
+from metatransformer.trunk import load_encoder
 
 FOLDER = FIXTURES / "infrared"
 STEM = load_encoder("test").stem

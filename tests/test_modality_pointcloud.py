@@ -11,8 +11,8 @@ from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, Sample
-from metatransformer.engine.console import Console
-from metatransformer.engine.fit import fit
+from metatransformer.fit.fit import fit
+from metatransformer.machine.console import Console
 from metatransformer.modalities.pointcloud import (
     MODALITY,
     PointCloudOptions,

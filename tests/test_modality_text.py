@@ -15,10 +15,8 @@ from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError, NotFittedError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, Sample
-from metatransformer.engine.console import Console
-from metatransformer.engine.controls import run_controls
-from metatransformer.engine.fit import fit
-from metatransformer.io.subwords import UNKNOWN
+from metatransformer.fit.fit import fit
+from metatransformer.machine.console import Console
 from metatransformer.modalities import text as module
 from metatransformer.modalities.text import (
     BINS,
@@ -32,7 +30,9 @@ from metatransformer.modalities.text import (
     features,
     load,
 )
-from metatransformer.words import Words
+from metatransformer.modalities.text.subwords import UNKNOWN
+from metatransformer.report.controls import run_controls
+from metatransformer.trunk.words import Words
 
 WORDS = ("[PAD]", UNKNOWN, "a", "good", "bad", "film", "##s", "is", "it", "?")
 WIDTH = 23

@@ -12,11 +12,9 @@ import metatransformer as mt
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, Sample
-from metatransformer.engine.console import Console
-from metatransformer.engine.controls import run_controls
-from metatransformer.engine.fit import fit
-from metatransformer.engine.probe import Basis, fit_probes
-from metatransformer.io.forecasts import _picture
+from metatransformer.fit.fit import fit
+from metatransformer.fit.probe import Basis, fit_probes
+from metatransformer.machine.console import Console
 from metatransformer.modalities.timeseries import (
     DEFAULTS,
     MODALITY,
@@ -27,8 +25,10 @@ from metatransformer.modalities.timeseries import (
     index,
     load,
 )
+from metatransformer.modalities.timeseries.forecasts import _picture
 from metatransformer.nn.curves import draw_curves
 from metatransformer.recipe import make_recipe
+from metatransformer.report.controls import run_controls
 from metatransformer.tasks import Forecast
 
 FOLDER = FIXTURES / "timeseries"

@@ -13,10 +13,10 @@ from PIL import Image
 from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import Record, Sample
-from metatransformer.io.video import Video
 from metatransformer.modalities import get_modality
 from metatransformer.modalities.video import MODALITY, VideoOptions, VideoTransform, draw, features, load
-from metatransformer.weights import load_encoder
+from metatransformer.modalities.video.read import Video
+from metatransformer.trunk import load_encoder
 
 STEM = load_encoder("test").stem
 SIDE = STEM.patch_size

@@ -13,10 +13,9 @@ from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError, MissingDependencyError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, Sample
-from metatransformer.io import dicom
 from metatransformer.modalities import get_modality
-from metatransformer.modalities.xray import MODALITY, XrayOptions, XrayTransform, features, load
-from metatransformer.weights import load_encoder
+from metatransformer.modalities.xray import MODALITY, XrayOptions, XrayTransform, dicom, features, load
+from metatransformer.trunk import load_encoder
 
 STEM = load_encoder("test").stem
 PATCH = STEM.patch_size

@@ -10,9 +10,9 @@ from common import make_records, make_samples, tiny_pipeline, tiny_recipe
 
 from metatransformer.core.batch import Batch, collate
 from metatransformer.core.errors import DataError, UsageError, WeightsError
-from metatransformer.engine.console import Console
-from metatransformer.engine.evaluate import compute_outputs
-from metatransformer.engine.fit import fit, say_what_learns
+from metatransformer.fit.fit import fit, say_what_learns
+from metatransformer.infer.evaluate import compute_outputs
+from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
 from metatransformer.pipeline import Pipeline, narrowed, read_blocks

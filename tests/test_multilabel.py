@@ -13,9 +13,9 @@ from sklearn.linear_model import LogisticRegression
 
 from metatransformer import Classifier, load
 from metatransformer.core.errors import DataError, UsageError
-from metatransformer.engine.controls import PerLabel
-from metatransformer.engine.report import choose_samples
-from metatransformer.io.rows import index_table, split_target
+from metatransformer.data.rows import index_table, split_target
+from metatransformer.report.controls import PerLabel
+from metatransformer.report.page import choose_samples
 from metatransformer.tasks import Classify, Multilabel
 
 TARGETS = [(1, 0, None), ("0", 1.0, True), (1, None, "no"), (0, 0, 1), (None, 1, 0)]

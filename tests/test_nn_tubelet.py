@@ -8,7 +8,7 @@ from torch import Tensor
 from metatransformer.core.modality import Stem
 from metatransformer.nn.image import PictureTokenizer
 from metatransformer.nn.tubelet import TimePositions, TubeletTokenizer, inflate
-from metatransformer.weights import load_encoder
+from metatransformer.trunk import load_encoder
 
 STEM = load_encoder("test").stem
 WIDTH, SIDE = 32, STEM.patch_size

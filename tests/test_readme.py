@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import metatransformer
-from metatransformer.cli.main import _parser
-from metatransformer.engine.describe import markdown_table
+from metatransformer.faces.cli.main import _parser
+from metatransformer.faces.describe import markdown_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_table_of_modalities_is_the_generated_one():
     table = README.split("<!-- modalities -->\n")[1].split("<!-- /modalities -->")[0]
-    assert table == markdown_table(), "paste what engine.describe.markdown_table() returns"
+    assert table == markdown_table(), "paste what faces.describe.markdown_table() returns"
 
 
 def test_every_command_of_the_readme_exists():

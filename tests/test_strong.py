@@ -12,13 +12,13 @@ from sklearn.svm import SVC
 
 from metatransformer.bench.strong import MANY, _candidates, _joined, _mfcc
 from metatransformer.core.samples import Record
-from metatransformer.engine.controls import as_outputs, fit_weighed, known_splits, plain_features
-from metatransformer.engine.data import Loader
+from metatransformer.infer.loader import Loader
 from metatransformer.modalities import get_modality
 from metatransformer.modalities.audio import RATE_HZ
 from metatransformer.pipeline import Reader
+from metatransformer.report.controls import as_outputs, fit_weighed, known_splits, plain_features
 from metatransformer.tasks import Classify
-from metatransformer.weights import load_encoder
+from metatransformer.trunk import load_encoder
 
 
 def loader_of(name: str, records: list[Record]) -> Loader:

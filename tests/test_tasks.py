@@ -11,7 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import Record
-from metatransformer.engine.data import require_targets
+from metatransformer.infer.loader import require_targets
 from metatransformer.tasks import Classify, Multilabel, Regress
 
 

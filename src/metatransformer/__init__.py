@@ -20,10 +20,10 @@ from metatransformer.core.errors import (
 )
 
 if TYPE_CHECKING:
-    from metatransformer.embedder import Embedder, embed
-    from metatransformer.engine.describe import describe
-    from metatransformer.estimators import Classifier, Forecaster, Regressor, load
-    from metatransformer.weights import list_encoders
+    from metatransformer.faces.describe import describe
+    from metatransformer.faces.embedder import Embedder, embed
+    from metatransformer.faces.sklearn import Classifier, Forecaster, Regressor, load
+    from metatransformer.trunk import list_encoders
 
 __version__ = "0.1.0"
 
@@ -46,14 +46,14 @@ __all__ = [
 ]
 
 _PLACES = {
-    "Classifier": "metatransformer.estimators",
-    "Embedder": "metatransformer.embedder",
-    "Forecaster": "metatransformer.estimators",
-    "Regressor": "metatransformer.estimators",
-    "describe": "metatransformer.engine.describe",
-    "embed": "metatransformer.embedder",
-    "list_encoders": "metatransformer.weights",
-    "load": "metatransformer.estimators",
+    "Classifier": "metatransformer.faces.sklearn",
+    "Embedder": "metatransformer.faces.embedder",
+    "Forecaster": "metatransformer.faces.sklearn",
+    "Regressor": "metatransformer.faces.sklearn",
+    "describe": "metatransformer.faces.describe",
+    "embed": "metatransformer.faces.embedder",
+    "list_encoders": "metatransformer.trunk",
+    "load": "metatransformer.faces.sklearn",
 }
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from metatransformer.cli import main
+from metatransformer.faces.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,11 +8,11 @@ from metatransformer.core.batch import Batch
 from metatransformer.core.errors import UsageError
 from metatransformer.core.modality import Tokenizer
 from metatransformer.core.tokens import Tokens
-from metatransformer.encoder import Encoder
 from metatransformer.nn.block import LayerScale
 from metatransformer.nn.lowrank import Adapters
 from metatransformer.recipe import tune_mode
 from metatransformer.tasks import Head
+from metatransformer.trunk.encoder import Encoder
 
 
 class MetaTransformer(nn.Module):

@@ -17,14 +17,14 @@ from safetensors.torch import save_file
 from metatransformer.core.errors import UsageError, nearest
 from metatransformer.core.modality import Modality, Stem, Tokenizer, Transform
 from metatransformer.core.samples import Record, Sample
-from metatransformer.encoder import EncoderConfig
-from metatransformer.io.rows import split_target
-from metatransformer.io.write import atomic_file, write_json
+from metatransformer.data.rows import split_target
+from metatransformer.data.write import atomic_file, write_json
 from metatransformer.model import MetaTransformer
 from metatransformer.recipe import Recipe, keeps_trunk, to_dict
 from metatransformer.tasks import TASKS, Classify, Head, Multilabel, Task
 from metatransformer.tasks.head import Standardise
-from metatransformer.weights import Pretrained
+from metatransformer.trunk import Pretrained
+from metatransformer.trunk.encoder import EncoderConfig
 
 FORMAT = 1
 ADAPTERS = Path("adapters/adapter_model.safetensors")  # PEFT's names

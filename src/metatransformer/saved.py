@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 
 from metatransformer.core.errors import DataError, MetaTransformerError, WeightsError
 from metatransformer.core.modality import Stem
-from metatransformer.encoder import Encoder, EncoderConfig
 from metatransformer.modalities import get_modality
 from metatransformer.nn.lowrank import Adapters
 from metatransformer.pipeline import ADAPTERS, FORMAT, Pipeline, assemble, make_task
 from metatransformer.recipe import make_recipe
-from metatransformer.weights import Pretrained, load_encoder
+from metatransformer.trunk import Pretrained, load_encoder
+from metatransformer.trunk.encoder import Encoder, EncoderConfig
 
 ENTRY = ("name", "sha256", "fingerprint", "licence", "config", "stem", "included", "bytes")  # of the trunk
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from metatransformer.core.tokens import Span, Tokens
-from metatransformer.weights import KNOWN, load_encoder
+from metatransformer.trunk import KNOWN, load_encoder
 
 pytestmark = [pytest.mark.parity, pytest.mark.weights]
 onnxruntime = pytest.importorskip("onnxruntime")

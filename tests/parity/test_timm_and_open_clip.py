@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from metatransformer.core.tokens import Span, Tokens
-from metatransformer.encoder import Encoder, EncoderConfig
-from metatransformer.weights import KNOWN, Pretrained, load_encoder
-from metatransformer.weights.convert import convert
+from metatransformer.trunk import KNOWN, Pretrained, load_encoder
+from metatransformer.trunk.convert import convert
+from metatransformer.trunk.encoder import Encoder, EncoderConfig
 
 pytestmark = pytest.mark.parity
 if any(importlib.util.find_spec(name) is None for name in ("timm", "open_clip", "torchvision")):

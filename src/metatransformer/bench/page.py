@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from metatransformer.bench.table import COLUMNS, LOWER, RANGES, cells, complete, head
 from metatransformer.bench.verdicts import FEW, compared, verdicts
-from metatransformer.engine.figures import BLUE, FAINT, INK, LINE, RED, Picture, painted, plain_axes
-from metatransformer.engine.report import write_html
+from metatransformer.report.figures import BLUE, FAINT, INK, LINE, RED, Picture, painted, plain_axes
+from metatransformer.report.page import write_html
 
 COLOURS = {
     "pretrained": BLUE,

@@ -14,7 +14,7 @@ from pathlib import Path
 from metatransformer.bench.datasets import DataSet, digest
 from metatransformer.bench.row import Plan
 from metatransformer.core.errors import MetaTransformerError
-from metatransformer.engine.console import Console
+from metatransformer.machine.console import Console
 
 
 @dataclass(frozen=True)

@@ -23,18 +23,18 @@ from metatransformer.bench.datasets import DATA_SETS, DataSet, Fold
 from metatransformer.bench.strong import strong_baseline
 from metatransformer.core.errors import MetaTransformerError, UsageError
 from metatransformer.core.samples import Record
-from metatransformer.engine.console import Console
-from metatransformer.engine.controls import control_outputs, with_random_trunk, without_trunk
-from metatransformer.engine.fit import fit
-from metatransformer.engine.fitted import Fitted, stays_untuned
-from metatransformer.engine.memo import Memo
-from metatransformer.engine.run import revision
-from metatransformer.engine.sources import split_index
-from metatransformer.engine.verdict import independent
-from metatransformer.io.index import Index
-from metatransformer.io.write import append_bytes
+from metatransformer.data.index import Index
+from metatransformer.data.write import append_bytes
+from metatransformer.fit.fit import fit
+from metatransformer.fit.fitted import Fitted, stays_untuned
+from metatransformer.fit.memo import Memo
+from metatransformer.infer.sources import split_index
+from metatransformer.machine.about import revision
+from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.recipe import Recipe, make_recipe, with_tune
+from metatransformer.report.controls import control_outputs, with_random_trunk, without_trunk
+from metatransformer.report.verdict import independent
 from metatransformer.tasks import Classify
 
 BASELINES = ("constant", "baseline", "strong")

@@ -18,9 +18,9 @@ from metatransformer.bench.row import Plan, Results
 from metatransformer.bench.strong import require_libraries
 from metatransformer.bench.table import markdown, summarise
 from metatransformer.core.errors import UsageError, nearest
-from metatransformer.engine.console import Console
-from metatransformer.engine.run import about_machine, revision
-from metatransformer.io.write import atomic_file, write_json
+from metatransformer.data.write import atomic_file, write_json
+from metatransformer.machine.about import about_machine, revision
+from metatransformer.machine.console import Console
 
 SUITES = ("real12", "paper")
 

@@ -7,7 +7,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from metatransformer.engine.verdict import margin
+from metatransformer.report.verdict import margin
 
 RIVALS = {"baseline": "plain baseline", "strong": "strong baseline", "identity": "model without a trunk"}
 FEW = 3  # random trunks; of fewer, no word on every one

@@ -123,7 +123,7 @@ class Source:
     none), of each; nothing for a file that is one sample.
 
     ``index`` replaces all of this where neither kind fits (cubes with label maps, windows of series, frames):
-    ``index(data, target=str, labelled=bool, header=bool, options=the modality's options) -> io.index.Index``. ``kind``
+    ``index(data, target=str, labelled=bool, header=bool, options=its options) -> data.records.Index``. ``kind``
     then only says whether a sample is more like a file or like a row, and ``suffixes`` what is accepted.
     ``continues`` says that a prediction goes on from the target's own column, which then is named for it too.
     """

@@ -17,7 +17,7 @@ import numpy as np
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, Sample
-from metatransformer.io.pixels import (
+from metatransformer.modalities._picture.pixels import (
     as_rgb,
     check_picture_options,
     random_crop,
@@ -107,7 +107,7 @@ def load(record: Record) -> dict[str, np.ndarray]:
     """Returns ``pixels`` as the file or the array has them."""
     if record.path is None:
         return {"pixels": np.asarray(record.value)}
-    from metatransformer.io.image import read_image
+    from metatransformer.modalities._picture.read import read_image
 
     return {"pixels": read_image(record.path)}
 

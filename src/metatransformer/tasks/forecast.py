@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metatransformer.core.errors import DataError, UsageError, nearest
-from metatransformer.io.windows import Future, scaled
+from metatransformer.modalities.timeseries.windows import Future, scaled
 from metatransformer.tasks.task import Task
 
 METRICS = ("mse", "mae", "rmse")

@@ -8,7 +8,7 @@ from pathlib import Path
 from metatransformer.bench.datasets._base import Fold
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import Record
-from metatransformer.engine.sources import read_index
+from metatransformer.infer.sources import read_index
 from metatransformer.modalities import get_modality
 
 PAPER = "arXiv 2307.10802"

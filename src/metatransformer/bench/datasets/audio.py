@@ -5,7 +5,7 @@ from pathlib import Path
 
 from metatransformer.bench.datasets._base import DataSet, Fold, Published
 from metatransformer.core.samples import Record
-from metatransformer.io.index import index_files
+from metatransformer.data.index import index_files
 
 
 def _spoken_digits(root: Path) -> list[Record]:

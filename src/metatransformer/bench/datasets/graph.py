@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from metatransformer.bench.datasets._base import DataSet, Fold, Published
-from metatransformer.io.graph_index import index_graphs
 from metatransformer.modalities.graph import GraphOptions
+from metatransformer.modalities.graph.index import index_graphs
 
 TOX21 = (
     *("NR-AR", "NR-AR-LBD", "NR-AhR", "NR-Aromatase", "NR-ER", "NR-ER-LBD", "NR-PPAR-gamma"),

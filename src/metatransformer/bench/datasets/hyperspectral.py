@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from metatransformer.bench.datasets._base import DataSet, Fold, Published
-from metatransformer.engine.sources import read_index
+from metatransformer.infer.sources import read_index
 from metatransformer.modalities import get_modality
 
 FOLDS = 5

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from metatransformer.bench.datasets._base import DataSet, Fold, Published
-from metatransformer.io.index import index_files
+from metatransformer.data.index import index_files
 
 
 def _cifar10(root: Path) -> list[Fold]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from metatransformer.bench.datasets._base import DataSet, Fold
-from metatransformer.io.index import index_files
+from metatransformer.data.index import index_files
 from metatransformer.modalities import get_modality
 
 

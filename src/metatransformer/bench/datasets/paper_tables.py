@@ -15,8 +15,8 @@ from metatransformer.bench.datasets._base import DataSet, Fold, Published
 from metatransformer.bench.datasets._paper import PAPER, records_of, split_by_digest
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import Record
-from metatransformer.engine.sources import read_index
-from metatransformer.io.table import read_content
+from metatransformer.data.table import read_content
+from metatransformer.infer.sources import read_index
 from metatransformer.modalities import get_modality
 
 # What an array of whole numbers is rebuilt from; files of numpy 1 call the first one by its old name.

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from metatransformer.bench.datasets._base import DataSet, Fold
-from metatransformer.io.index import index_files
+from metatransformer.data.index import index_files
 
 FOLDER = "pointcloud/modelnet10_voxel_points"
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from metatransformer.bench.datasets._base import DataSet, Fold, Published
-from metatransformer.io.index import index_table
+from metatransformer.data.index import index_table
 
 
 def _adult(root: Path) -> list[Fold]:

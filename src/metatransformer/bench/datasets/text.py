@@ -13,7 +13,7 @@ from pathlib import Path
 
 from metatransformer.bench.datasets._base import DataSet, Fold, Published
 from metatransformer.core.samples import Record
-from metatransformer.io.text import index_text
+from metatransformer.modalities.text.read import index_text
 
 FEWEST = 8  # words of a phrase that no other holds, to count as a sentence
 SHARE = 13  # one sentence in so many is for validation: 455, at the price of 4,163 of 67,349 phrases

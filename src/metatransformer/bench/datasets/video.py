@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from metatransformer.bench.datasets._base import DataSet, Fold
-from metatransformer.engine.sources import read_index
+from metatransformer.infer.sources import read_index
 from metatransformer.modalities import get_modality
 
 FOLDS = 5

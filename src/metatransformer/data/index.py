@@ -1,0 +1,179 @@
+"""From what a user hands in to records: the one door for files, manifests, tables and arrays.
+
+Indexing opens no image and no recording: it looks at names and reads tables. Refused rather than
+guessed: a folder whose layout can mean two things, a label that is missing, an item that is named
+twice.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from metatransformer.core.errors import DataError
+from metatransformer.core.samples import Record
+from metatransformer.data.folder import accepts, index_folder, scan
+from metatransformer.data.manifest import index_manifest, is_manifest
+from metatransformer.data.parts import Parts, expand_parts
+from metatransformer.data.records import Index, natural_key, require_text, require_unique
+from metatransformer.data.rows import index_table
+from metatransformer.data.split import split_records
+from metatransformer.data.table import TABLE_SUFFIXES, first_line, read_table
+
+__all__ = ["Index", "index_files", "index_table", "split_records"]
+
+
+def index_files(
+    data: Any,
+    *,
+    suffixes: Sequence[str],
+    label_column: str = "label",
+    require_labels: bool,
+    parts: Parts | None = None,
+) -> Index:
+    """Returns one record a file, or one an array, for a modality whose ``Source.kind`` is
+    ``files``.
+
+    ``data`` is a folder (one folder per class, inside train/val/test or not; or flat, without
+    labels), a manifest (a table file or a DataFrame with the columns path, label and optionally
+    split, group, key; its paths are absolute or start at its own folder, for a DataFrame at the
+    working directory), one file, a list of files and folders, or a list of in-memory arrays; the
+    first axis of a single array counts the samples. Folders are sorted naturally; manifests and
+    lists keep their order. ``parts`` is the modality's ``Source.parts``: files that hold several
+    samples become one record a part, and may bring the labels themselves.
+
+    Raises:
+        DataError: nothing there, no file of an accepted ending, a wrong or ambiguous layout, a
+            manifest without its columns, a file that does not exist, a missing label where
+            ``require_labels``, an item named twice, a name that is no text.
+    """
+    if parts is not None:
+        index = _index(data, suffixes=suffixes, label_column=label_column, require_labels=False)
+        index = expand_parts(index, parts=parts, require_labels=require_labels)
+        if not require_labels or all(record.target is not None for record in index.records):
+            return index
+    return _index(data, suffixes=suffixes, label_column=label_column, require_labels=require_labels)
+
+
+def _index(data: Any, *, suffixes: Sequence[str], label_column: str, require_labels: bool) -> Index:
+    """Returns one record a file or array."""
+    if isinstance(data, pd.DataFrame):
+        index = index_manifest(
+            data,
+            where="the DataFrame",
+            root=Path.cwd(),
+            first_line=0,
+            suffixes=suffixes,
+            label_column=label_column,
+            require_labels=require_labels,
+        )
+    elif isinstance(data, str | os.PathLike):
+        index = _index_path(Path(data), suffixes=suffixes, label_column=label_column, require_labels=require_labels)
+    else:
+        index = _index_items(_as_list(data), suffixes=suffixes, require_labels=require_labels)
+    require_unique(index.records, where="the data" if index.root is None else index.root)
+    require_text(index.records)
+    return index
+
+
+def _index_path(path: Path, *, suffixes: Sequence[str], label_column: str, require_labels: bool) -> Index:
+    if path.is_dir():
+        return index_folder(path, suffixes=suffixes, require_labels=require_labels)
+    require_there(path)
+    # A CSV can be a recording of its own (motion sensors): a column 'path' tells a manifest from
+    # one.
+    single = accepts(path.name, suffixes=suffixes)
+    if accepts(path.name, suffixes=TABLE_SUFFIXES) and not (single and not is_manifest(path)):
+        # Text only: a class called NA stays a class, and label 007 keeps its zeros.
+        table = read_table(path, header=True, text=True, missing=("",))
+        return index_manifest(
+            table,
+            where=path,
+            root=path.parent,
+            first_line=first_line(path),
+            suffixes=suffixes,
+            label_column=label_column,
+            require_labels=require_labels,
+        )
+    return _index_items([path], suffixes=suffixes, require_labels=require_labels)
+
+
+def _as_list(data: Any) -> list[Any]:
+    if isinstance(data, pd.Series):
+        return data.tolist()
+    if isinstance(data, np.ndarray):
+        if data.ndim == 0:
+            raise DataError("the data", must="be a list of samples", found="a single number")
+        return data.tolist() if data.dtype.kind == "U" else list(data)
+    if isinstance(data, Sequence) and not isinstance(data, bytes):
+        return list(data)
+    raise DataError(
+        "the data",
+        must="be a path, a list of paths, a list of numpy arrays, or a DataFrame",
+        found=f"a {type(data).__name__}",
+        do="Convert it, for instance with numpy.asarray.",
+    )
+
+
+def _index_items(items: list[Any], *, suffixes: Sequence[str], require_labels: bool) -> Index:
+    if not items:
+        raise DataError("the data", must="hold at least one item", found="an empty list")
+    if require_labels:
+        raise DataError(
+            "the data",
+            must="bring a label for every item",
+            found=f"{len(items)} items without labels",
+            do="Hand in one folder per class or a manifest with the columns path,label; "
+            "in Python, labels are the second argument of fit.",
+        )
+    if all(isinstance(item, str | os.PathLike) for item in items):
+        return _index_paths([Path(item) for item in items], suffixes=suffixes)
+    for row, item in enumerate(items):
+        if not isinstance(item, np.ndarray | Mapping):
+            raise DataError(
+                f"item {row} of the data",
+                must="be a numpy array, as the first one decides" if row else "be a path or an array",
+                found=f"a {type(item).__name__}",
+                do="Convert it, for instance with numpy.asarray.",
+            )
+    return Index(tuple(Record(str(row), value=item) for row, item in enumerate(items)))
+
+
+def _index_paths(paths: list[Path], *, suffixes: Sequence[str]) -> Index:
+    files: list[Path] = []
+    notes: list[str] = []
+    for path in paths:
+        if path.is_dir():
+            names, more = scan(path, suffixes=suffixes)
+            files += [path / name for name in sorted(names, key=natural_key)]
+            notes += more
+            continue
+        require_there(path)
+        if not accepts(path.name, suffixes=suffixes):
+            raise DataError(
+                path,
+                must=f"end in {', '.join(suffixes)}",
+                found=f"the ending '{path.suffix}'" if path.suffix else "no ending",
+            )
+        files.append(path)
+    full = [os.path.abspath(file) for file in files]
+    root = Path(os.path.commonpath([os.path.dirname(file) for file in full]))
+    keys = [Path(file).relative_to(root).as_posix() for file in full]
+    records = [Record(key, path=file) for key, file in zip(keys, files, strict=True)]
+    return Index(tuple(records), tuple(notes), root)
+
+
+def require_there(path: Path) -> None:
+    """Raises DataError when nothing stands at ``path``; says where the way there ends."""
+    if path.exists():
+        return
+    parent = next((p for p in path.absolute().parents if p.exists()), None)
+    raise DataError(
+        path,
+        must="exist",
+        found=f"nothing; the path is there up to {parent}",
+        do="Check the spelling and the working directory.",
+    )

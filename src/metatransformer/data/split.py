@@ -1,0 +1,287 @@
+"""Train, val and test: what the data brings is kept, what is missing is made, seeded, and said.
+
+Scores are honest only when nothing of the test items was seen in training: items of one group (a
+speaker, a patient) stay together, and every class of val and test exists in train. The result does
+not depend on the order of the records.
+scikit-learn is imported where it splits: it takes a second, and indexing alone needs none of it.
+"""
+
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.samples import Record
+from metatransformer.data.records import Index, counted, listing, natural_key, require_unique
+
+
+def split_records(
+    records: Sequence[Record],
+    *,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.15,
+    seed: int = 0,
+    stratify: bool,
+) -> Index:
+    """Returns the records in their order, each with a split, and notes that say what was made.
+
+    Without any split, val and test are cut from everything; with train but no val, val is cut from
+    train; test is never cut from a given train. A fraction of 0 makes none. ``stratify`` says that
+    targets are classes: every split gets its share of each, and a class that is too small to be cut
+    stays in train. Records with groups are cut by whole groups.
+
+    Raises:
+        UsageError: fractions that leave no train.
+        DataError: a key twice; splits for some records only; no train; too few records or groups to
+            cut; a class in val or test that train does not have.
+    """
+    _check_fractions(val_fraction, test_fraction)
+    given = _given(records)
+    splits = [record.split or "train" for record in records]
+    notes: list[str] = []
+    wanted = {} if given else {"test": test_fraction}
+    if "val" not in given:
+        wanted["val"] = val_fraction
+    wanted = {name: fraction for name, fraction in wanted.items() if fraction > 0}
+    if wanted:
+        train = [i for i, split in enumerate(splits) if split == "train"]
+        cutter = _Cutter(records, train=train, seed=seed, stratify=stratify)
+        for name, fraction in wanted.items():
+            # Fractions are of the whole, also for the second cut.
+            for i in cutter.cut(fraction * len(train), name=name):
+                splits[i] = name
+        notes += [_made(splits, given=given, cutter=cutter, seed=seed), *cutter.notes]
+        if not cutter.grouped and all(record.path is not None and record.value is None for record in records):
+            notes.append("files are split one by one: a manifest's column 'group' keeps those of one person together")
+    pairs = zip(records, splits, strict=True)
+    done = tuple(replace(record, split=name, drawn=name in wanted) for record, name in pairs)
+    if stratify:
+        _require_known_classes(done)
+    return Index(done, (*notes, *_torn_groups(done)))
+
+
+def cross_folds(
+    groups: Sequence[str | None], *, classes: np.ndarray | None, count: int, seed: int = 0
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns ``(others, fold)`` for up to ``count`` folds, positions of items; each item is in one fold.
+
+    Items of one group stay together, an item without one stands by itself. ``classes`` [n] are shared out evenly;
+    without them the folds do not depend on ``seed``. Fewer groups, or fewer items of every class, make fewer folds;
+    where there are less than two, none.
+    """
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+    names = np.array([str(place) if group is None else group for place, group in enumerate(groups)], dtype=str)
+    count = min(count, len(set(names)))
+    if classes is not None:
+        count = min(count, int(np.unique(classes, return_counts=True)[1].max()))
+    if count < 2:
+        return []
+    if classes is None:
+        cutter, labels = GroupKFold(count), np.zeros(len(names))
+    else:
+        cutter, labels = StratifiedGroupKFold(count, shuffle=True, random_state=seed), classes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer members than folds
+        return [(others, fold) for others, fold in cutter.split(labels, labels, names) if len(fold) and len(others)]
+
+
+class _Cutter:
+    """Cuts one part after the other from ``train``, positions in ``records``."""
+
+    def __init__(self, records: Sequence[Record], *, train: list[int], seed: int, stratify: bool) -> None:
+        self.train = sorted(train, key=lambda i: natural_key(records[i].key))
+        self.seed, self.stratify = seed, stratify
+        self.labels = [record.target for record in records]
+        self.groups = [record.group for record in records]
+        self.grouped = any(self.groups[i] is not None for i in train)
+        self.small: set[str] = set()
+        lonely = [i for i in train if self.groups[i] is None]
+        if self.grouped and lonely:
+            raise DataError(
+                "the data",
+                must="have a group for every item, or for none",
+                found=f"{counted(len(lonely), 'item')} without one, {records[lonely[0]].key} first",
+                do="Give an item that belongs to no group one of its own.",
+            )
+        if stratify and (bare := [i for i in train if self.labels[i] is None]):
+            raise DataError(records[bare[0]].key, must="have a label, to be split by classes", found="none")
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know about the cuts."""
+        if not self.small:
+            return []
+        return [f"too few items to be in every split, so kept in train: {listing(sorted(self.small))}"]
+
+    def cut(self, size: float, *, name: str) -> list[int]:
+        """Returns about ``size`` positions and takes them from ``train``."""
+        chosen = self._by_groups(size, name=name) if self.grouped else self._by_items(size, name=name)
+        gone = set(chosen)
+        self.train = [i for i in self.train if i not in gone]
+        return chosen
+
+    def _by_items(self, size: float, *, name: str) -> list[int]:
+        from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
+
+        pool, classes = self.train, 1
+        if self.stratify:
+            counts = Counter(self.labels[i] for i in pool)
+            self.small |= {f"{c!r} ({n})" for c, n in counts.items() if n < 2}
+            pool = [i for i in pool if counts[self.labels[i]] > 1]
+            classes = len({self.labels[i] for i in pool})
+        # At least one item of every class on both sides of the cut.
+        count = min(max(round(size), classes), len(pool) - classes)
+        if count < classes or not pool:
+            raise self._too_few(len(self.train), noun="item", name=name)
+        if not self.stratify:
+            splitter = ShuffleSplit(n_splits=1, test_size=count, random_state=self.seed)
+            ((_, places),) = splitter.split(pool)
+        else:
+            stratified = StratifiedShuffleSplit(n_splits=1, test_size=count, random_state=self.seed)
+            ((_, places),) = stratified.split(pool, _codes([self.labels[i] for i in pool]))
+        return [pool[place] for place in places]
+
+    def _by_groups(self, size: float, *, name: str) -> list[int]:
+        from sklearn.model_selection import GroupShuffleSplit
+
+        pool = self.train
+        groups = _codes([self.groups[i] for i in pool])
+        count = len(set(groups.tolist()))
+        if count < 2:
+            raise self._too_few(count, noun="group", name=name)
+        share = size / len(pool)
+        if not self.stratify:
+            number = min(max(round(share * count), 1), count - 1)
+            splitter = GroupShuffleSplit(n_splits=1, test_size=number, random_state=self.seed)
+            ((_, places),) = splitter.split(pool, groups=groups)
+        else:
+            labels = _codes([self.labels[i] for i in pool])
+            places = _best_fold(labels, groups=groups, share=share, seed=self.seed)
+        return [pool[place] for place in places]
+
+    def _too_few(self, count: int, *, noun: str, name: str) -> DataError:
+        return DataError(
+            "the data",
+            must=f"be enough to cut a {name} split from it",
+            found=f"{counted(count, noun)} in train",
+            do="Add data, or bring the splits (folders train, val, test or a column 'split').",
+        )
+
+
+def _best_fold(labels: np.ndarray, *, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Returns the fold that takes no class from train if there is one, then the one of the wanted
+    size."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    count = len(np.unique(groups))
+    folds = min(max(round(1 / share), 2), count, int(np.bincount(labels).max()))
+    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # It warns of classes with fewer members than folds; the choice below deals with them.
+        warnings.simplefilter("ignore", UserWarning)
+        found = [test for _, test in splitter.split(labels, labels, groups) if 0 < len(test) < len(labels)]
+
+    def badness(places: np.ndarray) -> tuple[int, float]:
+        rest = np.delete(labels, places)
+        return len(np.setdiff1d(labels[places], rest)), abs(len(places) - share * len(labels))
+
+    return min(found, key=badness)
+
+
+def _codes(values: Sequence[Any]) -> np.ndarray:
+    """Returns whole numbers for values of any type, numbered so that the order of the items does
+    not matter."""
+    order = sorted(set(values), key=lambda value: (str(type(value)), natural_key(str(value))))
+    number = {value: i for i, value in enumerate(order)}
+    return np.array([number[value] for value in values])
+
+
+def _check_fractions(val: float, test: float) -> None:
+    for name, value in (("val_fraction", val), ("test_fraction", test)):
+        if not 0 <= value < 1:
+            raise UsageError(name, must="lie in [0, 1)", found=f"{value:g}")
+    if val + test >= 1:
+        raise UsageError("val_fraction + test_fraction", must="stay below 1", found=f"{val + test:g}")
+
+
+def _given(records: Sequence[Record]) -> set[str]:
+    """Returns the splits that the data brings, after a look at what cannot be split at all."""
+    if not records:
+        raise DataError("the data", must="hold at least one item", found="none")
+    require_unique(records, where="the data")
+    given = {record.split for record in records}
+    if None in given and len(given) > 1:
+        bare = [record.key for record in records if record.split is None]
+        raise DataError(
+            "the data",
+            must="have a split for every item, or for none",
+            found=f"{counted(len(bare), 'item')} without one ({listing(bare, most=3)})",
+            do="Fill them with train, val or test.",
+        )
+    names = {name for name in given if name is not None}
+    if names and "train" not in names:
+        raise DataError(
+            "the data",
+            must="have a train split",
+            found=f"only {' and '.join(sorted(names))}",
+            do="Name the folder above, which holds train too.",
+        )
+    return names
+
+
+def _made(splits: list[str], *, given: set[str], cutter: _Cutter, seed: int) -> str:
+    counts = {name: splits.count(name) for name in ("train", "val", "test")}
+    how = [f"seed {seed}"]
+    if cutter.grouped:
+        how.insert(0, "whole groups together")
+    if cutter.stratify:
+        how.insert(0, "stratified by label")
+    numbers = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+    if given:
+        whole = counts["train"] + counts["val"]
+        share = f"{100 * counts['val'] / whole:.0f} % of train made val"
+        return f"no val split found: {share} ({numbers}), {', '.join(how)}"
+    shares = "/".join(f"{100 * c / len(splits):.0f}" for c in counts.values() if c)
+    names = "/".join(name for name, count in counts.items() if count)
+    return f"no split found: {shares} % {names} made ({numbers}), {', '.join(how)}"
+
+
+def _require_known_classes(records: Sequence[Record]) -> None:
+    known = {record.target for record in records if record.split == "train"}
+    unknown: dict[Any, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.target is not None and record.target not in known:
+            unknown[record.target].append(record)
+    if not unknown:
+        return
+    name, examples = next(iter(unknown.items()))
+    similar = {_letters(label): label for label in known if label is not None}.get(_letters(name))
+    hint = f" '{name}' differs from '{similar}' of train in punctuation only." if similar else ""
+    raise DataError(
+        f"the {examples[0].split} split",
+        must="hold classes that train has too",
+        found=f"{listing(repr(label) for label in unknown)}, for instance {examples[0].key}",
+        do=f"Correct the labels, add training items, or leave the class out.{hint}",
+    )
+
+
+def _letters(label: object) -> str:
+    return "".join(c for c in str(label).casefold() if c.isalnum() or c in "<>+-=")
+
+
+def _torn_groups(records: Sequence[Record]) -> list[str]:
+    """Returns a note when a group stands in more than one split."""
+    places: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        if record.group is not None and record.split is not None:
+            places[record.group].add(record.split)
+    torn = sorted(group for group, splits in places.items() if len(splits) > 1)
+    if not torn:
+        return []
+    groups = counted(len(torn), "group")
+    return [f"{groups} in more than one split ({listing(torn)}): scores may be too good"]

@@ -1,0 +1,1 @@
+"""The faces of the package: scikit-learn's manners and the command line."""

@@ -1,0 +1,5 @@
+"""The command ``metatransformer``."""
+
+from metatransformer.faces.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,371 @@
+"""The commands: each takes the parsed options and returns its JSON result and the exit status."""
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metatransformer.core.errors import UsageError
+from metatransformer.core.modality import Modality
+from metatransformer.data.index import Index
+from metatransformer.infer.embed import (
+    EmbeddingModel,
+    embed_to,
+    fit_reader,
+    pretrained_embedder,
+    trained_embedder,
+)
+from metatransformer.infer.sources import (
+    check_records,
+    continued,
+    read_index,
+    saved_model,
+    settled,
+    split_index,
+    without_column,
+)
+from metatransformer.machine.console import Console
+from metatransformer.modalities import get_modality
+from metatransformer.pipeline import Pipeline
+from metatransformer.recipe import Recipe, make_recipe, parse_overrides, read_recipe
+from metatransformer.saved import load_pipeline
+from metatransformer.tasks import Task
+
+Result = tuple[dict[str, Any], int]
+SHOWN = 4  # metrics in a table of 80 columns; the JSON line and the report hold all
+
+
+def fit(options: Namespace) -> Result:
+    """Trains a model and prints its scores, with controls where asked."""
+    from metatransformer.data.write import write_json
+    from metatransformer.fit.fit import fit as fit_records
+    from metatransformer.report.controls import CONTROLS, run_controls
+    from metatransformer.report.page import write_report
+
+    console = Console()
+    recipe = _recipe(options)
+    modality = get_modality(recipe.modality)
+    index = read_index(
+        modality,
+        options.data,
+        options=recipe.input,
+        target=recipe.task.target,
+        labelled=True,
+        header=recipe.data.header,
+    )
+    recipe = settled(recipe, index)
+    index = split_index(index, recipe, console=console)
+    out = Path(options.out)
+    fitted = fit_records(index.records, recipe, out=out, overwrite=options.overwrite, console=console)
+    split = "test" if "test" in fitted.metrics else "val"
+    controls = {}
+    if options.controls:
+        controls = run_controls(fitted, CONTROLS, split=split, console=console)
+        write_json(out / "controls.json", {"split": split, "controls": controls})
+        write_report(fitted, out / "report.html", controls=controls)
+    show_scores(fitted.metrics, controls, task=fitted.pipeline.task, split=split, console=console)
+    console.note(f"run folder: {out} (report.html, model/, predictions.parquet)")
+    parameters = fitted.pipeline.model.parameter_counts()
+    result = {"run": str(out), "metrics": fitted.metrics, "parameters": parameters}
+    return result | ({"controls": controls} if controls else {}), 0
+
+
+def show_scores(
+    metrics: Mapping[str, Mapping[str, float]],
+    controls: Mapping[str, Mapping[str, float]],
+    *,
+    task: Task,
+    split: str,
+    console: Console,
+) -> None:
+    """Prints one row for each split and each control, with the primary metric and as many others as a line holds."""
+    from metatransformer.report.verdict import control_words
+
+    known = [name for name in next(iter(metrics.values())) if name != task.primary]
+    names = [task.primary, *known[: SHOWN - 1]]
+    rows = [(name, *(_figure(m.get(key)) for key in names)) for name, m in metrics.items()]
+    for name, scores in controls.items():
+        title = f"{split}: {control_words(name, task)}"
+        rows.append((title, *(_figure(scores.get(key)) for key in names)))
+    console.table("scores", ["split", *names], rows)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def evaluate(options: Namespace) -> Result:
+    """Scores a trained model on labelled data."""
+    from metatransformer.infer.evaluate import score
+    from metatransformer.infer.loader import Loader
+
+    console = Console()
+    pipeline = _saved_pipeline(options.run, options)
+    recipe = pipeline.recipe
+    index = read_index(
+        pipeline.modality,
+        options.data,
+        options=recipe.input,
+        target=options.target or recipe.task.target,
+        labelled=True,
+        header=recipe.data.header,
+    )
+    for note in index.notes:
+        console.note(note)
+    splits = {record.split for record in index.records}
+    split = options.split or ("test" if "test" in splits else "")
+    records = [record for record in index.records if not split or record.split == split]
+    if not records:
+        known = ", ".join(sorted(name for name in splits if name))
+        must = f"be one of {known}" if known else "be left out for data that brings no splits"
+        raise UsageError("--split", must=must, found=repr(split))
+    console.note(f"scoring {len(records)} samples" + (f" of split '{split}'" if split else ""))
+    if splits == {None}:
+        console.note("this data brings no splits: the score flatters if the model has learned from some of it")
+    elif any(record.split == "train" for record in records) and split != "train":
+        console.warn("no split 'test' here, so all is scored, its split 'train' too, which flatters; --split chooses")
+    loader = Loader(pipeline.reader, records, cache_mb=0, task=pipeline.task)
+    metrics = score(pipeline, loader, console=console, title="scoring")
+    show_scores({split or "all": metrics}, {}, task=pipeline.task, split=split, console=console)
+    return {"metrics": metrics, "samples": len(records), "split": split or "all"}, 0
+
+
+def predict(options: Namespace) -> Result:
+    """Writes one prediction for each input, in order."""
+    from metatransformer.data.write import check_table_ending, require_writable, write_table
+    from metatransformer.infer.predict import arrange, illustrate
+    from metatransformer.infer.predict import predict as predict_records
+
+    console = Console()
+    check_table_ending(options.out)
+    require_writable(options.out)
+    if Path(options.out).resolve() in [Path(path).resolve() for path in options.paths]:
+        do = "Choose another name."
+        raise UsageError(f"--out {options.out}", must="be another file than the input", found="the same", do=do)
+    pipeline = _saved_pipeline(options.run, options)
+    index = read_index(
+        pipeline.modality,
+        _one_or_all(options.paths),
+        options=pipeline.recipe.input,
+        target=continued(pipeline.modality, pipeline.recipe.task.target),
+        labelled=False,
+        header=pipeline.recipe.data.header,
+    )
+    for note in index.notes:
+        console.note(note)
+    index = without_column(index, pipeline.recipe.task.target)
+    table = predict_records(pipeline, index.records, console=console)
+    arranged = arrange(pipeline.modality, index.records, table)
+    write_table(options.out, arranged)  # before the pictures, which fewer people wait for
+    pictures = illustrate(pipeline.modality, index.records, table, Path(options.out).with_suffix(""))
+    for picture in pictures:
+        console.note(f"picture: {picture}")
+    console.table("first predictions", list(arranged.columns[:3]), arranged.iloc[:5, :3].itertuples(index=False))
+    console.note(f"{len(arranged)} predictions in {options.out}")
+    return {"out": options.out, "rows": len(arranged), "pictures": [str(picture) for picture in pictures]}, 0
+
+
+def embed(options: Namespace) -> Result:
+    """Writes one vector for each input."""
+
+    console = Console()
+    if bool(options.model) == bool(options.modality):
+        raise UsageError("embed", must="get either --modality or --model", found="both or neither")
+    if options.model:
+        if options.overrides or options.target:
+            found = options.overrides[0] if options.overrides else "--target"
+            raise UsageError("embed --model", must="get no recipe overrides: the model has its own", found=found)
+        pipeline = _saved_pipeline(options.model, options)
+        model = trained_embedder(pipeline, pool=options.pool)
+        index = _embed_index(pipeline.modality, options, recipe=pipeline.recipe, console=console)
+    else:
+        # Float32 unless asked otherwise: embeddings are compared across machines.
+        recipe = _recipe(options, first={"run.precision": "float32"})
+        modality = get_modality(recipe.modality)
+        index = _embed_index(modality, options, recipe=recipe, console=console)
+        model = _untrained_embedder(recipe, modality, index, pool=options.pool, console=console)
+    place, done = embed_to(model, index.records, Path(options.out), console=console)
+    rows = len(index.records)
+    console.note(f"{rows} vectors of width {model.width} in {place}")
+    return {"out": str(place), "rows": rows, "width": model.width, "done_before": done}, 0
+
+
+def _embed_index(modality: Modality, options: Namespace, *, recipe: Recipe, console: Console) -> Index:
+    index = read_index(
+        modality,
+        _one_or_all(options.paths),
+        options=recipe.input,
+        target=continued(modality, recipe.task.target),
+        labelled=False,
+        header=recipe.data.header,
+    )
+    for note in index.notes:
+        console.note(note)
+    return without_column(index, recipe.task.target)
+
+
+def _untrained_embedder(
+    recipe: Recipe, modality: Modality, index: Index, *, pool: str, console: Console
+) -> EmbeddingModel:
+    """Returns a pretrained embedder; only a table's transform learns from the data, as it cannot do without."""
+    from metatransformer.pipeline import Reader
+    from metatransformer.trunk import load_encoder
+
+    trunk = load_encoder(recipe.encoder)
+    reader = Reader(modality, modality.transform(recipe.input, trunk.stem))
+    if modality.source.kind == "table":
+        reader = fit_reader(reader, index.records)
+    return pretrained_embedder(recipe, trunk=trunk, reader=reader, pool=pool, console=console)
+
+
+def check(options: Namespace) -> Result:
+    """Lists every bad sample and goes on; status 2 when there is one."""
+    from metatransformer.pipeline import Reader
+    from metatransformer.trunk import load_encoder
+
+    console = Console()
+    modality = get_modality(options.modality)
+    recipe = _recipe(options, first={"encoder": "test"})
+    index = read_index(
+        modality,
+        options.data,
+        options=recipe.input,
+        target=recipe.task.target,
+        labelled=bool(recipe.task.target) or modality.source.continues,  # what 'fit' would ask for
+        header=recipe.data.header,
+    )
+    for note in index.notes:
+        console.note(note)
+    stem = load_encoder(recipe.encoder).stem
+    reader = Reader(modality, modality.transform(recipe.input, stem))
+    problems = check_records(reader, index.records, console=console)
+    for _, message in problems:
+        console.note(f"bad: {message}")
+    console.note(f"{len(index.records)} samples read, {len(problems)} bad")
+    listed = [{"key": key, "problem": message} for key, message in problems]
+    return {"samples": len(index.records), "bad": len(problems), "problems": listed}, 2 * bool(problems)
+
+
+def modalities(options: Namespace) -> Result:
+    """Lists the modalities, or describes one."""
+    from metatransformer.faces.describe import describe, modality_table
+    from metatransformer.modalities import modality_names
+
+    console = Console()
+    if options.name:
+        console.note(describe(options.name))
+        return {"modality": options.name}, 0
+    columns, rows = modality_table()
+    console.table("modalities", columns, rows)
+    return {"modalities": modality_names()}, 0
+
+
+def weights(options: Namespace) -> Result:
+    """Shows the known encoders and where each was looked for."""
+    from metatransformer.trunk import list_encoders, load_encoder, locate
+
+    console = Console()
+    if options.fetch:
+        if not options.name:
+            raise UsageError("weights --fetch", must="name an encoder", found="none")
+        found = load_encoder(options.name)
+        console.note(f"{found.name}: ready, sha256 {found.sha256}, licence {found.licence}")
+    names = [options.name] if options.name else [entry.name for entry in list_encoders()]
+    places = {name: locate(name) for name in names}
+    rows = [
+        (name, place.place, "found" if place.found else "-", place.detail) for name in names for place in places[name]
+    ]
+    console.table("encoders", ["encoder", "looked in", "", "detail"], rows)
+    return {name: [place._asdict() for place in found] for name, found in places.items()}, 0
+
+
+def bench(options: Namespace) -> Result:
+    """Runs a suite of the benchmark."""
+    from metatransformer.bench.row import Plan
+    from metatransformer.bench.suite import choose, run_suite
+    from metatransformer.bench.table import cells, complete, head
+
+    console = Console()
+    rows = choose(options.suite, only=options.only)
+    if options.list:
+        for row in rows:
+            console.note(f"{row.name} ({row.modality}): {row.summary}")
+            console.note(f"    in DIR/{row.folder} from {row.source}")
+            console.note(f"    {row.fetch} Licence: {row.licence}.")
+        return {"rows": [row.name for row in rows]}, 0
+    if not options.data or not options.out:
+        do = "See 'metatransformer bench --list'."
+        raise UsageError("bench", must="get --data and --out", found="not both", do=do)
+    for name, least in (("trunks", 0), ("seeds", 0), ("jobs", 1)):
+        if getattr(options, name) < least:
+            raise UsageError(f"--{name}", must=f"be at least {least}", found=str(getattr(options, name)))
+    if options.quick and (options.trunks or options.seeds):
+        raise UsageError("--quick", must="go without --seeds and --trunks: it runs one of each", found="both")
+    seeded = [row.name for row in rows if (options.seeds or row.seeds) > 1]
+    if options.trunks and seeded:
+        must = f"go with --seeds 1 for {', '.join(seeded)}: each seed has a trunk of its own"
+        raise UsageError("--trunks", must=must, found="several seeds")
+    trunks, seeds = (1, 1) if options.quick else (options.trunks, options.seeds)
+    plan = Plan(options.encoder, seeds, trunks, options.quick, tuple(options.overrides))
+    command = f"metatransformer bench {options.suite} --data DIR --out DIR --jobs {options.jobs}"
+    command += f" --encoder {options.encoder}" + " --quick" * options.quick
+    command += "".join(f" --{name} {value}" for name in ("seeds", "trunks") if (value := getattr(options, name)))
+    command = " ".join([command, *options.overrides])
+    data, out = Path(options.data), Path(options.out)
+    results = run_suite(rows, data=data, out=out, plan=plan, jobs=options.jobs, command=command, console=console)
+    done = complete(results["rows"])
+    short = [cells(row, row["metrics"][0])[:9] for row in done]
+    console.table("results", head()[:9], short)
+    console.note(f"results: {out} (results.md, report.html)")
+    failed = [row["name"] for row in results["rows"] if row["status"] == "failed"]
+    return {"out": str(out), "rows": [row["name"] for row in done], "failed": failed}, 2 * bool(failed)
+
+
+def doctor(options: Namespace) -> Result:
+    """Checks the installation."""
+    from metatransformer.faces.doctor import examine
+
+    del options
+    return examine(Console())
+
+
+def demo(options: Namespace) -> Result:
+    """Runs the main job on data that scikit-learn carries."""
+    from metatransformer.faces.demo import run_demo
+
+    return run_demo(Path(options.out), encoder=options.encoder, console=Console()), 0
+
+
+def _saved_pipeline(folder: str, options: Namespace) -> Pipeline:
+    """Returns the model of a run, with its trunk and on the device that the flags name."""
+    return load_pipeline(saved_model(Path(folder)), encoder=options.encoder, device=options.device or "auto")
+
+
+def _recipe(options: Namespace, *, first: Mapping[str, Any] | None = None) -> Recipe:
+    """Returns the resolved recipe of a command's flags; ``first`` changes the defaults."""
+    flags = {
+        "encoder": "encoder",
+        "tune": "tune",
+        "task": "task.name",
+        "target": "task.target",
+        "epochs": "optim.epochs",
+        "seed": "run.seed",
+        "device": "run.device",
+    }
+    given = {key: getattr(options, flag, None) for flag, key in flags.items()}
+    overrides = {key: value for key, value in given.items() if value not in (None, "")}
+    overrides |= parse_overrides(options.overrides)
+    modality = get_modality(options.modality)
+    path = getattr(options, "recipe", "")
+    return make_recipe(
+        options.modality,
+        options=modality.options,
+        defaults={**modality.defaults, **(first or {})},
+        base=read_recipe(Path(path)) if path else {},
+        overrides=overrides,
+    )
+
+
+def _one_or_all(paths: list[str]) -> str | list[str]:
+    """Returns one path as it is (a folder, manifest or table), several as a list of files."""
+    return paths[0] if len(paths) == 1 else paths

@@ -1,0 +1,356 @@
+"""The scikit-learn face: one estimator a task, and ``load`` for what they and ``Embedder`` saved.
+
+Constructors only store; ``fit`` learns into names that end in ``_``. Wherever there is an ``X``, it is what a user has:
+a folder, a manifest or table file, a list of paths, a list or array of samples (the first axis counts them), or a
+DataFrame. Labels stand in the data (class folders, the column ``label``, or the column that ``target`` names) or in
+``y``. Both work inside scikit-learn's pipelines, searches and cross-validation.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.metrics import accuracy_score, r2_score
+from torch import Tensor
+
+from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.modality import Modality
+from metatransformer.core.samples import Record
+from metatransformer.data.records import listing
+from metatransformer.data.write import write_json
+from metatransformer.faces.arguments import flat_keys, grouped, keywords_of, labelled, not_fitted, recipe_of, unlabelled
+from metatransformer.faces.embedder import Embedder, load_embedder
+from metatransformer.fit.fit import fit
+from metatransformer.infer.evaluate import compute_features, compute_outputs
+from metatransformer.infer.loader import Loader
+from metatransformer.infer.predict import prediction_table
+from metatransformer.infer.sources import saved_model, settled, split_index
+from metatransformer.machine.console import Console
+from metatransformer.modalities import get_modality
+from metatransformer.pipeline import Pipeline
+from metatransformer.recipe import Recipe
+from metatransformer.saved import load_pipeline
+
+LABELS = "labels.json"  # beside model.json: the class labels in their own type; the task knows them as text
+E = TypeVar("E", bound="_Estimator")
+
+
+class _Estimator(BaseEstimator):
+    """What classifier and regressor share."""
+
+    task_name: ClassVar[str]
+
+    def __init__(
+        self,
+        modality: str,
+        *,
+        encoder: str = "meta-b16",
+        tune: str = "default",
+        epochs: int | Literal["default", "auto"] = "default",
+        target: str = "",
+        metric: str = "",
+        seed: int = 0,
+        device: str = "auto",
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        recipe: Mapping[str, Any] | None = None,
+        verbose: bool = False,
+    ) -> None:
+        """Stores the parameters.
+
+        ``modality``: see ``metatransformer modalities``. ``encoder``: a name of ``list_encoders`` or a path. ``tune``:
+        what learns; "default", also for ``epochs``, is the modality's own choice. ``target``: the column to learn of a
+        table or manifest. ``metric`` chooses the best epoch; empty is the modality's own. ``recipe``: further settings
+        by dotted key, for example ``{"optim.lr": 3e-4, "task.class_weight": "balanced"}``. ``verbose``: notes and
+        progress on standard error.
+        """
+        self.modality = modality
+        self.encoder = encoder
+        self.tune = tune
+        self.epochs = epochs
+        self.target = target
+        self.metric = metric
+        self.seed = seed
+        self.device = device
+        self.precision = precision
+        self.recipe = recipe
+        self.verbose = verbose
+
+    def fit(self: E, X: Any, y: Any = None, *, groups: Any = None) -> E:
+        """Trains on X and returns itself; learns ``pipeline_``, ``history_`` and ``metrics_`` (by split).
+
+        Where X brings no split, a seeded part of it (``data.val_fraction``) chooses the best epoch, or folds of few
+        samples the head (``optim.folds``), and nothing is kept for a test: that is what ``score`` on other data is for.
+        ``groups`` names for each sample what must not be torn apart by that (a patient, a speaker, a place).
+
+        Raises:
+            MetaTransformerError: whatever the user must change: data, labels, settings, weights.
+        """
+        modality, console = get_modality(self.modality), self._console()
+        recipe = self._recipe(modality)
+        found = labelled(modality, X, y, recipe=recipe)
+        found = found if groups is None else grouped(found, groups)
+        recipe = settled(recipe, found)
+        index = split_index(found, recipe, console=console)
+        labels = self._learn_labels([record.target for record in index.records if record.split == "train"])
+        fitted = fit(index.records, recipe, console=console)
+        for name, value in labels.items():
+            setattr(self, name, value)
+        self.pipeline_, self.history_, self.metrics_ = fitted.pipeline, fitted.history, fitted.metrics
+        if found.columns:
+            self.n_features_in_ = len(found.columns)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Returns the features ``[n, F]`` that the head predicts from: the trunk's pooled tokens, float32."""
+        loader = self._loader(self._records(X, verb="transform"))
+        return compute_features(self.pipeline_, loader, console=self._console(), title="features").numpy()
+
+    def save(self, folder: str | os.PathLike[str], *, standalone: bool = False) -> None:
+        """Writes a folder for ``load`` and the command line; ``standalone`` puts a frozen trunk into it as well."""
+        if not self.__sklearn_is_fitted__():
+            raise not_fitted(self, verb="save")
+        self._save_labels(Path(folder))
+        self.pipeline_.save(Path(folder), metrics=self.metrics_, standalone=standalone)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "pipeline_")
+
+    def _recipe(self, modality: Modality) -> Recipe:
+        return recipe_of(modality, defaults={"data.test_fraction": 0.0}, keywords=self._keywords(), given=self.recipe)
+
+    def _keywords(self) -> dict[str, Any]:
+        """Returns the recipe keys that have an argument of their own."""
+        keywords: dict[str, Any] = {
+            "encoder": self.encoder,
+            "task.name": self.task_name,
+            "task.target": self.target,
+            "task.metric": self.metric,
+            "run.seed": self.seed,
+            "run.device": self.device,
+            "run.precision": self.precision,
+        }
+        keywords |= {} if self.tune == "default" else {"tune": self.tune}
+        keywords |= {} if self.epochs == "default" else {"optim.epochs": self.epochs}
+        return keywords
+
+    def _take(self, pipeline: Pipeline, folder: Path) -> None:
+        """Takes over a saved model."""
+        self.pipeline_, self.history_ = pipeline, []
+        self.metrics_ = json.loads((folder / "model.json").read_text(encoding="utf-8"))["metrics"]
+
+    def _learn_labels(self, targets: Sequence[Any]) -> dict[str, Any]:
+        """Returns, by attribute, what the task does not keep of the targets; a regression keeps all that is needed."""
+        del targets
+        return {}
+
+    def _save_labels(self, folder: Path) -> None:
+        """Writes what ``_learn_labels`` learned."""
+
+    def _console(self) -> Console:
+        return Console(quiet=not self.verbose)
+
+    def _records(self, X: Any, *, verb: str) -> tuple[Record, ...]:
+        if not self.__sklearn_is_fitted__():
+            raise not_fitted(self, verb=verb)
+        return unlabelled(self.pipeline_.modality, X, recipe=self.pipeline_.recipe).records
+
+    def _scored(self, X: Any, y: Any) -> list[Record]:
+        """Returns the records to score: the split ``test`` where X brings one, else all."""
+        if not self.__sklearn_is_fitted__():
+            raise not_fitted(self, verb="score")
+        index = labelled(self.pipeline_.modality, X, y, recipe=self.pipeline_.recipe)
+        return [record for record in index.records if record.split == "test"] or list(index.records)
+
+    def _loader(self, records: Sequence[Record]) -> Loader:
+        # Without the task: a label in the data plays no part in a prediction, also not an unknown one.
+        return Loader(self.pipeline_.reader, records, cache_mb=0, task=None)
+
+    def _outputs(self, records: Sequence[Record]) -> Tensor:
+        return compute_outputs(self.pipeline_, self._loader(records), console=self._console(), title="predicting")
+
+
+class Classifier(ClassifierMixin, _Estimator):
+    """One of C classes a sample, from any modality, on one shared trunk."""
+
+    task_name = "classify"
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Returns the most probable class of each sample, ``[n]``, as ``fit`` was given it."""
+        records = self._records(X, verb="predict")
+        return self.classes_[self._probabilities(records).argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Returns probabilities ``[n, C]``, the columns in the order of ``classes_``."""
+        return self._probabilities(self._records(X, verb="predict_proba"))
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Returns the accuracy on X: on its split ``test`` where it brings one, else on all of it.
+
+        Raises:
+            DataError: no label is a class of the training.
+        """
+        records = self._scored(X, y)
+        truth, classes = [record.target for record in records], self.classes_.tolist()
+        # As text where one side is text: the label 3 of an array is the folder '3'. Else 1, 1.0 and True are one.
+        kind = str if any(isinstance(label, str) for label in (*truth, *classes)) else float
+        known = np.array([kind(label) for label in classes])
+        truth = [kind(label) for label in truth]
+        if not set(truth) & set(known.tolist()):
+            found = f"{truth[0]!r} among others" if len(set(truth)) > 1 else repr(truth[0])
+            raise DataError("labels", must=f"be among the classes ({listing(map(repr, classes))})", found=found)
+        guess = known[self._probabilities(records).argmax(axis=1)]
+        return float(accuracy_score(truth, guess, sample_weight=sample_weight))
+
+    def _probabilities(self, records: Sequence[Record]) -> np.ndarray:
+        columns = self.pipeline_.task.decode(self._outputs(records))
+        return np.stack([columns[f"p({label})"] for label in self.classes_.tolist()], axis=1)
+
+    def _learn_labels(self, targets: Sequence[Any]) -> dict[str, Any]:
+        kinds = sorted({type(target).__name__ for target in targets})
+        if len(kinds) > 1:
+            raise DataError("labels", must="be of one type", found=" and ".join(kinds), do="Make all of them text.")
+        return {"classes_": np.unique(np.asarray(targets))}
+
+    def _save_labels(self, folder: Path) -> None:
+        write_json(folder / LABELS, self.classes_.tolist())
+
+    def _take(self, pipeline: Pipeline, folder: Path) -> None:
+        super()._take(pipeline, folder)
+        path = folder / LABELS  # absent where the command line trained: labels are text there
+        labels = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else pipeline.task.state()["classes"]
+        self.classes_ = np.unique(np.asarray(labels))
+
+
+class Regressor(RegressorMixin, _Estimator):
+    """One number a sample, from any modality, on one shared trunk."""
+
+    task_name = "regress"
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Returns the predicted value of each sample, ``[n]``, in the target's unit."""
+        return self._values(self._records(X, verb="predict"))
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Returns R2 on X: on its split ``test`` where it brings one, else on all of it."""
+        records = self._scored(X, y)
+        truth = [float(record.target) for record in records]
+        return float(r2_score(truth, self._values(records), sample_weight=sample_weight))
+
+    def _values(self, records: Sequence[Record]) -> np.ndarray:
+        return self.pipeline_.task.decode(self._outputs(records))["prediction"]
+
+
+class Forecaster(_Estimator):
+    """The next values of series, from a table with timestamps, wide or long."""
+
+    task_name = "forecast"
+
+    def __init__(
+        self,
+        modality: str = "timeseries",
+        *,
+        horizon: int = 24,
+        lookback: int = 96,
+        encoder: str = "meta-b16",
+        tune: str = "default",
+        epochs: int | Literal["default", "auto"] = "default",
+        target: str = "",
+        metric: str = "",
+        seed: int = 0,
+        device: str = "auto",
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        recipe: Mapping[str, Any] | None = None,
+        verbose: bool = False,
+    ) -> None:
+        """Stores the parameters.
+
+        ``horizon`` and ``lookback``: rows forecast and rows seen. ``target``: the columns to forecast, with commas
+        between them; empty = all. The others are those of ``Classifier``.
+        """
+        super().__init__(
+            modality,
+            encoder=encoder,
+            tune=tune,
+            epochs=epochs,
+            target=target,
+            metric=metric,
+            seed=seed,
+            device=device,
+            precision=precision,
+            recipe=recipe,
+            verbose=verbose,
+        )
+        self.horizon = horizon
+        self.lookback = lookback
+
+    def predict(self, X: Any) -> pd.DataFrame:
+        """Returns ``series``, ``timestamp``, ``prediction``: the ``horizon`` values behind the last row of each series
+        of X, in its unit.
+        """
+        records = self._records(X, verb="predict")
+        table = prediction_table(self.pipeline_, records, self._outputs(records), split="")
+        arrange = self.pipeline_.modality.arrange
+        return arrange(records, table) if arrange else table
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Returns the negative mean squared error on X, standardised by each series' training rows: greater is better.
+
+        X is cut into windows as ``fit`` does it; its last part in time (``input.rows``) is scored where it has one.
+        """
+        records = self._scored(X, y)
+        task, outputs = self.pipeline_.task, self._outputs(records)
+        return -task.metrics(outputs, task.encode([record.target for record in records]))["mse"]
+
+    def _recipe(self, modality: Modality) -> Recipe:
+        lengths = {"input.horizon": self.horizon, "input.lookback": self.lookback}
+        given = flat_keys(self.recipe) if isinstance(self.recipe, Mapping) else {}
+        if twice := [key for key in lengths if key in given]:
+            where = f"recipe key '{twice[0]}'"
+            raise UsageError(where, must=f"be given as the argument {twice[0][6:]}", found="both ways")
+        defaults = {"input.rows": [0.85, 0.15, 0.0]}  # nothing is kept for a test: score on other rows
+        return recipe_of(modality, defaults=defaults, keywords=self._keywords() | lengths, given=self.recipe)
+
+
+_CLASSES: dict[str, type[Classifier] | type[Regressor] | type[Forecaster]] = {
+    "classify": Classifier,
+    "regress": Regressor,
+    "forecast": Forecaster,
+}
+
+
+def load(
+    folder: str | os.PathLike[str], *, encoder: str = "", device: str = "auto"
+) -> Classifier | Regressor | Forecaster | Embedder:
+    """Returns the fitted estimator that a run, the command line or ``save`` left in a folder.
+
+    ``encoder`` names the place of the trunk where it is no longer the one of training; ``device`` is where it will run,
+    whatever it was trained on.
+
+    Raises:
+        DataError: the folder holds no model, or a damaged one.
+        WeightsError: the trunk found is not the one that the model was trained on.
+    """
+    place = saved_model(Path(folder))
+    if (place / "embedder.json").is_file():
+        return load_embedder(place, encoder=encoder, device=device)
+    pipeline = load_pipeline(place, encoder=encoder, device=device)
+    if pipeline.recipe.task.name not in _CLASSES:
+        raise UsageError(
+            folder,
+            must="hold a classifier, regressor or forecaster to be loaded in Python",
+            found=f"a model of the task '{pipeline.recipe.task.name}'",
+            do="Use 'metatransformer predict' and 'evaluate' on the folder.",
+        )
+    keywords: dict[str, Any] = keywords_of(pipeline.recipe)
+    if encoder:
+        keywords["encoder"] = encoder
+    if pipeline.recipe.task.name == "forecast":
+        keywords |= {name: keywords["recipe"].pop(f"input.{name}") for name in ("horizon", "lookback")}
+    estimator = _CLASSES[pipeline.recipe.task.name](keywords.pop("modality"), **keywords)
+    estimator._take(pipeline, place)
+    return estimator

@@ -1,0 +1,1 @@
+"""From records and a recipe to a trained, scored model."""

@@ -1,0 +1,194 @@
+"""The run folder: what was asked, on what, with what, and how far it got.
+
+``recipe.yaml`` (resolved), ``run.json`` (versions, seed, data and weight hashes, status), ``log.jsonl``,
+``tensorboard/``, ``checkpoints/``, ``model/``, ``metrics.json``, ``predictions.parquet``, ``report.html``.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metatransformer.core.errors import DataError, UsageError
+from metatransformer.data.write import append_bytes, atomic_file, write_json
+from metatransformer.fit.board import add_scalars
+from metatransformer.infer.loader import Place
+from metatransformer.machine.about import about_machine
+from metatransformer.recipe import Recipe, to_dict, to_yaml
+
+
+class RunFolder:
+    """One run on disk. ``place`` other than the first process writes nothing."""
+
+    def __init__(self, path: Path, *, place: Place) -> None:
+        self.path = path
+        self.writes = place.rank == 0
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that a killed run continues from."""
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def log_file(self) -> Path:
+        """One JSON object for each epoch or head."""
+        return self.path / "log.jsonl"
+
+    def check(self, recipe: Recipe, *, identity: Mapping[str, str], overwrite: bool) -> bool:
+        """Returns whether there is an unfinished run to continue; changes nothing.
+
+        Raises:
+            UsageError: the folder holds a finished run, a run of another recipe or data, or foreign files, or
+                may not be written to.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"--out {self.path}", must="be a folder", found="a file")
+        nearest = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if p.exists())
+        if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+            found = "a read-only one" if nearest.is_dir() else "a file"
+            raise UsageError(
+                f"--out {self.path}", must="lie in a folder that can be written", found=f"{found}: {nearest}"
+            )
+        # A run that was killed while its first file was written leaves a temporary one.
+        if not self.path.exists() or all(file.match(".*.tmp.*") for file in self.path.iterdir()):
+            return False
+        if not (overwrite and (self.path / "run.json").is_file()):
+            self._require_same(recipe, identity)
+            return True
+        return False
+
+    def open(self, recipe: Recipe, *, identity: Mapping[str, str], overwrite: bool) -> bool:
+        """Creates the folder, or takes up an unfinished run; returns whether there is one to continue.
+
+        Raises:
+            UsageError: what ``check`` refuses.
+            DataError: the folder cannot be made.
+        """
+        if self.check(recipe, identity=identity, overwrite=overwrite):
+            self._write_recipe(recipe)  # a full disk may have stopped the run before it was there
+            return True
+        if self.writes and (self.path / "run.json").is_file():
+            shutil.rmtree(self.path)
+        self._create(recipe, identity)
+        return False
+
+    def _create(self, recipe: Recipe, identity: Mapping[str, str]) -> None:
+        if not self.writes:
+            return
+        about = {
+            "status": "running",
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": about_machine(),
+            "seed": recipe.run.seed,
+            "recipe": to_dict(recipe),
+            "identity": dict(identity),
+        }
+        # First: a run that is killed from here on is known as one and can be continued or overwritten.
+        write_json(self.path / "run.json", about)
+        self._write_recipe(recipe)
+
+    def _write_recipe(self, recipe: Recipe) -> None:
+        with atomic_file(self.path / "recipe.yaml") as temporary:
+            temporary.write_text(to_yaml(recipe), encoding="utf-8")
+
+    def _require_same(self, recipe: Recipe, identity: Mapping[str, str]) -> None:
+        where = f"--out {self.path}"
+        if not (self.path / "run.json").is_file():
+            raise UsageError(where, must="be a new or empty folder", found="other files in it", do="Name another.")
+        about = self.about()
+        if about["status"] == "done":
+            raise UsageError(
+                where,
+                must="not hold a finished run",
+                found=f"one of {about['started']}",
+                do="Name another folder, or add --overwrite to replace it.",
+            )
+        changed = [key for key, value in identity.items() if about["identity"].get(key) != value]
+        if about["recipe"] != to_dict(recipe):
+            changed.append("recipe")
+        if changed:
+            raise UsageError(
+                where,
+                must="continue with the recipe, data and weights that it was started with",
+                found=f"another {' and '.join(changed)}",
+                do="Name another folder, or add --overwrite to start again.",
+            )
+
+    def about(self) -> dict[str, Any]:
+        """Returns the content of ``run.json``.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        path = self.path / "run.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise DataError(
+                path, must="be the record of a run", found=f"'{error}'", do="Start again with --overwrite."
+            ) from error
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Writes ``metrics.json``, marks the run as done and removes the checkpoint, which nothing needs any more."""
+        if not self.writes:
+            return
+        write_json(self.path / "metrics.json", dict(metrics))
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(self.path / "run.json", self.about() | {"status": "done", "ended": ended})
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Appends one line to ``log.jsonl`` and its numbers to TensorBoard at ``line["step"]``.
+
+        Raises:
+            DataError: the disk is full.
+        """
+        if not self.writes:
+            return
+        append_bytes(self.log_file, (json.dumps(line) + "\n").encode())
+        self._show(line)
+
+    def _show(self, line: Mapping[str, Any]) -> None:
+        values = {key: value for key, value in line.items() if isinstance(value, float)}
+        add_scalars(self.path / "tensorboard", values, step=line["step"])
+
+    def rewind_log(self, lines: int) -> None:
+        """Drops what was logged after the checkpoint that a run continues from."""
+        path = self.log_file
+        if self.writes and path.is_file():
+            kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
+            with atomic_file(path) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")
+            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+            for line in kept:
+                self._show(json.loads(line))
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Writes the training state; the one before stays until the new one is complete."""
+        if self.writes:
+            self.checkpoint.parent.mkdir(exist_ok=True)
+            with atomic_file(self.checkpoint) as temporary:
+                torch.save(dict(state), temporary)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Returns the last training state, None when the run was killed before the first.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        if not self.checkpoint.is_file():
+            return None
+        try:
+            return torch.load(self.checkpoint, weights_only=True, map_location="cpu")
+        except (RuntimeError, EOFError, OSError) as error:
+            raise DataError(
+                self.checkpoint,
+                must="be a checkpoint of this run",
+                found=str(error).splitlines()[0],
+                do="Start again with --overwrite.",
+            ) from error

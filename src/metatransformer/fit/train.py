@@ -1,0 +1,312 @@
+"""The one training loop: AdamW with warm-up and cosine, best epoch by validation, early stopping, exact resume.
+
+Runs on one process or under ``torchrun``: each process takes its share of every batch and the gradients are averaged.
+Only parameters that learn are kept in checkpoints.
+"""
+
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from metatransformer.core.errors import UsageError
+from metatransformer.fit.choose import within_error
+from metatransformer.fit.run import RunFolder
+from metatransformer.infer.evaluate import score
+from metatransformer.infer.loader import Loader, Place
+from metatransformer.machine.console import Bar, Console
+from metatransformer.machine.device import autocast, choose_device, choose_precision
+from metatransformer.pipeline import Pipeline
+
+# Of the rate of what is new: adapters and solved heads start at answers that are good already. On infrared pictures the
+# whole rate undid the trunk within an epoch (docs/log.md).
+GENTLE = 0.1
+
+
+def join_processes() -> Place:
+    """Returns this process's place; joins the others when started by ``torchrun``."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Place()
+    if not dist.is_initialized():
+        dist.init_process_group()  # gloo for the CPU, and NCCL for GPUs where there are some
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    return Place(dist.get_rank(), world)
+
+
+def wait_for_all(place: Place) -> None:
+    """Returns when every process has come here."""
+    if place.world > 1:
+        dist.barrier()
+
+
+@dataclass
+class Progress:
+    """How far a training got; everything here is in the checkpoint."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    lines: int = 0
+    stale: int = 0
+    best: float | None = None
+    kept: int = 0  # position in ``history`` of the epoch whose weights these are
+    loss_sum: float = 0.0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def choose_epochs(epochs: int | Literal["auto"], *, steps: int) -> int:
+    """Returns the number of epochs of ``steps`` steps each; "auto" makes about 1,000 steps, in 4 to 40 epochs."""
+    return min(40, max(4, round(1000 / steps))) if epochs == "auto" else epochs
+
+
+class Trainer:
+    """Trains one pipeline; ``run`` None keeps everything in memory.
+
+    ``start_loss`` is the training loss of a head that was solved before; that start then counts as epoch 0, and is kept
+    where no epoch betters it.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        train: Loader,
+        val: Loader,
+        start_loss: float | None,
+        run: RunFolder | None,
+        place: Place,
+        console: Console,
+    ) -> None:
+        self.pipeline, self.train, self.val = pipeline, train, val
+        self.start_loss = start_loss
+        self.run, self.place, self.console = run, place, console
+        self.recipe = pipeline.recipe
+        self.device = choose_device(self.recipe.run.device)
+        self.precision = choose_precision(self.recipe.run.precision, device=self.device)
+        self.model = pipeline.model.to(self.device)
+        self.learning = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        optim, data = self.recipe.optim, self.recipe.data
+        plan = train.plan(batch_size=data.batch_size, seed=0, epoch=0, place=place)
+        self.steps_per_epoch = len(plan)
+        self.epochs = choose_epochs(optim.epochs, steps=self.steps_per_epoch)
+        self.total_steps = self.epochs * self.steps_per_epoch
+        self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.999))
+        self.average = {name: p.detach().clone() for name, p in self.learning.items()}
+        self.progress = Progress()
+        self._saved = time.monotonic()
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Returns the parameter groups, one for each rate; vectors are not decayed."""
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.learning.items():
+            groups.setdefault((self._rate(name), parameter.ndim >= 2), []).append(parameter)
+        decay = self.recipe.optim.weight_decay
+        return [
+            {"params": params, "lr": lr, "base": lr, "weight_decay": decay if matrix else 0.0}
+            for (lr, matrix), params in groups.items()
+        ]
+
+    def _rate(self, name: str) -> float:
+        """Returns the learning rate of a parameter, by what its start is worth."""
+        optim, (part, *_) = self.recipe.optim, name.split(".")
+        pretrained = {
+            "encoder": self.recipe.tune != "norm",  # norms are few and forgiving
+            "tokenizers": self.model.tokenizer(self.pipeline.modality.name).native,
+        }
+        if pretrained.get(part, False):
+            return optim.trunk_lr
+        solved = part == "heads" and self.start_loss is not None
+        return optim.lr * GENTLE if solved or part == "adapters" else optim.lr
+
+    def fit(self) -> Progress:
+        """Trains to the end, leaves the best weights in the model and returns the history.
+
+        Raises:
+            UsageError: the loss is no longer finite.
+        """
+        self._share_start()
+        self._resume()
+        if self.start_loss is not None and not self.progress.history:
+            self._validate(train_loss=self.start_loss)
+        patience = self.recipe.optim.patience
+        total = self.total_steps - self.progress.step
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), self.console.bar("training, steps", total=total) as bar:
+            while self.progress.epoch < self.epochs:
+                if patience and self.progress.stale >= patience:  # also of a run that was killed just then
+                    self.console.note(f"stopped early: no gain in {patience} epochs")
+                    break
+                self._epoch(bar)
+                train_loss = self.progress.loss_sum / max(1, self.steps_per_epoch)
+                self.progress.epoch, self.progress.batch, self.progress.loss_sum = self.progress.epoch + 1, 0, 0.0
+                self._validate(train_loss=train_loss)
+        self._load(self.progress.weights)
+        return self.progress
+
+    def _epoch(self, bar: Bar) -> None:
+        """Trains on the rest of the current epoch."""
+        progress, recipe = self.progress, self.recipe
+        self.model.train()
+        batches = self.train.epoch(
+            batch_size=recipe.data.batch_size,
+            seed=recipe.run.seed,
+            epoch=progress.epoch,
+            augment=recipe.data.augment,
+            place=self.place,
+            skip=progress.batch,
+        )
+        for _, batch in batches:
+            loss = self._step(batch)
+            progress.loss_sum += loss
+            progress.step += 1
+            progress.batch += 1
+            bar.advance(status=f"epoch {progress.epoch + 1}, loss {loss:.3f}")
+            minutes = (time.monotonic() - self._saved) / 60
+            if self.run is not None and minutes > recipe.run.checkpoint_minutes:
+                self._save()
+
+    def _step(self, batch: Any) -> float:
+        """Takes one optimiser step and returns the loss."""
+        # Dropout, like order and augmentation, follows from seed, step and process: nothing has to be carried over.
+        place = self.progress.step * self.place.world + self.place.rank
+        torch.manual_seed(self.recipe.run.seed * 1_000_003 + place)
+        factor = self._schedule(self.progress.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * factor
+        batch = batch.to(self.device)
+        name, task = self.pipeline.modality.name, self.pipeline.task
+        with autocast(self.precision, device=self.device):
+            outputs = self.model({name: batch}, head=self.recipe.task.name)
+        assert batch.target is not None
+        loss = task.loss(outputs.float(), batch.target)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise UsageError(
+                f"training step {self.progress.step}",
+                must="have a finite loss",
+                found=str(value),
+                do="Lower optim.lr, or set run.precision=float32.",
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._share_gradients()
+        if self.recipe.optim.clip:
+            nn.utils.clip_grad_norm_(self.learning.values(), self.recipe.optim.clip)
+        self.optimizer.step()
+        self._update_average()
+        return value
+
+    def _share_start(self) -> None:
+        # Each process has solved its head: one rounding error could choose another one.
+        if self.place.world > 1:
+            for tensor in (*self.model.heads.buffers(), *self.model.heads.parameters()):
+                dist.broadcast(tensor.data, src=0)
+            self.average = {name: p.detach().clone() for name, p in self.learning.items()}
+
+    def _share_gradients(self) -> None:
+        # One averaged copy instead of DistributedDataParallel: what learns is small, and nothing has to be wrapped.
+        if self.place.world > 1:
+            for parameter in self.learning.values():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= self.place.world
+
+    def _schedule(self, step: int) -> float:
+        """Returns the factor on the learning rate: linear warm-up, then half a cosine to zero."""
+        warm = max(1, round(self.recipe.optim.warmup * self.total_steps))
+        if step < warm:
+            return (step + 1) / warm
+        done = (step - warm) / max(1, self.total_steps - warm)
+        return 0.5 * (1 + math.cos(math.pi * done))
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # The average follows closely at first: its start, the untrained weights, is worth nothing.
+        step = self.progress.step
+        decay = min(self.recipe.optim.average, (1 + step) / (10 + step))
+        for name, parameter in self.learning.items():
+            self.average[name].lerp_(parameter.detach(), 1 - decay)
+
+    def _validate(self, *, train_loss: float) -> None:
+        """Scores the averaged weights, keeps the best, logs, and saves a checkpoint."""
+        progress, task = self.progress, self.pipeline.task
+        current = {name: p.detach().clone() for name, p in self.learning.items()}
+        self._load(self.average)
+        line: dict[str, Any] = {"epoch": progress.epoch, "step": progress.step, "train_loss": train_loss}
+        line["lr"] = self.optimizer.param_groups[0]["lr"]
+        scores = score(self.pipeline, self.val, console=Console(quiet=True), title="validating")
+        if self.place.world > 1:  # one rounding error, and some would stop where others go on
+            told = [scores]
+            dist.broadcast_object_list(told, src=0)
+            (scores,) = told
+        line |= {f"val_{name}": value for name, value in scores.items()}
+        kept = progress.history[progress.kept] if progress.history else None
+        better = kept is None or task.is_better(scores[task.primary], progress.best)
+        progress.best = scores[task.primary] if better else progress.best
+        if keep := kept is None or self._takes_over(line, kept, better=better):
+            progress.kept = len(progress.history)
+            progress.weights = {name: t.clone() for name, t in self.average.items()}
+        progress.history.append(line)
+        progress.stale = 0 if better or keep else progress.stale + 1
+        self._load(current)
+        self.console.note(
+            f"epoch {progress.epoch}/{self.epochs}: loss {line['train_loss']:.4f}, "
+            f"validation {task.primary} {scores[task.primary]:.4f} (best {progress.best:.4f}{', kept' if keep else ''})"
+        )
+        if self.run is not None:
+            self.run.log(line)
+            progress.lines += 1
+            self._save()
+
+    def _takes_over(self, line: dict[str, Any], kept: dict[str, Any], *, better: bool) -> bool:
+        """Returns whether an epoch takes the place of the one that is kept.
+
+        Of shares that the samples cannot tell from the best it is the one of least loss: a handful of answers that
+        flipped would else throw epochs of training away. Of other scores it is the best.
+        """
+        task = self.pipeline.task
+        if not (task.ranks and task.higher_is_better):
+            return better
+        name = f"val_{task.primary}"
+        assert self.progress.best is not None
+        enough = within_error(self.progress.best, samples=len(self.val))
+        return kept[name] < enough or (line[name] >= enough and line["val_log_loss"] < kept["val_log_loss"])
+
+    @torch.no_grad()
+    def _load(self, weights: dict[str, Tensor]) -> None:
+        for name, parameter in self.learning.items():
+            parameter.copy_(weights[name])
+
+    def _save(self) -> None:
+        assert self.run is not None
+        self._saved = time.monotonic()
+        self.run.save_checkpoint(
+            {
+                "progress": vars(self.progress),
+                "weights": {name: p.detach() for name, p in self.learning.items()},
+                "average": self.average,
+                "optimizer": self.optimizer.state_dict(),
+            }
+        )
+
+    def _resume(self) -> None:
+        """Takes up the last checkpoint, if the run has one."""
+        state = None if self.run is None else self.run.load_checkpoint()
+        if state is None:
+            return
+        self.progress = Progress(**state["progress"])
+        self._load(state["weights"])
+        self.average = {n: t.to(self.device) for n, t in state["average"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+        assert self.run is not None
+        self.run.rewind_log(self.progress.lines)
+        self.console.note(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")

@@ -1,0 +1,1 @@
+"""Running a model: batches, outputs, scores, predictions, embeddings."""

@@ -1,0 +1,103 @@
+"""Running a model over a split: outputs, pooled features, scores."""
+
+import logging
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from metatransformer.core.batch import Batch
+from metatransformer.core.errors import DataError
+from metatransformer.infer.loader import Loader
+from metatransformer.machine.console import Console
+from metatransformer.machine.device import autocast, choose_device, choose_precision
+from metatransformer.model import MetaTransformer
+from metatransformer.pipeline import Pipeline
+from metatransformer.recipe import Recipe
+
+_log = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def run_batches(
+    compute: Callable[[Mapping[str, Batch]], Tensor],
+    loader: Loader,
+    recipe: Recipe,
+    *,
+    console: Console,
+    title: str,
+    view: int = 0,
+) -> Tensor:
+    """Returns ``compute`` of every batch as rows in the order of the loader's records, float32 on the CPU.
+
+    ``view`` > 0 numbers an augmented copy of the samples. The modules behind ``compute`` are in evaluation mode and on
+    the recipe's device.
+    """
+    device = choose_device(recipe.run.device)
+    precision = choose_precision(recipe.run.precision, device=device)
+    key = (recipe.run.seed, view) if view else None
+    name = loader.reader.modality.name
+    rows: Tensor | None = None
+    with console.bar(title, total=len(loader)) as bar:
+        for indices, batch in loader.in_order(batch_size=recipe.data.batch_size, view=key):
+            with autocast(precision, device=device):
+                out = compute({name: batch.to(device)})
+            if rows is None:
+                rows = torch.empty(len(loader), *out.shape[1:])
+            rows[torch.as_tensor(indices)] = out.float().cpu()
+            bar.advance(len(indices))
+    assert rows is not None, "no samples"
+    return rows
+
+
+def compute_outputs(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> Tensor:
+    """Returns the head's outputs ``[n, outputs]``."""
+    model, recipe = _ready(pipeline), pipeline.recipe
+
+    def compute(batches: Mapping[str, Batch]) -> Tensor:
+        return model(batches, head=recipe.task.name)
+
+    outputs = run_batches(compute, loader, recipe, console=console, title=title)
+    for doubt in pipeline.transform.doubts():
+        _log.warning(doubt)
+    return outputs
+
+
+def compute_features(pipeline: Pipeline, loader: Loader, *, console: Console, title: str, view: int = 0) -> Tensor:
+    """Returns the pooled features ``[n, F]`` that the head predicts from."""
+    model, recipe = _ready(pipeline), pipeline.recipe
+
+    def compute(batches: Mapping[str, Batch]) -> Tensor:
+        return model.pooled(batches, head=recipe.task.name)
+
+    return run_batches(compute, loader, recipe, console=console, title=title, view=view)
+
+
+def _ready(pipeline: Pipeline) -> MetaTransformer:
+    pipeline.model.to(choose_device(pipeline.recipe.run.device)).eval()
+    return pipeline.model
+
+
+def score(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> dict[str, float]:
+    """Returns all metrics of the task on the loader's records.
+
+    Raises:
+        DataError: there are no records, or their targets are unknown.
+    """
+    return score_outputs(pipeline, loader, compute_outputs(pipeline, loader, console=console, title=title))
+
+
+def score_outputs(pipeline: Pipeline, loader: Loader, outputs: Tensor) -> dict[str, float]:
+    """Returns all metrics for outputs that were computed before.
+
+    Raises:
+        DataError: a sample's target is unknown.
+    """
+    if loader.target is None:
+        raise DataError(
+            "evaluation data",
+            must="carry a label or target for every sample",
+            found="samples without one",
+            do="Put files into one folder per class, use a manifest with a label column, or run 'predict'.",
+        )
+    return pipeline.task.metrics(outputs, loader.target)

@@ -1,0 +1,1 @@
+"""This machine: its console, its device, its packages."""

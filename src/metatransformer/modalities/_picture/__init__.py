@@ -1,0 +1,1 @@
+"""What photographs, X-rays and infrared pictures share."""

@@ -1,0 +1,295 @@
+"""Audio: the log-mel spectrum as a picture of one channel, in patches over time and frequency.
+
+File: WAV, FLAC, MP3, OGG; any rate, any number of channels (averaged), any length up to
+``max_seconds``; or an array in memory, ``[t]`` or ``[t, channels]``.
+Tokens: 16 kHz mono, scaled to its own peak, without silent ends; log-mel energies of 25 ms windows
+every 10 ms, or more densely where a clip is short; the loudest 80 dB are kept and standardised by
+the training clips;
+S x S patches with the trunk's kernel summed over RGB; positions resampled to the real grid; the
+summary token starts as the class token.
+Sources: AST (arXiv 2104.01778) for log-mel patches under an image transformer; Meta-Transformer
+section 3.2 (arXiv 2307.10802); SpecAugment (arXiv 1904.08779) and vocal tract length perturbation
+(Jaitly and Hinton 2013) for augmentation.
+Errors: unreadable, truncated or empty file, NaN, a clip longer than ``max_seconds``, an array that
+is not floating point.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.fields import Field
+from metatransformer.core.modality import (
+    Modality,
+    Source,
+    Stem,
+    SummaryToken,
+    Tokenizer,
+    Transform,
+)
+from metatransformer.core.samples import Record, Sample
+from metatransformer.core.tokens import Span, Tokens
+from metatransformer.data.records import listing
+from metatransformer.nn.patch import GridPositions, PatchEmbedding
+from metatransformer.nn.spectrogram import heard, log_mel
+from metatransformer.nn.spectrum_augment import (
+    mask_stripe,
+    shift_time,
+    warp_frequency,
+    warp_time,
+)
+
+SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
+RATE_HZ = 16_000  # speech and most sound sets: the trunk sees 0 to 8 kHz
+LOW_HZ = 20.0
+PATCHES = 8  # rows of patches over all frequencies: 128 mels with patches of 16, as in AST
+BANDS = 40  # in which silence is looked for
+MOST = 0.3  # of each augmentation: beyond it a clip is no longer the same sound
+NEPERS_PER_DB = float(np.log(10) / 10)
+
+
+# What an option may be; beyond it a clip has more values than a memory, or less than one sample.
+LIMITS = {
+    "mels": (1, 1024),
+    "window_s": (1e-3, 10.0),
+    "hop_s": (1e-3, 10.0),
+    "frames": (1, 65536),
+    "range_db": (1.0, 1000.0),
+    "silence_db": (0.0, 1000.0),
+    "max_seconds": (1e-3, 86400.0),
+}
+
+
+@dataclass(frozen=True)
+class AudioOptions:
+    """What of a clip the trunk sees.
+
+    ``mels``: frequency bins; "auto" = 8 patches high. ``window_s``, ``hop_s``: length and distance
+    of the frames in seconds. ``frames``: the least number of frames of a clip; a shorter one gets a
+    finer hop until it has them ("auto" = 8 patches wide, 1 = always ``hop_s``). ``range_db``: how
+    far below its loudest value a clip is heard. ``silence_db``: how far below its loudest moment the
+    ends of a clip are cut off as silent (0 = never). ``max_seconds``: a longer clip is refused,
+    never cut without a word.
+
+    Augmentation, each drawn anew up to: ``shift``, ``warp``: share of the length by which the ends
+    and an inner moment move; ``pitch``: logarithm of the factor on all frequencies; ``noise_db``:
+    how far the floor of what is heard rises; ``mask``: share of an axis that a stripe hides.
+    """
+
+    mels: int | Literal["auto"] = "auto"
+    window_s: float = 0.025
+    hop_s: float = 0.010
+    frames: int | Literal["auto"] = "auto"
+    range_db: float = 80.0
+    silence_db: float = 35.0
+    max_seconds: float = 30.0
+    shift: float = 0.1
+    warp: float = 0.1
+    pitch: float = 0.05
+    noise_db: float = 20.0
+    mask: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in LIMITS.items():
+            value = getattr(self, name)
+            if value != "auto" and not least <= value <= most:
+                must = f"lie in {least:g}..{most:g}"
+                raise UsageError(f"input.{name}", must=must, found=f"{value:g}")
+        for name in ("shift", "warp", "pitch", "noise_db", "mask"):
+            most = self.range_db if name == "noise_db" else MOST
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise UsageError(f"input.{name}", must=f"lie in 0..{most:g}", found=f"{value:g}")
+
+
+class AudioTransform(Transform):
+    """Wave -> standardised log-mel spectrum. Learns ``mean_`` and ``std_`` of all its values."""
+
+    def __init__(self, options: AudioOptions, stem: Stem) -> None:
+        self.options = options
+        side = PATCHES * stem.patch_size
+        self.mels = side if options.mels == "auto" else options.mels
+        self.frames = side if options.frames == "auto" else options.frames
+        # Of speech at 80 dB, near enough for embedding without any training data.
+        self.mean_, self.std_ = 0.5, 0.25
+
+    def fit(self, samples: Iterable[Sample]) -> None:
+        """Learns the mean and deviation over every value of every training clip."""
+        count, total, squares = 0, 0.0, 0.0
+        for sample in samples:
+            level = self._level(sample).astype(np.float64)
+            count, total = count + level.size, total + level.sum()
+            squares += float(np.square(level).sum())
+        if count:
+            self.mean_ = float(total / count)
+            self.std_ = float(np.sqrt(max(squares / count - self.mean_**2, 1e-6)))
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Returns ``spectrum`` [t, mels] float32, about zero mean and unit deviation."""
+        spectrum = (self._level(sample) - self.mean_) / self.std_
+        return sample.with_inputs({"spectrum": spectrum.astype(np.float32)})
+
+    def _level(self, sample: Sample) -> np.ndarray:
+        """Returns the level [t, mels] of 0 (inaudible) to 1 (the loudest value of the clip)."""
+        options, wave = self.options, sample.inputs["wave"]
+        seconds = len(wave) / RATE_HZ
+        if seconds > options.max_seconds:
+            raise DataError(
+                sample.key,
+                must=f"last at most {options.max_seconds:g} s",
+                found=f"{seconds:.1f} s",
+                do="Cut it into clips, or set input.max_seconds (memory grows with its square).",
+            )
+        loudest = np.abs(wave).max()
+        if loudest > 0:
+            wave = self._without_silence(wave / loudest)
+        energy = log_mel(
+            wave,
+            rate_hz=RATE_HZ,
+            mels=self.mels,
+            window_s=options.window_s,
+            hop_s=options.hop_s,
+            least=self.frames,
+            low_hz=LOW_HZ,
+        )
+        if loudest == 0:
+            return np.zeros_like(energy)
+        span = options.range_db * NEPERS_PER_DB
+        return np.maximum(0.0, 1.0 + (energy - energy.max()) / span)
+
+    def _without_silence(self, wave: np.ndarray) -> np.ndarray:
+        """Returns the clip from its first heard window to its last."""
+        options = self.options
+        if not options.silence_db:
+            return wave
+        energy = log_mel(wave, rate_hz=RATE_HZ, mels=BANDS, window_s=options.window_s, hop_s=options.hop_s)
+        frames = heard(energy, depth=options.silence_db * NEPERS_PER_DB)
+        hop, window = (round(seconds * RATE_HZ) for seconds in (options.hop_s, options.window_s))
+        end = None if frames.stop == len(energy) else (frames.stop - 1) * hop + window
+        return wave[frames.start * hop : end]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is cut off."""
+        silence = self.options.silence_db
+        return (f"silent ends are cut off, {silence:g} dB below the loudest (input.silence_db)",) if silence else ()
+
+    def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Returns the clip moved and warped in time, of another pitch, noisier, with two masks.
+
+        There is no random gain, since ``__call__`` scales every clip to its own peak.
+        """
+        options, floor = self.options, -self.mean_ / self.std_
+        x = sample.inputs["spectrum"]
+        x = shift_time(x, rng=rng, most=options.shift, silence=floor)
+        x = warp_time(x, rng=rng, most=options.warp)
+        x = warp_frequency(x, rng=rng, most=options.pitch, low_hz=LOW_HZ, high_hz=RATE_HZ / 2)
+        x = np.maximum(x, floor + rng.uniform(0, options.noise_db / options.range_db) / self.std_)
+        for axis in (0, 1):
+            x = mask_stripe(x, rng=rng, most=options.mask, axis=axis, value=0.0)  # 0 = the mean
+        return sample.with_inputs({"spectrum": x.astype(np.float32)})
+
+    def state(self) -> dict[str, Any]:
+        """Returns the learned statistics."""
+        return {"mean": self.mean_, "std": self.std_}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes back the learned statistics."""
+        self.mean_, self.std_ = float(state["mean"]), float(state["std"])
+
+
+class AudioTokenizer(Tokenizer):
+    """Cut the spectrum into patches, add positions, put the summary token in front."""
+
+    axes = 2
+
+    def __init__(self, options: AudioOptions, transform: Transform, width: int, stem: Stem) -> None:
+        super().__init__()
+        del options, transform
+        self.native = stem.patch is not None
+        side = stem.patch_size
+        self.patches = PatchEmbedding(width=width, channels=1, stem=stem, size=(side, side))
+        self.positions = GridPositions(width=width, stem=stem)
+        self.summary = SummaryToken(width=width, stem=stem)
+
+    def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
+        """Returns the summary token and the grid (time, frequency); spectrum is ``[B, t, m]``."""
+        # Frequency runs down the picture and time to the right, as the kernel was trained on
+        # pictures that stand upright.
+        picture = inputs["spectrum"].transpose(1, 2)[:, None]  # [B, 1, m, t]
+        mask = masks["spectrum"][:, None, :].expand(-1, picture.shape[2], -1)  # [B, m, t]
+        x, real = self.patches(picture, mask)
+        x = x + self.positions(real).to(x.dtype)
+        x, real = x.transpose(1, 2), real.transpose(1, 2)  # [B, t, f, D], [B, t, f]
+        grid = (x.shape[1], x.shape[2])
+        x, mask = self.summary(x.flatten(1, 2), real.flatten(1, 2))
+        return Tokens(x, mask, (Span("audio", 0, x.shape[1], summary=0, grid=grid),))
+
+
+def load(record: Record) -> dict[str, np.ndarray]:
+    """Returns ``wave`` [t] float32 at 16 kHz.
+
+    In memory a clip is an array of samples at 16 kHz, or a pair of such an array and its rate, or a mapping that holds
+    both as ``array`` and ``sampling_rate``.
+
+    Raises:
+        DataError: a mapping with other names.
+    """
+    from metatransformer.modalities.audio.read import read_audio, resample
+
+    if record.path is not None:
+        return {"wave": read_audio(record.path, rate_hz=RATE_HZ)}
+    value, rate = record.value if isinstance(record.value, tuple) else (record.value, RATE_HZ)
+    if isinstance(value, Mapping):
+        if not {"array", "sampling_rate"} <= value.keys():
+            found = f"the names {listing(value)}"
+            raise DataError(record.key, must="hold its samples as array and their rate as sampling_rate", found=found)
+        value, rate = value["array"], value["sampling_rate"]
+    wave = resample(np.asarray(value), from_hz=int(rate), rate_hz=RATE_HZ, where=record.key)
+    return {"wave": wave}
+
+
+def features(sample: Sample) -> np.ndarray:
+    """Returns the mean and the deviation over time of each mel bin: the plain baseline's vector."""
+    spectrum = sample.inputs["spectrum"]
+    return np.concatenate([spectrum.mean(axis=0), spectrum.std(axis=0)])
+
+
+def draw(axes: Any, sample: Sample) -> None:
+    """Paints the spectrum, low frequencies below."""
+    axes.imshow(sample.inputs["spectrum"].T, origin="lower", aspect="auto", cmap="magma")
+    axes.set_xlabel("frame")
+    axes.set_ylabel("mel bin")
+
+
+def synthesize(rng: np.random.Generator, label: int) -> dict[str, np.ndarray]:
+    """Returns a noisy tone of 0.2 to 0.5 s that rises (even label) or falls (odd label)."""
+    t = np.arange(int(rng.integers(3_203, 8_009))) / RATE_HZ
+    slope = 4_000.0 if label % 2 == 0 else -4_000.0
+    phase = 2 * np.pi * ((2_000.0 - slope * t[-1] / 2) * t + slope * t**2 / 2)
+    wave = 0.3 * np.sin(phase) + rng.normal(0, 0.01, size=len(t))
+    return {"wave": wave.astype(np.float32)}
+
+
+MODALITY = Modality(
+    name="audio",
+    summary="sounds and speech of any rate, up to half a minute",
+    source=Source(kind="files", suffixes=SUFFIXES),
+    fields={"spectrum": Field("t* m", "float32", unit="deviations", summary="standardised log-mel")},
+    options=AudioOptions,
+    load=load,
+    transform=AudioTransform,
+    tokenizer=AudioTokenizer,
+    features=features,
+    draw=draw,
+    synthesize=synthesize,
+    native="patch kernel (summed over RGB), positions (resampled) and class token of the trunk",
+    units="16 kHz mono, -1 to 1",
+    defaults={"tune": "head", "head.pool": "grid", "head.read": [0.5]},
+    requires=("soundfile", "soxr"),
+    extra="audio",
+)

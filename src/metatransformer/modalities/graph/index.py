@@ -1,0 +1,316 @@
+"""What a user hands in as graphs, as records: tables of SMILES, SD files, GraphML, edge lists, TU folders, objects.
+
+A record of a molecule carries its text (``{"smiles": ...}`` or ``{"block": ...}``), so that a molecule that cannot be
+understood is named where it stands and the others can go on; a record of a general graph carries the graph or its file.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from metatransformer.core.errors import DataError, UsageError, nearest
+from metatransformer.core.samples import Record
+from metatransformer.data.folder import accepts
+from metatransformer.data.index import index_files, require_there
+from metatransformer.data.records import Index, counted, listing, require_unique, split_name
+from metatransformer.data.rows import index_table, split_target
+from metatransformer.data.table import TABLE_SUFFIXES, read_columns
+from metatransformer.modalities.graph.graphs import Graph, make_graph
+from metatransformer.modalities.graph.molecule import parse_molecule, read_molecule, read_sdf, scaffold
+from metatransformer.modalities.graph.networks import from_networkx, is_tu, read_edge_list, read_graphml, read_tu
+
+SDF_SUFFIXES = (".sdf", ".sd", ".mol")
+EDGE_SUFFIXES = (".edgelist", ".edges")
+FILE_SUFFIXES = (*SDF_SUFFIXES, ".graphml", *EDGE_SUFFIXES)
+GRAPH_SUFFIXES = (*TABLE_SUFFIXES, *FILE_SUFFIXES)
+SMILES_NAMES = ("smiles", "canonical_smiles", "isomeric_smiles", "isosmiles", "mol", "molecule", "structure")
+
+
+def index_graphs(data: Any, *, target: str, labelled: bool, header: bool, options: Any) -> Index:
+    """Returns one record a graph; ``options`` are the modality's settings ``column``, ``unparsed`` and ``split``.
+
+    ``data`` is a table with a column of SMILES (or a folder of train, val and test tables), an SD file (``target``
+    names a property), a folder in TU format (graph labels, or with ``target`` "attribute" or "attribute 2" a number),
+    a GraphML file (``target`` names an attribute of the graph), an edge list, a folder per class or a manifest of
+    such files, or a list: of SMILES, files, ``Graph``, networkx graphs, or mappings with ``nodes`` and ``edges``.
+
+    Raises:
+        DataError: no such data, column or property; a target that is missing; what the readers raise.
+        UsageError: a table or SD file to learn from without ``target``; scaffolds of graphs that are no molecules;
+            molecules in memory of which some would be skipped.
+    """
+    wanted = target if labelled or target else ""
+    if _is_table(data):
+        index = _table(data, target=wanted, labelled=labelled, header=header, column=options.column)
+    elif isinstance(data, str | os.PathLike) and Path(data).is_dir() and is_tu(Path(data)):
+        index = _tu(Path(data), target=wanted, labelled=labelled)
+    elif isinstance(data, str | os.PathLike) and _holds_several(Path(data)):
+        index = _parts(Path(data), target=wanted, labelled=labelled)
+    elif isinstance(data, str | os.PathLike | pd.DataFrame):
+        index = _files(data, target=wanted, labelled=labelled)
+    else:
+        index = _items(data, labelled=labelled)
+    if options.unparsed == "skip":
+        index = _parsable(index, beside=not labelled)
+    return _with_scaffolds(index) if options.split == "scaffold" else index
+
+
+def _is_table(data: Any) -> bool:
+    """Returns whether data is a table of molecules: neither files, nor a table that lists files."""
+    if isinstance(data, pd.DataFrame):
+        return "path" not in data.columns
+    if isinstance(data, list | tuple):
+        return bool(data) and all(isinstance(row, Mapping) and not _is_graph(row) for row in data)
+    if not isinstance(data, str | os.PathLike):
+        return False
+    path = Path(data)
+    require_there(path)
+    if path.is_dir():
+        tables = [file.name for file in path.iterdir() if accepts(file.name, suffixes=TABLE_SUFFIXES)]
+        return any(split_name(name.split(".")[0]) for name in tables)
+    return accepts(path.name, suffixes=TABLE_SUFFIXES) and "path" not in read_columns(path)
+
+
+def _table(data: Any, *, target: str, labelled: bool, header: bool, column: str) -> Index:
+    if labelled and not target:
+        raise UsageError("--target", must="name the column to learn for a table", found="nothing")
+    index = index_table(data, target=target or None, header=header)
+    where = data if isinstance(data, str | os.PathLike) else "the table"
+    name = _smiles_column(index.columns, column=column, where=where)
+    records = [replace(record, value={"smiles": record.value[name]}) for record in index.records]
+    # Of the other columns nothing is read, so what they lack concerns nobody.
+    notes = [note for note in index.notes if "missing value" not in note]
+    return Index(tuple(records), (*notes, f"molecules from the column '{name}'"), index.root)
+
+
+def _smiles_column(names: Sequence[str], *, column: str, where: object) -> str:
+    if column != "auto":
+        if column not in names:
+            raise DataError(where, must=f"have a column '{column}'", found="none", do=nearest(column, names))
+        return column
+    found = [name for name in names if name.strip().lower() in SMILES_NAMES]
+    if len(found) != 1:
+        raise DataError(
+            where,
+            must="have one column of SMILES, with a name like smiles, mol or structure",
+            found=f"the columns {listing(found or names, most=9)}",
+            do="Name it with input.column=NAME.",
+        )
+    return found[0]
+
+
+def _holds_several(path: Path) -> bool:
+    """Returns whether a file may hold several graphs, with targets of their own."""
+    require_there(path)
+    return path.is_file() and accepts(path.name, suffixes=(*SDF_SUFFIXES, ".graphml"))
+
+
+def _parts(path: Path, *, target: str, labelled: bool) -> Index:
+    """Returns one record a molecule of an SD file, or a graph of a GraphML file."""
+    if labelled and not target:
+        raise UsageError("--target", must=f"name what to learn of {path.name}", found="nothing", do=_offer(path))
+    records = []
+    for number, (value, properties) in enumerate(_contents(path)):
+        answer = _answer(properties, target)
+        if labelled and answer is None:
+            raise DataError(
+                f"{path}, graph {number}",
+                must=f"have the property '{target}'",
+                found=listing(properties) or "none",
+            )
+        records.append(Record(str(number), path=path, part=number, value=value, target=answer))
+    return Index(tuple(records), (), path.parent)
+
+
+def _answer(properties: Mapping[str, Any], target: str) -> Any:
+    """Returns a property, None where it is absent or empty; of several, named with commas, a tuple with gaps."""
+    names = (target,) if target in properties else split_target(target)
+    found = tuple(None if properties.get(name) in (None, "") else properties[name] for name in names)
+    return found if len(found) > 1 else next(iter(found), None)
+
+
+def _contents(path: Path) -> list[tuple[Any, Mapping[str, Any]]]:
+    if accepts(path.name, suffixes=SDF_SUFFIXES):
+        return [({"block": block.text}, block.properties) for block in read_sdf(path)]
+    return list(read_graphml(path))
+
+
+def _offer(path: Path) -> str:
+    names = dict.fromkeys(name for _, properties in _contents(path) for name in properties)
+    return f"It has {listing(names, most=9)}." if names else "It has no properties."
+
+
+def _tu(folder: Path, *, target: str, labelled: bool) -> Index:
+    found = read_tu(folder)
+    word, _, place = target.partition(" ")
+    targets: list[Any] = [None] * len(found.graphs)
+    if word == "attribute":
+        column = int(place or 1) - 1 if (place or "1").isdigit() else -1
+        if found.values is None or not 0 <= column < len(found.values[0]):
+            raise DataError(folder, must=f"have the graph {target}", found="no such file or column")
+        targets = [row[column] for row in found.values]
+    elif target not in ("", "label"):
+        raise UsageError("--target", must="be 'label' or 'attribute N' for a TU folder", found=repr(target))
+    elif found.labels is not None:
+        targets = list(found.labels)
+    elif labelled:
+        raise DataError(folder, must="have graph labels", found="no such file", do="Try --target attribute.")
+    records = [
+        Record(str(i), path=folder, part=i, value=graph, target=answer)
+        for i, (graph, answer) in enumerate(zip(found.graphs, targets, strict=True))
+    ]
+    note = f"TU set '{found.name}': {counted(len(records), 'graph')}"
+    if word != "attribute" and found.labels is not None:
+        note += f" of the labels {listing(sorted(set(found.labels)))} (classes: --task classify)"
+    return Index(tuple(records), (note,), folder)
+
+
+def _files(data: Any, *, target: str, labelled: bool) -> Index:
+    """Returns the graphs of a folder per class, a manifest, or single files; an SD file there may hold several."""
+    index = index_files(data, suffixes=FILE_SUFFIXES, label_column=target or "label", require_labels=labelled)
+    records: list[Record] = []
+    for record in index.records:
+        assert record.path is not None
+        if not accepts(record.path.name, suffixes=(*SDF_SUFFIXES, ".graphml")):
+            records.append(record)
+            continue
+        contents = _contents(record.path)
+        for number, (value, _) in enumerate(contents):
+            key = record.key if len(contents) == 1 else f"{record.key}:{number}"
+            records.append(replace(record, key=key, part=number, value=value))
+    return replace(index, records=tuple(records))
+
+
+def _items(data: Any, *, labelled: bool) -> Index:
+    items = list(data) if isinstance(data, list | tuple | np.ndarray | pd.Series) else None
+    if items is None or labelled:
+        must = "be a path, or a table, or a list with its labels beside it" if labelled else "be a path or a list"
+        raise DataError("the data", must=must, found=f"a {type(data).__name__}")
+    if not items:
+        raise DataError("the data", must="hold at least one item", found="an empty list")
+    if all(isinstance(item, os.PathLike) or (isinstance(item, str) and _is_file(item)) for item in items):
+        if table := next((str(item) for item in items if accepts(str(item), suffixes=TABLE_SUFFIXES)), ""):
+            must, found = "be files of graphs, or one table", f"the table {table} among {len(items)} files"
+            raise DataError("the data", must=must, found=found, do="Name a table alone, or join the tables.")
+        return _files([str(item) for item in items], target="", labelled=False)
+    index = Index(tuple(_item(row, item) for row, item in enumerate(items)))
+    require_unique(index.records, where="the data")
+    return index
+
+
+def _is_file(text: str) -> bool:
+    return accepts(text, suffixes=GRAPH_SUFFIXES) and Path(text).exists()
+
+
+def _item(row: int, item: Any) -> Record:
+    key = str(row)
+    if isinstance(item, str):
+        return Record(key, value={"smiles": item})
+    return Record(key, value=item)
+
+
+def _is_molecule(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, Mapping) and ("smiles" in value or "block" in value))
+
+
+def _is_graph(value: Mapping[str, Any]) -> bool:
+    return "edges" in value or "block" in value
+
+
+def load_graph(record: Record) -> Graph:
+    """Returns the graph of a record.
+
+    Raises:
+        DataError: what the readers raise; a value that is no graph.
+    """
+    value, where = record.value, _place(record)
+    if isinstance(value, Graph):
+        return value
+    if _is_molecule(value):
+        return read_molecule(value, where=where)
+    if isinstance(value, Mapping):
+        return _from_mapping(value, where=where)
+    if hasattr(value, "is_directed") and hasattr(value, "nodes"):
+        return from_networkx(value, where=where)
+    if value is None and record.path is not None:
+        return _from_file(record, record.path)
+    raise DataError(
+        where,
+        must="be a SMILES, a Graph, a networkx graph, or a mapping with nodes and edges",
+        found=f"a {type(value).__name__}",
+    )
+
+
+def _place(record: Record) -> str:
+    if record.path is None:
+        return f"item {record.key}"
+    if record.part is None:
+        return str(record.path)
+    what = "row" if accepts(record.path.name, suffixes=TABLE_SUFFIXES) else "graph"
+    return f"{record.path}, {what} {record.part}"
+
+
+def _from_mapping(value: Mapping[str, Any], *, where: str) -> Graph:
+    known = {"nodes", "edges", "node_columns", "edge_columns", "directed"}
+    if not {"nodes", "edges"} <= value.keys() or value.keys() - known:
+        must = f"have nodes and edges, and nothing but {', '.join(sorted(known))}"
+        raise DataError(where, must=must, found=f"the keys {listing(value)}")
+    return make_graph(
+        int(value["nodes"]),
+        value["edges"],
+        nodes=value.get("node_columns"),
+        links=value.get("edge_columns"),
+        directed=bool(value.get("directed", False)),
+        where=where,
+    )
+
+
+def _from_file(record: Record, path: Path) -> Graph:
+    if accepts(path.name, suffixes=EDGE_SUFFIXES):
+        return read_edge_list(path)
+    value, _ = _contents(path)[int(record.part or 0)]
+    return load_graph(replace(record, value=value))
+
+
+def _parsable(index: Index, *, beside: bool) -> Index:
+    """Returns the index without the molecules that cannot be read, and says how many these were.
+
+    ``beside``: labels or predictions of data in memory stand beside it, without keys, and would slide by one.
+    """
+    good = [record for record in index.records if _can_be_read(record)]
+    gone = len(index.records) - len(good)
+    if gone and beside and index.root is None:
+        bad = next(record for record in index.records if not _can_be_read(record))
+        must = "be 'refuse' for data in memory, where nothing may be left out"
+        found = f"'skip' and {counted(gone, 'molecule')} that RDKit does not understand, {_place(bad)} first"
+        raise UsageError("input.unparsed", must=must, found=found, do="Take them out of the data and its labels.")
+    if not good:
+        raise DataError("the data", must="hold a molecule that RDKit understands", found=f"{gone} that it does not")
+    note = f"left out {counted(gone, 'molecule')} that RDKit does not understand (input.unparsed=skip)"
+    return replace(index, records=tuple(good), notes=(*index.notes, *([note] if gone else [])))
+
+
+def _can_be_read(record: Record) -> bool:
+    if not _is_molecule(record.value):
+        return True
+    try:
+        parse_molecule(record.value, where=record.key)
+    except DataError:
+        return False
+    return True
+
+
+def _with_scaffolds(index: Index) -> Index:
+    """Returns the records in groups of one scaffold each, which a split keeps together."""
+    if odd := next((record for record in index.records if not _is_molecule(record.value)), None):
+        must = "be random for graphs that are no molecules"
+        raise UsageError("input.split", must=must, found=f"scaffold, for graph {odd.key}")
+    groups = [scaffold(record.value, where=_place(record)) for record in index.records]
+    records = [replace(record, group=group) for record, group in zip(index.records, groups, strict=True)]
+    note = f"groups by Bemis-Murcko scaffold: {counted(len(set(groups)), 'scaffold')}"
+    return replace(index, records=tuple(records), notes=(*index.notes, note))

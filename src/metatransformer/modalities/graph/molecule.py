@@ -1,0 +1,252 @@
+"""Molecules: SMILES and SDF as graphs of atoms and bonds, read by RDKit.
+
+Hydrogens stay implicit (their number is a property of the atom), salts and other mixtures stay whole: their fragments
+are parts of one graph that no bond joins.
+"""
+
+import logging
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metatransformer.core.errors import DataError, MissingDependencyError
+from metatransformer.data.table import decode
+from metatransformer.modalities.graph.graphs import Graph
+
+RADIUS = 2  # bonds around an atom that make a circular substructure, as ECFP4 has it
+_CLOCK = re.compile(r"^\[\d\d:\d\d:\d\d\]\s*")
+_BLOCK_END = "$$$$"
+_WAY_OUT = "Correct it, or leave such rows out with input.unparsed=skip; 'metatransformer check' lists all."
+
+# Two-dimensional descriptors of the whole molecule, by RDKit's names: size and shape, polarity, rings, flexibility,
+# charge. ``log`` says which grow without bound with the molecule and are taken as log(1 + x).
+DESCRIPTORS = (
+    "MolLogP",
+    "MolMR",
+    "MolWt",
+    "TPSA",
+    "LabuteASA",
+    "NumHDonors",
+    "NumHAcceptors",
+    "NumRotatableBonds",
+    "NumHeteroatoms",
+    "HeavyAtomCount",
+    "RingCount",
+    "NumAromaticRings",
+    "NumAliphaticRings",
+    "NumSaturatedRings",
+    "FractionCSP3",
+    "BertzCT",
+    "BalabanJ",
+    "HallKierAlpha",
+    "Kappa1",
+    "Kappa2",
+    "Kappa3",
+    "Chi0v",
+    "Chi1v",
+    "Chi2v",
+    "MaxEStateIndex",
+    "MinEStateIndex",
+)
+# Families of numbers: the surface of atoms whose charge, refractivity or lipophilicity lies in a range.
+SURFACES = ("PEOE_VSA", "SMR_VSA", "SlogP_VSA")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One molecule of an SD file: its connection table, its name, and its properties as text."""
+
+    text: str
+    name: str
+    properties: dict[str, str]
+
+
+def read_sdf(path: Path) -> list[Block]:
+    """Returns the molecules of an SD file (or the one of a MOL file) in order, none of them parsed yet.
+
+    Raises:
+        DataError: not text, or no molecule.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(path, must="be a readable file", found=f"'{error.strerror}'") from error
+    lines = decode(data, path=path).replace("\r\n", "\n").split("\n")
+    blocks: list[Block] = []
+    start = 0
+    for place, line in enumerate(lines):
+        if line.startswith(_BLOCK_END):
+            blocks.append(_block(lines[start:place]))
+            start = place + 1
+    if any(line.strip() for line in lines[start:]):
+        blocks.append(_block(lines[start:]))
+    if not blocks:
+        raise DataError(path, must="hold a molecule", found="an empty file")
+    return blocks
+
+
+def _block(lines: Sequence[str]) -> Block:
+    end = next((i for i, line in enumerate(lines) if line.startswith("M  END")), len(lines) - 1)
+    properties: dict[str, str] = {}
+    name = ""
+    for line in lines[end + 1 :]:
+        if line.startswith(">"):
+            found = re.search(r"<([^>]*)>", line)
+            name = found.group(1) if found else ""
+        elif name and not line.strip():
+            name = ""
+        elif name:
+            properties[name] = f"{properties[name]}\n{line}" if name in properties else line.strip()
+    return Block("\n".join(lines[: end + 1]) + "\n", lines[0].strip() if lines else "", properties)
+
+
+def parse_molecule(value: str | Mapping[str, Any], *, where: object) -> Any:
+    """Returns RDKit's molecule of a SMILES, of ``{"smiles": ...}``, or of ``{"block": ...}``, a connection table.
+
+    Raises:
+        DataError: an empty cell, a text that RDKit does not understand (with its reason), or no atom.
+    """
+    kind, text = ("smiles", value) if isinstance(value, str) else next(iter(value.items()))
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(where, must="hold a molecule", found="an empty cell", do=_WAY_OUT)
+    chem = _chem(where)
+    read = chem.MolFromSmiles if kind == "smiles" else chem.MolFromMolBlock
+    molecule, reasons = _quietly(lambda: read(text))
+    if molecule is None:
+        what = f"the SMILES {text!r}" if kind == "smiles" else "a connection table"
+        found = f"{what}: {'; '.join(reasons) or 'no reason given'}"
+        raise DataError(where, must="be a molecule that RDKit understands", found=found, do=_WAY_OUT)
+    if molecule.GetNumAtoms() == 0:
+        raise DataError(where, must="have at least one atom", found="an empty molecule", do=_WAY_OUT)
+    return molecule
+
+
+def read_molecule(value: str | Mapping[str, Any], *, where: object) -> Graph:
+    """Returns a molecule as a graph of its atoms and bonds; see ``parse_molecule``."""
+    molecule = parse_molecule(value, where=where)
+    title = value if isinstance(value, str) else value.get("smiles") or _chem(where).MolToSmiles(molecule)
+    return _graph(molecule, title=title)
+
+
+def scaffold(value: str | Mapping[str, Any], *, where: object) -> str:
+    """Returns the Bemis-Murcko scaffold as canonical SMILES, the molecule's own SMILES where it has no ring."""
+    molecule = parse_molecule(value, where=where)
+    from rdkit.Chem.Scaffolds import MurckoScaffold
+
+    return MurckoScaffold.MurckoScaffoldSmiles(mol=molecule) or _chem(where).MolToSmiles(molecule)
+
+
+def _chem(where: object) -> Any:
+    try:
+        from rdkit import Chem
+    except ImportError as error:
+        raise MissingDependencyError("rdkit", extra="graph", purpose=f"reading {where}") from error
+    return Chem
+
+
+class _Ear(logging.Handler):
+    """Keeps what RDKit logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(_CLOCK.sub("", record.getMessage()).strip())
+
+
+def _quietly(parse: Any) -> tuple[Any, list[str]]:
+    """Returns what ``parse`` returns without a word on standard error; where that is None, parses again to hear why."""
+    from rdkit import rdBase
+
+    with rdBase.BlockLogs():
+        found = parse()
+    if found is not None:
+        return found, []
+    ear, logger = _Ear(), logging.getLogger("rdkit")
+    before = (list(logger.handlers), logger.propagate)
+    logger.handlers, logger.propagate = [ear], False
+    rdBase.LogToPythonLogger()
+    try:
+        parse()
+    finally:
+        rdBase.LogToCppStreams()
+        logger.handlers, logger.propagate = before
+    reasons = [line for line in ear.lines if line and not re.fullmatch(r"[~^]+", line)]
+    # "check for mistakes around position 3:" is followed by a drawing of the place that a message cannot show.
+    lines = [line.removeprefix("SMILES Parse Error: ").rstrip(":") for line in reasons if " " in line]
+    return None, list(dict.fromkeys(lines))[:2]
+
+
+def _graph(molecule: Any, *, title: str) -> Graph:
+    from rdkit.Chem import AllChem
+
+    AllChem.Compute2DCoords(molecule)
+    places = molecule.GetConformer().GetPositions()[:, :2]
+    atoms, bonds = list(molecule.GetAtoms()), list(molecule.GetBonds())
+    edges = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in bonds]
+    return Graph(
+        count=len(atoms),
+        edges=np.array(edges, dtype=np.int64).reshape(-1, 2),
+        nodes={
+            "element": [atom.GetSymbol() for atom in atoms],
+            "charge": [f"{atom.GetFormalCharge():+d}" for atom in atoms],
+            "hydrogens": [str(atom.GetTotalNumHs()) for atom in atoms],
+            "hybridisation": [str(atom.GetHybridization()) for atom in atoms],
+            "aromatic": [_yes(atom.GetIsAromatic()) for atom in atoms],
+            "ring": [_ring(atom) for atom in atoms],
+            "chirality": [str(atom.GetChiralTag()) for atom in atoms],
+        },
+        links={
+            "bond": [str(bond.GetBondType()) for bond in bonds],
+            "conjugated": [_yes(bond.GetIsConjugated()) for bond in bonds],
+            "ring": [_yes(bond.IsInRing()) for bond in bonds],
+            "stereo": [str(bond.GetStereo()) for bond in bonds],
+        },
+        environments=_environments(molecule),
+        whole=_descriptors(molecule),
+        places=places.astype(np.float32),
+        marks=[
+            *((atom.GetAtomicNum(), atom.GetTotalNumHs(), atom.GetFormalCharge()) for atom in atoms),
+            *((round(10 * bond.GetBondTypeAsDouble()), 0, 0) for bond in bonds),
+        ],
+        title=title,
+    )
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _ring(atom: Any) -> str:
+    """Returns the size of the smallest ring through an atom, "no" outside of rings."""
+    if not atom.IsInRing():
+        return "no"
+    return next((str(size) for size in range(3, 8) if atom.IsInRingSize(size)), "large")
+
+
+def _environments(molecule: Any) -> dict[int, int]:
+    """Returns RDKit's identifier of each circular substructure of up to ``RADIUS`` bonds, and how often it occurs."""
+    from rdkit.Chem import rdFingerprintGenerator
+
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS)
+    return dict(generator.GetSparseCountFingerprint(molecule).GetNonzeroElements())
+
+
+def _descriptors(molecule: Any) -> dict[str, float]:
+    from rdkit import rdBase
+    from rdkit.Chem import Descriptors, GetMolFrags, rdMolDescriptors
+
+    with rdBase.BlockLogs():
+        values = {name: float(getattr(Descriptors, name)(molecule)) for name in DESCRIPTORS}
+        for name in SURFACES:
+            parts = getattr(rdMolDescriptors, f"{name}_")(molecule)
+            values |= {f"{name}[{i}]": float(value) for i, value in enumerate(parts, start=1)}
+    values["fragments"] = float(len(GetMolFrags(molecule)))
+    values["charge"] = float(sum(atom.GetFormalCharge() for atom in molecule.GetAtoms()))
+    return {name: value if math.isfinite(value) else math.nan for name, value in values.items()}

@@ -1,0 +1,304 @@
+"""Point clouds: points in space with what was measured at each, one cloud a file.
+
+PLY, XYZ text, LAS and NPY hold points; OFF, OBJ, STL, GLB and a PLY with faces hold a mesh (``mesh.py``, ``ply.py``).
+Nothing is scaled here, except colours that are stored as whole bytes. A file of more than ``LIMIT`` points is thinned
+while it is read, so that memory does not follow the file.
+"""
+
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metatransformer.core.errors import DataError
+from metatransformer.data.records import counted, listing
+from metatransformer.modalities.pointcloud.las import read_las
+from metatransformer.modalities.pointcloud.mesh import MESH_SUFFIXES, read_mesh, require_vertices
+from metatransformer.modalities.pointcloud.ply import open_ply
+from metatransformer.modalities.pointcloud.points_text import read_points_text
+
+TEXT_SUFFIXES = (".xyz", ".txt", ".pts", ".csv")
+CLOUD_SUFFIXES = (".ply", *MESH_SUFFIXES, *TEXT_SUFFIXES, ".las", ".laz", ".npy", ".npz")
+MOST_COLUMNS = 64  # more are points that stand in the place of columns
+LIMIT = 1 << 20  # points of one file that are kept while reading: some 60 MB with normals and colours
+
+# Other spellings of columns, lower case; CloudCompare's and PCL's among them.
+_NAMES = {
+    "normal_x": "nx",
+    "normal_y": "ny",
+    "normal_z": "nz",
+    "r": "red",
+    "g": "green",
+    "b": "blue",
+    "diffuse_red": "red",
+    "diffuse_green": "green",
+    "diffuse_blue": "blue",
+    "i": "intensity",
+    "scalar_intensity": "intensity",
+    "reflectance": "intensity",
+}
+_PLACE = ("x", "y", "z")
+_GROUPS = {
+    "points": _PLACE,
+    "xyz": _PLACE,
+    "pos": _PLACE,
+    "normals": ("nx", "ny", "nz"),
+    "colors": ("red", "green", "blue"),
+    "intensity": ("intensity",),
+}
+# What numpy raises on bytes that are no array: its header is parsed as Python text.
+_NUMPY_ERRORS = (
+    ValueError,
+    OSError,
+    EOFError,
+    SyntaxError,
+    KeyError,
+    NotImplementedError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+_WHOLE = {"u1": 255.0, "u2": 65535.0}  # the brightest value of a colour by its type
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """One cloud or mesh as its file has it.
+
+    ``points`` is ``[n, 3]`` in the file's unit; ``extras`` ``[n, k]`` holds the other columns, named by ``names``: nx,
+    ny, nz, red, green, blue, intensity, or what the file calls them, "" where it does not say. ``top`` is the brightest
+    value that a colour can have, 0 when the file does not state it. ``faces`` are triangles ``[m, 3]``, None for bare
+    points. ``total`` counts the points in the file, of which at most ``LIMIT`` are kept.
+    """
+
+    points: np.ndarray
+    extras: np.ndarray
+    names: tuple[str, ...] = ()
+    top: float = 0.0
+    faces: np.ndarray | None = None
+    total: int = 0
+
+
+def read_cloud(path: str | Path) -> Cloud:
+    """Returns the cloud or mesh of a file.
+
+    Raises:
+        DataError: no such file, damaged, another layout, no point, a coordinate that is missing or not finite, a face
+            that names a vertex that is not there.
+        MissingDependencyError: LAS or LAZ without laspy; GLB without trimesh.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(path, must="be a point cloud", found="nothing there or a folder")
+    if path.stat().st_size == 0:
+        raise DataError(path, must="be a point cloud", found="a file of 0 bytes", do="Remove it.")
+    suffix = path.suffix.lower()
+    if suffix == ".ply":
+        return _read_ply(path)
+    if suffix in MESH_SUFFIXES:
+        points, faces = read_mesh(path)
+        return make_cloud(points, names=_PLACE, faces=faces, where=path)
+    if suffix in TEXT_SUFFIXES:
+        names, chunks = read_points_text(path)
+        return _gathered(chunks, names=names, where=path)
+    if suffix in (".las", ".laz"):
+        # The standard says 16 bit; many writers put 8-bit colours there, so nothing is stated.
+        names, chunks = read_las(path)
+        return _gathered(chunks, names=names, where=path)
+    if suffix in (".npy", ".npz"):
+        return _read_numpy(path)
+    raise DataError(path, must=f"end in {', '.join(CLOUD_SUFFIXES)}", found=f"the ending '{path.suffix}'")
+
+
+def make_cloud(
+    table: np.ndarray,
+    *,
+    names: Sequence[str],
+    where: object,
+    top: float = 0.0,
+    faces: np.ndarray | None = None,
+    total: int = 0,
+) -> Cloud:
+    """Returns a cloud of a table ``[n, columns]``; without names, the first three columns are x, y, z.
+
+    Raises:
+        DataError: another shape, no number, no row, no x, y or z, two columns of one name, a coordinate that is not
+            finite, a face that names a vertex that is not there.
+    """
+    if table.ndim != 2 or not 3 <= table.shape[1] <= MOST_COLUMNS or table.dtype.kind not in "iuf":
+        must = f"be numbers [points, columns], with 3 to {MOST_COLUMNS} columns"
+        raise DataError(where, must=must, found=f"{table.dtype} of shape {table.shape}")
+    if len(table) == 0:
+        raise DataError(where, must="hold at least one point", found="none")
+    names = [_canonical(name) for name in names] or [*_PLACE, *[""] * (table.shape[1] - 3)]
+    if missing := [name for name in _PLACE if name not in names]:
+        raise DataError(where, must="have the columns x, y, z", found=f"no '{missing[0]}' among {listing(names)}")
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise DataError(where, must="name every column differently", found=f"'{twice[0]}' more than once")
+    with np.errstate(invalid="ignore"):  # NaN is counted here
+        table = table.astype(np.float64)
+    points = table[:, [names.index(name) for name in _PLACE]]
+    bad = int((~np.isfinite(points).all(axis=1)).sum())
+    if bad:
+        must, found = "have finite coordinates", f"{counted(bad, 'point')} of {len(points):,} with NaN or infinity"
+        raise DataError(where, must=must, found=found, do="Remove these points.")
+    if faces is not None:
+        require_vertices(faces, count=len(points), where=where)
+    rest = [i for i, name in enumerate(names) if name not in _PLACE]
+    extras = table[:, rest]
+    return Cloud(points, extras, tuple(names[i] for i in rest), top, faces, total or len(points))
+
+
+def cloud_in_memory(value: Any, *, where: object) -> Cloud:
+    """Returns the cloud of an array ``[n, 3 or more]``, or of a mapping with ``points`` and any of ``normals``,
+    ``colors``, ``intensity``, or of what ``load`` made of a file.
+
+    Raises:
+        DataError: an unknown key, no points, arrays of different length, or what ``make_cloud`` raises.
+    """
+    if not isinstance(value, Mapping):
+        array = np.asarray(value)
+        return make_cloud(array, names=(), where=where, top=_top([array.dtype]))
+    if "extras" in value and value.keys() <= {field.name for field in fields(Cloud)}:
+        loaded = Cloud(**value)
+        table = np.concatenate([loaded.points, loaded.extras], axis=1)
+        names = (*_PLACE, *loaded.names)
+        return make_cloud(table, names=names, where=where, top=loaded.top, faces=loaded.faces, total=loaded.total)
+    return _from_arrays({name: np.asarray(array) for name, array in value.items()}, where=where)
+
+
+def gather(chunks: Iterable[np.ndarray], *, limit: int) -> tuple[np.ndarray, int]:
+    """Returns at most ``limit`` rows of a table that comes in pieces, in their order, and how many there were.
+
+    Each row draws a number, seeded by its place; those with the smallest are kept, so every row has the same chance.
+    """
+    rng = np.random.default_rng(0)
+    rows: list[np.ndarray] = []
+    keys: list[np.ndarray] = []
+    total = held = 0
+    for chunk in chunks:
+        rows.append(chunk)
+        keys.append(rng.random(len(chunk)))
+        total, held = total + len(chunk), held + len(chunk)
+        if held > 2 * limit:
+            rows, keys = _smallest(rows, keys, limit=limit)
+            held = limit
+    if not rows:
+        return np.zeros((0, 3)), 0
+    if held > limit:
+        rows, keys = _smallest(rows, keys, limit=limit)
+    return np.concatenate(rows), total
+
+
+def _smallest(
+    rows: list[np.ndarray], keys: list[np.ndarray], *, limit: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    table, drawn = np.concatenate(rows), np.concatenate(keys)
+    kept = np.sort(np.argpartition(drawn, limit)[:limit])
+    return [table[kept]], [drawn[kept]]
+
+
+def _gathered(chunks: Iterable[np.ndarray], *, names: Sequence[str], where: object, top: float = 0.0) -> Cloud:
+    table, total = gather(chunks, limit=LIMIT)
+    return make_cloud(table, names=names, where=where, top=top, total=total)
+
+
+def _canonical(name: str) -> str:
+    name = name.strip().lower()
+    return _NAMES.get(name, name)
+
+
+def _top(kinds: Iterable[np.dtype[Any]]) -> float:
+    """Returns the brightest colour of columns of these types, 0 where they leave it open."""
+    tops = {_WHOLE.get(kind.str[1:], 0.0) for kind in kinds}
+    return tops.pop() if len(tops) == 1 else 0.0
+
+
+def _read_ply(path: Path) -> Cloud:
+    ply = open_ply(path)
+    names = [_canonical(name) for name in ply.names]
+    colours = ("red", "green", "blue")
+    top = _top([np.dtype(kind) for name, kind in zip(names, ply.kinds, strict=True) if name in colours])
+    if not ply.is_mesh:
+        return _gathered(ply.vertices(), names=names, where=path, top=top)
+    table = np.concatenate([np.zeros((0, len(names))), *ply.vertices()])
+    return make_cloud(table, names=names, where=path, top=top, faces=ply.faces())
+
+
+def _read_numpy(path: Path) -> Cloud:
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"PK"
+        if packed:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        else:  # a map, so that only the rows that are kept are held
+            arrays = {"points": np.load(path, mmap_mode="r", allow_pickle=False)}
+    except _NUMPY_ERRORS as error:
+        must, do = "be a whole NPY or NPZ file of numbers", "Copy it again, or save it anew with numpy.save."
+        raise DataError(path, must=must, found=f"'{error}'", do=do) from error
+    if len(arrays) == 1:
+        arrays = {"points": next(iter(arrays.values()))}
+    return _from_arrays(arrays, where=path)
+
+
+def _from_arrays(arrays: Mapping[str, np.ndarray], *, where: object) -> Cloud:
+    """Returns the cloud of arrays that are named points, normals, colors, intensity."""
+    places = [name for name in arrays if _GROUPS.get(name) is _PLACE]
+    if len(places) != 1 or not arrays.keys() <= _GROUPS.keys():
+        must = f"have points and any of {', '.join(list(_GROUPS)[3:])}"
+        raise DataError(where, must=must, found=listing(arrays))
+    points = arrays[places[0]]
+    if points.ndim == 2 and len(arrays) == 1:
+        chunks = (points[i : i + LIMIT] for i in range(0, len(points), LIMIT))
+        table, total = gather(chunks, limit=LIMIT)
+        return make_cloud(table, names=(), where=where, top=_top([points.dtype]), total=total)
+    tables, names = [], []
+    for name, array in arrays.items():
+        table = array[:, None] if array.ndim == 1 else array
+        if table.ndim != 2 or len(table) != len(points) or table.shape[1] != len(_GROUPS[name]):
+            must = f"be [{len(points)}, {len(_GROUPS[name])}], one row a point"
+            raise DataError(f"{where}, {name}", must=must, found=f"shape {array.shape}")
+        tables.append(table)
+        names += _GROUPS[name]
+    top = _top([arrays["colors"].dtype]) if "colors" in arrays else 0.0
+    table, total = gather([np.concatenate(tables, axis=1)], limit=LIMIT)
+    return make_cloud(table, names=names, where=where, top=top, total=total)
+
+
+def sampled(cloud: Cloud, *, count: int, seed: int, where: object) -> Cloud:
+    """Returns ``count`` points drawn evenly over the surface of a mesh, with its vertices' columns in between.
+
+    The normal of its triangle (counter-clockwise seen from outside) becomes nx, ny, nz.
+
+    Raises:
+        DataError: the surface has no area.
+    """
+    assert cloud.faces is not None
+    corners = cloud.points[cloud.faces]  # [m, 3 corners, 3]
+    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    double = np.linalg.norm(cross, axis=1)
+    if not double.sum() > 0:
+        raise DataError(where, must="have faces with an area", found="none")
+    rng = np.random.default_rng(seed)
+    which = rng.choice(len(double), size=count, p=double / double.sum())
+    u, v = rng.random((2, count, 1))
+    u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)  # fold the square onto the triangle
+    weights = np.concatenate([1 - u - v, u, v], axis=1)  # [count, 3]
+    points = np.einsum("nc,ncd->nd", weights, corners[which])
+    extras = np.einsum("nc,ncd->nd", weights, cloud.extras[cloud.faces[which]])
+    kept = [i for i, name in enumerate(cloud.names) if name not in ("nx", "ny", "nz")]
+    normals = cross[which] / double[which, None]
+    return replace(
+        cloud,
+        points=points,
+        extras=np.concatenate([extras[:, kept], normals], axis=1),
+        names=(*(cloud.names[i] for i in kept), "nx", "ny", "nz"),
+        faces=None,
+        total=count,
+    )

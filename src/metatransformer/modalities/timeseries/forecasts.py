@@ -1,0 +1,88 @@
+"""Forecasts as people expect them: a long table with timestamps, and a picture a series."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from metatransformer.modalities.timeseries.windows import Window
+
+MOST_PICTURES = 12
+SHOWN = 3  # horizons of the past that a picture shows, at most the look-back
+
+
+def in_unit(window: Window, prediction: np.ndarray) -> np.ndarray:
+    """Returns a forecast [H] in the unit of its series; it comes in spreads from the window's level."""
+    level, spread = window.scale
+    return level + spread * np.asarray(prediction, dtype=np.float64)
+
+
+def arrange_forecasts(windows: Sequence[Window], table: pd.DataFrame) -> pd.DataFrame:
+    """Returns ``series, timestamp, prediction``, a row for each step of each window, in their order.
+
+    Where ``table`` says the split, it comes first, and ``target`` last: these are windows whose
+    future is known, and ``step`` tells apart what several of them say of one time.
+    """
+    lengths = [window.horizon for window in windows]
+    columns: dict[str, object] = {
+        "series": np.repeat([window.series.name for window in windows], lengths),
+        "timestamp": windows[0].times.append([window.times for window in windows[1:]]),
+    }
+    guesses = [in_unit(window, guess) for window, guess in zip(windows, table["prediction"], strict=True)]
+    if "split" in table:
+        columns = {"split": np.repeat(table["split"].to_numpy(), lengths)} | columns
+        columns["step"] = np.concatenate([np.arange(1, length + 1) for length in lengths])
+    columns["prediction"] = np.concatenate(guesses)
+    if "target" in table:
+        columns["target"] = np.concatenate([future.values for future in table["target"]])
+    return pd.DataFrame(columns)
+
+
+def draw_forecasts(windows: Sequence[Window], table: pd.DataFrame, folder: Path) -> list[Path]:
+    """Writes up to 12 pictures, spread evenly over the windows, and returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    count = min(MOST_PICTURES, len(windows))
+    chosen = np.linspace(0, len(windows) - 1, count).round().astype(int)
+    paths = []
+    for number, place in enumerate(chosen.tolist()):
+        path = folder / f"forecast_{number + 1:02d}.png"
+        _picture(windows[place], np.asarray(table["prediction"].iloc[place])).savefig(path, dpi=144)
+        paths.append(path)
+    return paths
+
+
+def _picture(window: Window, prediction: np.ndarray) -> Any:
+    """Returns a matplotlib figure; the library is imported here, since it takes a second."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.figure import Figure
+
+    series, now = window.series, window.now
+    first = max(window.start, now - SHOWN * window.horizon)
+    figure = Figure(figsize=(8.0, 2.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    future = window.future
+    axes.plot(series.times[first:now], series.values[first:now], color="#5f6975", linewidth=1.2, label="history")
+    joined = [series.values[now - 1], *in_unit(window, prediction)]
+    times = series.times[now - 1 : now].append(window.times)
+    if future is not None:
+        axes.plot(times, [series.values[now - 1], *future.values], color="#1c2430", linewidth=1.2, label="truth")
+    axes.plot(times, joined, color="#c0392b", linewidth=1.6, label="forecast")
+    axes.axvline(times[0], color="#dfe3e8", linewidth=1)
+    began = f", from {window.times[0]}"
+    axes.set_title(f"{series.name}{began}", loc="left", fontsize=10, parse_math=False)
+    axes.set_ylabel(series.column, fontsize=8, parse_math=False)
+    if isinstance(series.times, pd.DatetimeIndex):
+        locator = AutoDateLocator(tz=series.times.tz)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=series.times.tz))
+        axes.xaxis.get_offset_text().set_fontsize(8)
+    else:
+        axes.set_xlabel("row", fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    return figure

@@ -1,0 +1,187 @@
+"""From tables of series to records: windows in time to learn from, or the last window to predict from."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from metatransformer.core.errors import DataError
+from metatransformer.core.samples import SPLITS, Record
+from metatransformer.data.folder import accepts
+from metatransformer.data.index import Index, index_files, require_there
+from metatransformer.data.records import counted, listing, natural_key, split_name
+from metatransformer.data.table import TABLE_SUFFIXES
+from metatransformer.modalities._recording.motion import MOTION_SUFFIXES
+from metatransformer.modalities._recording.uea import uea_parts
+from metatransformer.modalities.timeseries.clock import Step
+from metatransformer.modalities.timeseries.series import Layout, Series, read_series
+from metatransformer.modalities.timeseries.windows import Cut, Window, cut_windows, last_window
+
+SERIES_SUFFIXES = tuple(dict.fromkeys((*TABLE_SUFFIXES, *MOTION_SUFFIXES)))
+
+
+def index_series(
+    data: Any, *, files: bool, layout: Layout, cut: Cut, labelled: bool, label: str, header: bool
+) -> Index:
+    """Returns one record a window, or with ``files`` one a file; ``label`` is the manifest's column then.
+
+    ``labelled`` asks for windows whose future is known, with their split; else each series gives
+    the one window that ends with its last row.
+
+    Raises:
+        DataError: what reading raises; a layout that holds no series; the same name twice.
+    """
+    if files:
+        return index_files(
+            data,
+            suffixes=MOTION_SUFFIXES,
+            label_column=label or "label",
+            require_labels=labelled,
+            parts=_parts,
+        )
+    if not header:
+        must = "name its columns (data.header=true)"
+        raise DataError("a table of series", must=must, found="data.header=false")
+    series = read_all(data, layout=layout)
+    names = [one.name for one in series]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError("the series", must="have different names", found=f"'{twice[0]}' more than once")
+    notes = _notes(series, layout)
+    if not labelled:
+        windows = [last_window(one, lookback=cut.lookback, horizon=cut.horizon) for one in series]
+        return Index(tuple(_record(window, split=None) for window in windows), tuple(notes))
+    records = [_record(window, split=split) for split, window in cut_windows(series, cut)]
+    return Index(tuple(records), (*notes, _about_windows(series, records, cut)))
+
+
+def read_all(data: Any, *, layout: Layout) -> list[Series]:
+    """Returns the series of a table file, a folder or list of them, a DataFrame, or arrays [T] or [T, series].
+
+    Raises:
+        DataError: no table, or what ``read_series`` raises.
+    """
+    if isinstance(data, pd.DataFrame):
+        return read_series(data, layout=layout)
+    if isinstance(data, str | os.PathLike):
+        path = Path(data)
+        require_there(path)
+        if not path.is_dir():
+            _require_table(path)
+            return read_series(path, layout=layout)
+        data = _tables(path)
+    if isinstance(data, np.ndarray):
+        return _from_array(data, group="")
+    items = list(data) if isinstance(data, Sequence) and not isinstance(data, bytes) else []
+    if items and all(isinstance(item, str | os.PathLike) for item in items):
+        paths = [Path(item) for item in items]
+        for path in paths:
+            require_there(path)
+            _require_table(path)
+        groups = [path.name.split(".")[0] for path in paths] if len(paths) > 1 else [""]
+        both = zip(paths, groups, strict=True)
+        return [one for path, group in both for one in read_series(path, layout=layout, group=group)]
+    if items and all(isinstance(item, np.ndarray) for item in items):
+        return [one for number, item in enumerate(items) for one in _from_array(item, group=f"{number}")]
+    raise DataError(
+        "the data",
+        must="be a table file, a folder or list of them, a DataFrame, or arrays of numbers in time",
+        found=f"a {type(data).__name__}",
+        do="For one label a file or array, set input.sample=file.",
+    )
+
+
+def _require_table(path: Path) -> None:
+    if accepts(path.name, suffixes=MOTION_SUFFIXES) and not accepts(path.name, suffixes=TABLE_SUFFIXES):
+        raise DataError(
+            path,
+            must="be a table with times, to be forecast",
+            found=f"the ending '{path.suffix}'",
+            do="Save it as CSV or Parquet; for files that are one sample each, set --task classify input.sample=file.",
+        )
+
+
+def _tables(folder: Path) -> list[Path]:
+    found = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
+    tables = [path for path in found if path.is_file() and accepts(path.name, suffixes=TABLE_SUFFIXES)]
+    if named := [path.name for path in tables if split_name(path.name.split(".")[0])]:
+        raise DataError(
+            folder,
+            must="hold one table a group of series; the splits of a series follow each other in time",
+            found=f"tables named like splits: {listing(named)}",
+            do="Put their rows below each other into one table, with a column 'split'.",
+        )
+    if tables:
+        return tables
+    inside = listing(path.name for path in found) or "nothing"
+    raise DataError(
+        folder,
+        must=f"hold tables of series ({', '.join(TABLE_SUFFIXES[:4])}, ...)",
+        found=inside,
+        do="For a folder per class with one series a file, set --task classify input.sample=file head.pool=grid.",
+    )
+
+
+def _from_array(array: np.ndarray, *, group: str) -> list[Series]:
+    if array.ndim not in (1, 2) or array.dtype.kind not in "iuf" or array.size == 0:
+        raise DataError("an array of series", must="be numbers [time] or [time, series]", found=f"{array.shape}")
+    values = array.astype(np.float64).reshape(len(array), -1)
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        where = f"array{group and ' '}{group}, row {bad[0][0]}"
+        raise DataError(where, must="hold finite numbers", found=counted(len(bad), "missing or infinite value"))
+    times = pd.RangeIndex(len(values))
+    none = np.zeros((len(values), 0))
+    names = [f"{group and group + '/'}series_{number + 1}" for number in range(values.shape[1])]
+    return [Series(name, column, times, Step(1, "1"), none, none) for name, column in zip(names, values.T, strict=True)]
+
+
+def _parts(path: Path) -> Sequence[tuple[int, Any]]:
+    """Returns number and label of every series in a ``.ts`` file, nothing for another file."""
+    return uea_parts(path) if path.suffix.lower() == ".ts" else ()
+
+
+def _record(window: Window, *, split: str | None) -> Record:
+    times = window.series.times
+    now = times[window.now] if window.now < len(times) else window.times[0]
+    target = window.future if split else None
+    return Record(f"{window.series.name} from {now}", value=window, target=target, split=split)
+
+
+def _notes(series: Sequence[Series], layout: Layout) -> list[str]:
+    steps = listing(dict.fromkeys(one.step.name for one in series))
+    notes = [f"{len(series)} series, a row every {steps}: {listing(one.name for one in series)}"]
+    known = series[0].known.shape[1]
+    if series[0].past.shape[1] or known:
+        notes.append(f"covariates: {series[0].past.shape[1]} of the past, {known} known for the future")
+    if layout.fill != "refuse":
+        notes.append(f"missing rows and cells are filled: {layout.fill}")
+    return notes
+
+
+def _about_windows(series: Sequence[Series], records: Sequence[Record], cut: Cut) -> str:
+    counts: Mapping[str, int] = {name: sum(record.split == name for record in records) for name in SPLITS}
+    steps = {name: _stride(records, split=name) for name in SPLITS}
+    parts = [f"{name} {n:,}{_every(steps[name])}" for name, n in counts.items() if n]
+    unused = [len(one.values) - cut.borders(one)["test"][1] for one in series]
+    rest = f"; {max(unused):,} rows behind them not used" if max(unused) else ""
+    return f"windows in order of time: {', '.join(parts)}{rest}"
+
+
+def _stride(records: Sequence[Record], *, split: str) -> int:
+    """Returns the rows from one window of a split to the next of its series, 1 where there is no next."""
+    starts: dict[str, int] = {}
+    for record in records:
+        window = record.value
+        if record.split == split and (first := starts.setdefault(window.series.name, window.start)) < window.start:
+            return window.start - first
+    return 1
+
+
+def _every(stride: int) -> str:
+    """Returns how windows were thinned, nothing where all were taken."""
+    endings = {1: "st", 2: "nd", 3: "rd"}
+    ending = "th" if stride % 100 in (11, 12, 13) else endings.get(stride % 10, "th")
+    return "" if stride == 1 else f" (every {stride}{ending}; input.windows takes more)"

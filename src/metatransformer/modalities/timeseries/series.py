@@ -1,0 +1,334 @@
+"""Tables of time series: wide or long, as one ``Series`` each, with what is wrong named by line.
+
+A wide table has one column a series; a long one has the columns id, time and value, and its series
+below each other. What is forecast and what only helps (covariates, known up to now or also for the
+future) is said by column. Nothing is filled, sorted or resampled unless it was asked for.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from metatransformer.core.errors import DataError, UsageError, nearest
+from metatransformer.data.records import counted, listing, split_name, split_spellings
+from metatransformer.data.table import first_line, read_table
+from metatransformer.modalities.timeseries.clock import (
+    Rows,
+    Step,
+    Times,
+    find_step,
+    missing_rows,
+    parse_times,
+    usual_period,
+)
+
+TIME_NAMES = ("timestamp", "ds", "date", "datetime", "date_time", "time")
+ID_NAMES = ("unique_id", "id", "item_id", "series_id", "series")
+LARGEST = 1e100  # its square is still finite
+VALUE_NAMES = ("y", "value", "values", "target")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a table is read; empty names are found among the usual ones.
+
+    ``target``: the columns to forecast (() = all that are no covariate); ``known``: covariates whose
+    future is known; ``ignore``: columns that are left out; ``style``, ``zone``: see ``parse_times``;
+    ``time`` "none" is a table without times. ``fill``: what stands in missing rows and cells:
+    ``refuse`` (nothing), ``line`` between the neighbours, ``last`` the value before.
+    """
+
+    time: str = ""
+    id: str = ""
+    values: str = ""
+    target: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    style: str = ""
+    zone: str = ""
+    fill: str = "refuse"
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One series: ``values`` [T] at ``times`` [T], every ``step``.
+
+    ``past`` [T, P] are covariates known as far as the series itself, ``known`` [T + F, K] those that
+    are known F steps further; ``covariates`` are their columns' names, the past ones first; ``splits``
+    are the rows' splits where the table says them.
+    """
+
+    name: str
+    values: np.ndarray
+    times: Times
+    step: Step
+    past: np.ndarray
+    known: np.ndarray
+    column: str = ""
+    splits: tuple[str, ...] = ()
+    covariates: tuple[str, ...] = ()
+
+    @property
+    def period(self) -> int:
+        """The number of steps after which such series usually repeat; 1 where nothing is usual."""
+        return usual_period(self.times, self.step)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the values."""
+        arrays = (self.values, self.past, self.known)
+        return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()[:12]
+
+    def __repr__(self) -> str:
+        return f"Series({self.name!r}, {len(self.values)} rows, {self.digest})"
+
+
+def read_series(data: pd.DataFrame | Path, *, layout: Layout, group: str = "") -> list[Series]:
+    """Returns the series of one table, in its order; ``group`` comes before each name.
+
+    Raises:
+        UsageError: a column that is named for two things.
+        DataError: what ``read_table`` raises; no or several columns of time, id or value; a column that is
+            not there or holds text; missing or infinite values; and what ``clock`` refuses.
+    """
+    _require_single_roles(layout)
+    if isinstance(data, Path):
+        frame, rows = read_table(data, header=True), Rows(data, first_line(data))
+    else:
+        frame, rows = data, Rows("the DataFrame", 0)
+        _require_no_times_in_index(data, layout)
+    frame = frame.rename(columns=str).reset_index(drop=True)
+    _require_columns(frame, layout, where=rows.where)
+    frame = frame.drop(columns=list(layout.ignore))
+    time = _find(frame, layout.time, TIME_NAMES, option="time", where=rows.where)
+    names = {name.lower() for name in frame.columns}
+    if layout.id or any(name in names for name in ID_NAMES):
+        series = _from_long(frame, layout, time=time, rows=rows)
+    else:
+        series = _from_wide(frame, layout, time=time, rows=rows)
+    return [replace(one, name=f"{group}/{one.name}") for one in series] if group else series
+
+
+def _require_single_roles(layout: Layout) -> None:
+    """Raises UsageError for a column of two roles: a known future of the target itself would be its answer."""
+    roles = {
+        "input.time": (layout.time,),
+        "input.id": (layout.id,),
+        "--target": layout.target or (layout.values,),
+        "input.known": layout.known,
+        "input.ignore": layout.ignore,
+    }
+    found: dict[str, str] = {}
+    for role, names in roles.items():
+        for name in names:
+            if name in found:
+                must = f"name other columns than {found[name]}" if found[name] != role else "name a column once"
+                raise UsageError(
+                    role, must=must, found=f"'{name}' in both" if found[name] != role else f"'{name}' twice"
+                )
+            if name not in ("", "none"):
+                found[name] = role
+
+
+def _require_columns(frame: pd.DataFrame, layout: Layout, *, where: object) -> None:
+    columns = [str(name) for name in frame.columns]
+    if twice := [name for name in columns if columns.count(name) > 1]:
+        raise DataError(where, must="name every column differently", found=f"'{twice[0]}' more than once")
+    single = [name for name in (layout.time, layout.id, layout.values) if name not in ("", "none")]
+    for name in (*single, *layout.target, *layout.known, *layout.ignore):
+        if name not in columns:
+            raise DataError(where, must=f"have a column '{name}'", found="none", do=nearest(name, columns))
+    if frame.empty:
+        raise DataError(where, must="have at least one row", found="none")
+
+
+def _require_no_times_in_index(frame: pd.DataFrame, layout: Layout) -> None:
+    names = {str(name).lower() for name in frame.columns}
+    if isinstance(frame.index, pd.DatetimeIndex) and not layout.time and not names & set(TIME_NAMES):
+        must = "have its times in a column"
+        raise DataError(
+            "the DataFrame", must=must, found="times in the index", do="Hand in frame.reset_index(names='time')."
+        )
+
+
+def _find(frame: pd.DataFrame, given: str, usual: Sequence[str], *, option: str, where: object) -> str:
+    """Returns the column that was named, or the one with a usual name; empty for "none"."""
+    if given:
+        return "" if given == "none" else given
+    found = [name for name in frame.columns if name.lower() in usual]
+    if len(found) == 1:
+        return found[0]
+    raise DataError(
+        where,
+        must=f"have one column of {option}, called {', '.join(usual)}",
+        found=listing(found) if found else f"the columns {listing(frame.columns)}",
+        do=f"Name it in input.{option}" + (" (none = rows count)." if option == "time" else "."),
+    )
+
+
+def _from_wide(frame: pd.DataFrame, layout: Layout, *, time: str, rows: Rows) -> list[Series]:
+    numbers = frame.drop(columns=[name for name in (time, "split") if name in frame.columns])
+    first = next(iter(numbers.columns), "")
+    if first in ("unnamed_1", "Unnamed: 0") and first not in layout.target and _rises_by_one(numbers[first]):
+        return _from_wide(frame.drop(columns=first), layout, time=time, rows=rows)  # pandas' index is no series
+    target = layout.target or tuple(name for name in numbers.columns if name not in layout.known)
+    return _series(frame, layout, time=time, target=target, rows=rows, name="")
+
+
+def _rises_by_one(column: pd.Series) -> bool:
+    return column.dtype.kind in "iu" and len(column) > 1 and bool((np.diff(column.to_numpy()) == 1).all())
+
+
+def _from_long(frame: pd.DataFrame, layout: Layout, *, time: str, rows: Rows) -> list[Series]:
+    column = _find(frame, layout.id, ID_NAMES, option="id", where=rows.where)
+    if missing := np.flatnonzero(frame[column].isna()).tolist():
+        must, found = "say its series in every row", f"{counted(len(missing), 'row')} without"
+        raise DataError(f"{rows.name(missing[0])}, column '{column}'", must=must, found=found)
+    target = layout.target or (_find(frame, layout.values, VALUE_NAMES, option="values", where=rows.where),)
+    series: list[Series] = []
+    for name, part in frame.drop(columns=column).groupby(frame[column].astype(str), sort=False):
+        series += _series(part, layout, time=time, target=target, rows=rows, name=str(name))
+    return series
+
+
+def _series(
+    frame: pd.DataFrame, layout: Layout, *, time: str, target: Sequence[str], rows: Rows, name: str
+) -> list[Series]:
+    """Returns the series of rows that follow each other; ``name`` is the id of a long table."""
+    if not target:
+        raise DataError(rows.where, must="have a column of numbers to forecast", found="none")
+    where = replace(rows, where=f"{rows.where}, series '{name}'") if name else rows
+    place = replace(where, places=tuple(frame.index.tolist()))
+    frame = frame.reset_index(drop=True)
+    splits = _splits(frame.pop("split"), place=place) if "split" in frame.columns else ()
+    column = frame.pop(time) if time else pd.Series(np.arange(len(frame)))
+    times = parse_times(column, style=layout.style, zone=layout.zone, rows=place, title=time)
+    step = find_step(times, rows=place, title=time)
+    values = {str(title): _numbers(column, title=str(title), place=place) for title, column in frame.items()}
+    others = [title for title in values if title not in target and title not in layout.known]
+    ahead = _rows_ahead(values, now=[*target, *others]) if layout.known else 0
+    end = len(times) - ahead
+    values = {title: cells if title in layout.known else cells[:end] for title, cells in values.items()}
+    kept = {title: _complete(cells, layout.fill, title=title, place=place) for title, cells in values.items()}
+    grid = missing_rows(times, step)
+    if (grid < 0).any():
+        _refuse_gaps(grid, times, step, fill=layout.fill, place=place, title=time)
+        kept = {title: _bridged(cells, grid, fill=layout.fill) for title, cells in kept.items()}
+        splits = [splits[row] for row in np.maximum.accumulate(grid)] if splits else ()
+        times = step.grid(times)
+    times = times[: len(times) - ahead]
+    past = np.stack([kept[title] for title in others], axis=1) if others else np.zeros((len(times), 0))
+    known = [kept[title] for title in layout.known]
+    ready = np.stack(known, axis=1) if known else np.zeros((len(times), 0))
+    made = []
+    for title in target:
+        label = title if not name else name if len(target) == 1 else f"{name}/{title}"
+        covariates = (*others, *layout.known)
+        made.append(Series(label, kept[title], times, step, past, ready, title, tuple(splits), covariates))
+    return made
+
+
+def _splits(column: pd.Series, *, place: Rows) -> list[str]:
+    """Returns train, val or test of every row.
+
+    Raises:
+        DataError: another word, or splits that do not follow each other in time.
+    """
+    order = ("train", "val", "test")
+    found = [split_name(str(cell)) for cell in column]
+    for row, (name, cell) in enumerate(zip(found, column, strict=True)):
+        if name is None:
+            must = f"be one of {split_spellings()}"
+            raise DataError(f"{place.name(row)}, column 'split'", must=must, found=repr(cell))
+        if row and order.index(name) < order.index(found[row - 1] or "train"):
+            raise DataError(
+                f"{place.name(row)}, column 'split'",
+                must="go from train over val to test as time goes on",
+                found=f"'{name}' after '{found[row - 1]}'",
+                do="A forecast may only be scored on what comes later than training.",
+            )
+    return [name for name in found if name is not None]
+
+
+def _numbers(column: pd.Series, *, title: str, place: Rows) -> np.ndarray:
+    """Returns a column as float64, NaN where a cell is empty.
+
+    Raises:
+        DataError: a cell that is no number, or an infinite one.
+    """
+    if column.dtype.kind in "iufb":
+        values = column.to_numpy(dtype=np.float64)
+    else:
+        values = np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
+        if (bad := np.flatnonzero(np.isnan(values) & column.notna().to_numpy())).size:
+            raise DataError(
+                f"{place.name(int(bad[0]))}, column '{title}'",
+                must="hold numbers",
+                found=f"{column.iloc[int(bad[0])]!r} ({counted(len(bad), 'such cell')})",
+                do="Repair it, or leave the column out with input.ignore.",
+            )
+    if (bad := np.flatnonzero(np.abs(values) > LARGEST)).size:
+        must, found = "hold finite numbers", counted(len(bad), "infinite value")
+        raise DataError(f"{place.name(int(bad[0]))}, column '{title}'", must=must, found=found)
+    return values
+
+
+def _rows_ahead(values: dict[str, np.ndarray], *, now: Sequence[str]) -> int:
+    """Returns how many rows at the end hold nothing but covariates of the future."""
+    empty = np.all([np.isnan(values[title]) for title in now if title in values], axis=0)
+    return int(len(empty) if empty.all() else np.argmin(empty[::-1]))
+
+
+def _complete(values: np.ndarray, fill: str, *, title: str, place: Rows) -> np.ndarray:
+    """Returns the values without missing cells.
+
+    Raises:
+        DataError: there are some and ``fill`` is refuse, or the first ones are missing.
+    """
+    bad = np.flatnonzero(np.isnan(values))
+    if not len(bad):
+        return values
+    if fill == "line" and bad[0] > 0 and bad[-1] == len(values) - 1:
+        raise DataError(
+            f"{place.name(len(values) - 1)}, column '{title}'",
+            must="hold a number in its last row, for a line between neighbours",
+            found="a missing value",
+            do="Cut the rows behind the last value, or set input.fill=last.",
+        )
+    if fill == "refuse" or bad[0] == 0 or len(bad) == len(values):
+        begins = bad[0] == 0
+        raise DataError(
+            f"{place.name(int(bad[0]))}, column '{title}'",
+            must="hold a number in its first row" if begins else "hold a number in every row",
+            found=f"{counted(len(bad), 'missing value')} of {len(values):,}",
+            do="Cut the rows before the series begins."
+            if begins
+            else "Repair the table, or set input.fill=line (between neighbours) or input.fill=last.",
+        )
+    return _bridged(values, np.where(np.isnan(values), -1, np.arange(len(values))), fill=fill)
+
+
+def _bridged(values: np.ndarray, grid: np.ndarray, *, fill: str) -> np.ndarray:
+    """Returns the value of each place of ``grid`` (its row, -1 where there is none)."""
+    if fill == "last":
+        return values[np.maximum.accumulate(grid)]
+    real = np.flatnonzero(grid >= 0)
+    return np.interp(np.arange(len(grid)), real, values[grid[real]])
+
+
+def _refuse_gaps(grid: np.ndarray, times: Times, step: Step, *, fill: str, place: Rows, title: str) -> None:
+    if fill != "refuse":
+        return
+    gaps = np.flatnonzero((grid[1:] < 0) & (grid[:-1] >= 0))
+    row, missing = int(grid[gaps[0]]), int((grid < 0).sum())
+    raise DataError(
+        f"{place.name(row + 1)}, column '{title}'",
+        must=f"follow the row before by {step.name}",
+        found=f"a gap after {times[row]} ({counted(len(gaps), 'gap')}, {counted(missing, 'row')} missing)",
+        do="Complete the table, or set input.fill=line (between neighbours) or input.fill=last.",
+    )

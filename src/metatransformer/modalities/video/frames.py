@@ -1,0 +1,144 @@
+"""Which videos a folder, a list or a manifest holds: film files, or folders whose pictures are frames.
+
+A folder that holds pictures is one video, never a class: classes are the folders above. Refused rather than guessed:
+films beside folders of pictures, a folder of pictures inside another, pictures where a class is expected.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from metatransformer.core.errors import DataError
+from metatransformer.core.samples import Record
+from metatransformer.data.folder import accepts, index_names, scan
+from metatransformer.data.index import index_files
+from metatransformer.data.manifest import FOLDER
+from metatransformer.data.records import Index, counted, listing, natural_key, require_text, require_unique
+from metatransformer.data.table import TABLE_SUFFIXES
+from metatransformer.modalities.video.read import FILM_SUFFIXES, PICTURE_SUFFIXES
+
+
+def index_videos(data: Any, *, target: str, labelled: bool, header: bool, options: Any) -> Index:
+    """Returns one record a film file, folder of frames or array; see ``data.index.index_files`` for the layouts.
+
+    A row of a manifest names a film or a folder of frames. ``options.source`` says what a folder holds. ``header`` has
+    no meaning here: a manifest always has one.
+
+    Raises:
+        DataError: what ``index_files`` raises; a folder that can mean two things.
+    """
+    del header
+    if _is_path(data) and Path(data).is_dir():
+        index = _index_folder(Path(data), source=options.source, labelled=labelled)
+    elif _names_folders(data) and not labelled:
+        index = _index_list([Path(item) for item in data], source=options.source)
+    else:
+        _require_film(data)
+        suffixes = (*FILM_SUFFIXES, FOLDER)
+        return index_files(data, suffixes=suffixes, label_column=target or "label", require_labels=labelled)
+    require_unique(index.records, where="the data" if index.root is None else index.root)
+    require_text(index.records)
+    return index
+
+
+def _require_film(data: Any) -> None:
+    """Raises DataError for a file that is neither a film nor a manifest; names a picture's way out."""
+    for path in map(Path, [data] if _is_path(data) else data if _are_paths(data) else []):
+        known = FILM_SUFFIXES if _are_paths(data) else (*FILM_SUFFIXES, *TABLE_SUFFIXES)
+        if path.is_file() and not accepts(path.name, suffixes=known):
+            frame = accepts(path.name, suffixes=PICTURE_SUFFIXES)
+            raise DataError(
+                path,
+                must=f"be a film ({', '.join(FILM_SUFFIXES)}) or a folder of frames",
+                found=f"the ending '{path.suffix}'" if path.suffix else "no ending",
+                do="Name the folder that holds it." if frame else "Convert it, or leave it out.",
+            )
+
+
+def _is_path(data: Any) -> bool:
+    return isinstance(data, str | os.PathLike)
+
+
+def _are_paths(data: Any) -> bool:
+    return isinstance(data, Sequence) and not isinstance(data, str | bytes) and all(map(_is_path, data))
+
+
+def _names_folders(data: Any) -> bool:
+    """Returns whether the data is a list of paths with a folder among them."""
+    return _are_paths(data) and any(Path(item).is_dir() for item in data)
+
+
+def _index_list(paths: Sequence[Path], *, source: str) -> Index:
+    """Returns the videos of several films and folders, in their order, named from the folder that holds them all."""
+    files: list[Path] = []
+    notes: list[str] = []
+    for path in paths:
+        if path.is_dir():
+            inside = _index_folder(path, source=source, labelled=False)
+            files += [record.path for record in inside.records if record.path is not None]
+            notes += inside.notes
+        else:
+            files += [record.path for record in index_files(path, suffixes=FILM_SUFFIXES, require_labels=False).records]
+    full = [os.path.abspath(file) for file in files]
+    root = Path(os.path.commonpath([os.path.dirname(file) for file in full]))
+    keys = [Path(file).relative_to(root).as_posix() for file in full]
+    return Index(tuple(Record(key, path=path) for key, path in zip(keys, files, strict=True)), tuple(notes), root)
+
+
+def _index_folder(root: Path, *, source: str, labelled: bool) -> Index:
+    """Returns the videos of a folder: film files, or the folders that hold pictures."""
+    names, notes = scan(root, suffixes=(*FILM_SUFFIXES, *PICTURE_SUFFIXES))
+    films = [name for name in names if accepts(name, suffixes=FILM_SUFFIXES)]
+    pictures = [name for name in names if not accepts(name, suffixes=FILM_SUFFIXES)]
+    folders = {name.rpartition("/")[0] for name in pictures}
+    if source == "auto" and films and folders:
+        raise DataError(
+            root,
+            must="hold either films or folders of frames",
+            found=f"{counted(len(films), 'film')} and {counted(len(pictures), 'picture')} "
+            f"({min(films)}, {min(pictures)})",
+            do="Set input.source=files or input.source=folders.",
+        )
+    if source == "files" or (source == "auto" and films):
+        return index_files(root, suffixes=FILM_SUFFIXES, require_labels=labelled)
+    if not folders:
+        raise DataError(root, must="hold folders of frames", found="no picture", do="Set input.source=files.")
+    notes = [*notes, f"{counted(len(pictures), 'frame')} in {counted(len(folders), 'folder')}, each of them one video"]
+    if films:
+        notes.append(f"{counted(len(films), 'film')} left out, as input.source=folders says")
+    return _index_frames(root, folders=folders, notes=notes, labelled=labelled)
+
+
+def _index_frames(root: Path, *, folders: set[str], notes: Sequence[str], labelled: bool) -> Index:
+    """Returns the folders of frames as records: the class is the folder above, or the one above its split."""
+    nested = [name for name in folders if next(_above(name, folders), None) is not None]
+    if nested:
+        name = min(nested, key=natural_key)
+        raise DataError(
+            root / name,
+            must="hold the only frames of its video",
+            found=f"a folder of pictures inside another, '{next(_above(name, folders)) or root}'",
+            do="Give every video one folder, with nothing but its frames in it.",
+        )
+    if folders == {""}:
+        index = Index((Record(root.absolute().name, path=root),), tuple(notes), root.absolute().parent)
+    else:
+        index = index_names(root, names=sorted(folders), notes=notes, require_labels=False)
+    bare = [record.key for record in index.records if record.target is None]
+    if labelled and bare:
+        raise DataError(
+            root,
+            must="hold folders class/video/frame, as a folder with pictures is one video",
+            found=f"pictures directly in {listing(bare, most=3)}",
+            do="Put the frames of each video into a folder of its own inside its class, or name a manifest.",
+        )
+    return index
+
+
+def _above(name: str, folders: set[str]) -> Iterator[str]:
+    """Yields the folders of ``folders`` that hold this one."""
+    while name:
+        name = name.rpartition("/")[0]
+        if name in folders:
+            yield name

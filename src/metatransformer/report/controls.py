@@ -1,0 +1,215 @@
+"""Controls: what a score has to be compared with.
+
+The majority or mean, a plain baseline on raw features by scikit-learn, the same recipe on a random trunk, and the same
+recipe with no trunk. "The frozen pretrained trunk helps" is the difference, also where there is none.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.base import BaseEstimator, clone
+from sklearn.decomposition import PCA
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from metatransformer.core.errors import UsageError
+from metatransformer.fit.fit import fit
+from metatransformer.fit.fitted import Fitted, refits
+from metatransformer.infer.loader import Loader
+from metatransformer.machine.console import Console
+from metatransformer.pipeline import Pipeline, read_raw
+from metatransformer.recipe import Recipe, tune_mode
+from metatransformer.tasks import Multilabel, Task
+
+CONTROLS = ("constant", "baseline", "random", "identity")
+MAX_FEATURES = 200  # beyond it principal components are taken
+
+PENALTIES = np.logspace(-1, 5, 13)  # of ridge regression, chosen by leaving single samples out
+
+
+def run_controls(
+    fitted: Fitted, names: tuple[str, ...], *, split: str, console: Console
+) -> dict[str, dict[str, float]]:
+    """Returns the metrics of each named control on ``split``, trained on what ``fitted`` was trained on.
+
+    Raises:
+        UsageError: an unknown name, or a split without targets.
+    """
+    if bad := [name for name in names if name not in CONTROLS]:
+        raise UsageError("controls", must=f"be among {', '.join(CONTROLS)}", found=bad[0])
+    if split not in fitted.metrics:
+        raise UsageError("controls", must="be scored on a split with targets", found=repr(split))
+    target = fitted.loaders[split].target
+    assert target is not None
+    results = {}
+    for name in names:
+        console.note(f"control '{name}'")
+        outputs = control_outputs(fitted, name, split=split, console=console)
+        results[name] = fitted.pipeline.task.metrics(outputs, target)
+    return results
+
+
+def control_outputs(fitted: Fitted, name: str, *, split: str, console: Console) -> torch.Tensor:
+    """Returns what a control answers on ``split``, in the form of a head's outputs ``[n, outputs]``."""
+    if name == "constant":
+        return fitted.pipeline.task.constant().expand(len(fitted.loaders[split]), -1)
+    if name == "baseline":
+        return _baseline(fitted, split)
+    return _other_trunk(fitted, name, split, console)
+
+
+def _baseline(fitted: Fitted, split: str) -> torch.Tensor:
+    """Fits scikit-learn on raw features of the splits that the model's last fit sees."""
+    modality, task = fitted.pipeline.modality, fitted.pipeline.task
+    known = [fitted.loaders[name] for name in known_splits(fitted.pipeline)]
+    raws = [_raw_features(loader) for loader in known]
+    x = sparse.vstack(raws, format="csr") if modality.baseline == "sparse" else np.concatenate(raws)
+    y = np.concatenate([_targets(loader, task) for loader in known])
+    raw = _raw_features(fitted.loaders[split])
+    model = _estimator(task, kind=modality.baseline, shape=x.shape)
+    if isinstance(task, Multilabel):
+        model = PerLabel(model)
+    fit_weighed(model, x, y, weight=np.concatenate([spreads(loader, task) for loader in known]))
+    return as_outputs(model, task, raw)
+
+
+def known_splits(pipeline: Pipeline) -> tuple[str, ...]:
+    """Returns the splits that a chosen baseline is fitted on: both where the model's head is fitted again on both."""
+    return ("train", "val") if refits(pipeline) else ("train",)
+
+
+def spreads(loader: Loader, task: Task) -> np.ndarray:
+    """Returns the spread of each window of a forecast in shares of their mean, of other samples ones."""
+    assert loader.target is not None
+    return task.importance(loader.target).double().numpy() if task.name == "forecast" else np.ones(len(loader))
+
+
+def fit_weighed(model: Any, x: Any, y: np.ndarray, *, weight: np.ndarray) -> None:
+    """Fits a pipeline in place; samples are weighed only where weights differ, for not every estimator can."""
+    if (weight == weight[0]).all():
+        model.fit(x, y)
+    else:
+        model.fit(x, y, **{f"{model.steps[-1][0]}__sample_weight": weight})
+
+
+class PerLabel(BaseEstimator):
+    """One classifier a label, fitted where the label is known; ``predict`` gives log odds ``[n, labels]``."""
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+
+    def fit(self, x: Any, y: np.ndarray) -> "PerLabel":
+        """Learns from answers ``[n, labels]``, NaN where unknown; a label of one answer keeps its rate."""
+        self.models_, self.rates_ = [], []
+        for column in y.T:
+            known = ~np.isnan(column)
+            answers = column[known].astype(int)
+            several = len(np.unique(answers)) > 1
+            self.models_.append(clone(self.estimator).fit(x[known], answers) if several else None)
+            self.rates_.append(answers.mean() if known.any() else 0.5)
+        return self
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Returns the log odds of each label."""
+        pairs = zip(self.models_, self.rates_, strict=True)
+        columns = [np.full(x.shape[0], rate) if m is None else m.predict_proba(x)[:, 1] for m, rate in pairs]
+        chance = np.clip(np.stack(columns, axis=1), 1e-12, 1 - 1e-12)
+        return np.log(chance / (1 - chance))
+
+
+def plain_features(loader: Loader, index: int) -> np.ndarray:
+    """Returns the modality's plain vector ``[F]`` of one sample."""
+    modality = loader.reader.modality
+    return modality.features(
+        read_raw(modality, loader.records[index]) if modality.raw_features else loader.sample(index)
+    )
+
+
+def _raw_features(loader: Loader) -> Any:
+    """Returns the plain baseline's features ``[n, F]``, as a sparse matrix where nearly all are 0."""
+    modality = loader.reader.modality
+    rows = (plain_features(loader, i) for i in range(len(loader)))
+    if modality.baseline == "sparse":
+        return sparse.vstack([sparse.csr_matrix(row) for row in rows], format="csr")
+    return np.stack(list(rows))
+
+
+def _targets(loader: Loader, task: Task) -> np.ndarray:
+    assert loader.target is not None
+    # One column is handed over flat, as scikit-learn has it.
+    return (task.goal(loader.target).squeeze(1) if task.squared else loader.target).numpy()
+
+
+def _estimator(task: Task, *, kind: str, shape: tuple[int, ...]) -> Any:
+    classify = task.name in ("classify", "multilabel")
+    if kind == "boosting":
+        return (
+            HistGradientBoostingClassifier(random_state=0)
+            if classify
+            else HistGradientBoostingRegressor(random_state=0)
+        )
+    if kind == "forest":
+        forest = RandomForestClassifier if classify else RandomForestRegressor
+        return forest(500, random_state=0)
+    if kind == "sparse":
+        # A weak penalty, because weighed counts are far below 1. With the usual tolerance rounding decides where the
+        # solver stops: on SST-2 at 0.778 or 0.783, by machine and number of threads.
+        line = LogisticRegression(C=10, max_iter=2000, tol=1e-8) if classify else RidgeCV(PENALTIES)
+        return make_pipeline(TfidfTransformer(), line)
+    steps: list[Any] = [StandardScaler()]
+    rows, features = shape
+    if features > MAX_FEATURES and task.name != "forecast":  # a forecast goes on from the last values themselves
+        steps.append(PCA(min(MAX_FEATURES, rows), random_state=0))  # not scaled again: that would blow up noise
+    weight = "balanced" if task.primary == "balanced_accuracy" else None
+    steps.append(LogisticRegression(max_iter=2000, class_weight=weight) if classify else RidgeCV(PENALTIES))
+    return make_pipeline(*steps)
+
+
+def as_outputs(model: Any, task: Task, x: Any) -> torch.Tensor:
+    """Returns scikit-learn's answers in the form of a head's outputs: log probabilities, or standardised values."""
+    if task.name != "classify":
+        return torch.from_numpy(np.asarray(model.predict(x))).float().reshape(x.shape[0], -1)
+    if not hasattr(model, "predict_proba"):  # a support vector machine: its decision values rank the classes
+        margins = model.decision_function(x)
+        margins = np.stack([-margins, margins], axis=1) if margins.ndim == 1 else margins
+        every = np.full((x.shape[0], task.outputs), margins.min() - 1)  # a class that it never saw is never its answer
+        every[:, model.classes_] = margins
+        return torch.from_numpy(every)
+    probability = np.full((x.shape[0], task.outputs), 1e-12)
+    probability[:, model.classes_] = np.maximum(model.predict_proba(x), 1e-12)
+    return torch.from_numpy(np.log(probability))
+
+
+def _other_trunk(fitted: Fitted, kind: str, split: str, console: Console) -> torch.Tensor:
+    """Trains the same recipe on a random trunk or on none, with the pretrained trunk's own front end."""
+    recipe = fitted.pipeline.recipe
+    changed = with_random_trunk(recipe, seed=recipe.run.seed) if kind == "random" else without_trunk(recipe)
+    records = [record for loader in fitted.loaders.values() for record in loader.records]
+    return fit(records, changed, console=console).outputs[split]
+
+
+def with_random_trunk(recipe: Recipe, *, seed: int) -> Recipe:
+    """Returns the recipe on blocks that ``seed`` draws anew, behind the trunk's own front end."""
+    return dataclasses.replace(recipe, encoder=f"random:{seed}:{recipe.encoder}")
+
+
+def without_trunk(recipe: Recipe) -> Recipe:
+    """Returns the recipe on no blocks, behind the trunk's own front end."""
+    head, tune = recipe.head, recipe.tune
+    if head.pool == "summary":
+        # Without a trunk the summary token sees nothing of the sample: its score would be the constant answer's.
+        head = dataclasses.replace(head, pool="mean")
+    if tune_mode(tune)[0] in ("lora", "last"):
+        tune = "ends"  # without blocks there is nothing between the ends to adapt
+    return dataclasses.replace(recipe, encoder=f"identity:{recipe.encoder}", head=head, tune=tune)

@@ -1,0 +1,321 @@
+"""The report of a run: one HTML file that needs no network, no other file and no script.
+
+It shows the score beside its controls, says in one computed sentence what the pretrained trunk brings, and lets a
+person look: the course of the training, the confusions or the scatter, and samples with prediction and truth.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+from markupsafe import Markup
+
+from metatransformer.core.errors import DataError
+from metatransformer.core.samples import SPLITS
+from metatransformer.data.write import atomic_file
+from metatransformer.fit.fitted import Fitted, refits, stays_untuned
+from metatransformer.machine.versions import version_of
+from metatransformer.recipe import to_yaml, tune_mode
+from metatransformer.report import figures
+from metatransformer.report.verdict import control_words, independent, margin, verdict, words
+from metatransformer.tasks import Classify, Forecast, Multilabel, Regress, Task
+from metatransformer.trunk import KNOWN, Pretrained
+
+SAMPLES = 12
+CONFUSIONS = 6
+KINDS = {"classify": "classification", "regress": "regression", "forecast": "forecast", "multilabel": "labels"}
+TITLES = {"imu": "IMU", "pointcloud": "Point cloud", "timeseries": "Time series", "xray": "X-ray"}
+TUNE = {
+    "head": "trunk and tokenizer frozen, a head learned",
+    "ends": "trunk frozen, tokenizer and head learned",
+    "norm": "tokenizer, head and the trunk's norms learned, the rest of the trunk frozen",
+    "lora": "tokenizer, head and low-rank adapters in the trunk learned, the trunk itself frozen",
+    "last": "tokenizer, head and the last blocks of the trunk learned, the others frozen",
+    "all": "tokenizer, trunk and head learned",
+}
+NONE: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What stands before several reports: a table (``rows`` of cells below ``columns``), then ``findings`` (a name and
+    a sentence each), then ``notes``, then commands, one a line.
+    """
+
+    title: str
+    lead: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    findings: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
+    commands: str = ""
+
+
+def write_report(fitted: Fitted, path: Path, *, controls: Mapping[str, Mapping[str, float]] = NONE) -> None:
+    """Writes the report of one run; ``controls`` are the scores of ``run_controls`` on the same split.
+
+    The command to predict that it shows takes the folder of ``path`` for the run folder.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    context = report_context(fitted, run=path.parent, controls=controls)
+    _write(path, {"kind": "report", "title": context["title"], "part": context})
+
+
+def join_reports(reports: Sequence[Path], path: Path, *, summary: Summary) -> None:
+    """Writes one file with a summary and the whole content of reports that ``write_report`` wrote.
+
+    Raises:
+        DataError: a report is missing or was not written by ``write_report``, or the file cannot be written.
+    """
+    parts = [Markup(_main(report)) for report in reports]
+    _write(path, {"kind": "joined", "title": summary.title, "summary": summary, "parts": parts})
+
+
+def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Returns everything that the template shows, as texts, rows and pictures."""
+    pipeline, task = fitted.pipeline, fitted.pipeline.task
+    recipe, modality = pipeline.recipe, pipeline.modality
+    split = scored_split(fitted)
+    new = "new.csv" if modality.source.kind == "table" else f"new{next(iter(modality.source.suffixes), '')}"
+    return {
+        "run": run.name,
+        "title": f"{TITLES.get(modality.name, modality.name.capitalize())} {KINDS.get(task.name, task.name)}",
+        "target": recipe.task.target,
+        "counts": [(name, len(fitted.loaders[name])) for name in SPLITS if name in fitted.loaders],
+        "classes": task.outputs if isinstance(task, Classify) else 0,
+        **_scores(fitted, controls, split=split),
+        "trunk": trunk_facts(pipeline.trunk),
+        "tune": f"{recipe.tune}: {TUNE[tune_mode(recipe.tune)[0]]}",
+        "parameters": _parameter_rows(fitted),
+        "curve": _curve(fitted),
+        "through": _through(fitted),
+        **_outcome(fitted, split),
+        **_grid(fitted, split),
+        "pictures": [figures.stored_picture(path) for path in sorted((run / "pictures" / split).glob("*.png"))],
+        "recipe": to_yaml(recipe),
+        "command": f"metatransformer predict {run} {new} --out predictions.csv",
+        "date": datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),
+        "versions": [(name, version_of(name)) for name in ("metatransformer", "torch", "numpy", "scikit-learn")],
+    }
+
+
+def scored_split(fitted: Fitted) -> str:
+    """Returns the split whose scores are shown: test where it has targets, else val."""
+    return "test" if "test" in fitted.metrics else "val"
+
+
+def trunk_facts(trunk: Pretrained) -> list[tuple[str, str]]:
+    """Returns what a trunk is, as pairs of label and text."""
+    config = trunk.encoder.config
+    parameters = sum(p.numel() for p in trunk.encoder.parameters())
+    shape = f"{config.width} wide, {config.depth} blocks, {config.heads} heads, {parameters:,} parameters"
+    checked = "compared with the recorded fingerprint" if trunk.verified else "no recorded fingerprint to compare with"
+    about = KNOWN[trunk.name].summary if trunk.name in KNOWN else trunk.note
+    facts = [("trunk", trunk.name), ("what it is", about), ("shape", shape), ("licence", trunk.licence)]
+    return [*facts, ("sha256", f"{trunk.sha256[:16]}…, {checked}")]
+
+
+def _scores(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, split: str) -> dict[str, Any]:
+    task, recipe = fitted.pipeline.task, fitted.pipeline.recipe
+    scores, loader = fitted.metrics[split], fitted.loaders[split]
+    assert loader.target is not None
+    sure = independent(task, loader.target)
+    encoder = fitted.pipeline.trunk.name
+    frozen = recipe.tune in ("head", "ends")
+    return {
+        "metric": words(task.primary),
+        "higher": task.higher_is_better,
+        "split": split,
+        "samples": len(loader),
+        "score": _short_figure(scores[task.primary]),
+        "margin": _own_margin(task, scores[task.primary], samples=sure),
+        "verdict": verdict(task, scores, controls, samples=sure, encoder=encoder, frozen=frozen),
+        "bars": _bars(task, scores, controls),
+        "metrics": [words(name) for name in scores],
+        "refit": refits(fitted.pipeline),
+        "rows": _metric_rows(fitted, controls, split=split),
+    }
+
+
+def _own_margin(task: Task, score: float, *, samples: int) -> str:
+    """Returns two standard errors of one score, empty where there is no formula."""
+    both = margin(task.primary, score, score, samples=samples)
+    return "" if both is None else f"± {both / 2**0.5:.3f}"
+
+
+def _bars(task: Task, scores: Mapping[str, float], controls: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """Returns one bar for the model and each control; a bar's length is its share of the longest, at least of 1."""
+    values = {"this model": scores[task.primary]}
+    values |= {control_words(name, task): control[task.primary] for name, control in controls.items()}
+    longest = max(values.values(), default=0)
+    longest = max(longest, 1.0) if task.higher_is_better else longest
+    bars = []
+    for name, value in values.items():
+        share = 100 * max(value, 0) / (longest or 1)
+        bars.append({"name": name, "score": _short_figure(value), "share": f"{share:.1f}", "own": not bars})
+    return bars
+
+
+def _metric_rows(
+    fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, split: str
+) -> list[tuple[str, list[str]]]:
+    names = list(fitted.metrics[split])
+    lines = [(f"this model, {part}", scores) for part, scores in fitted.metrics.items()]
+    lines += [(f"{control_words(name, fitted.pipeline.task)}, {split}", scores) for name, scores in controls.items()]
+    return [(label, [_figure(scores.get(name)) for name in names]) for label, scores in lines]
+
+
+def _parameter_rows(fitted: Fitted) -> list[tuple[str, str, str]]:
+    counts = fitted.pipeline.model.parameter_counts()
+    return [(part, f"{n['trainable']:,}", f"{n['total']:,}") for part, n in counts.items()]
+
+
+def _figure(value: float | None, *, digits: int = 4) -> str:
+    if value is None or not np.isfinite(value):
+        return "–"
+    return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.5g}"
+
+
+def _short_figure(value: float) -> str:
+    return _figure(value, digits=3)
+
+
+def _curve(fitted: Fitted) -> figures.Picture | None:
+    """Returns the picture of the training, None when nothing was trained."""
+    task, history = fitted.pipeline.task, fitted.history
+    if fitted.kept is None:
+        return None
+    kept = history[fitted.kept]
+    if "l2" in kept:
+        path = [line for line in history if line.get("gamma") == kept.get("gamma")]
+        return figures.penalty_curve(path, metric=task.primary, best=path.index(kept))
+    return figures.learning_curves(history, metric=task.primary, best=fitted.kept)
+
+
+def _through(fitted: Fitted) -> str:
+    """Returns what a training through a solved head came to, empty where there was none."""
+    if not fitted.pipeline.solves or fitted.kept is None or "epoch" not in fitted.history[fitted.kept]:
+        return ""
+    course = (
+        "The curve is that of a narrow linear head that the rest was trained through; epoch 0 is before any training."
+    )
+    if not stays_untuned(fitted):
+        return f"{course} The model's own head was then solved on the tuned features: a gain on the val split."
+    return f"{course} Tuning brought the model's own head no gain on the val split: the model is the untuned one."
+
+
+def _outcome(fitted: Fitted, split: str) -> dict[str, Any]:
+    """Returns confusions and frequent mistakes, scores by label, a scatter, or errors by step, as suits the task."""
+    task, target = fitted.pipeline.task, fitted.loaders[split].target
+    assert target is not None
+    outputs = fitted.outputs[split]
+    nothing = {"confusion": None, "mistakes": [], "labels": [], "scatter": None, "steps": None}
+    if isinstance(task, Classify):
+        counts = np.array(task.confusion(outputs, target))
+        mistakes = counts - np.diag(np.diag(counts))
+        order = np.argsort(-mistakes, axis=None, kind="stable")[:CONFUSIONS]
+        pairs = [divmod(int(place), task.outputs) for place in order]
+        listed = [(task.classes_[t], task.classes_[p], int(mistakes[t, p])) for t, p in pairs if mistakes[t, p]]
+        return nothing | {"confusion": figures.confusion_picture(counts, names=task.classes_), "mistakes": listed}
+    if isinstance(task, Multilabel):
+        rows = task.label_scores(outputs, target)
+        figured = ("auroc", "average_precision", "f1")
+        return nothing | {"labels": [{**row, **{name: _short_figure(row[name]) for name in figured}} for row in rows]}
+    if isinstance(task, Regress):
+        truth, guess = _decoded(task, target[:, None]), _decoded(task, outputs)
+        return nothing | {"scatter": figures.scatter_picture(truth, guess)}
+    if isinstance(task, Forecast):
+        model = task.errors_by_step(outputs, target)
+        plain = task.errors_by_step(task.constant().expand(len(outputs), -1), target)
+        return nothing | {"steps": figures.steps_picture({"this model": model, "last value goes on": plain})}
+    return nothing
+
+
+def _decoded(task: Task, outputs: torch.Tensor) -> np.ndarray:
+    return np.asarray(task.decode(outputs)["prediction"])
+
+
+def _grid(fitted: Fitted, split: str) -> dict[str, Any]:
+    """Returns the cards of the chosen samples, and what the axes of their pictures show."""
+    task, loader, modality = fitted.pipeline.task, fitted.loaders[split], fitted.pipeline.modality
+    if isinstance(task, Forecast):  # the modality's own pictures show forecasts better than a card can
+        return {"grid": [], "axes": ""}
+    table = task.decode(fitted.outputs[split])
+    chosen, wrong = choose_samples(task, table, [record.target for record in loader.records])
+    cards, axes = [], ""
+    for i in chosen:
+        record = loader.records[i]
+        picture, axes = figures.sample_picture(modality.draw, loader.sample(i))
+        card = {"picture": picture, "key": record.key, "wrong": bool(wrong[i])}
+        card["guess"], card["truth"] = (_answer(task, value) for value in (table["prediction"][i], record.target))
+        card["sure"] = f", {100 * table['confidence'][i]:.0f} %" if "confidence" in table else ""
+        cards.append(card)
+    return {"grid": cards, "axes": axes}
+
+
+def choose_samples(task: Task, table: Mapping[str, np.ndarray], targets: Sequence[Any]) -> tuple[list[int], np.ndarray]:
+    """Returns up to 12 places, half of them the most confident mistakes or the largest errors, and what is wrong [n].
+
+    ``table`` are the columns of ``task.decode``. The others are spread evenly over the rest. Of a task that is not
+    classification the largest errors count as wrong.
+    """
+    guess = table["prediction"]
+    if isinstance(task, Classify):
+        wrong = np.array([str(t) != str(g) for t, g in zip(targets, guess, strict=True)])
+        badness = np.where(wrong, table["confidence"], -1.0)
+        worst = [i for i in np.argsort(-badness, kind="stable")[: SAMPLES // 2] if wrong[i]]
+    else:
+        badness = _errors(task, table, targets)
+        worst = list(np.argsort(-badness, kind="stable")[: SAMPLES // 2])
+        wrong = np.isin(np.arange(len(guess)), worst)
+    rest = np.flatnonzero(~wrong)
+    count = min(SAMPLES - len(worst), len(rest))
+    spread = rest[np.linspace(0, len(rest) - 1, count).round().astype(int)] if count else rest
+    return [int(i) for i in (*worst, *spread)], wrong
+
+
+def _errors(task: Task, table: Mapping[str, np.ndarray], targets: Sequence[Any]) -> np.ndarray:
+    """Returns how far each prediction is from the truth; of several labels, the largest distance among the known."""
+    if isinstance(task, Multilabel):
+        chance = np.stack([table[f"p({name})"] for name in task.names_], axis=1)
+        return np.nan_to_num(np.abs(chance - task.encode(targets).numpy())).max(axis=1)
+    return np.abs(np.asarray(table["prediction"]) - np.array([float(target) for target in targets]))
+
+
+def _answer(task: Task, value: Any) -> str:
+    if isinstance(task, Multilabel):
+        return (value if isinstance(value, str) else task.text(value)) or "none"
+    return str(value) if isinstance(task, Classify) else f"{float(value):.4g}"
+
+
+def _main(report: Path) -> str:
+    """Returns the content of a report's ``main`` element."""
+    text = report.read_text(encoding="utf-8") if report.is_file() else ""
+    _, start, rest = text.partition("<main>")
+    content, end, _ = rest.rpartition("</main>")
+    if not start or not end:
+        raise DataError(report, must="be a report of a run", found="none" if not text else "another file")
+    return content
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    files = resources.files("metatransformer.report")
+    write_html(path, files.joinpath("page.html").read_text(encoding="utf-8"), values)
+
+
+def write_html(path: Path, template: str, values: Mapping[str, Any]) -> None:
+    """Writes a page from a jinja template, to which ``style`` is what reports look like."""
+    css = resources.files("metatransformer.report").joinpath("page.css").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    page = environment.from_string(template).render({**values, "style": Markup(css)})
+    with atomic_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")

@@ -1,0 +1,22 @@
+"""Known trunks, foreign weight files, and the one resolver from a name to a frozen encoder."""
+
+from metatransformer.trunk.catalog import (
+    DEFAULT,
+    KNOWN,
+    WeightEntry,
+    WeightSource,
+    list_encoders,
+)
+from metatransformer.trunk.resolve import Place, Pretrained, load_encoder, locate
+
+__all__ = [
+    "DEFAULT",
+    "KNOWN",
+    "Place",
+    "Pretrained",
+    "WeightEntry",
+    "WeightSource",
+    "list_encoders",
+    "load_encoder",
+    "locate",
+]

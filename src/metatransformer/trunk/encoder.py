@@ -1,0 +1,174 @@
+"""The trunk: one pre-LN transformer that maps ``Tokens`` to ``Tokens`` and is frozen by one method.
+
+Only the options that known weights need exist. The order is always: build, load weights, verify the fingerprint,
+freeze, train; nothing initialises parameters after loading.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from metatransformer.core.errors import UsageError, WeightsError
+from metatransformer.core.tokens import Span, Tokens
+from metatransformer.nn.block import ACTIVATIONS, Block
+
+# Relative tolerance between the stored and the measured fingerprint. Float32 sums differ between
+# processors by about 1e-5. On focus-s14 the smallest effect of a wrong setting is 2.9e-3 (GELU's
+# tanh approximation; eps and head count: above 7e-2); a shallow trunk may not tell those two GELUs
+# apart (tests/test_trunk_encoder.py, tests/test_trunk_golden.py).
+FINGERPRINT_TOLERANCE = 2e-4
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The shape of a trunk. ``hidden`` is the MLP's inner width; ``depth`` 0 is the identity control."""
+
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    eps: float = 1e-6
+    activation: str = "gelu"
+    pre_norm: bool = False
+    layer_scale: bool = False
+    final_norm: bool = True
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise UsageError("encoder.heads", must=f"divide the width {self.width}", found=str(self.heads))
+        if self.activation not in ACTIVATIONS:
+            raise UsageError("encoder.activation", must=f"be one of {sorted(ACTIVATIONS)}", found=self.activation)
+
+
+class Encoder(nn.Module):
+    """Pre-LN blocks with optional pre-norm, layer scale and final norm."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.is_frozen = False
+        norm = config.width, config.eps
+        self.norm_pre = nn.LayerNorm(*norm) if config.pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(
+            Block(
+                width=config.width,
+                heads=config.heads,
+                hidden=config.hidden,
+                eps=config.eps,
+                activation=config.activation,
+                layer_scale=config.layer_scale,
+            )
+            for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(*norm) if config.final_norm else nn.Identity()
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        """Returns the tokens after the last block and the final norm."""
+        return self.read(tokens, after=(self.config.depth,))[0]
+
+    def read(self, tokens: Tokens, *, after: Sequence[int]) -> list[Tokens]:
+        """Returns the normalised tokens after each of the given numbers of blocks (0 = before the first).
+
+        Blocks behind the last one asked for are not computed. Padded tokens are never attended to; what comes out at
+        their positions has no meaning.
+
+        Raises:
+            UsageError: a number outside 0..depth, the tokens' width is not the trunk's, or a sample has no real token.
+        """
+        if tokens.width != self.config.width:
+            raise UsageError("encoder", must=f"get tokens of width {self.config.width}", found=str(tokens.width))
+        if bad := [k for k in after if not 0 <= k <= self.config.depth]:
+            raise UsageError("encoder blocks", must=f"lie in 0..{self.config.depth}", found=f"{bad[0]}")
+        if not tokens.mask.any(dim=1).all():
+            raise UsageError("encoder", must="get at least one real token a sample", found="none")
+        mask = None if tokens.mask.all() else tokens.mask
+        x = self.norm_pre(tokens.x)
+        kept = {0: x}
+        for number, block in enumerate(self.blocks[: max(after)], start=1):
+            x = block(x, mask)
+            if number in after:
+                kept[number] = x
+        return [tokens.with_x(self.norm(kept[k])) for k in after]
+
+    def initialize(self, *, seed: int) -> None:
+        """Draws every parameter anew: linear weights from a truncated normal of deviation 0.02, biases 0, norms 1.
+
+        The one place where trunk weights are drawn; it is called for the random control only.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
+                nn.init.zeros_(module.bias)
+
+    def freeze(self) -> None:
+        """Stops every parameter from learning and keeps evaluation mode under ``train()``; gradients still pass."""
+        self.is_frozen = True
+        self.requires_grad_(False)
+        self.train(False)
+
+    def unfreeze(self) -> None:
+        """Lets every parameter learn."""
+        self.is_frozen = False
+        self.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Sets training mode, except on a frozen trunk, which stays in evaluation mode."""
+        return super().train(mode and not self.is_frozen)
+
+    def bytes_hash(self) -> str:
+        """Returns the SHA-256 of all parameters (names, shapes, bytes): equal before and after frozen training."""
+        return bytes_hash(self)
+
+    @torch.no_grad()
+    def fingerprint(self) -> tuple[float, ...]:
+        """Returns eight numbers that the trunk's *function* determines: its output on a seeded probe.
+
+        The probe's rows differ in scale (1e-3, 0.1, 1, 3), so that a wrong eps shows as well as a wrong head count or
+        activation, which a comparison of shapes or bytes cannot see. Measured in float32 on the CPU.
+        """
+        width = self.config.width
+        generator = torch.Generator().manual_seed(20230720)  # the date of the paper's first version
+        scales = torch.tensor([1e-3, 0.1, 1.0, 3.0])
+        x = torch.randn(4, 7, width, generator=generator) * scales[:, None, None]
+        probe = Tokens(x, torch.ones(4, 7, dtype=torch.bool), (Span("probe", 0, 7),))
+        like = next(self.parameters(), x)
+        device, dtype, training = like.device, like.dtype, self.training
+        self.eval().to("cpu", torch.float32)
+        directions = torch.randn(width, 2, generator=generator) / width**0.5
+        with torch.autocast("cpu", enabled=False):
+            y = self(probe).x  # [4, 7, D]
+            per_row = (y @ directions).mean(dim=1)  # [4, 2]
+        self.to(device, dtype)
+        self.train(training)
+        return tuple(float(f"{value:.6g}") for value in per_row.flatten())
+
+    def verify(self, expected: Sequence[float], *, where: str) -> None:
+        """Compares the trunk's function with a stored fingerprint.
+
+        Raises:
+            WeightsError: they differ; the weights were built with another head count, eps, activation or layout.
+        """
+        found = self.fingerprint()
+        scale = max(abs(value) for value in expected)
+        worst = max(abs(a - b) for a, b in zip(expected, found, strict=True)) / scale
+        if not worst <= FINGERPRINT_TOLERANCE:
+            raise WeightsError(
+                where,
+                must="compute what was recorded for these weights (their fingerprint)",
+                found=f"a difference of {worst:.1e} relative to {FINGERPRINT_TOLERANCE:.0e} allowed",
+                do="The head count, eps, activation or the file itself is not the right one.",
+            )
+
+
+def bytes_hash(module: nn.Module) -> str:
+    """Returns the SHA-256 of everything that a module's state holds: names, shapes, types, bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)  # numpy knows no bfloat16
+    return digest.hexdigest()

@@ -1,0 +1,81 @@
+"""A memo changes how often something is computed and never what."""
+
+import dataclasses
+
+import pytest
+import torch
+from common import make_records, tiny_recipe
+
+from metatransformer.fit import memo as memo_module
+from metatransformer.fit.fit import fit
+from metatransformer.fit.memo import Memo
+from metatransformer.machine.console import Console
+from metatransformer.modalities import get_modality
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[int]:
+    """Returns the list that gets the number of samples of every pass through a model."""
+    passes: list[int] = []
+    real = memo_module.compute_features
+
+    def counting(pipeline, loader, *, console, title):
+        passes.append(len(loader))
+        return real(pipeline, loader, console=console, title=title)
+
+    monkeypatch.setattr(memo_module, "compute_features", counting)
+    return passes
+
+
+def swapped(records):
+    """Returns the records with the splits train and test exchanged, as another fold has them."""
+    other = {"train": "test", "test": "train", "val": "val"}
+    return [dataclasses.replace(record, split=other[record.split]) for record in records]
+
+
+def test_another_fold_computes_nothing_again_and_scores_the_same(computed):
+    modality = get_modality("image")
+    recipe = tiny_recipe(modality, {"tune": "head", "input.size": 16})
+    records = make_records(modality, train=11, val=5, test=7)
+    memo = Memo(most_mb=10)
+    fit(records, recipe, memo=memo, console=QUIET)
+    assert sum(computed) == 23
+    again = fit(swapped(records), recipe, memo=memo, console=QUIET)
+    alone = fit(swapped(records), recipe, console=QUIET)
+    assert sum(computed) == 23
+    torch.testing.assert_close(again.outputs["test"], alone.outputs["test"], atol=1e-4, rtol=1e-4)  # other batches
+
+
+def test_another_trunk_pool_or_transform_finds_nothing(computed):
+    modality = get_modality("image")
+    records = make_records(modality, train=11, val=5)
+    memo = Memo(most_mb=10)
+    base = {"tune": "head", "input.size": 16, "head.pool": "mean"}
+    changes = ({}, {"encoder": "random:3:test"}, {"head.pool": "summary"}, {"input.size": 32}, {"head.read": [1]})
+    for number, change in enumerate(changes, start=1):
+        fit(records, tiny_recipe(modality, base | change), memo=memo, console=QUIET)
+        assert sum(computed) == 16 * number, change
+    fit(records, tiny_recipe(modality, base | {"optim.l2": [0.1], "run.seed": 3}), memo=memo, console=QUIET)
+    assert sum(computed) == 16 * len(changes), "the penalty and the seed change no feature of a native tokenizer"
+
+
+def test_only_the_last_models_are_kept(computed, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(memo_module, "MODELS", 2)
+    modality, memo = get_modality("image"), Memo(most_mb=10)
+    records = make_records(modality, train=11, val=5, test=7)
+    base = tiny_recipe(modality, {"tune": "head", "input.size": 16})
+    for seed in (1, 2, 3, 2, 1):
+        fit(records, dataclasses.replace(base, encoder=f"random:{seed}:test"), memo=memo, console=QUIET)
+    assert len(memo._features) == 2 and sum(computed) == 4 * 23  # the first one was dropped
+
+
+def test_samples_beyond_the_limit_are_read_again():
+    modality = get_modality("image")
+    recipe = tiny_recipe(modality, {"tune": "head", "input.size": 16})
+    records = make_records(modality, train=11, val=5)
+    memo = Memo(most_mb=0)
+    fitted = fit(records, recipe, memo=memo, console=QUIET)
+    first = fitted.loaders["val"].reader.sample(records[-1])
+    assert fitted.loaders["val"].reader.sample(records[-1]) is not first

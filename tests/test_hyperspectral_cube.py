@@ -1,0 +1,156 @@
+"""Arrays and cubes in files: every format gives the same numbers; what is missing or damaged is named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+from common import FIXTURES
+from PIL import Image
+
+from metatransformer.core.errors import DataError, UsageError
+from metatransformer.modalities.hyperspectral.arrays import (
+    choose_entry,
+    envi_header,
+    is_array_file,
+    list_arrays,
+    read_array,
+    tiff_facts,
+)
+from metatransformer.modalities.hyperspectral.cube import Cube, cube_from_array, find_cube, read_cube, wavelengths_nm
+
+FOLDER = FIXTURES / "hyperspectral"
+NM = np.linspace(450, 950, 11)
+
+
+def test_every_format_gives_the_same_cube():
+    expected = read_cube(FOLDER / "good.mat", variable="").values
+    assert expected.shape == (5, 7, 11) and expected.dtype == np.float32
+    for name in ("good_v73.mat", "good.npz", "good_pages.tif", "good_envi.hdr", "good_envi.dat"):
+        np.testing.assert_array_equal(read_cube(FOLDER / name, variable="").values, expected)
+    counts = read_cube(FOLDER / "good.npy", variable="").values
+    np.testing.assert_allclose(counts / 1e4, expected, atol=1e-4)  # whole numbers
+
+
+def test_wavelengths_come_in_nanometres_from_where_a_format_keeps_them():
+    for name in ("good.mat", "good.npz", "good_gdal.tif", "good_envi.hdr"):  # ENVI has micrometres
+        np.testing.assert_allclose(read_cube(FOLDER / name, variable="").wavelengths_nm, NM)
+    assert read_cube(FOLDER / "good_v73.mat", variable="").wavelengths_nm is None
+
+
+def test_the_no_data_value_marks_pixels():
+    assert tiff_facts(FOLDER / "good_gdal.tif")["no_data"] == "-9999"
+    cube = read_cube(FOLDER / "good_gdal.tif", variable="")
+    assert cube.no_data == -9999 and not cube.valid[0, 0] and cube.valid.sum() == 34
+    assert cube.alive.all() and cube.largest < 1
+
+
+def test_arrays_of_a_file_are_listed_without_being_read():
+    entries = list_arrays(FOLDER / "good.npz")
+    assert [(entry.name, entry.shape, entry.kind) for entry in entries] == [
+        ("cube", (5, 7, 11), "f"),
+        ("labels", (5, 7), "u"),
+        ("wavelength", (11,), "f"),
+    ]
+    assert str(entries[0]) == "good.npz:cube (5 x 7 x 11)"
+    assert choose_entry(entries, name="labels", option="x").shape == (5, 7)
+    with pytest.raises(UsageError, match="input.variable: must name an array of good.npz; found lables"):
+        choose_entry(entries, name="lables", option="input.variable")
+
+
+def test_pngs_are_numbers_not_colours(tmp_path: Path):
+    picture = Image.fromarray(np.array([[0, 1], [2, 1], [0, 0]], dtype=np.uint8))
+    picture.putpalette([9, 9, 9, 250, 0, 0, 0, 250, 0])
+    picture.save(tmp_path / "map.png")
+    (entry,) = list_arrays(tmp_path / "map.png")
+    assert entry.shape == (3, 2)
+    np.testing.assert_array_equal(read_array(tmp_path / "map.png", name=""), [[0, 1], [2, 1], [0, 0]])
+
+
+def test_envi_files_are_known_by_their_header(tmp_path: Path):
+    assert envi_header(FOLDER / "good_envi.dat") == FOLDER / "good_envi.hdr"
+    assert is_array_file(FOLDER / "good_envi.dat")
+    assert not is_array_file(FOLDER / "broken_no_header.bsq")
+
+
+def test_bad_bands_of_a_header_are_left_out(tmp_path: Path):
+    header = (FOLDER / "good_envi.hdr").read_text()
+    marks = ", ".join("0" if band in (2, 7) else "1" for band in range(11))
+    (tmp_path / "a.hdr").write_text(f"{header}bbl = {{ {marks} }}\nreflectance scale factor = 10000\n")
+    (tmp_path / "a.dat").write_bytes((FOLDER / "good_envi.dat").read_bytes())
+    cube = read_cube(tmp_path / "a.hdr", variable="")
+    assert np.flatnonzero(~cube.alive).tolist() == [2, 7] and cube.unit == "reflectance x 10000"
+
+
+def test_a_spectral_library_is_a_list_of_spectra(tmp_path: Path):
+    (tmp_path / "a.hdr").write_text(
+        "ENVI\nsamples = 11\nlines = 3\nbands = 1\nheader offset = 0\nfile type = ENVI Spectral Library\n"
+        "data type = 4\ninterleave = bsq\nbyte order = 0\n"
+    )
+    spectra = np.arange(33, dtype="<f4").reshape(3, 11)
+    (tmp_path / "a.sli").write_bytes(spectra.tobytes())
+    cube = read_cube(tmp_path / "a.hdr", variable="")
+    np.testing.assert_array_equal(cube.values[:, 0], spectra)
+    assert not cube.neighbours
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path: Path):
+    np.save(tmp_path / "a.npy", np.ones((3, 5, 7)))
+    first = read_cube(tmp_path / "a.npy", variable="")
+    assert read_cube(tmp_path / "a.npy", variable="") is first
+    np.save(tmp_path / "a.npy", np.ones((3, 5, 11)))
+    assert read_cube(tmp_path / "a.npy", variable="").bands == 11
+
+
+def test_dead_bands_and_unmeasured_pixels():
+    values = np.random.default_rng(0).uniform(1, 2, size=(3, 5, 7))
+    values[:, :, 4] = np.nan
+    values[1, 2] = 0
+    values[2, 3, 1] = np.inf
+    cube = cube_from_array(values, where="x", about={})
+    assert np.flatnonzero(~cube.alive).tolist() == [4]
+    assert [tuple(place) for place in np.argwhere(~cube.valid).tolist()] == [(1, 2), (2, 3)]
+    assert 1 < cube.largest < 2
+
+
+def test_spectra_have_no_neighbours():
+    assert not cube_from_array(np.ones(7), where="x", about={}).neighbours
+    two = cube_from_array(np.ones((3, 7)), where="x", about={})
+    assert two.values.shape == (3, 1, 7) and not two.neighbours and two.valid.all()
+    for bad in (np.ones((2, 2, 2, 2)), np.ones((0, 7)), np.array(["a"])):
+        with pytest.raises(DataError, match=r"must be numbers \[bands\]"):
+            cube_from_array(bad, where="x", about={})
+    with pytest.raises(DataError, match="one entry for each of 7 bands; found 3. Correct the list"):
+        cube_from_array(np.ones(7), where="x", about={"wavelengths_nm": [1, 2, 3]})
+
+
+def test_units_of_wavelengths():
+    assert wavelengths_nm(np.array([0.4, 2.5]), unit="", where="x").tolist() == [400, 2500]
+    assert wavelengths_nm(np.array([400.0, 2500]), unit="", where="x").tolist() == [400, 2500]
+    assert wavelengths_nm(np.array([0.4]), unit="Micrometers", where="x").tolist() == [400]
+    with pytest.raises(DataError, match="must be in one of nm, .*found 'Furlongs'"):
+        wavelengths_nm(np.array([1.0]), unit="Furlongs", where="x")
+    with pytest.raises(DataError, match="must be wavelengths of 100 to 100,000 nm"):
+        wavelengths_nm(np.array([1.0, 2.0]), unit="nm", where="x")
+
+
+def test_which_array_is_the_cube(tmp_path: Path):
+    path = tmp_path / "scene.mat"
+    scipy.io.savemat(path, {"a": np.ones((3, 5, 7)), "b": np.ones((3, 5, 2)), "gt": np.ones((3, 5))})
+    with pytest.raises(DataError, match="must hold one cube .*found scene.mat:a .*input.variable"):
+        find_cube(list_arrays(path), variable="")
+    assert find_cube(list_arrays(path), variable="b").shape == (3, 5, 2)
+    scipy.io.savemat(path, {"X": np.ones((31, 7)), "y": np.ones((31, 1)), "extra": np.ones((2, 2))})
+    assert find_cube(list_arrays(path), variable="").name == "X"
+    assert isinstance(read_cube(path, variable=""), Cube)
+
+
+@pytest.mark.parametrize("size", [1, 77, 200, 400])
+@pytest.mark.parametrize(
+    "name", ["good.mat", "good_v73.mat", "good.npy", "good.npz", "good_pages.tif", "good_envi.hdr"]
+)
+def test_cut_files_are_refused_with_their_name(name: str, size: int, tmp_path: Path):
+    path = tmp_path / name
+    path.write_bytes((FOLDER / name).read_bytes()[:size])
+    with pytest.raises(DataError, match=name):
+        read_cube(path, variable="")

@@ -1,0 +1,131 @@
+"""The loader: order from seed and epoch alone, equal shares, a cache that ends in time."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from common import make_records, tiny_pipeline
+
+from metatransformer.core.errors import DataError
+from metatransformer.infer.loader import Loader, Place
+from metatransformer.machine.console import Console
+
+QUIET = Console(quiet=True)
+COUNT = 23
+
+
+@pytest.fixture
+def loader() -> Loader:
+    return make_loader(cache_mb=64)
+
+
+def make_loader(*, cache_mb: int, count: int = COUNT) -> Loader:
+    pipeline = tiny_pipeline("image")
+    made = Loader(pipeline.reader, make_records(pipeline.modality, train=count), cache_mb=cache_mb, task=pipeline.task)
+    made.prepare(QUIET, title="train")
+    return made
+
+
+def plan(loader: Loader, *, seed: int = 0, epoch: int = 0, place: Place | None = None) -> list[list[int]]:
+    found = loader.plan(batch_size=5, seed=seed, epoch=epoch, place=place or Place())
+    return [chunk.tolist() for chunk in found]
+
+
+def epoch(loader: Loader, *, number: int = 0, skip: int = 0, augment: bool = True) -> list:
+    found = loader.epoch(batch_size=5, seed=3, epoch=number, augment=augment, place=Place(), skip=skip)
+    return [batch for _, batch in found]
+
+
+def test_an_epoch_sees_every_sample_once(loader: Loader):
+    assert sorted(sum(plan(loader), [])) == list(range(COUNT))
+    assert sorted(map(len, plan(loader))) == [3, 5, 5, 5, 5]
+
+
+def test_the_order_follows_from_seed_and_epoch(loader: Loader):
+    assert plan(loader) == plan(make_loader(cache_mb=0))
+    assert plan(loader) != plan(loader, epoch=1) != plan(loader, seed=1)
+
+
+def test_batches_hold_samples_of_similar_size(loader: Loader):
+    sizes = [sum(a.nbytes for a in loader.sample(i).inputs.values()) for i in range(COUNT)]
+    ranges = sorted((min(sizes[i] for i in chunk), max(sizes[i] for i in chunk)) for chunk in plan(loader))
+    assert all(high <= low for (_, high), (low, _) in zip(ranges, ranges[1:], strict=False))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_every_batch(loader: Loader, world: int):
+    whole = plan(loader)
+    parts = [plan(loader, place=Place(rank, world)) for rank in range(world)]
+    assert {len(part) for part in parts} == {len(whole)}
+    for number, chunk in enumerate(whole):
+        shares = [part[number] for part in parts]
+        assert set(sum(shares, [])) == set(chunk) and all(shares)
+
+
+def test_a_batch_smaller_than_the_processes_repeats_a_sample():
+    small = make_loader(cache_mb=1, count=1)
+    assert [plan(small, place=Place(rank, 3)) for rank in range(3)] == [[[0]]] * 3
+
+
+def test_skipped_batches_are_those_before_a_kill(loader: Loader):
+    whole, rest = epoch(loader), epoch(loader, skip=2)
+    assert [batch.keys for batch in whole[2:]] == [batch.keys for batch in rest]
+    assert torch.equal(whole[-1].inputs["pixels"], rest[-1].inputs["pixels"])
+
+
+def test_augmentation_is_new_in_each_epoch_and_repeatable(loader: Loader):
+    def pixels(number: int, augment: bool = True) -> np.ndarray:
+        batches = epoch(loader, number=number, augment=augment)
+        where = {key: (batch, row) for batch in batches for row, key in enumerate(batch.keys)}
+        batch, row = where["sample 0"]
+        return batch.inputs["pixels"][row][batch.masks["pixels"][row]].numpy()
+
+    assert np.array_equal(pixels(0), pixels(0)) and not np.array_equal(pixels(0), pixels(1))
+    assert np.array_equal(pixels(0, augment=False), pixels(1, augment=False))
+
+
+def test_targets_stand_beside_their_samples(loader: Loader):
+    assert loader.target is not None
+    for indices, batch in loader.in_order(batch_size=4):
+        assert batch.keys == tuple(f"sample {index}" for index in indices)
+        assert batch.target is not None and torch.equal(batch.target, loader.target[indices])
+
+
+def test_all_samples_come_in_order_of_size(loader: Loader):
+    found = np.concatenate([indices for indices, _ in loader.in_order(batch_size=4)])
+    assert sorted(found) == list(range(COUNT))
+
+
+def test_the_cache_ends_at_its_limit_and_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+    cached, bare = make_loader(cache_mb=64), make_loader(cache_mb=0)
+    reads: list[str] = []
+    for loader in (cached, bare):
+        read = loader.reader.modality.load
+
+        def load(record, read=read):
+            reads.append(record.key)
+            return read(record)
+
+        loader.reader = replace(loader.reader, modality=replace(loader.reader.modality, load=load))
+    before = [batch.inputs["pixels"] for batch in epoch(cached)]
+    assert reads == []
+    after = [batch.inputs["pixels"] for batch in epoch(bare)]
+    assert len(reads) == COUNT
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_bad_sample_shows_before_training():
+    pipeline = tiny_pipeline("image")
+    records = make_records(pipeline.modality, train=3)
+    records[1] = replace(records[1], value=np.zeros((5, 7), dtype=np.float32))
+    loader = Loader(pipeline.reader, records, cache_mb=1, task=pipeline.task)
+    with pytest.raises(DataError, match="sample 1: pixels: must be uint8"):
+        loader.prepare(QUIET, title="train")
+
+
+def test_unknown_labels_leave_the_target_out():
+    pipeline = tiny_pipeline("image")
+    records = [replace(record, target=None) for record in make_records(pipeline.modality, train=3)]
+    loader = Loader(pipeline.reader, records, cache_mb=1, task=pipeline.task)
+    assert loader.target is None and next(loader.in_order(batch_size=3))[1].target is None

@@ -1,0 +1,119 @@
+"""Pictures: every mode becomes what a person sees; every damage becomes a DataError."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from metatransformer.core.errors import DataError
+from metatransformer.modalities._picture.read import read_image
+
+FIXTURES = Path(__file__).parent / "fixtures" / "image"
+PIXELS = np.random.default_rng(1).integers(0, 256, size=(5, 7, 3), dtype=np.uint8)
+
+
+def saved(image: Image.Image, path: Path, **options) -> Path:
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff"])
+def test_lossless_formats_return_the_pixels(tmp_path, suffix):
+    found = read_image(saved(Image.fromarray(PIXELS), tmp_path / f"a.{suffix}"))
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, PIXELS)
+
+
+def test_grey_keeps_one_channel_and_its_depth(tmp_path):
+    wide = PIXELS[:, :, 0].astype(np.uint16) * 257
+    for array in (PIXELS[:, :, 0], wide):
+        for suffix in ("png", "tiff"):
+            found = read_image(saved(Image.fromarray(array), tmp_path / f"a.{suffix}"))
+            assert found.dtype == array.dtype
+            np.testing.assert_array_equal(found, array[:, :, None])
+
+
+def test_black_and_white_becomes_0_and_255(tmp_path):
+    found = read_image(saved(Image.fromarray(PIXELS[:, :, 0] > 127), tmp_path / "a.png"))
+    np.testing.assert_array_equal(found[:, :, 0], np.where(PIXELS[:, :, 0] > 127, 255, 0))
+
+
+def test_alpha_lies_on_white(tmp_path):
+    rgba = np.zeros((2, 3, 4), dtype=np.uint8)
+    rgba[:, 0] = (200, 100, 0, 255)
+    rgba[:, 1] = (200, 100, 0, 51)  # one fifth: 0.2 * 200 + 0.8 * 255 = 244
+    found = read_image(saved(Image.fromarray(rgba), tmp_path / "a.png"))
+    np.testing.assert_array_equal(found[0], [[200, 100, 0], [244, 224, 204], [255, 255, 255]])
+
+
+def test_palette_with_a_transparent_colour(tmp_path):
+    image = Image.new("P", (3, 2), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.putpixel((0, 0), 0)
+    found = read_image(saved(image, tmp_path / "a.png", transparency=0))
+    assert found[0, 0].tolist() == [255, 255, 255]
+    assert found[1, 2].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize("mode, ending", [("CMYK", "jpg"), ("YCbCr", "jpg"), ("LAB", "tiff")])
+def test_other_colour_spaces_become_rgb(tmp_path, mode, ending):
+    white = {"CMYK": (0, 0, 0, 0), "YCbCr": (255, 128, 128), "LAB": (255, 128, 128)}[mode]
+    found = read_image(saved(Image.new(mode, (7, 5), white), tmp_path / f"a.{ending}"))
+    assert found.shape == (5, 7, 3)
+    # JPEG and the conversion each round once.
+    assert int(found.min()) >= 250
+
+
+def test_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
+    path = saved(Image.fromarray(PIXELS), tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(path), np.rot90(PIXELS, k=-1))
+
+
+def test_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("L", (3, 2), value) for value in (10, 200)]
+    path = saved(frames[0], tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert set(read_image(path).ravel().tolist()) == {10}
+
+
+def test_values_beyond_16_bits_are_refused(tmp_path):
+    path = saved(Image.fromarray(np.full((2, 3), 70_000, dtype=np.int32)), tmp_path / "a.tiff")
+    with pytest.raises(DataError, match="values of 0..65535; found values from 70000"):
+        read_image(path)
+    path = saved(Image.fromarray(np.full((2, 3), 0.5, dtype=np.float32)), tmp_path / "b.tiff")
+    with pytest.raises(DataError, match="found floating-point values"):
+        read_image(path)
+
+
+def test_good_fixtures_load():
+    assert read_image(FIXTURES / "good.png").shape == (13, 17, 3)
+    assert read_image(FIXTURES / "good.jpg").shape == (13, 17, 3)
+    assert read_image(FIXTURES / "good_grey16.png").dtype == np.uint16
+
+
+@pytest.mark.parametrize(
+    "name, found",
+    [
+        ("broken_truncated.png", "a damaged one"),
+        ("broken_truncated.jpg", "a damaged one"),
+        ("broken_byte.png", "a damaged one"),
+        ("broken_foreign.png", "no known format"),
+        ("broken_empty.png", "a file of 0 bytes"),
+        ("broken_bomb.png", "a decompression bomb"),
+        ("absent.png", "nothing there"),
+    ],
+)
+def test_broken_fixtures_say_why(name, found):
+    with pytest.raises(DataError, match=f"{name}: must .*{found}"):
+        read_image(FIXTURES / name)
+
+
+def test_any_cut_of_a_picture_is_refused(tmp_path):
+    data = (FIXTURES / "good.png").read_bytes()
+    # The last 12 bytes are the end mark, which no decoder misses.
+    for size in range(1, len(data) - 12, 41):
+        (tmp_path / "a.png").write_bytes(data[:size])
+        with pytest.raises(DataError):
+            read_image(tmp_path / "a.png")

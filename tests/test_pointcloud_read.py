@@ -1,0 +1,259 @@
+"""Point clouds: what each format says, what is kept of large files, and which files are refused."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from common import FIXTURES
+
+import metatransformer.modalities.pointcloud.ply as ply_module
+import metatransformer.modalities.pointcloud.read as cloud_module
+from metatransformer.core.errors import DataError
+from metatransformer.modalities.pointcloud.read import Cloud, cloud_in_memory, gather, make_cloud, read_cloud, sampled
+
+FOLDER = FIXTURES / "pointcloud"
+SAME = ["good.xyz", "good.pts", "good.txt", "good.csv", "good_text.ply", "good_big_endian.ply", "good.ply", "good.npz"]
+
+
+# --- points
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_all_formats_hold_the_same_points(name: str):
+    cloud = read_cloud(FOLDER / name)
+    expected = np.load(FOLDER / "good.npy")
+    np.testing.assert_allclose(cloud.points, expected, atol=6e-5)  # text has four decimals
+    assert cloud.points.dtype == np.float64 and cloud.total == 97 and cloud.faces is None
+
+
+@pytest.mark.parametrize("name", ["good.las", "good.laz"])
+def test_las_has_its_scale_and_offset_applied(name: str):
+    cloud = read_cloud(FOLDER / name)
+    expected = np.load(FOLDER / "good.npy") + np.array([431_234.0, 5_412_345.0, 210.0])
+    np.testing.assert_allclose(cloud.points, expected, atol=6e-4)  # the file's scale is 1 mm
+    assert cloud.names == ("red", "green", "blue", "intensity") and cloud.top == 0
+    np.testing.assert_array_equal(cloud.extras[:3, 3], [0, 31, 62])
+
+
+def test_columns_are_found_by_their_usual_names():
+    cloud = read_cloud(FOLDER / "good.csv")
+    assert cloud.names == ("nx", "ny", "nz", "red", "green", "blue")
+    np.testing.assert_allclose(np.linalg.norm(cloud.extras[:, :3], axis=1), 1, atol=2e-4)  # four decimals
+    named = make_cloud(np.eye(6), names=("Z", "Y", "X", "normal_x", "scalar_intensity", "ring"), where="x")
+    assert named.names == ("nx", "intensity", "ring")
+    np.testing.assert_array_equal(named.points[2], [1, 0, 0])
+
+
+def test_whole_colours_state_their_range():
+    assert read_cloud(FOLDER / "good_big_endian.ply").top == 255
+    assert read_cloud(FOLDER / "good.csv").top == 0
+    points = np.zeros((2, 3))
+    assert cloud_in_memory({"points": points, "colors": np.zeros((2, 3), np.uint16)}, where="x").top == 65535
+    assert cloud_in_memory({"points": points, "colors": np.zeros((2, 3))}, where="x").top == 0
+
+
+def test_unnamed_columns_stay_unnamed():
+    cloud = cloud_in_memory(np.arange(10.0).reshape(2, 5), where="x")
+    assert cloud.names == ("", "")
+    np.testing.assert_array_equal(cloud.extras, [[3, 4], [8, 9]])
+
+
+def test_what_was_loaded_can_be_handed_in_again():
+    cloud = read_cloud(FOLDER / "good_mesh.ply")
+    again = cloud_in_memory(vars(cloud), where="x")
+    np.testing.assert_array_equal(again.points, cloud.points)
+    np.testing.assert_array_equal(again.faces, cloud.faces)
+
+
+# --- large files
+
+
+def test_rows_of_a_large_table_are_kept_in_order_with_equal_chances():
+    chunks = [np.arange(i, i + 101.0)[:, None] for i in range(0, 1010, 101)]
+    kept, total = gather(chunks, limit=211)
+    assert total == 1010 and len(kept) == 211
+    assert (np.diff(kept[:, 0]) > 0).all()
+    # 211 of 1010 numbers: the mean's standard error is 18, four of them 71.
+    assert abs(kept.mean() - 504.5) < 71
+    np.testing.assert_array_equal(gather(chunks, limit=211)[0], kept)
+    assert gather(chunks, limit=1010)[0].shape == (1010, 1)
+    assert gather([], limit=3) == (pytest.approx(np.zeros((0, 3))), 0)
+
+
+@pytest.mark.parametrize("name", ["good.xyz", "good.ply", "good_text.ply", "good.npy", "good.las", "good.npz"])
+def test_a_large_file_is_thinned_while_it_is_read(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cloud_module, "LIMIT", 31)
+    monkeypatch.setattr(ply_module, "_ROWS", 13)
+    cloud = read_cloud(FOLDER / name)
+    assert cloud.points.shape == (31, 3) and cloud.total == 97
+    whole = {tuple(row) for row in read_whole(FOLDER / name, monkeypatch).points.tolist()}
+    assert {tuple(row) for row in cloud.points.tolist()} < whole
+
+
+def read_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    monkeypatch.setattr(cloud_module, "LIMIT", 1000)
+    return read_cloud(path)
+
+
+# --- meshes
+
+
+@pytest.mark.parametrize("name", ["good.off", "good_run_on.off", "good.obj", "good_mesh.ply", "good.stl"])
+def test_all_formats_hold_the_same_mesh(name: str):
+    cloud = read_cloud(FOLDER / name)
+    assert cloud.faces is not None and cloud.faces.shape == (6, 3)
+    mesh = trimesh.Trimesh(cloud.points, cloud.faces)
+    # Two gables of 3 x 2 / 2, two sides of 4 x 2.5.
+    assert mesh.area == pytest.approx(26)
+    reference = trimesh.load_mesh(FOLDER / "good.off")
+    np.testing.assert_allclose(mesh.bounds, reference.bounds)
+
+
+def test_glb_is_read(tmp_path: Path):
+    trimesh.creation.box((1, 2, 3)).export(tmp_path / "box.glb")
+    cloud = read_cloud(tmp_path / "box.glb")
+    assert cloud.faces is not None and cloud.faces.shape == (12, 3)
+    np.testing.assert_allclose(np.ptp(cloud.points, axis=0), [1, 2, 3])
+
+
+def test_obj_counts_from_the_end_and_may_hold_points_alone(tmp_path: Path):
+    path = tmp_path / "a.obj"
+    path.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf -3 -2/7 \\\n -1/7/9\n")
+    np.testing.assert_array_equal(read_cloud(path).faces, [[0, 1, 2]])
+    path.write_text("v 0 0 0 0.5 0.5 0.5\nv 1 0 0 1 1 1\n")
+    cloud = read_cloud(path)
+    assert cloud.faces is None and cloud.points.shape == (2, 3)
+
+
+def test_polygons_of_different_length_are_cut_into_fans(tmp_path: Path):
+    path = tmp_path / "a.ply"
+    head = "ply\nformat ascii 1.0\nelement face 2\nproperty uchar tag\nproperty list uchar int vertex_index\n"
+    head += "element vertex 5\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    path.write_text(head + "9 3 0 1 2\n9 5 0 1 2 3 4\n" + "0 0 0\n1 0 0\n1 1 0\n0 1 0\n-1 1 0\n")
+    cloud = read_cloud(path)
+    np.testing.assert_array_equal(cloud.faces, [[0, 1, 2], [0, 1, 2], [0, 2, 3], [0, 3, 4]])
+    np.testing.assert_array_equal(cloud.points[4], [-1, 1, 0])
+
+
+def test_a_surface_is_sampled_evenly():
+    # A square of 3 x 3 beside one of 1 x 1, upright; both of two triangles.
+    points = np.array([[0, 0, 0], [3, 0, 0], [3, 0, 3], [0, 0, 3], [5, 0, 0], [6, 0, 0], [6, 0, 1], [5, 0, 1.0]])
+    faces = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
+    mesh = Cloud(points, points[:, :1] * 2, ("ring",), faces=faces, total=8)
+    cloud = sampled(mesh, count=4001, seed=3, where="x")
+    assert cloud.faces is None and cloud.total == 4001 and cloud.names == ("ring", "nx", "ny", "nz")
+    np.testing.assert_allclose(cloud.extras[:, 0], 2 * cloud.points[:, 0])  # linear between vertices
+    np.testing.assert_allclose(cloud.extras[:, 1:], [[0, -1, 0]] * 4001)
+    large = cloud.points[:, 0] <= 3
+    assert large.mean() == pytest.approx(0.9, abs=0.02)  # four standard errors of 0.0047
+    np.testing.assert_allclose(cloud.points[large].mean(axis=0), [1.5, 0, 1.5], atol=0.06)
+    np.testing.assert_array_equal(sampled(mesh, count=4001, seed=3, where="x").points, cloud.points)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("broken_infinite.ply", "must have finite coordinates; found 2 points of 97 with NaN or infinity"),
+        ("broken_nan.xyz", "found 1 point of 98 with NaN"),
+        ("broken_ragged.xyz", "must have 3 columns, as above; found 2. Correct the line; at the end"),
+        ("broken_word.xyz", "line 41: must hold numbers"),
+        ("broken_columns.csv", "line 1: must be numbers, below at most one line that names the columns x, y, z"),
+        ("broken_only_count.xyz", "must hold at least one point"),
+        ("broken_truncated.ply", "must hold 97 rows of 'vertex', as its header says; found that row 48"),
+        ("broken_truncated_mesh.ply", "must hold 4 rows of 'face', as its header says; found that row 3"),
+        ("broken_type.ply", "found 'property half z'"),
+        ("broken_no_place.ply", "must have the columns x, y, z; found no 'z' among x, y, w"),
+        ("broken_face.off", r"must have faces among its vertices 0\.\.5; found vertex 6"),
+        ("broken_face.obj", r"must have faces among its vertices 0\.\.5; found vertex 6"),
+        ("broken_truncated.off", "must hold 6 vertices and 4 faces, as its header says; found 6 and 3"),
+        ("broken_length.npz", r"normals: must be \[97, 3\], one row a point"),
+        ("broken_names.npz", "found points, labels"),
+        ("broken_axes.npy", r"must be numbers \[points, columns\], with 3 to 64 columns; found .*\(3, 97\)"),
+        ("broken_empty.ply", "found a file of 0 bytes"),
+    ],
+)
+def test_messages_say_what_is_wrong_and_where(name: str, message: str):
+    with pytest.raises(DataError, match=message):
+        read_cloud(FOLDER / name)
+
+
+def test_a_cut_off_array_is_told_to_be_copied_again(tmp_path: Path):
+    np.save(tmp_path / "whole.npy", np.ones((97, 3)))
+    (tmp_path / "half.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:1031])
+    with pytest.raises(DataError, match="half.npy: must be a whole NPY or NPZ file of numbers.*Copy it again"):
+        read_cloud(tmp_path / "half.npy")
+
+
+def test_wrong_arrays_are_refused():
+    with pytest.raises(DataError, match="one: must have points and any of normals"):
+        cloud_in_memory({"normals": np.zeros((3, 3))}, where="one")
+    with pytest.raises(DataError, match="more than once"):
+        make_cloud(np.zeros((3, 5)), names=("x", "y", "z", "r", "red"), where="one")
+    with pytest.raises(DataError, match="must have faces with an area"):
+        sampled(Cloud(np.zeros((3, 3)), np.zeros((3, 0)), faces=np.array([[0, 1, 2]])), count=5, seed=0, where="one")
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("good*")))
+def test_every_truncation_is_read_or_refused(name: str, tmp_path: Path):
+    data = (FOLDER / name).read_bytes()
+    path = tmp_path / name
+    for length in range(0, len(data), max(1, len(data) // 29)):
+        path.write_bytes(data[:length])
+        try:
+            cloud = read_cloud(path)
+        except DataError as error:
+            assert name in str(error)
+        else:  # a text may end after any character of its last number
+            assert path.suffix not in (".las", ".laz", ".npy", ".npz", ".stl") and len(cloud.points)
+            lines = (".xyz", ".txt", ".csv", ".obj")
+            assert b"binary" not in data[:40] and (path.suffix in lines or length > len(data) - 30), length
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("good*")))
+def test_every_changed_byte_is_read_or_refused(name: str, tmp_path: Path):
+    data = bytearray((FOLDER / name).read_bytes())
+    path = tmp_path / name
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, min(len(data), 700), size=41):
+        changed = bytearray(data)
+        changed[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        try:
+            assert np.isfinite(read_cloud(path).points).all()
+        except DataError as error:
+            assert name in str(error)
+
+
+def test_a_list_of_points_that_was_cut_is_refused(tmp_path: Path):
+    path = tmp_path / "a.pts"
+    path.write_text("# a scan\n3\n0 0 0\n1 0 0\n")
+    with pytest.raises(DataError, match="must hold 3 points, as its first line says; found 2"):
+        read_cloud(path)
+    path.write_text("# x y z\n2\n0 0 0\n1 0 0\n# the end\n")
+    assert len(read_cloud(path).points) == 2
+
+
+def test_a_list_longer_than_the_file_is_refused(tmp_path: Path):
+    path = tmp_path / "a.ply"
+    head = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty double x\nproperty double y\n"
+    head += b"property double z\nelement face 1\nproperty list int int vertex_indices\nend_header\n"
+    path.write_bytes(head + struct.pack("<3di", 0, 0, 0, 2_000_000_000))
+    with pytest.raises(DataError, match="must hold 1 rows of 'face'"):
+        read_cloud(path)
+
+
+@pytest.mark.parametrize(("name", "place"), [("good.las", 100), ("good.laz", 100), ("good.laz", -1)])
+def test_las_that_announces_more_than_it_holds_is_refused_before_it_is_unpacked(name: str, place: int, tmp_path: Path):
+    data = bytearray((FOLDER / name).read_bytes())
+    if place == -1:  # the number of chunks in the table, whose place stands before the points
+        points = int.from_bytes(data[96:100], "little")
+        place = int.from_bytes(data[points : points + 8], "little") + 4
+    data[place : place + 4] = b"\xff\xff\xff\x7f"
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match="must be a whole LAS or LAZ file; found 'a (header|table)"):
+        read_cloud(tmp_path / name)

@@ -1,0 +1,158 @@
+"""DICOM: stored values become light as the standard says; what is no single grey picture is refused."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from make_fixtures import write_dicom
+from PIL import Image
+from pydicom.encaps import encapsulate
+
+from metatransformer.core.errors import DataError
+from metatransformer.modalities.xray.dicom import read_dicom
+
+FIXTURES = Path(__file__).parent / "fixtures" / "xray"
+PIXELS = np.array([[0, 100, 200, 300, 400], [500, 600, 700, 800, 900], [1000, 1500, 2000, 3000, 4095]], np.uint16)
+
+
+def shown(path: Path, pixels: np.ndarray = PIXELS, **elements: object) -> np.ndarray:
+    """Returns what ``read_dicom`` makes of a file with these pixels and elements."""
+    write_dicom(path, pixels, **elements)
+    return read_dicom(path)
+
+
+def rewritten(path: Path, change) -> Path:
+    """Writes the good fixture after ``change(dataset)``."""
+    dataset = pydicom.dcmread(FIXTURES / "good.dcm")
+    change(dataset)
+    dataset.save_as(path)
+    return path
+
+
+def test_without_a_window_the_picture_takes_its_own_range(tmp_path):
+    half = PIXELS // 2
+    found = shown(tmp_path / "a.dcm", half + np.uint16(7))
+    assert found.dtype == np.float32 and found.shape == (3, 5)
+    np.testing.assert_allclose(found, half / 2047, atol=1e-6)  # float32
+
+
+def test_window_functions_give_the_values_of_the_standard(tmp_path):
+    window = {"WindowCenter": 500, "WindowWidth": 401}
+    linear = shown(tmp_path / "a.dcm", **window)
+    # C.11.2.1.2.1: ((x - (c - 0.5)) / (w - 1)) + 0.5, for 600: 100.5 / 400 + 0.5
+    assert linear[1, 1] == pytest.approx(0.75125, abs=1e-6)
+    assert linear[0, 0] == 0 and linear[2, 4] == 1
+    exact = shown(tmp_path / "b.dcm", VOILUTFunction="LINEAR_EXACT", **window)
+    assert exact[1, 1] == pytest.approx(100 / 401 + 0.5, abs=1e-6)
+    sigmoid = shown(tmp_path / "c.dcm", VOILUTFunction="SIGMOID", **window)
+    assert sigmoid[1, 1] == pytest.approx(1 / (1 + np.exp(-4 * 100 / 401)), abs=1e-6)
+
+
+def test_window_equals_that_of_the_library(tmp_path):
+    window = {"WindowCenter": [1200, 7], "WindowWidth": [1777, 9], "RescaleSlope": 0.5, "RescaleIntercept": -11}
+    found = shown(tmp_path / "a.dcm", **window)
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    values = pydicom.pixels.apply_modality_lut(dataset.pixel_array, dataset)
+    low, high = -11.0, 4095 * 0.5 - 11  # the library spreads the window over the range of 12 rescaled bits
+    expected = (pydicom.pixels.apply_windowing(values, dataset) - low) / (high - low)
+    np.testing.assert_allclose(found, expected, atol=1e-6)  # float32
+
+
+def test_rescaled_values_meet_the_window(tmp_path):
+    found = shown(tmp_path / "a.dcm", RescaleSlope=2, RescaleIntercept=-100, WindowCenter=1100, WindowWidth=401)
+    assert found[1, 1] == pytest.approx((2 * 600 - 100 - 1099.5) / 400 + 0.5, abs=1e-6)
+
+
+def test_table_is_looked_up(tmp_path):
+    table = pydicom.Dataset()
+    table.LUTDescriptor = [4, 100, 8]  # entries, first value, bits
+    table.LUTData = [0, 51, 102, 255]
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "US"
+    values = np.array([[99, 100, 101], [102, 103, 4000]], np.uint16)
+    found = shown(tmp_path / "a.dcm", values, VOILUTSequence=[table])
+    np.testing.assert_allclose(found, [[0, 0, 0.2], [0.4, 1, 1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": 2000, "WindowWidth": 3000}])
+def test_monochrome1_is_inverted(tmp_path, window):
+    plain = shown(tmp_path / "a.dcm", **window)
+    inverted = shown(tmp_path / "b.dcm", PhotometricInterpretation="MONOCHROME1", **window)
+    np.testing.assert_allclose(inverted, 1 - plain, atol=1e-6)
+
+
+def test_padding_is_black_and_sets_no_range(tmp_path):
+    pixels = PIXELS.copy()
+    pixels[0, :2] = 4095
+    pixels[2, 4] = 3000
+    for kind, light in (("MONOCHROME2", 0.0), ("MONOCHROME1", 1.0)):
+        found = shown(tmp_path / "a.dcm", pixels, PixelPaddingValue=4095, PhotometricInterpretation=kind)
+        assert (found[0, :2] == 0).all()
+        assert found[0, 2] == light and found[2, 4] == 1 - light  # 200 and 3000
+
+
+def test_eight_bits_and_a_picture_of_one_value(tmp_path):
+    assert (shown(tmp_path / "a.dcm", np.full((3, 5), 77, np.uint8)) == 0).all()
+
+
+def test_compressed_pixels(tmp_path):
+    dataset = pydicom.dcmread(FIXTURES / "good.dcm")
+    dataset.compress(pydicom.uid.RLELossless)
+    dataset.save_as(tmp_path / "a.dcm")
+    np.testing.assert_array_equal(read_dicom(tmp_path / "a.dcm"), read_dicom(FIXTURES / "good.dcm"))
+
+
+@pytest.mark.parametrize("method", ["JPEG2000Lossless", "JPEGBaseline8Bit"])
+def test_pixels_compressed_as_a_picture(tmp_path, method):
+    grey = np.linspace(0, 255, 16 * 24).reshape(16, 24).astype(np.uint8)
+    body = io.BytesIO()
+    if method == "JPEG2000Lossless":
+        Image.fromarray(grey).save(body, format="JPEG2000", no_jp2=True)
+    else:
+        Image.fromarray(grey).save(body, format="JPEG", quality=95)
+    write_dicom(tmp_path / "a.dcm", grey)
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    dataset.file_meta.TransferSyntaxUID = getattr(pydicom.uid, method)
+    dataset.PixelData = encapsulate([body.getvalue()])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(tmp_path / "a.dcm")
+    # JPEG rounds each coefficient: a few grey levels of 255.
+    np.testing.assert_allclose(read_dicom(tmp_path / "a.dcm"), grey / 255, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "name, found",
+    [
+        ("broken_frames.dcm", "3 frames"),
+        ("broken_window.dcm", "found 0. Repair or remove the window"),
+        ("broken_colour.dcm", "found PALETTE COLOR"),
+        ("broken_no_pixels.dcm", r"found none \(modality CR\)"),
+        ("broken_truncated.dcm", "a damaged one"),
+        ("broken_foreign.dcm", "no mark 'DICM'"),
+        ("broken_empty.dcm", "a file of 0 bytes"),
+        ("absent.dcm", "nothing there"),
+    ],
+)
+def test_broken_fixtures_say_why(name, found):
+    with pytest.raises(DataError, match=f"{name}: must .*{found}"):
+        read_dicom(FIXTURES / name)
+
+
+def test_elements_that_contradict_each_other_are_refused(tmp_path):
+    for change, text in (
+        (lambda d: setattr(d, "BitsAllocated", 32), "8 or 16 bits a pixel; found 32"),
+        (lambda d: setattr(d, "Rows", 50), "a damaged one"),
+        (lambda d: d.__delitem__("Columns"), "a damaged one"),
+    ):
+        with pytest.raises(DataError, match=text):
+            read_dicom(rewritten(tmp_path / "a.dcm", change))
+
+
+def test_any_cut_of_a_file_is_refused(tmp_path):
+    data = (FIXTURES / "good.dcm").read_bytes()
+    for size in range(1, len(data) - 2, 131):
+        (tmp_path / "a.dcm").write_bytes(data[:size])
+        with pytest.raises(DataError):
+            read_dicom(tmp_path / "a.dcm")
