@@ -31,7 +31,7 @@ from common import (
 import metatransformer.fit.fit as fit_module
 from metatransformer import Classifier, DataError, NotFittedError, WeightsError
 from metatransformer.core.batch import Batch, collate
-from metatransformer.core.samples import Sample
+from metatransformer.core.samples import View
 from metatransformer.infer.sources import read_index
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality, modality_module, modality_names
@@ -43,7 +43,7 @@ QUIET = Console(quiet=True)
 every_modality = pytest.mark.parametrize("name", modality_names())
 
 
-def same(a: Sample, b: Sample) -> bool:
+def same(a: View, b: View) -> bool:
     """Returns whether two transformed samples hold the same bytes."""
     return a.inputs.keys() == b.inputs.keys() and all(
         a.inputs[name].dtype == b.inputs[name].dtype
@@ -52,12 +52,12 @@ def same(a: Sample, b: Sample) -> bool:
     )
 
 
-def batch_of(pipeline: Pipeline, samples: list[Sample]) -> dict[str, Batch]:
+def batch_of(pipeline: Pipeline, samples: list[View]) -> dict[str, Batch]:
     ready = [pipeline.transform(sample) for sample in samples]
     return {pipeline.modality.name: collate(ready, fields=pipeline.modality.fields)}
 
 
-def outputs_of(pipeline: Pipeline, samples: list[Sample]) -> torch.Tensor:
+def outputs_of(pipeline: Pipeline, samples: list[View]) -> torch.Tensor:
     with torch.no_grad():
         return pipeline.model.eval()(batch_of(pipeline, samples), head=pipeline.recipe.task.name)
 

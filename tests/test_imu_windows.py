@@ -14,7 +14,7 @@ from metatransformer import Classifier
 from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError
 from metatransformer.core.modality import Stem
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.data.index import Index, index_files
 from metatransformer.modalities._recording.motion import MOTION_SUFFIXES, Motion
 from metatransformer.modalities.imu import MODALITY, ImuOptions
@@ -301,7 +301,7 @@ def test_long_training_recordings_are_said(tmp_path: Path):
         write(tmp_path / f"{name}.csv", walk(["x"], seconds=seconds).drop(columns="activity"))
     transform = MODALITY.transform(ImuOptions(), Stem())
     found = index(tmp_path, labelled=False, target="")
-    transform.fit(Sample(record.key, load_motion(record)) for record in found.records)
+    transform.fit(View(record.key, load_motion(record)) for record in found.records)
     assert transform.notes[1] == (
         "longer than 8 windows: 1 of the training recordings, drawn as one picture a window, features averaged"
     )
@@ -311,17 +311,17 @@ def test_a_recording_beyond_max_windows_is_drawn_as_several_pictures():
     pipeline = tiny_pipeline("imu", {"input.window_s": 1.0})
     tokenizer = pipeline.model.tokenizers["imu"]
 
-    def ready(steps: int) -> Sample:
+    def ready(steps: int) -> View:
         rng = np.random.default_rng(steps)
         raw = MODALITY.synthesize(rng, 0)
-        return pipeline.transform(Sample(f"{steps}", {**raw, "values": rng.normal(size=(steps, 6))}))
+        return pipeline.transform(View(f"{steps}", {**raw, "values": rng.normal(size=(steps, 6))}))
 
     short, wide, long = ready(50), ready(400), ready(530)  # 1, 8 and 10.6 windows
     shapes = [sample.inputs["motion"].shape for sample in (short, wide, long)]
     side = pipeline.trunk.stem.patch_size
     assert shapes == [(1, 8 * side, 6), (1, 64 * side, 6), (11, 8 * side, 6)]
 
-    def tokens(*samples: Sample):
+    def tokens(*samples: View):
         batch = collate(samples, fields=MODALITY.fields)
         return tokenizer(batch.inputs, batch.masks)
 

@@ -9,7 +9,7 @@ import torch
 from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.modalities.audio import (
     MODALITY,
     RATE_HZ,
@@ -36,16 +36,16 @@ def stem() -> Stem:
     )
 
 
-def noise(samples: int, *, seed: int = 1) -> Sample:
+def noise(samples: int, *, seed: int = 1) -> View:
     wave = np.random.default_rng(seed).normal(0, 0.1, size=samples)
-    return Sample(f"noise {samples}", {"wave": wave.astype(np.float32)})
+    return View(f"noise {samples}", {"wave": wave.astype(np.float32)})
 
 
 def transform(**options) -> AudioTransform:
     return AudioTransform(AudioOptions(**options), stem())
 
 
-def spectrum(sample: Sample, **options) -> np.ndarray:
+def spectrum(sample: View, **options) -> np.ndarray:
     return transform(**options)(sample).inputs["spectrum"]
 
 
@@ -72,7 +72,7 @@ def test_loudness_does_not_matter():
 
 
 def test_silence_is_inaudible_everywhere():
-    silence = Sample("silence", {"wave": np.zeros(1_009, np.float32)})
+    silence = View("silence", {"wave": np.zeros(1_009, np.float32)})
     assert np.allclose(spectrum(silence), (0 - 0.5) / 0.25)
 
 
@@ -80,8 +80,8 @@ def test_silent_ends_are_cut_off_and_pauses_stay():
     word = noise(8_000).inputs["wave"]
     word[3_200:5_200] *= 1e-4  # a pause
     hiss = 1e-4 * noise(4_800, seed=2).inputs["wave"]
-    around = Sample("around", {"wave": np.concatenate([hiss, word, hiss[:3_200]])})
-    alone, heard = spectrum(Sample("word", {"wave": word}), frames=1), spectrum(around, frames=1)
+    around = View("around", {"wave": np.concatenate([hiss, word, hiss[:3_200]])})
+    alone, heard = spectrum(View("word", {"wave": word}), frames=1), spectrum(around, frames=1)
     # At either end a window that holds a part of the word is heard, too.
     assert 0 <= len(heard) - len(alone) <= 4
     assert np.allclose(heard[2 : 2 + len(alone)], alone, atol=1e-4)
@@ -120,7 +120,7 @@ def test_a_clip_alone_equals_itself_in_a_padded_batch(lengths):
         assert torch.allclose(together.x[row, :count], alone.x[0], atol=1e-5)
 
 
-def parts(samples: list[Sample]) -> tuple[dict, dict]:
+def parts(samples: list[View]) -> tuple[dict, dict]:
     batch = collate(samples, fields=MODALITY.fields)
     return batch.inputs, batch.masks
 
@@ -152,13 +152,13 @@ def test_an_array_is_taken_with_its_rate():
 
 def test_the_baseline_sees_mean_and_deviation_of_each_bin():
     values = np.arange(6, dtype=np.float32).reshape(3, 2)
-    found = features(Sample("a", {"spectrum": values}))
+    found = features(View("a", {"spectrum": values}))
     assert np.allclose(found, [2, 3, values[:, 0].std(), values[:, 1].std()])
 
 
 def test_synthetic_tones_rise_and_fall():
     for label, sign in ((0, 1), (1, -1)):
-        sample = Sample("tone", synthesize(np.random.default_rng(7), label))
+        sample = View("tone", synthesize(np.random.default_rng(7), label))
         pitch = spectrum(sample, mels=61).argmax(axis=1)
         assert sign * (float(pitch[-1]) - float(pitch[0])) > 5
 

@@ -15,7 +15,7 @@ from metatransformer import Regressor
 from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError, NotFittedError, UsageError
 from metatransformer.core.modality import Stem
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.modalities.graph import (
     FINGERPRINT,
     MODALITY,
@@ -32,8 +32,8 @@ FILES = FIXTURES / "graph"
 SMALL = ["head.read=[1]", "optim.epochs=2", "data.test_fraction=0.3", "data.val_fraction=0.3", "run.device=cpu"]
 
 
-def raw(value, key: str = "x") -> Sample:
-    return Sample(key, load(Record(key, value=value)))
+def raw(value, key: str = "x") -> View:
+    return View(key, load(Record(key, value=value)))
 
 
 def fitted(*values, **options) -> GraphTransform:

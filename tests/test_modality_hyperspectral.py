@@ -13,7 +13,7 @@ from PIL import Image
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.modalities.hyperspectral import (
     MODALITY,
     HyperspectralOptions,
@@ -36,12 +36,12 @@ def scene(h: int = 7, w: int = 11, bands: int = 13, *, seed: int = 0) -> np.ndar
     return np.random.default_rng(seed).uniform(0.2, 0.8, size=(h, w, bands))
 
 
-def pixels(values: np.ndarray, places=((0, 0), (3, 5), (6, 10)), **about) -> list[Sample]:
+def pixels(values: np.ndarray, places=((0, 0), (3, 5), (6, 10)), **about) -> list[View]:
     cube = cube_from_array(values, where="scene", about=about)
-    return [Sample(f"scene#{r},{c}", {"cube": cube, "row": r, "column": c, "names": ()}) for r, c in places]
+    return [View(f"scene#{r},{c}", {"cube": cube, "row": r, "column": c, "names": ()}) for r, c in places]
 
 
-def fitted(samples: list[Sample], **options) -> HyperspectralTransform:
+def fitted(samples: list[View], **options) -> HyperspectralTransform:
     transform = HyperspectralTransform(HyperspectralOptions(**options), Stem())
     transform.fit(samples)
     return transform
@@ -124,14 +124,14 @@ def test_augmentation_moves_a_spectrum_a_little():
 
 def test_columns_of_a_table_are_found_by_name():
     rows = [{"450": 0.1 * i, "550": 0.2 * i, "650": 0.3} for i in range(1, 8)]
-    samples = [Sample(str(i), load(Record(str(i), value=row))) for i, row in enumerate(rows)]
+    samples = [View(str(i), load(Record(str(i), value=row))) for i, row in enumerate(rows)]
     transform = fitted(samples)
     turned = dict(reversed(rows[2].items()))
-    one, two = transform(samples[2]), transform(Sample("x", load(Record("x", value=turned))))
+    one, two = transform(samples[2]), transform(View("x", load(Record("x", value=turned))))
     np.testing.assert_array_equal(one.inputs["spectrum"], two.inputs["spectrum"])
     assert one.inputs["nm"].tolist() == [450, 550, 650]
     with pytest.raises(DataError, match="x: must have the bands of training; found no column 550"):
-        transform(Sample("x", load(Record("x", value={"450": 1.0, "650": 1.0}))))
+        transform(View("x", load(Record("x", value={"450": 1.0, "650": 1.0}))))
 
 
 def test_samples_in_memory():
@@ -158,10 +158,10 @@ def test_features_are_the_standardised_spectrum():
 def test_many_bands_are_smoothed_and_few_are_not():
     peak = np.zeros(61)
     peak[30] = 1.0
-    samples = [Sample(str(i), load(Record(str(i), value=np.full(61, float(i))))) for i in (1, 2, 3)]
+    samples = [View(str(i), load(Record(str(i), value=np.full(61, float(i))))) for i in (1, 2, 3)]
     for smooth, ratio in (("auto", np.exp(-0.5)), (2.0, np.exp(-0.125))):
         transform = fitted(samples, smooth=smooth)
-        found = transform(Sample("x", load(Record("x", value=np.full(61, 2.0) + peak)))).inputs["spectrum"]
+        found = transform(View("x", load(Record("x", value=np.full(61, 2.0) + peak)))).inputs["spectrum"]
         # A Gaussian falls by exp(-1 / 2 width^2) over one band; all bands have one scale here; float32.
         assert found[31] / found[30] == pytest.approx(ratio, rel=1e-4)
         assert "spectra smoothed over neighbouring bands, deviation" in transform.notes[-2]
@@ -171,13 +171,13 @@ def test_many_bands_are_smoothed_and_few_are_not():
 
 
 def test_a_glitch_in_one_band_is_cut_and_another_unit_is_not():
-    samples = [Sample(str(i), load(Record(str(i), value=np.full(13, 100.0 + i)))) for i in (1, 2, 3)]
+    samples = [View(str(i), load(Record(str(i), value=np.full(13, 100.0 + i)))) for i in (1, 2, 3)]
     transform = fitted(samples)
     spike = np.full(13, 102.0)
     spike[4] += 60 * np.sqrt(2 / 3)  # 60 deviations, within the largest value that training has seen by far
-    found = transform(Sample("x", load(Record("x", value=spike)))).inputs["spectrum"]
+    found = transform(View("x", load(Record("x", value=spike)))).inputs["spectrum"]
     np.testing.assert_allclose(found, np.where(np.arange(13) == 4, 50.0, 0.0), atol=1e-5)
-    found = transform(Sample("x", load(Record("x", value=spike + 60)))).inputs["spectrum"]
+    found = transform(View("x", load(Record("x", value=spike + 60)))).inputs["spectrum"]
     assert found.min() > 50  # nothing is cut: the check of the field refuses it
 
 
@@ -242,13 +242,13 @@ def test_other_bands_wavelengths_units_and_scales_are_refused():
         with pytest.raises(DataError, match="must be on the scale of training, where the largest value is 0.79"):
             transform(pixels(scene() * factor)[0])
     # A single spectrum has no file to compare: the range of the field holds it to the scale of training.
-    far = fitted(pixels(scene()), window=1)(Sample("x", load(Record("x", value=np.full(13, 99.0)))))
+    far = fitted(pixels(scene()), window=1)(View("x", load(Record("x", value=np.full(13, 99.0)))))
     with pytest.raises(DataError, match="must lie in .* deviations.*Check the unit"):
         MODALITY.fields["spectrum"].check(far.inputs["spectrum"], where="x")
 
 
 def test_spectra_and_scenes_do_not_mix_unless_the_pixel_is_alone():
-    one = Sample("x", load(Record("x", value=np.full(13, 0.5))))
+    one = View("x", load(Record("x", value=np.full(13, 0.5))))
     with pytest.raises(DataError, match="must be pixels of a scene, whose neighbours count; found spectra without"):
         fitted(pixels(scene()))(one)
     fitted(pixels(scene()), window=1)(one)
@@ -257,9 +257,9 @@ def test_spectra_and_scenes_do_not_mix_unless_the_pixel_is_alone():
 def test_a_spectrum_with_a_gap_is_refused():
     values = np.full(13, 0.5)
     values[4] = np.nan
-    transform = fitted([Sample("x", load(Record("x", value=np.full(13, 0.5))))])
+    transform = fitted([View("x", load(Record("x", value=np.full(13, 0.5))))])
     with pytest.raises(DataError, match="y: must hold a number in every band; found nan in band 5"):
-        transform(Sample("y", load(Record("y", value=values))))
+        transform(View("y", load(Record("y", value=values))))
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_the_picture_of_a_window_hides_no_part_of_the_spectrum():
 
     axes = Figure().add_subplot()
     inputs = {"spectrum": np.arange(31.0), "nm": np.full(31, np.nan), "window": np.zeros((5, 5, 3), np.uint8)}
-    draw(axes, Sample("x", inputs))
+    draw(axes, View("x", inputs))
     low, high = axes.get_ylim()
     assert low < 0 and (30 - low) / (high - low) < 0.62  # where the inset begins
 

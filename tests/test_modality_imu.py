@@ -9,7 +9,7 @@ import torch
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.modalities.imu import MODALITY, ImuOptions, ImuTransform, features
 from metatransformer.modalities.imu.index import load_motion as load
 from metatransformer.nn.curves import axis_bands, draw_curves, resample_curves
@@ -17,15 +17,15 @@ from metatransformer.nn.curves import axis_bands, draw_curves, resample_curves
 STEM = Stem()  # no kernel: patches of 16
 
 
-def raw(values, key: str = "x", **more) -> Sample:
-    return Sample(key, load(Record(key, value={"values": np.asarray(values, dtype=float), **more})))
+def raw(values, key: str = "x", **more) -> View:
+    return View(key, load(Record(key, value={"values": np.asarray(values, dtype=float), **more})))
 
 
 def noise(steps: int, axes: int = 3, *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(steps, axes))
 
 
-def fitted(*samples: Sample, **options) -> ImuTransform:
+def fitted(*samples: View, **options) -> ImuTransform:
     transform = ImuTransform(ImuOptions(**options), STEM)
     transform.fit(samples)
     return transform
@@ -99,7 +99,7 @@ def test_options_choose_axes():
 
 
 def test_features_by_hand():
-    sample = Sample("x", {"motion": np.array([[[1, 0], [3, 0], [2, 0]]], dtype=np.float32)})
+    sample = View("x", {"motion": np.array([[[1, 0], [3, 0], [2, 0]]], dtype=np.float32)})
     expected = [2, 0, (2 / 3) ** 0.5, 0, 1, 0, 3, 0, 1.5, 0]
     np.testing.assert_allclose(features(sample), expected, rtol=1e-6)  # float32
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError, MissingDependencyError, NotFittedError, UsageError
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.modalities.infrared import MODALITY, InfraredOptions, InfraredTransform, features, load
 from metatransformer.modalities.infrared.thermal import read_thermal
 from metatransformer.trunk import load_encoder
@@ -24,8 +24,8 @@ WIDTH = STEM.class_token.shape[0]
 CELSIUS = {"unit": "celsius"}
 
 
-def in_memory(value: np.ndarray, *, key: str = "sample 3") -> Sample:
-    return Sample(key, load(Record(key, value=value)))
+def in_memory(value: np.ndarray, *, key: str = "sample 3") -> View:
+    return View(key, load(Record(key, value=value)))
 
 
 def transform(**options: object) -> InfraredTransform:
@@ -247,7 +247,7 @@ def test_augmentation_mirrors_along_the_allowed_axes():
 
 
 def test_features_are_a_thumbnail():
-    vector = features(transform()(Sample("a", load(Record("a", path=FOLDER / "good.png")))))
+    vector = features(transform()(View("a", load(Record("a", path=FOLDER / "good.png")))))
     assert vector.shape == (32 * 32 * 3,) and vector.dtype == np.float32
 
 

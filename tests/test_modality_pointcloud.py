@@ -10,7 +10,7 @@ from common import FIXTURES, make_records, make_samples, tiny_pipeline, tiny_rec
 from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.fit.fit import fit
 from metatransformer.machine.console import Console
 from metatransformer.modalities.pointcloud import (
@@ -32,21 +32,21 @@ GROUPS = {
 }
 
 
-def raw(value, key: str = "x") -> Sample:
-    return Sample(key, load(Record(key, value=value)))
+def raw(value, key: str = "x") -> View:
+    return View(key, load(Record(key, value=value)))
 
 
 def points(count: int = 53, *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, 3))
 
 
-def fitted(*samples: Sample, **options) -> PointCloudTransform:
+def fitted(*samples: View, **options) -> PointCloudTransform:
     transform = PointCloudTransform(PointCloudOptions(**options), Stem())
     transform.fit(samples)
     return transform
 
 
-def cloud_of(transform: PointCloudTransform, sample: Sample) -> np.ndarray:
+def cloud_of(transform: PointCloudTransform, sample: View) -> np.ndarray:
     return transform(sample).inputs["cloud"]
 
 
@@ -93,7 +93,7 @@ def test_y_up_is_turned_without_mirroring():
 
 
 def test_a_mesh_becomes_points_on_its_surface():
-    sample = Sample("x", load(Record("x", path=FIXTURES / "pointcloud" / "good.off")))
+    sample = View("x", load(Record("x", path=FIXTURES / "pointcloud" / "good.off")))
     transform = fitted(sample, points=211, features=("normal",))
     cloud = cloud_of(transform, sample)
     assert cloud.shape == (211, 6)
@@ -143,7 +143,7 @@ def test_a_training_copy_is_turned_shrunk_and_mirrored():
 
 def test_plain_features_by_hand():
     cloud = np.array([[0.5, 0, 0], [-0.5, 0, 0]], dtype=np.float32)
-    found = features(Sample("x", {"cloud": cloud}))
+    found = features(View("x", {"cloud": cloud}))
     assert found.shape == (4 * 16 + 6,)
     np.testing.assert_allclose(found[:16], [0.5] + [0] * 14 + [0.5])
     np.testing.assert_allclose(found[48:64], [0] * 15 + [1])

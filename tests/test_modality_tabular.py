@@ -12,7 +12,7 @@ import torch
 from metatransformer.core.batch import Batch, collate
 from metatransformer.core.errors import DataError, NotFittedError, UsageError
 from metatransformer.core.modality import Stem
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.modalities.tabular import (
     COLUMN_STD,
     MODALITY,
@@ -29,11 +29,11 @@ from metatransformer.modalities.tabular import (
 WIDTH = 13
 
 
-def sample(row: dict, *, key: str = "row 0") -> Sample:
-    return Sample(key, load(Record(key, value=row)))
+def sample(row: dict, *, key: str = "row 0") -> View:
+    return View(key, load(Record(key, value=row)))
 
 
-def table(columns: dict[str, list]) -> list[Sample]:
+def table(columns: dict[str, list]) -> list[View]:
     rows = zip(*columns.values(), strict=True)
     return [sample(dict(zip(columns, row, strict=True)), key=f"row {i}") for i, row in enumerate(rows)]
 
@@ -90,12 +90,12 @@ def test_columns_are_found_by_name_and_others_noted_once(caplog: pytest.LogCaptu
 
 
 def test_a_column_that_numbers_the_rows_is_left_out_unless_it_is_all_there_is():
-    rows = [Sample(str(i), {"row": {"id": i + 1, "age": (i * 7) % 40}}, None) for i in range(30)]
+    rows = [View(str(i), {"row": {"id": i + 1, "age": (i * 7) % 40}}) for i in range(30)]
     transform = TabularTransform(TabularOptions(), Stem())
     transform.fit(rows)
     assert [column.name for column in transform.columns_] == ["age"]
     assert "column 'id' is left out: it only numbers the rows (input.numbers keeps it)" in transform.notes
-    transform.fit([Sample(row.key, {"row": {"id": row.inputs["row"]["id"]}}, None) for row in rows])
+    transform.fit([View(row.key, {"row": {"id": row.inputs["row"]["id"]}}) for row in rows])
     assert [column.name for column in transform.columns_] == ["id"]
     kept = TabularTransform(TabularOptions(numbers=("id",)), Stem())
     kept.fit(rows)
@@ -286,7 +286,7 @@ def test_draw_paints_one_bar_a_column():
 
 def test_synthetic_rows_pass_their_own_declaration():
     rng = np.random.default_rng(0)
-    samples = [Sample(str(i), synthesize(rng, i % 3)) for i in range(41)]
+    samples = [View(str(i), synthesize(rng, i % 3)) for i in range(41)]
     transform = TabularTransform(TabularOptions(), Stem())
     transform.fit(samples)
     assert len(transform.columns_) == 5 and not transform.dropped_

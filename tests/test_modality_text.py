@@ -14,7 +14,7 @@ from metatransformer.bench.datasets.text import whole_phrases
 from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError, NotFittedError, UsageError
 from metatransformer.core.modality import Stem
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.fit.fit import fit
 from metatransformer.machine.console import Console
 from metatransformer.modalities import text as module
@@ -38,10 +38,10 @@ WORDS = ("[PAD]", UNKNOWN, "a", "good", "bad", "film", "##s", "is", "it", "?")
 WIDTH = 23
 
 
-def sample(value, key: str = "x") -> Sample:
+def sample(value, key: str = "x") -> View:
     if isinstance(value, tuple):
         value = {"text_1": value[0], "text_2": value[1]}
-    return Sample(key, load(Record(key, value=value)))
+    return View(key, load(Record(key, value=value)))
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_tokens_have_the_size_that_patches_have(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_features_count_pieces_and_pairs():
-    counts = features(Sample("x", {"pieces": np.array([[3, 4, 3, 4], [5, 0, 0, 0]])}))
+    counts = features(View("x", {"pieces": np.array([[3, 4, 3, 4], [5, 0, 0, 0]])}))
     assert counts.shape == (BINS,) and counts.sum() == 5 + 3
     assert sorted(counts[counts > 0].tolist()) == [1, 1, 2, 2, 2]
 

@@ -11,7 +11,7 @@ from common import FIXTURES, SMALL, run, settings_of, words_of
 import metatransformer as mt
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.fit.fit import fit
 from metatransformer.fit.probe import Basis, fit_probes
 from metatransformer.machine.console import Console
@@ -46,8 +46,8 @@ def windows_of(data: object = FOLDER / "good.csv", *, labelled: bool = True, tar
     return index(data, target=target, labelled=labelled, header=True, options=chosen).records
 
 
-def sample_of(record: Record) -> Sample:
-    return Sample(record.key, load(record), record.target)
+def sample_of(record: Record) -> View:
+    return View(record.key, load(record))
 
 
 def waves(rows: int = 400, *, seed: int = 0) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError, UsageError
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.modalities import get_modality
 from metatransformer.modalities.video import MODALITY, VideoOptions, VideoTransform, draw, features, load
 from metatransformer.modalities.video.read import Video
@@ -26,14 +26,14 @@ def transform(**options: object) -> VideoTransform:
     return VideoTransform(VideoOptions(**{"size": SIDE, "frames": 4, "level": "kept"} | options), STEM)
 
 
-def counting(count: int, *, rate_hz: float = 0.0) -> Sample:
+def counting(count: int, *, rate_hz: float = 0.0) -> View:
     """Returns a raw video whose frame n is grey of level n."""
     frames = np.repeat(np.arange(count, dtype=np.uint8), SIDE * SIDE).reshape(count, SIDE, SIDE)
     value = {"frames": frames, "rate_hz": rate_hz} if rate_hz else frames
-    return Sample("clip 7", load(Record("clip 7", value=value)))
+    return View("clip 7", load(Record("clip 7", value=value)))
 
 
-def numbers(sample: Sample, **options: object) -> list[list[int]]:
+def numbers(sample: View, **options: object) -> list[list[int]]:
     """Returns the numbers of the frames in each clip."""
     return transform(**options)(sample).inputs["clips"][:, :, 0, 0, 0].tolist()
 
@@ -79,19 +79,19 @@ def test_only_the_frames_of_the_clips_are_read():
         yield from (np.zeros((SIDE, SIDE, 3), np.uint8) for _ in wanted)
 
     video = Video("film", np.arange(1000) / 25, 40.0, True, pick)
-    transform()(Sample("film", {"video": video}))
+    transform()(View("film", {"video": video}))
     assert asked == [125, 375, 625, 875]
 
 
 def test_frames_are_whole_patches_in_their_aspect():
     wide = np.zeros((4, 3 * SIDE, 5 * SIDE, 3), dtype=np.uint8)
-    clips = transform(size=4 * SIDE)(Sample("x", load(Record("x", value=wide)))).inputs["clips"]
+    clips = transform(size=4 * SIDE)(View("x", load(Record("x", value=wide)))).inputs["clips"]
     assert clips.shape == (1, 4, 3 * SIDE, 5 * SIDE, 3)
 
 
 def test_augmentation_moves_all_frames_of_one_clip_alike():
     frames = np.random.default_rng(0).integers(0, 256, size=(1, 2 * SIDE, 2 * SIDE, 3), dtype=np.uint8)
-    still = Sample("x", load(Record("x", value=np.repeat(frames, 16, axis=0))))
+    still = View("x", load(Record("x", value=np.repeat(frames, 16, axis=0))))
     one = transform(clips=3, size=2 * SIDE)
     ready = one(still)
     assert ready.inputs["clips"].shape[0] == 3
@@ -110,7 +110,7 @@ def test_a_still_video_has_the_features_of_its_picture():
         modality = get_modality(name)
         options = modality.options(size=SIDE, **({"level": "kept"} if name == "video" else {}))
         change = modality.transform(options, STEM)
-        ready = change(Sample("x", modality.load(Record("x", value=value))))
+        ready = change(View("x", modality.load(Record("x", value=value))))
         batch = collate([ready], fields=modality.fields)
         tokens.append(modality.tokenizer(options, change, 32, STEM)(batch.inputs, batch.masks).x)
     image, video = tokens
@@ -123,12 +123,12 @@ def test_frames_of_a_video_are_brought_to_one_level_together():
     ready = transform(level="video")(counting(16)).inputs["clips"][0, :, 0, 0, 0]  # frames 2, 6, 10, 14
     # By hand: in deviations of 2 sqrt(5) from 8 they are -1.342, -0.447, 0.447, 1.342.
     assert ready.tolist() == [40, 92, 144, 196]
-    still = transform(level="video")(Sample("x", load(Record("x", value=np.full((8, SIDE, SIDE), 51, dtype=np.uint8)))))
+    still = transform(level="video")(View("x", load(Record("x", value=np.full((8, SIDE, SIDE), 51, dtype=np.uint8)))))
     assert (still.inputs["clips"] == 118).all()
 
 
 def test_features_are_maps_of_mean_deviation_and_motion():
-    found = features(Sample("x", load(Record("x", value=np.full((8, SIDE, SIDE), 51, dtype=np.uint8)))))
+    found = features(View("x", load(Record("x", value=np.full((8, SIDE, SIDE), 51, dtype=np.uint8)))))
     assert found.shape == (3 * 16 * 16,)
     np.testing.assert_allclose(found, np.repeat([0.2, 0, 0], 256), atol=1e-6)
     moving = features(counting(16))  # grey levels 0 to 15: deviation sqrt((16 ** 2 - 1) / 12), steps of 1

@@ -12,7 +12,7 @@ from PIL import Image
 from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError, MissingDependencyError
 from metatransformer.core.modality import Stem
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.modalities import get_modality
 from metatransformer.modalities.xray import MODALITY, XrayOptions, XrayTransform, dicom, features, load
 from metatransformer.trunk import load_encoder
@@ -21,12 +21,12 @@ STEM = load_encoder("test").stem
 PATCH = STEM.patch_size
 
 
-def loaded(name: str) -> Sample:
-    return Sample(name, load(Record(name, path=FIXTURES / "xray" / name)))
+def loaded(name: str) -> View:
+    return View(name, load(Record(name, path=FIXTURES / "xray" / name)))
 
 
-def in_memory(value: np.ndarray) -> Sample:
-    return Sample("sample 3", load(Record("sample 3", value=value)))
+def in_memory(value: np.ndarray) -> View:
+    return View("sample 3", load(Record("sample 3", value=value)))
 
 
 def transform(**options: object) -> XrayTransform:
@@ -104,7 +104,7 @@ def test_colour_is_read_as_its_luminance(tmp_path):
     colour[:, 3:] = (200, 100, 50)  # 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2
     Image.fromarray(colour).save(tmp_path / "a.png")
     ready = transform(window="full", size=PATCH)
-    found = ready(Sample("a", load(Record("a", path=tmp_path / "a.png")))).inputs["pixels"]
+    found = ready(View("a", load(Record("a", path=tmp_path / "a.png")))).inputs["pixels"]
     mean, std = ready.level
     assert found.max() == pytest.approx((124.2 / 255 - mean) / std, abs=1e-4)
 

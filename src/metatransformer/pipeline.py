@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from metatransformer.core.errors import UsageError, nearest
 from metatransformer.core.modality import Modality, Stem, Tokenizer, Transform
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.data.rows import split_target
 from metatransformer.data.write import atomic_file, write_json
 from metatransformer.model import MetaTransformer
@@ -37,7 +37,7 @@ class Reader:
     modality: Modality
     transform: Transform
 
-    def sample(self, record: Record) -> Sample:
+    def sample(self, record: Record) -> View:
         """Returns the transformed, checked arrays of one record.
 
         Raises:
@@ -49,9 +49,9 @@ class Reader:
         return sample
 
 
-def read_raw(modality: Modality, record: Record) -> Sample:
+def read_raw(modality: Modality, record: Record) -> View:
     """Returns the raw arrays of one record."""
-    return Sample(record.key, modality.load(record), record.target)
+    return View(record.key, modality.load(record))
 
 
 @dataclass
@@ -130,7 +130,7 @@ def build_pipeline(
     *,
     modality: Modality,
     trunk: Pretrained,
-    samples: Iterable[Sample],
+    samples: Iterable[View],
     targets: Sequence[Any],
 ) -> Pipeline:
     """Returns an untrained pipeline whose transform and task have learned from the raw training samples.

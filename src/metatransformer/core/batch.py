@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metatransformer.core.fields import Field
-from metatransformer.core.samples import Sample
+from metatransformer.core.samples import View
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Batch:
         )
 
 
-def collate(samples: Sequence[Sample], *, fields: Mapping[str, Field], target: Tensor | None = None) -> Batch:
+def collate(samples: Sequence[View], *, fields: Mapping[str, Field], target: Tensor | None = None) -> Batch:
     """Returns transformed samples as one batch; ``fields`` are the modality's."""
     inputs, masks = {}, {}
     for name, field in fields.items():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from metatransformer.core.fields import Field
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.core.tokens import Tokens
 
 
@@ -26,15 +26,15 @@ class Transform(ABC):
     disk as JSON, through ``state`` and ``load_state``.
     """
 
-    def fit(self, samples: Iterable[Sample]) -> None:
+    def fit(self, samples: Iterable[View]) -> None:
         """Learns statistics, columns or a vocabulary from raw training samples; most modalities learn nothing."""
         del samples
 
     @abstractmethod
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: View) -> View:
         """Returns the tokenizer's arrays: deterministic, and without a change to its input."""
 
-    def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def augment(self, sample: View, rng: np.random.Generator) -> View:
         """Returns a randomly changed *transformed* sample; used in training only. The default changes nothing."""
         del rng
         return sample
@@ -162,8 +162,8 @@ class Modality:
     load: Callable[[Record], Mapping[str, Any]]
     transform: Callable[[Any, Stem], Transform]
     tokenizer: Callable[[Any, Transform, int, Stem], Tokenizer]
-    features: Callable[[Sample], np.ndarray]
-    draw: Callable[[Any, Sample], None]
+    features: Callable[[View], np.ndarray]
+    draw: Callable[[Any, View], None]
     synthesize: Callable[[np.random.Generator, int], Mapping[str, Any]]
     native: str
     units: str

@@ -1,6 +1,6 @@
-"""Records and samples: where one item of data stands, and what was read from there.
+"""Records and views: where one item of data stands, and what was read from there.
 
-A ``Record`` is cheap and holds no data of a file; a modality's ``load`` turns it into a ``Sample``, its ``Transform``
+A ``Record`` is cheap and holds no data of a file; a modality's ``load`` turns it into a ``View``, its ``Transform``
 into the arrays that its tokenizer takes. Everything here is numpy, so that reading and checking need no torch.
 """
 
@@ -34,13 +34,20 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """The arrays of one record: raw after ``load``, ready for the tokenizer after ``Transform.__call__``."""
+class View:
+    """The arrays of one record: raw after ``load``, ready for the tokenizer after ``Transform.__call__``.
+
+    ``key`` is the record's, for messages.
+    """
 
     key: str
     inputs: Mapping[str, Any]
-    target: Any = None
 
-    def with_inputs(self, inputs: Mapping[str, Any]) -> "Sample":
-        """Returns the same sample with other arrays."""
+    def with_inputs(self, inputs: Mapping[str, Any]) -> "View":
+        """Returns the same view with other arrays."""
         return replace(self, inputs=inputs)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes its arrays take."""
+        return sum(array.nbytes for array in self.inputs.values())

@@ -18,7 +18,7 @@ import torch
 from metatransformer.core.batch import collate
 from metatransformer.core.errors import MetaTransformerError, MissingDependencyError
 from metatransformer.core.modality import Modality
-from metatransformer.core.samples import Sample
+from metatransformer.core.samples import View
 from metatransformer.machine.console import Console
 from metatransformer.machine.device import choose_device, choose_precision
 from metatransformer.machine.versions import missing_packages, version_of
@@ -150,9 +150,13 @@ def run_modality(modality: Modality) -> str:
     rng = np.random.default_rng(0)
     labels = [label for label in range(CLASSES) for _ in range(SAMPLES)]
     records = [modality.made_up(rng, label, key=f"made-up {i}") for i, label in enumerate(labels)]
-    raw = [Sample(record.key, modality.load(record), record.target) for record in records]
+    raw = [View(record.key, modality.load(record)) for record in records]
     pipeline = build_pipeline(
-        recipe, modality=modality, trunk=load_encoder("test"), samples=raw, targets=[sample.target for sample in raw]
+        recipe,
+        modality=modality,
+        trunk=load_encoder("test"),
+        samples=raw,
+        targets=[record.target for record in records],
     )
     samples = []
     for sample in raw:
@@ -160,7 +164,7 @@ def run_modality(modality: Modality) -> str:
         for field_name, field in modality.fields.items():
             field.check(ready.inputs[field_name], where=f"{sample.key}: {field_name}")
         samples.append(ready)
-    batch = collate(samples, fields=modality.fields, target=pipeline.task.encode([s.target for s in raw]))
+    batch = collate(samples, fields=modality.fields, target=pipeline.task.encode([record.target for record in records]))
     tokens = pipeline.model.tokenize({modality.name: batch})
     outputs = pipeline.model({modality.name: batch}, head=recipe.task.name)
     assert outputs.shape == (len(raw), pipeline.task.outputs), tuple(outputs.shape)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.infer.evaluate import compute_features
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
@@ -28,7 +28,7 @@ class Memo:
     """Samples (up to ``most_mb``) and feature vectors of the records of ONE data set, whose keys are unique in it."""
 
     def __init__(self, *, most_mb: int) -> None:
-        self._samples: dict[Hashable, Sample] = {}
+        self._samples: dict[Hashable, View] = {}
         self._features: dict[str, dict[str, Tensor]] = {}  # by model, the last used one last
         self._left = most_mb * 2**20
 
@@ -52,17 +52,17 @@ class Memo:
             console.note(f"{title}: {known} of {len(keys)} were computed before")
         return torch.stack([rows_of[key] for key in keys])
 
-    def sample(self, record: Record, *, state: str, reader: Reader) -> Sample:
+    def sample(self, record: Record, *, state: str, reader: Reader) -> View:
         """Returns a transformed sample, read by ``reader`` where it is not here yet."""
         key = (state, record.key)
         if key not in self._samples:
             sample = reader.sample(record)
-            size = sum(array.nbytes for array in sample.inputs.values())
+            size = sample.nbytes
             if size > self._left:
                 return sample
             self._left -= size
             self._samples[key] = sample
-        return dataclasses.replace(self._samples[key], target=record.target)
+        return self._samples[key]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class _Remembering(Reader):
     memo: Memo
     state: str
 
-    def sample(self, record: Record) -> Sample:
+    def sample(self, record: Record) -> View:
         return self.memo.sample(record, state=self.state, reader=Reader(self.modality, self.transform))
 
 

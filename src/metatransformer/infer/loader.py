@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metatransformer.core.batch import Batch, collate
 from metatransformer.core.errors import DataError
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Reader
 from metatransformer.tasks import Task
@@ -60,7 +60,7 @@ class Loader:
     def __init__(self, reader: Reader, records: Sequence[Record], *, cache_mb: int, task: Task | None) -> None:
         self.reader = reader
         self.records = tuple(records)
-        self._cache: dict[int, Sample] = {}
+        self._cache: dict[int, View] = {}
         self._left = cache_mb * 2**20
         self._sizes = np.zeros(len(self.records))
         self.target: Tensor | None = None
@@ -82,12 +82,12 @@ class Loader:
                 self.sample(index)
                 bar.advance()
 
-    def sample(self, index: int) -> Sample:
+    def sample(self, index: int) -> View:
         """Returns one transformed sample."""
         if index in self._cache:
             return self._cache[index]
         sample = self.reader.sample(self.records[index])
-        size = sum(array.nbytes for array in sample.inputs.values())
+        size = sample.nbytes
         self._sizes[index] = size
         if size <= self._left:
             self._left -= size

@@ -16,7 +16,7 @@ import numpy as np
 
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.modalities._picture.pixels import (
     as_rgb,
     check_picture_options,
@@ -69,20 +69,20 @@ class ImageTransform(Transform):
         self.patch = stem.patch_size
         self.side_ = 224 if options.size == "auto" else options.size
 
-    def fit(self, samples: Iterable[Sample]) -> None:
+    def fit(self, samples: Iterable[View]) -> None:
         """Learns the side from at most the first 256 pictures: their median is stable long before."""
         if self.options.size != "auto":
             return
         pictures = (sample.inputs["pixels"] for sample in samples)
         self.side_ = typical_side(pictures, default=self.side_)
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: View) -> View:
         """Returns ``pixels`` [h, w, 3] uint8 whose sides are whole patches."""
         pixels = as_rgb(sample.inputs["pixels"], where=sample.key)
         patches = to_patches(pixels, side=self.side_, patch=self.patch, where=sample.key)
         return sample.with_inputs({"pixels": patches})
 
-    def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def augment(self, sample: View, rng: np.random.Generator) -> View:
         """Returns a random crop, resized back, mirrored half of the time."""
         pixels = random_crop(sample.inputs["pixels"], rng, least=self.options.crop)
         axes = (1,) if self.options.flip else ()
@@ -112,12 +112,12 @@ def load(record: Record) -> dict[str, np.ndarray]:
     return {"pixels": read_image(record.path)}
 
 
-def features(sample: Sample) -> np.ndarray:
+def features(sample: View) -> np.ndarray:
     """Returns the 32 x 32 grey-and-colour thumbnail, flat: the raw pixels of the plain baseline."""
     return thumbnail(sample.inputs["pixels"], side=32)
 
 
-def draw(axes: Any, sample: Sample) -> None:
+def draw(axes: Any, sample: View) -> None:
     """Paints the picture."""
     axes.imshow(sample.inputs["pixels"])
     axes.axis("off")

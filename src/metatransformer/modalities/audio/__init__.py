@@ -31,7 +31,7 @@ from metatransformer.core.modality import (
     Tokenizer,
     Transform,
 )
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.records import listing
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
@@ -117,7 +117,7 @@ class AudioTransform(Transform):
         # Of speech at 80 dB, near enough for embedding without any training data.
         self.mean_, self.std_ = 0.5, 0.25
 
-    def fit(self, samples: Iterable[Sample]) -> None:
+    def fit(self, samples: Iterable[View]) -> None:
         """Learns the mean and deviation over every value of every training clip."""
         count, total, squares = 0, 0.0, 0.0
         for sample in samples:
@@ -128,12 +128,12 @@ class AudioTransform(Transform):
             self.mean_ = float(total / count)
             self.std_ = float(np.sqrt(max(squares / count - self.mean_**2, 1e-6)))
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: View) -> View:
         """Returns ``spectrum`` [t, mels] float32, about zero mean and unit deviation."""
         spectrum = (self._level(sample) - self.mean_) / self.std_
         return sample.with_inputs({"spectrum": spectrum.astype(np.float32)})
 
-    def _level(self, sample: Sample) -> np.ndarray:
+    def _level(self, sample: View) -> np.ndarray:
         """Returns the level [t, mels] of 0 (inaudible) to 1 (the loudest value of the clip)."""
         options, wave = self.options, sample.inputs["wave"]
         seconds = len(wave) / RATE_HZ
@@ -178,7 +178,7 @@ class AudioTransform(Transform):
         silence = self.options.silence_db
         return (f"silent ends are cut off, {silence:g} dB below the loudest (input.silence_db)",) if silence else ()
 
-    def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def augment(self, sample: View, rng: np.random.Generator) -> View:
         """Returns the clip moved and warped in time, of another pitch, noisier, with two masks.
 
         There is no random gain, since ``__call__`` scales every clip to its own peak.
@@ -253,13 +253,13 @@ def load(record: Record) -> dict[str, np.ndarray]:
     return {"wave": wave}
 
 
-def features(sample: Sample) -> np.ndarray:
+def features(sample: View) -> np.ndarray:
     """Returns the mean and the deviation over time of each mel bin: the plain baseline's vector."""
     spectrum = sample.inputs["spectrum"]
     return np.concatenate([spectrum.mean(axis=0), spectrum.std(axis=0)])
 
 
-def draw(axes: Any, sample: Sample) -> None:
+def draw(axes: Any, sample: View) -> None:
     """Paints the spectrum, low frequencies below."""
     axes.imshow(sample.inputs["spectrum"].T, origin="lower", aspect="auto", cmap="magma")
     axes.set_xlabel("frame")

@@ -28,7 +28,7 @@ import numpy as np
 from metatransformer.core.errors import DataError, NotFittedError, UsageError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.data.columns import Column, column_from
 from metatransformer.modalities.graph.formula import paint_graph
 from metatransformer.modalities.graph.graphs import Graph
@@ -108,7 +108,7 @@ class GraphTransform(Transform):
         self.kinds_: tuple[int, ...] = ()
         self.fitted_ = False
 
-    def fit(self, samples: Iterable[Sample]) -> None:
+    def fit(self, samples: Iterable[View]) -> None:
         """Learns words, scales, bins and neighbourhoods from training graphs."""
         nodes, links, whole = PropertyCells(), PropertyCells(), PropertyCells()
         kinds: Counter[int] = Counter()
@@ -157,7 +157,7 @@ class GraphTransform(Transform):
         """The columns of numbers, those of nodes first."""
         return [column for column in (*self.nodes_, *self.links_) if column.kind == "number"]
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: View) -> View:
         """Returns the arrays of the fields.
 
         Raises:
@@ -245,7 +245,7 @@ class GraphTransform(Transform):
         columns = self.whole_
         return np.concatenate([standardised([graph.whole[c.name]], c, where=f"{key}, {c.name}") for c in columns])
 
-    def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def augment(self, sample: View, rng: np.random.Generator) -> View:
         """Returns the graph with the signs of its eigenvectors flipped, or with other random identifiers."""
         identifiers = sample.inputs["identifiers"]
         if self.options.identifiers == "laplacian":
@@ -322,14 +322,14 @@ def load(record: Record) -> dict[str, Graph]:
     return {"graph": load_graph(record)}
 
 
-def features(sample: Sample) -> np.ndarray:
+def features(sample: View) -> np.ndarray:
     """Returns the numbers of the whole (0 where unknown), and log(1 + count) of every known neighbourhood."""
     rows, counts = sample.inputs["environments"].T
     fingerprint = np.bincount(rows % FINGERPRINT, weights=counts, minlength=FINGERPRINT)
     return np.concatenate([np.nan_to_num(sample.inputs["whole"]), np.log1p(fingerprint)]).astype(np.float32)
 
 
-def draw(axes: Any, sample: Sample) -> None:
+def draw(axes: Any, sample: View) -> None:
     """Paints a molecule as its structural formula, another graph as nodes and edges."""
     paint_graph(axes, **{name: sample.inputs[name] for name in ("places", "ends", "marks")})
 

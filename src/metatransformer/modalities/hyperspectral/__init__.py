@@ -36,7 +36,7 @@ from torch import Tensor
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, SummaryToken, Tokenizer, Transform
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.records import Index
 from metatransformer.modalities.hyperspectral.bands import Bands, bands_from, learn_bands, smooth_bands
@@ -129,7 +129,7 @@ class HyperspectralTransform(Transform):
         self.mean_ = self.scale_ = np.zeros(0)
         self.whitening = np.zeros((0, 0), dtype=np.float32)
 
-    def fit(self, samples: Iterable[Sample]) -> None:
+    def fit(self, samples: Iterable[View]) -> None:
         """Learns bands, means and deviations; the first sample's file says what the bands are.
 
         Raises:
@@ -154,7 +154,7 @@ class HyperspectralTransform(Transform):
         correlation = covariance / np.outer(self.scale_, self.scale_)
         self.whitening = half_whitening(smoothing.T @ correlation @ smoothing).astype(np.float32)
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: View) -> View:
         """Returns ``spectrum`` [b] in deviations, ``nm`` [b] (NaN where unknown), and ``window`` [h, w, 3] for people.
 
         Raises:
@@ -171,19 +171,19 @@ class HyperspectralTransform(Transform):
         inputs = {"spectrum": standard.astype(np.float32), "nm": np.array(nm, dtype=np.float32)}
         return sample.with_inputs({**inputs, "window": self._colours(sample)})
 
-    def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def augment(self, sample: View, rng: np.random.Generator) -> View:
         """Returns the spectrum a little brighter or darker, each band a little off."""
         spectrum = sample.inputs["spectrum"]
         moved = spectrum + rng.normal(0, self.options.level) + rng.normal(0, self.options.noise, size=spectrum.shape)
         return sample.with_inputs({**sample.inputs, "spectrum": np.clip(moved, -FAR, FAR).astype(np.float32)})
 
-    def _window(self, sample: Sample) -> tuple[slice, slice]:
+    def _window(self, sample: View) -> tuple[slice, slice]:
         """Returns the rows and columns of the window, as far as it lies in the scene."""
         raw, reach = sample.inputs, self.options.window // 2
         rows, columns = (slice(max(0, raw[name] - reach), raw[name] + reach + 1) for name in ("row", "column"))
         return rows, columns
 
-    def _colours(self, sample: Sample) -> np.ndarray:
+    def _colours(self, sample: View) -> np.ndarray:
         """Returns the window in three bands, uint8, dark to bright over two deviations of the training pixels."""
         cube, (rows, columns) = sample.inputs["cube"], self._window(sample)
         places = self._places(sample)
@@ -196,13 +196,13 @@ class HyperspectralTransform(Transform):
             level = (values - mean) / scale
         return np.clip(127.5 + 63.75 * level, 0, 255).astype(np.uint8)
 
-    def _places(self, sample: Sample) -> np.ndarray:
+    def _places(self, sample: View) -> np.ndarray:
         """Returns where the bands that count stand in the sample's file."""
         if self.bands_ is None:
             return np.arange(sample.inputs["cube"].bands)
         return self.bands_.places(sample.inputs["names"])
 
-    def _around(self, sample: Sample) -> np.ndarray:
+    def _around(self, sample: View) -> np.ndarray:
         """Returns the spectra [k, b] of a pixel and of the pixels of its window that are most like it."""
         raw, reach = sample.inputs, self.options.window // 2
         cube, row, column = raw["cube"], raw["row"], raw["column"]
@@ -341,7 +341,7 @@ def illustrate(records: Sequence[Record], table: Any, folder: Path) -> Sequence[
     return write_label_maps(parts, table.iloc[order], folder)
 
 
-def features(sample: Sample) -> np.ndarray:
+def features(sample: View) -> np.ndarray:
     """Returns the standardised spectrum, neighbouring bands averaged where there are more than 200.
 
     Beyond 200 the plain baseline whitens principal components, which ruins it on a handful of spectra.
@@ -351,7 +351,7 @@ def features(sample: Sample) -> np.ndarray:
     return np.array([spectrum[start : start + size].mean() for start in range(0, len(spectrum), size)])
 
 
-def draw(axes: Any, sample: Sample) -> None:
+def draw(axes: Any, sample: View) -> None:
     """Paints the spectrum over wavelength where it is known, else over the number of the band, and the window."""
     spectrum, nm, window = (sample.inputs[name] for name in ("spectrum", "nm", "window"))
     known = not np.isnan(nm).any()

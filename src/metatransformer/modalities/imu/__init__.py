@@ -30,7 +30,7 @@ from torch import Tensor
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, SummaryToken, Tokenizer, Transform
-from metatransformer.core.samples import Sample
+from metatransformer.core.samples import View
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.index import Index
 from metatransformer.modalities._recording.motion import MOTION_SUFFIXES, require_no_gap
@@ -121,7 +121,7 @@ class ImuTransform(Transform):
         self.long = 0  # training recordings that become several pictures, for the notes
         self.mean_ = self.scale_ = np.zeros(0)
 
-    def fit(self, samples: Iterable[Sample]) -> None:
+    def fit(self, samples: Iterable[View]) -> None:
         """Learns axes, window, means and deviations; the first recording says what the axes are.
 
         Raises:
@@ -149,7 +149,7 @@ class ImuTransform(Transform):
         still = spread <= 1e-7 * np.abs(self.mean_)
         self.scale_ = np.where(still, 1.0, spread)
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: View) -> View:
         """Returns ``motion`` [pictures, t, axes] float32: one row a column of a plot, whole patches.
 
         Raises:
@@ -173,7 +173,7 @@ class ImuTransform(Transform):
         motion = ((motion - mean) / scale).astype(np.float32)
         return sample.with_inputs({"motion": motion.reshape(pictures, -1, motion.shape[1])})
 
-    def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def augment(self, sample: View, rng: np.random.Generator) -> View:
         """Returns the recording with its ends moved in time, and each axis a little up or down."""
         motion = _in_a_row(sample)
         length, axes = motion.shape
@@ -185,7 +185,7 @@ class ImuTransform(Transform):
         moved = np.clip(moved, -FAR, FAR)
         return sample.with_inputs({"motion": moved.astype(np.float32).reshape(sample.inputs["motion"].shape)})
 
-    def _axes(self, sample: Sample) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _axes(self, sample: View) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Returns names and units of the axes to take from a recording, in training's order."""
         names, units = tuple(sample.inputs["names"]), tuple(sample.inputs["units"])
         wanted = self.names_ or self.options.axes or names
@@ -198,7 +198,7 @@ class ImuTransform(Transform):
             )
         return wanted, tuple(units[names.index(name)] for name in wanted)
 
-    def _select(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    def _select(self, sample: View) -> tuple[np.ndarray, np.ndarray]:
         """Returns ``values`` [t, axes] and ``times`` [t], in seconds or steps."""
         raw = sample.inputs
         names, units = self._axes(sample)
@@ -228,7 +228,7 @@ class ImuTransform(Transform):
         require_no_gap(times, most=self.options.max_gap, where=sample.key)
         return values, times
 
-    def _is_timed(self, sample: Sample) -> bool:
+    def _is_timed(self, sample: View) -> bool:
         raw = sample.inputs
         return raw["times_s"] is not None or bool(raw["rate_hz"] or self.options.rate_hz)
 
@@ -268,13 +268,13 @@ def _duration(times: np.ndarray) -> float:
     return float(times[-1] - times[0] + np.median(np.diff(times)))
 
 
-def _in_a_row(sample: Sample) -> np.ndarray:
+def _in_a_row(sample: View) -> np.ndarray:
     """Returns the columns of all pictures one after the other, ``[t, axes]``."""
     motion = sample.inputs["motion"]
     return motion.reshape(-1, motion.shape[-1])
 
 
-def _other_units(sample: Sample, names: Sequence[str], *, units: Sequence[str], wanted: Sequence[str]) -> DataError:
+def _other_units(sample: View, names: Sequence[str], *, units: Sequence[str], wanted: Sequence[str]) -> DataError:
     place = next(i for i, unit in enumerate(units) if unit != wanted[i])
     return DataError(
         f"{sample.key}, axis '{names[place]}'",
@@ -328,7 +328,7 @@ def index(data: Any, *, target: str, labelled: bool, header: bool, options: ImuO
     return index_motion(data, target=target, labelled=labelled, sample=options.sample, cut=options.cut)
 
 
-def features(sample: Sample) -> np.ndarray:
+def features(sample: View) -> np.ndarray:
     """Returns mean, deviation, minimum, maximum and mean absolute step of each axis."""
     motion = _in_a_row(sample)
     steps = np.abs(np.diff(motion, axis=0)).mean(axis=0)
@@ -336,7 +336,7 @@ def features(sample: Sample) -> np.ndarray:
     return np.concatenate([motion.mean(axis=0), motion.std(axis=0), *ends, steps])
 
 
-def draw(axes: Any, sample: Sample) -> None:
+def draw(axes: Any, sample: View) -> None:
     """Paints one line an axis, standardised, over the columns of the plot."""
     axes.plot(_in_a_row(sample), linewidth=0.8)
     axes.set(xlabel="column", ylabel="deviations")

@@ -22,7 +22,7 @@ import numpy as np
 from metatransformer.core.errors import DataError, NotFittedError, UsageError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.modalities._picture.pixels import (
     check_picture_options,
     random_crop,
@@ -103,7 +103,7 @@ class InfraredTransform(Transform):
         self.channels_ = 3  # before any training: a grey picture fits as well, three times over
         self.mean_, self.std_, self.type_ = 0.0, 1.0, ""
 
-    def fit(self, samples: Iterable[Sample]) -> None:
+    def fit(self, samples: Iterable[View]) -> None:
         """Learns channels, side and window.
 
         Raises:
@@ -126,7 +126,7 @@ class InfraredTransform(Transform):
         if values:
             self.mean_, self.std_ = spread(np.concatenate(values))
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: View) -> View:
         """Returns ``pixels`` [h, w, c] float32 in deviations, whose sides are whole patches.
 
         Raises:
@@ -144,7 +144,7 @@ class InfraredTransform(Transform):
         shape = (*pixels.shape[:2], self.channels_)
         return sample.with_inputs({"pixels": np.ascontiguousarray(np.broadcast_to(pixels, shape))})
 
-    def _values(self, sample: Sample, *, channels: int) -> np.ndarray:
+    def _values(self, sample: View, *, channels: int) -> np.ndarray:
         """Returns [h, w, 1 or 3] in the unit, at most ``channels``."""
         pixels = _pixels(sample)
         if pixels.shape[2] > channels:
@@ -158,11 +158,11 @@ class InfraredTransform(Transform):
             return _counts(pixels, where=sample.key)
         return _degrees(pixels, self.options, where=sample.key)
 
-    def _type(self, sample: Sample) -> str:
+    def _type(self, sample: View) -> str:
         celsius = self.options.unit == "celsius"
         return "degrees C" if celsius else sample.inputs["pixels"].dtype.name
 
-    def _require_type(self, sample: Sample) -> None:
+    def _require_type(self, sample: View) -> None:
         """Refuses numbers of another type than the window was learned on: their scale is another."""
         if not self.type_:
             raise NotFittedError(
@@ -179,7 +179,7 @@ class InfraredTransform(Transform):
                 do="Convert it, or set input.window=picture.",
             )
 
-    def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def augment(self, sample: View, rng: np.random.Generator) -> View:
         """Returns a random crop, resized back, mirrored along each allowed axis half of the time."""
         pixels = random_crop(sample.inputs["pixels"], rng, least=self.options.crop)
         allowed = (self.options.upside_down, self.options.flip)
@@ -212,7 +212,7 @@ class InfraredTransform(Transform):
         self.type_ = str(state["type"])
 
 
-def _pixels(sample: Sample) -> np.ndarray:
+def _pixels(sample: View) -> np.ndarray:
     """Returns [h, w, 1 or 3] as read; three channels that are the same become one."""
     pixels = require_picture(sample.inputs["pixels"], where=sample.key)
     if pixels.shape[2] == 3 and (pixels == pixels[:, :, :1]).all():
@@ -274,12 +274,12 @@ def load(record: Record) -> dict[str, np.ndarray]:
     return {"pixels": read_thermal(record.path)}
 
 
-def features(sample: Sample) -> np.ndarray:
+def features(sample: View) -> np.ndarray:
     """Returns the 32 x 32 thumbnail, flat: the plain baseline's vector."""
     return thumbnail(sample.inputs["pixels"], side=32)
 
 
-def draw(axes: Any, sample: Sample) -> None:
+def draw(axes: Any, sample: View) -> None:
     """Paints the picture, hot bright, over its own range."""
     pixels = sample.inputs["pixels"]
     grey = pixels.mean(axis=2)

@@ -27,7 +27,7 @@ import numpy as np
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Tokenizer, Transform
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.data.records import counted
 from metatransformer.modalities.pointcloud.read import (
     CLOUD_SUFFIXES,
@@ -122,7 +122,7 @@ class PointCloudTransform(Transform):
         self.size_ = self.top_ = self.dark_ = self.bright_ = 0.0
         self._told: dict[str, int] = {}
 
-    def fit(self, samples: Iterable[Sample]) -> None:
+    def fit(self, samples: Iterable[View]) -> None:
         """Learns the shared size, the range of colours and of intensities; counts what has to be said.
 
         Raises:
@@ -147,7 +147,7 @@ class PointCloudTransform(Transform):
         if darkest:
             self.dark_, self.bright_ = float(np.median(darkest)), float(np.median(brightest))
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: View) -> View:
         """Returns ``cloud`` [p, 3 + columns in use] float32: x, y, z in half sides, the features from -1 or 0 to 1.
 
         Raises:
@@ -171,7 +171,7 @@ class PointCloudTransform(Transform):
         table[:, :3] /= self.size_ or (_radius(points) if self.options.normalize == "sphere" else _half_side(points))
         return sample.with_inputs({"cloud": table.astype(np.float32)})
 
-    def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def augment(self, sample: View, rng: np.random.Generator) -> View:
         """Returns the cloud turned about the vertical, mirrored, its axes shrunk, each point moved a little."""
         cloud = sample.inputs["cloud"].copy()
         angle = np.deg2rad(rng.uniform(-self.options.turn, self.options.turn))
@@ -345,7 +345,7 @@ def load(record: Record) -> dict[str, Any]:
     return dict(vars(cloud))
 
 
-def features(sample: Sample) -> np.ndarray:
+def features(sample: View) -> np.ndarray:
     """Returns histograms of x, y, z (16 bins over -1..1) and of the radius (16 over 0..1), and the covariance, all of
     the cloud in the unit sphere."""
     points = sample.inputs["cloud"][:, :3]
@@ -355,7 +355,7 @@ def features(sample: Sample) -> np.ndarray:
     return np.concatenate([*shares, radius, np.cov(points.T)[np.triu_indices(3)]])
 
 
-def draw(axes: Any, sample: Sample) -> None:
+def draw(axes: Any, sample: View) -> None:
     """Paints the points as seen from a corner, the nearer the brighter."""
     points = sample.inputs["cloud"][:, :3]
     seen = points @ view_frames(VIEWS[-1:])[0].numpy().T

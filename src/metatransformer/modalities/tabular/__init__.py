@@ -32,7 +32,7 @@ from metatransformer.core.modality import (
     Tokenizer,
     Transform,
 )
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.columns import (
     FIRST,
@@ -127,7 +127,7 @@ class TabularTransform(Transform):
         self._unseen = UnseenWords()
         self.notes_: tuple[str, ...] = ()
 
-    def fit(self, samples: Iterable[Sample]) -> None:
+    def fit(self, samples: Iterable[View]) -> None:
         """Infers kinds, words, scales and bins from training rows.
 
         Raises:
@@ -185,7 +185,7 @@ class TabularTransform(Transform):
         """How the columns were understood and what was left out."""
         return self.notes_
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: View) -> View:
         """Returns ``cells`` [c] float32 and ``choices`` [c] int64; columns are found by name.
 
         Raises:
@@ -337,7 +337,7 @@ def load(record: Record) -> dict[str, dict[str, Cell]]:
     return {"row": {str(n): clean(v, where=f"row {record.key}: column '{n}'") for n, v in cells}}
 
 
-def features(sample: Sample) -> np.ndarray:
+def features(sample: View) -> np.ndarray:
     """Returns standardised numbers (0 where missing) with a flag "missing", categories one-hot."""
     parts = []
     for cell, choices in zip(sample.inputs["cells"], sample.inputs["choices"], strict=True):
@@ -351,7 +351,7 @@ def features(sample: Sample) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def draw(axes: Any, sample: Sample) -> None:
+def draw(axes: Any, sample: View) -> None:
     """Paints one bar a column: numbers blue, indices of categories grey, missing cells a red x."""
     cells, choices = sample.inputs["cells"], sample.inputs["choices"]
     gone, places = np.isnan(cells), np.arange(1, len(cells) + 1)

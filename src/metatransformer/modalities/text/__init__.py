@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from metatransformer.core.errors import DataError, NotFittedError, UsageError, nearest
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, SummaryToken, Tokenizer, Transform
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.records import Index, listing
 from metatransformer.data.table import TABLE_SUFFIXES
@@ -122,7 +122,7 @@ class TextTransform(Transform):
         self.vectors: Tensor | None = None
         self._notes: tuple[str, ...] = ()
 
-    def fit(self, samples: Iterable[Sample]) -> None:
+    def fit(self, samples: Iterable[View]) -> None:
         """Learns columns, vocabulary and which of its pieces occur.
 
         Raises:
@@ -168,7 +168,7 @@ class TextTransform(Transform):
         if long:
             yield f"{long:,} texts fill more than one window of {self.options.window} sub-words"
 
-    def _texts(self, sample: Sample) -> list[str]:
+    def _texts(self, sample: View) -> list[str]:
         """Returns one text, or the two of a pair."""
         row = sample.inputs["row"]
         names = [name for name in self.columns_ if name in row]
@@ -185,7 +185,7 @@ class TextTransform(Transform):
         where = "{}" if len(row) == 1 else "{}, column '{}'"
         return [require_text(row[name], where=where.format(_where(sample), name)) for name in names]
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: View) -> View:
         """Returns ``pieces`` [w, t] and ``second`` [w, t] int64, and ``letters`` [b] uint8.
 
         Raises:
@@ -226,7 +226,7 @@ class TextTransform(Transform):
             window[: len(part)] = part
         return windows
 
-    def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def augment(self, sample: View, rng: np.random.Generator) -> View:
         """Returns the text with some of its pieces blotted out."""
         pieces = sample.inputs["pieces"]
         lost = (rng.random(pieces.shape) < self.options.drop) & (pieces >= FIRST)
@@ -255,7 +255,7 @@ class TextTransform(Transform):
         self.vectors = torch.zeros(len(state["words"]), stored) if stored else None
 
 
-def _where(sample: Sample) -> str:
+def _where(sample: View) -> str:
     """Returns what to call a sample in messages: its row of a table, its file, its place in a list."""
     table = sample.inputs["table"]
     return f"{table}, row {sample.key}" if table else sample.key
@@ -338,7 +338,7 @@ def load(record: Record) -> dict[str, Any]:
     return {"row": {str(name): value for name, value in record.value.items()}, "table": table}
 
 
-def features(sample: Sample) -> np.ndarray:
+def features(sample: View) -> np.ndarray:
     """Returns how often each piece and each pair of neighbouring pieces occurs, hashed into 32,768 counts."""
     rows = [window[window != NOTHING] for window in sample.inputs["pieces"]]
     pairs = [row[:-1] * 1_000_003 + row[1:] for row in rows]
@@ -346,7 +346,7 @@ def features(sample: Sample) -> np.ndarray:
     return np.bincount((mixed >> np.uint64(49)).astype(np.int64), minlength=BINS).astype(np.float32)
 
 
-def draw(axes: Any, sample: Sample) -> None:
+def draw(axes: Any, sample: View) -> None:
     """Paints the beginning of the text, wrapped."""
     import textwrap
 

@@ -42,7 +42,7 @@ from torch import Tensor
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, SummaryToken, Tokenizer, Transform
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.modalities._recording.motion import (
     motion_from_array,
@@ -54,7 +54,7 @@ from metatransformer.modalities._recording.uea import read_uea
 from metatransformer.modalities.timeseries.forecasts import arrange_forecasts, draw_forecasts
 from metatransformer.modalities.timeseries.index import SERIES_SUFFIXES, index_series
 from metatransformer.modalities.timeseries.series import Layout
-from metatransformer.modalities.timeseries.windows import Cut, Future, Window, window_scale
+from metatransformer.modalities.timeseries.windows import Cut, Window, window_scale
 from metatransformer.nn.curves import draw_curves, resample_curves
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
 
@@ -152,7 +152,7 @@ class TimeseriesTransform(Transform):
         self.lines_ = self.direct_ = 0
         self.means_: dict[str, float] = {}
 
-    def fit(self, samples: Iterable[Sample]) -> None:
+    def fit(self, samples: Iterable[View]) -> None:
         """Learns what a sample looks like, and the means; level and deviation are each window's own.
 
         Raises:
@@ -173,8 +173,8 @@ class TimeseriesTransform(Transform):
             must = "change over time in its training rows"
             raise DataError(f"series '{next(iter(spreads))}'", must=must, found="the same value in every row")
 
-    def __call__(self, sample: Sample) -> Sample:
-        """Returns ``lines`` [r, t] and ``direct`` [f] float32.
+    def __call__(self, sample: View) -> View:
+        """Returns ``lines`` [r, t] and ``direct`` [f] float32, and ``window``, 1 where the sample is to be continued.
 
         Raises:
             DataError: other channels, covariates or cycles than training; see the module.
@@ -188,7 +188,8 @@ class TimeseriesTransform(Transform):
                 found=f"{len(lines)}: its step makes its cycles shorter or longer",
                 do="Bring all series to one step, or set input.period when fitting.",
             )
-        return sample.with_inputs({"lines": lines.astype(np.float32), "direct": direct.astype(np.float32)})
+        ready = {"lines": lines.astype(np.float32), "direct": direct.astype(np.float32)}
+        return sample.with_inputs({**ready, "window": np.array(int("window" in raw))})
 
     def _window(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         past, lines, direct = window.past[:, self._order(window)], [], []
@@ -232,7 +233,7 @@ class TimeseriesTransform(Transform):
         newest = values[len(values) - cycles * fold :].reshape(cycles, fold).T
         return resample_curves(newest, times=np.arange(fold), columns=self.columns).T
 
-    def _whole(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    def _whole(self, sample: View) -> tuple[np.ndarray, np.ndarray]:
         """Returns one line a channel over the whole length, and mean, deviation, ends and mean step of each."""
         raw = sample.inputs
         if self.names_ and tuple(raw["names"]) != self.names_:
@@ -340,13 +341,13 @@ def load(record: Record) -> dict[str, Any]:
     return {"values": motion.values, "names": motion.names, "times_s": motion.times_s}
 
 
-def features(sample: Sample) -> np.ndarray:
+def features(sample: View) -> np.ndarray:
     """Returns the scaled window without the distance from its series' mean (NLinear), or statistics of each channel."""
     direct = sample.inputs["direct"]
-    return direct[:-1] if isinstance(sample.target, Future) else direct
+    return direct[:-1] if sample.inputs["window"] else direct
 
 
-def draw(axes: Any, sample: Sample) -> None:
+def draw(axes: Any, sample: View) -> None:
     """Paints the lines below each other, as the trunk sees them."""
     lines = sample.inputs["lines"]
     for number, line in enumerate(lines):
@@ -383,6 +384,7 @@ MODALITY = Modality(
     fields={
         "lines": Field("r t", low=-FAR, high=FAR, unit="deviations", summary="r lines of t columns to draw"),
         "direct": Field("f", summary="the window in its own deviations, or statistics of a whole series"),
+        "window": Field("", "int64", low=0, high=1, summary="1 for a window to be continued, 0 for a whole series"),
     },
     options=TimeseriesOptions,
     load=load,

@@ -23,7 +23,7 @@ import numpy as np
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.data.records import counted
 from metatransformer.modalities._picture.pixels import check_picture_options, luminance, resize, to_patches
 from metatransformer.modalities.video.frames import index_videos
@@ -92,12 +92,12 @@ class VideoTransform(Transform):
         self.patch = stem.patch_size
         self._seen: list[tuple[int, float, bool]] = []
 
-    def fit(self, samples: Iterable[Sample]) -> None:
+    def fit(self, samples: Iterable[View]) -> None:
         """Looks at the lengths of the training videos, to say what clips mean for them."""
         videos: Iterable[Video] = (sample.inputs["video"] for sample in samples)
         self._seen = [(len(video), video.duration_s, video.timed) for video in videos]
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: View) -> View:
         """Returns ``clips`` [clips, frames, h, w, 3] uint8: whole patches, an even number of frames.
 
         Raises:
@@ -145,7 +145,7 @@ class VideoTransform(Transform):
         odd = -frames % DEPTH
         return np.pad(numbers, ((0, 0), (0, odd)), mode="edge")
 
-    def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def augment(self, sample: View, rng: np.random.Generator) -> View:
         """Returns one of the clips, its frames cropped alike and resized back, mirrored half of the time."""
         clips = sample.inputs["clips"]
         clip = clips[rng.integers(len(clips))]
@@ -223,7 +223,7 @@ def load(record: Record) -> dict[str, Video]:
     return {"video": video_of_array(np.asarray(value["frames"]), rate_hz=rate, where=record.key)}
 
 
-def features(sample: Sample) -> np.ndarray:
+def features(sample: View) -> np.ndarray:
     """Returns maps of 16 x 16 grey values over 16 frames as loaded: mean, deviation, mean absolute step over time."""
     video: Video = sample.inputs["video"]
     numbers = np.unique(np.linspace(0, len(video) - 1, MAPPED).round().astype(int)).tolist()
@@ -233,7 +233,7 @@ def features(sample: Sample) -> np.ndarray:
     return np.concatenate([part.ravel() for part in (small.mean(axis=0), small.std(axis=0), steps)])
 
 
-def draw(axes: Any, sample: Sample) -> None:
+def draw(axes: Any, sample: View) -> None:
     """Paints four frames from the first to the last, in two rows."""
     clips = sample.inputs["clips"]
     frames = clips.reshape(-1, *clips.shape[2:])

@@ -21,7 +21,7 @@ import numpy as np
 
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
-from metatransformer.core.samples import Record, Sample
+from metatransformer.core.samples import Record, View
 from metatransformer.modalities._picture.pixels import (
     as_share,
     check_picture_options,
@@ -80,14 +80,14 @@ class XrayTransform(Transform):
         self.patch, self.level = stem.patch_size, level_statistics(stem)
         self.side_ = 224 if options.size == "auto" else options.size
 
-    def fit(self, samples: Iterable[Sample]) -> None:
+    def fit(self, samples: Iterable[View]) -> None:
         """Learns the side from the first 256 pictures."""
         if self.options.size != "auto":
             return
         pictures = (sample.inputs["pixels"] for sample in samples)
         self.side_ = typical_side(pictures, default=self.side_)
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: View) -> View:
         """Returns ``pixels`` [h, w, 1] float32 in deviations, whose sides are whole patches."""
         light = luminance(as_share(sample.inputs["pixels"], where=sample.key))
         mean, std = spread(light) if self.options.window == "picture" else self.level
@@ -95,7 +95,7 @@ class XrayTransform(Transform):
         pixels = to_patches(light, side=self.side_, patch=self.patch, where=sample.key)
         return sample.with_inputs({"pixels": pixels})
 
-    def augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def augment(self, sample: View, rng: np.random.Generator) -> View:
         """Returns a random crop, resized back; mirrored half of the time where that is allowed."""
         pixels = random_crop(sample.inputs["pixels"], rng, least=self.options.crop)
         axes = (1,) if self.options.flip else ()
@@ -131,13 +131,13 @@ def load(record: Record) -> dict[str, np.ndarray]:
     return {"pixels": read_image(record.path)}
 
 
-def features(sample: Sample) -> np.ndarray:
+def features(sample: View) -> np.ndarray:
     """Returns the 48 x 48 thumbnail of a picture as loaded, flat: exposure and all."""
     light = luminance(as_share(sample.inputs["pixels"], where=sample.key))
     return thumbnail(light[:, :, None], side=48)
 
 
-def draw(axes: Any, sample: Sample) -> None:
+def draw(axes: Any, sample: View) -> None:
     """Paints the picture as light on black."""
     axes.imshow(sample.inputs["pixels"][:, :, 0], cmap="gray")
     axes.axis("off")
