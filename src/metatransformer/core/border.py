@@ -1,0 +1,60 @@
+"""The one border where foreign decoders are called: whatever they raise becomes one ``DataError``.
+
+A list of exception types always misses one, so there is none here. What keeps a bug of ours a bug is how little stands
+inside: ``with foreign(path, "Pillow"):`` holds calls into that library and nothing else. An error that came through a
+function of this package, called from inside, goes on untouched, and so do our own errors.
+"""
+
+import warnings
+from types import TracebackType
+
+from metatransformer.core.errors import DataError, MetaTransformerError
+
+_OURS = __name__.partition(".")[0]
+
+
+class foreign:  # noqa: N801 - it reads as a statement
+    """Turns what a library raises inside the ``with`` block into a DataError about ``where``.
+
+    ``must`` completes "where must ..."; the message quotes the ``library``'s own words. Its warnings are not shown:
+    they are about odd but readable input. Do not yield inside the block: it changes the process's warning filters.
+    """
+
+    def __init__(
+        self,
+        where: object,
+        library: str,
+        *,
+        must: str = "be a whole file of its format",
+        do: str = "Remove it, or copy or write it again.",
+    ) -> None:
+        self.where, self.library, self.must, self.do = where, library, must, do
+        self._warnings = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        self._warnings.__enter__()
+        warnings.simplefilter("ignore")
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._warnings.__exit__(kind, error, trace)
+        # Rust extensions panic with a BaseException of their own, so that is where the line is drawn.
+        if error is None or isinstance(error, MetaTransformerError | KeyboardInterrupt | SystemExit | GeneratorExit):
+            return
+        if trace is None or _is_ours(trace):
+            return
+        found = f"a damaged one ({self.library}: '{words(error)}')"
+        raise DataError(self.where, must=self.must, found=found, do=self.do) from error
+
+
+def words(error: BaseException) -> str:
+    """Returns the first line of an error's text, or its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def _is_ours(trace: TracebackType) -> bool:
+    """Returns whether an error came through a function of this package that was called from the ``with`` block."""
+    inner = trace.tb_next
+    while inner is not None and inner.tb_frame.f_globals.get("__name__", "").partition(".")[0] != _OURS:
+        inner = inner.tb_next
+    return inner is not None

@@ -1,0 +1,47 @@
+"""Limits on what is read: a header is a claim, and nothing is allocated or looped over by a claim alone.
+
+Compressed data cannot grow without bound: each method has a greatest ratio of what comes out to what goes in. A header
+that announces more than the bytes of its file can hold is damaged, cut off, or made to exhaust the memory.
+Sources: zlib's technical notes (DEFLATE, 1032:1); TIFF 6.0 for PackBits and LZW; ITU-T T.81 for JPEG.
+"""
+
+from collections.abc import Iterable
+from math import prod
+from pathlib import Path
+
+from metatransformer.core.errors import DataError
+
+MOST_PIXELS = 178_956_970  # of one picture: 13,377 x 13,377; in RGB half a gigabyte
+
+# The most bytes that can come out of one byte of a file, a little rounded up.
+STORED = 1
+PACKBITS = 64  # a run of 128 out of two bytes
+DEFLATE = 1032
+LZW = 1400  # codes of 12 bits for runs that grow by one with each code, up to the 4096th
+JPEG = 2048  # progressive, blocks of 8 x 8 in one bit, chroma of every eighth pixel
+
+
+def require_pixels(where: object, *, height: int, width: int) -> None:
+    """Raises DataError for a picture of more pixels than ``MOST_PIXELS``, before it is decoded."""
+    if height * width > MOST_PIXELS:
+        raise DataError(
+            where,
+            must=f"have at most {MOST_PIXELS / 1e6:,.0f} million pixels",
+            found=f"{width:,} x {height:,}, perhaps a decompression bomb",
+            do="Cut or shrink it.",
+        )
+
+
+def require_room(path: Path, *, shape: Iterable[int], bytes_each: float, what: str, ratio: float = STORED) -> None:
+    """Raises DataError when ``shape`` items of ``bytes_each`` are more than a file can hold.
+
+    ``ratio`` is the greatest by which the file's compression can shrink them; ``what`` names the items in the plural.
+    """
+    shape, size = tuple(shape), path.stat().st_size
+    if min(shape, default=1) < 0 or prod(shape) * bytes_each > size * ratio:
+        raise DataError(
+            path,
+            must="hold what its header announces",
+            found=f"{' x '.join(f'{n:,}' for n in shape)} {what} announced in a file of {size:,} bytes",
+            do="It is cut off or damaged: copy or write it again.",
+        )
