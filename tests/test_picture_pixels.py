@@ -9,7 +9,6 @@ from metatransformer.core.errors import DataError, UsageError
 from metatransformer.modalities._picture.pixels import (
     as_rgb,
     as_share,
-    check_picture_options,
     luminance,
     patch_grid,
     random_crop,
@@ -21,6 +20,7 @@ from metatransformer.modalities._picture.pixels import (
     to_patches,
     typical_side,
 )
+from metatransformer.modalities.image import ImageOptions
 
 RAMP = np.linspace(0, 1, 11 * 13, dtype=np.float32).reshape(11, 13, 1)
 
@@ -121,4 +121,4 @@ def test_thumbnail_takes_means():
 @pytest.mark.parametrize("options", [{"size": 0, "crop": 1.0}, {"size": "auto", "crop": 0.0}])
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(UsageError, match="input.(size|crop): must"):
-        check_picture_options(**options)
+        ImageOptions(**options)

@@ -17,17 +17,10 @@ from typing import Any, Literal
 import yaml
 
 from metatransformer.core.errors import UsageError
-from metatransformer.core.typed import typed
+from metatransformer.core.settings import require, typed
 
 TUNE_MODES = ("head", "ends", "norm", "lora", "last:K", "all")
 LORA_RANK = 8
-
-
-def require(options: Any, *, section: str, rules: Mapping[str, tuple[bool, str]]) -> None:
-    """Raises UsageError for the first setting of ``options`` whose rule, ``(holds, must)`` by its name, is broken."""
-    for name, (holds, must) in rules.items():
-        if not holds:
-            raise UsageError(f"recipe key '{section}.{name}'", must=must, found=repr(getattr(options, name)))
 
 
 def tune_mode(text: str) -> tuple[str, int]:
@@ -63,7 +56,8 @@ class TaskOptions:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self, section="task", rules={"label_smoothing": (0 <= self.label_smoothing < 1, "lie in [0, 1)")})
+        rules = {"label_smoothing": (0 <= self.label_smoothing < 1, "lie in [0, 1)")}
+        require(self, key="recipe key 'task.{}'", rules=rules)
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,7 @@ class HeadOptions:
             "gamma": (0 < self.gamma < math.inf, "be above 0 and finite"),
             "dropout": (0 <= self.dropout < 1, "lie in [0, 1)"),
         }
-        require(self, section="head", rules=rules)
+        require(self, key="recipe key 'head.{}'", rules=rules)
 
 
 @dataclass(frozen=True)
@@ -153,7 +147,7 @@ class OptimOptions:
             "folds": (self.folds in ("auto", 0) or self.folds >= 2, "be 'auto', 0 or at least 2"),
             "l2": (penalties, "list at least one penalty, each at least 0 and finite"),
         }
-        require(self, section="optim", rules=rules)
+        require(self, key="recipe key 'optim.{}'", rules=rules)
 
 
 @dataclass(frozen=True)
@@ -174,7 +168,7 @@ class DataOptions:
             "test_fraction": (0 <= self.test_fraction < 1 - self.val_fraction, "lie in [0, 1 - data.val_fraction)"),
             "cache_mb": (self.cache_mb >= 0, "be at least 0"),
         }
-        require(self, section="data", rules=rules)
+        require(self, key="recipe key 'data.{}'", rules=rules)
 
 
 @dataclass(frozen=True)
@@ -191,7 +185,7 @@ class RunOptions:
             "seed": (0 <= self.seed < 2**32, "lie in 0..4294967295"),
             "checkpoint_minutes": (self.checkpoint_minutes >= 0, "be at least 0"),
         }
-        require(self, section="run", rules=rules)
+        require(self, key="recipe key 'run.{}'", rules=rules)
 
 
 @dataclass(frozen=True)

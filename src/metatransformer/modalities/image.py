@@ -58,7 +58,7 @@ class ImageOptions:
     crop: float = 0.8
 
     def __post_init__(self) -> None:
-        check_picture_options(size=self.size, crop=self.crop)
+        check_picture_options(self)
 
 
 class ImageTransform(Transform):

@@ -4,12 +4,13 @@ Axes: h w pixels, c channels. Photographs are uint8; pictures of intensity are f
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.errors import DataError
+from metatransformer.core.settings import require
 
 MAX_ASPECT = 16.0  # beyond it one side would have less than one patch at the default sizes
 LOOKED_AT = 256  # pictures whose median size is taken: it is stable long before
@@ -19,12 +20,14 @@ LEAST_SIDE, MOST_SIDE = 112, 224  # beyond 224 pixels costs more than it brings 
 LARGEST_SIDE = 4096  # attention over more patches than that fits into no machine's memory
 
 
-def check_picture_options(*, size: int | Literal["auto"], crop: float) -> None:
+def check_picture_options(options: Any) -> None:
     """Raises UsageError when a modality's options ``size`` or ``crop`` lie outside their range."""
-    if size != "auto" and not 1 <= size <= LARGEST_SIDE:
-        raise UsageError("input.size", must=f"be 'auto' or lie in 1..{LARGEST_SIDE}", found=str(size))
-    if not 0 < crop <= 1:
-        raise UsageError("input.crop", must="lie above 0, up to 1", found=f"{crop:g}")
+    fits = options.size == "auto" or 1 <= options.size <= LARGEST_SIDE
+    rules = {
+        "size": (fits, f"be 'auto' or lie in 1..{LARGEST_SIDE}"),
+        "crop": (0 < options.crop <= 1, "lie above 0, up to 1"),
+    }
+    require(options, rules=rules)
 
 
 def typical_side(pictures: Iterable[np.ndarray], *, default: int) -> int:

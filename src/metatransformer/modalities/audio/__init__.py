@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.errors import DataError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import (
     Modality,
@@ -32,6 +32,7 @@ from metatransformer.core.modality import (
     Transform,
 )
 from metatransformer.core.samples import Record, View
+from metatransformer.core.settings import require
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.records import listing
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
@@ -94,16 +95,15 @@ class AudioOptions:
     mask: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, (least, most) in LIMITS.items():
-            value = getattr(self, name)
-            if value != "auto" and not least <= value <= most:
-                must = f"lie in {least:g}..{most:g}"
-                raise UsageError(f"input.{name}", must=must, found=f"{value:g}")
-        for name in ("shift", "warp", "pitch", "noise_db", "mask"):
-            most = self.range_db if name == "noise_db" else MOST
-            value = getattr(self, name)
-            if not 0 <= value <= most:
-                raise UsageError(f"input.{name}", must=f"lie in 0..{most:g}", found=f"{value:g}")
+        limits = (
+            LIMITS | dict.fromkeys(("shift", "warp", "pitch", "mask"), (0, MOST)) | {"noise_db": (0, self.range_db)}
+        )
+        rules = {
+            name: (value == "auto" or least <= value <= most, f"lie in {least:g}..{most:g}")
+            for name, (least, most) in limits.items()
+            for value in (getattr(self, name),)
+        }
+        require(self, rules=rules)
 
 
 class AudioTransform(Transform):

@@ -25,10 +25,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from metatransformer.core.errors import DataError, NotFittedError, UsageError
+from metatransformer.core.errors import DataError, NotFittedError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, View
+from metatransformer.core.settings import require
 from metatransformer.data.columns import Column, column_from
 from metatransformer.modalities.graph.formula import paint_graph
 from metatransformer.modalities.graph.graphs import Graph
@@ -82,14 +83,13 @@ class GraphOptions:
     bins: int = 16
 
     def __post_init__(self) -> None:
-        for name, good, must in (
-            ("size", self.size >= 1, "be at least 1"),
-            ("environments", self.environments >= 0, "be at least 0"),
-            ("max_tokens", self.max_tokens >= 1, "be at least 1"),
-            ("bins", self.bins >= 2, "be at least 2"),
-        ):
-            if not good:
-                raise UsageError(f"input.{name}", must=must, found=str(getattr(self, name)))
+        rules = {
+            "size": (self.size >= 1, "be at least 1"),
+            "environments": (self.environments >= 0, "be at least 0"),
+            "max_tokens": (self.max_tokens >= 1, "be at least 1"),
+            "bins": (self.bins >= 2, "be at least 2"),
+        }
+        require(self, rules=rules)
 
 
 class GraphTransform(Transform):

@@ -33,10 +33,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.errors import DataError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, SummaryToken, Tokenizer, Transform
 from metatransformer.core.samples import Record, View
+from metatransformer.core.settings import require
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.records import Index
 from metatransformer.modalities.hyperspectral.bands import Bands, bands_from, learn_bands, smooth_bands
@@ -95,19 +96,19 @@ class HyperspectralOptions:
     level: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, good, must in (
-            ("window", self.window >= 1 and self.window % 2 == 1, "be odd and at least 1"),
-            ("alike", 0 < self.alike <= 1, "lie above 0, up to 1"),
-            ("skip_bands", all(band >= 1 for band in self.skip_bands), "count bands from 1"),
-            ("skip_nm", all(low <= high for low, high in self.skip_nm), "list ranges [low, high]"),
-            ("train_pixels", self.train_pixels >= 0, "be at least 1, or 0 = by shares"),
-            ("draw", 0 <= self.draw < 2**32, "lie in 0..4294967295"),
-            ("tile", self.tile == 0 or self.tile >= self.window, "be at least the window, or 0 = chosen"),
-            ("smooth", self.smooth == "auto" or self.smooth >= 0, "be 'auto' or at least 0"),
-            *((name, getattr(self, name) >= 0, "be at least 0") for name in ("noise", "level")),
-        ):
-            if not good:
-                raise UsageError(f"input.{name}", must=must, found=str(getattr(self, name)))
+        rules = {
+            "window": (self.window >= 1 and self.window % 2 == 1, "be odd and at least 1"),
+            "alike": (0 < self.alike <= 1, "lie above 0, up to 1"),
+            "skip_bands": (all(band >= 1 for band in self.skip_bands), "count bands from 1"),
+            "skip_nm": (all(low <= high for low, high in self.skip_nm), "list ranges [low, high]"),
+            "train_pixels": (self.train_pixels >= 0, "be at least 1, or 0 = by shares"),
+            "draw": (0 <= self.draw < 2**32, "lie in 0..4294967295"),
+            "tile": (self.tile == 0 or self.tile >= self.window, "be at least the window, or 0 = chosen"),
+            "smooth": (self.smooth == "auto" or self.smooth >= 0, "be 'auto' or at least 0"),
+            "noise": (self.noise >= 0, "be at least 0"),
+            "level": (self.level >= 0, "be at least 0"),
+        }
+        require(self, rules=rules)
 
     @property
     def cut(self) -> Cut:

@@ -27,10 +27,11 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.errors import DataError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, SummaryToken, Tokenizer, Transform
 from metatransformer.core.samples import View
+from metatransformer.core.settings import require
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.index import Index
 from metatransformer.modalities._recording.motion import MOTION_SUFFIXES, require_no_gap
@@ -83,18 +84,17 @@ class ImuOptions:
     shift: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, good, must in (
-            ("rate_hz", self.rate_hz >= 0, "be above 0 Hz, or 0 = unknown"),
-            ("step_s", self.step_s == "auto" or self.step_s > 0, "be above 0"),
-            ("window_s", self.window_s == "auto" or self.window_s > 0, "be above 0"),
-            ("max_windows", self.max_windows >= 1, "be at least 1"),
-            ("max_rows", self.max_rows >= 1, "be at least 1"),
-            ("max_gap", self.max_gap >= 1, "be at least 1"),
-            ("warp", 0 <= self.warp < 0.5, "lie in [0, 0.5)"),
-            ("shift", self.shift >= 0, "be at least 0"),
-        ):
-            if not good:
-                raise UsageError(f"input.{name}", must=must, found=str(getattr(self, name)))
+        rules = {
+            "rate_hz": (self.rate_hz >= 0, "be above 0 Hz, or 0 = unknown"),
+            "step_s": (self.step_s == "auto" or self.step_s > 0, "be above 0"),
+            "window_s": (self.window_s == "auto" or self.window_s > 0, "be above 0"),
+            "max_windows": (self.max_windows >= 1, "be at least 1"),
+            "max_rows": (self.max_rows >= 1, "be at least 1"),
+            "max_gap": (self.max_gap >= 1, "be at least 1"),
+            "warp": (0 <= self.warp < 0.5, "lie in [0, 0.5)"),
+            "shift": (self.shift >= 0, "be at least 0"),
+        }
+        require(self, rules=rules)
 
     @property
     def cut(self) -> WindowCut:

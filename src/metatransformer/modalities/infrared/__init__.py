@@ -79,7 +79,7 @@ class InfraredOptions:
     crop: float = 0.8
 
     def __post_init__(self) -> None:
-        check_picture_options(size=self.size, crop=self.crop)
+        check_picture_options(self)
         if self.unit == "counts" and (self.scale or self.offset):
             raise UsageError(
                 "input.scale / input.offset",

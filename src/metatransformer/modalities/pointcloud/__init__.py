@@ -24,10 +24,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.errors import DataError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Tokenizer, Transform
 from metatransformer.core.samples import Record, View
+from metatransformer.core.settings import require
 from metatransformer.data.records import counted
 from metatransformer.modalities.pointcloud.read import (
     CLOUD_SUFFIXES,
@@ -85,18 +86,17 @@ class PointCloudOptions:
     mirror: bool = True
 
     def __post_init__(self) -> None:
-        for name, good, must in (
-            ("features", len(set(self.features)) == len(self.features), "name each feature once"),
-            ("points", LEAST <= self.points <= LIMIT, f"lie in {LEAST}..{LIMIT}"),
-            ("side", 1 <= self.side <= 32, "lie in 1..32 patches"),
-            ("groups", self.groups >= 1, "be at least 1"),
-            ("neighbours", 1 <= self.neighbours <= self.points, "lie between 1 and input.points"),
-            ("turn", 0 <= self.turn <= 180, "lie in 0..180 degrees"),
-            ("scale", 0 <= self.scale < 1, "lie in [0, 1)"),
-            ("jitter", 0 <= self.jitter < 1, "lie in [0, 1) half sides"),
-        ):
-            if not good:
-                raise UsageError(f"input.{name}", must=must, found=str(getattr(self, name)))
+        rules = {
+            "features": (len(set(self.features)) == len(self.features), "name each feature once"),
+            "points": (LEAST <= self.points <= LIMIT, f"lie in {LEAST}..{LIMIT}"),
+            "side": (1 <= self.side <= 32, "lie in 1..32 patches"),
+            "groups": (self.groups >= 1, "be at least 1"),
+            "neighbours": (1 <= self.neighbours <= self.points, "lie between 1 and input.points"),
+            "turn": (0 <= self.turn <= 180, "lie in 0..180 degrees"),
+            "scale": (0 <= self.scale < 1, "lie in [0, 1)"),
+            "jitter": (0 <= self.jitter < 1, "lie in [0, 1) half sides"),
+        }
+        require(self, rules=rules)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from metatransformer.core.modality import (
     Transform,
 )
 from metatransformer.core.samples import Record, View
+from metatransformer.core.settings import require
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.columns import (
     FIRST,
@@ -101,14 +102,13 @@ class TabularOptions:
     most_categories: int = 1000
 
     def __post_init__(self) -> None:
-        for name, good, must in (
-            ("bins", self.bins >= 2, "be at least 2"),
-            ("sigma", 0 < self.sigma < 1e3, "lie above 0, below 1000"),
-            ("rare", 0 <= self.rare < 1, "lie in [0, 1)"),
-            ("most_categories", self.most_categories >= 1, "be at least 1"),
-        ):
-            if not good:
-                raise UsageError(f"input.{name}", must=must, found=str(getattr(self, name)))
+        rules = {
+            "bins": (self.bins >= 2, "be at least 2"),
+            "sigma": (0 < self.sigma < 1e3, "lie above 0, below 1000"),
+            "rare": (0 <= self.rare < 1, "lie in [0, 1)"),
+            "most_categories": (self.most_categories >= 1, "be at least 1"),
+        }
+        require(self, rules=rules)
 
 
 class TabularTransform(Transform):

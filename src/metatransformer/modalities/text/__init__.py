@@ -34,6 +34,7 @@ from metatransformer.core.errors import DataError, NotFittedError, UsageError, n
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, SummaryToken, Tokenizer, Transform
 from metatransformer.core.samples import Record, View
+from metatransformer.core.settings import require
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.records import Index, listing
 from metatransformer.data.table import TABLE_SUFFIXES
@@ -93,16 +94,15 @@ class TextOptions:
     drop: float = 0.2
 
     def __post_init__(self) -> None:
-        for name, good, must in (
-            ("columns", len(set(self.columns)) == len(self.columns) <= 2, "name one column, or two different ones"),
-            ("size", self.size >= 100, "be at least 100"),
-            ("window", self.window >= 4, "be at least 4"),
-            ("max_windows", self.max_windows >= 1, "be at least 1"),
-            ("neighbours", self.neighbours >= 1 and self.neighbours % 2 == 1, "be odd"),
-            ("drop", 0 <= self.drop < 1, "lie in [0, 1)"),
-        ):
-            if not good:
-                raise UsageError(f"input.{name}", must=must, found=str(getattr(self, name)))
+        rules = {
+            "columns": (len(set(self.columns)) == len(self.columns) <= 2, "name one column, or two different ones"),
+            "size": (self.size >= 100, "be at least 100"),
+            "window": (self.window >= 4, "be at least 4"),
+            "max_windows": (self.max_windows >= 1, "be at least 1"),
+            "neighbours": (self.neighbours >= 1 and self.neighbours % 2 == 1, "be odd"),
+            "drop": (0 <= self.drop < 1, "lie in [0, 1)"),
+        }
+        require(self, rules=rules)
 
 
 class TextTransform(Transform):

@@ -39,10 +39,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.errors import DataError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, SummaryToken, Tokenizer, Transform
 from metatransformer.core.samples import Record, View
+from metatransformer.core.settings import require
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.modalities._recording.motion import (
     motion_from_array,
@@ -105,16 +106,16 @@ class TimeseriesOptions:
     sample: Literal["window", "file"] = "window"
 
     def __post_init__(self) -> None:
-        for name, good, must in (
-            ("lookback", self.lookback >= 4, "be at least 4"),
-            ("horizon", self.horizon >= 1, "be at least 1"),
-            ("rows", len(self.rows) == 3 and min(self.rows) >= 0 < self.rows[0], "be three numbers, the first above 0"),
-            ("rows", sum(self.rows) < 1 + 1e-9 or all(map(float.is_integer, map(float, self.rows))), WHOLE),
-            ("windows", len(self.windows) == 3 and min(self.windows) >= 1, "be three numbers of at least 1"),
-            ("period", self.period == "auto" or self.period >= 1, "be at least 1"),
-        ):
-            if not good:
-                raise UsageError(f"input.{name}", must=must, found=str(getattr(self, name)))
+        three = len(self.rows) == 3 and min(self.rows) >= 0 < self.rows[0]
+        shares = sum(self.rows) < 1 + 1e-9 or all(map(float.is_integer, map(float, self.rows)))
+        rules = {
+            "lookback": (self.lookback >= 4, "be at least 4"),
+            "horizon": (self.horizon >= 1, "be at least 1"),
+            "rows": (three, "be three numbers, the first above 0") if not three else (shares, WHOLE),
+            "windows": (len(self.windows) == 3 and min(self.windows) >= 1, "be three numbers of at least 1"),
+            "period": (self.period == "auto" or self.period >= 1, "be at least 1"),
+        }
+        require(self, rules=rules)
 
     def layout(self, target: str) -> Layout:
         """Returns how a table is read; ``target`` names columns, with commas between them."""

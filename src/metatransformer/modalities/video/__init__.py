@@ -20,10 +20,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.errors import DataError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, View
+from metatransformer.core.settings import require
 from metatransformer.data.records import counted
 from metatransformer.modalities._picture.pixels import check_picture_options, luminance, resize, to_patches
 from metatransformer.modalities.video.frames import index_videos
@@ -73,15 +74,14 @@ class VideoOptions:
     crop: float = 0.8
 
     def __post_init__(self) -> None:
-        check_picture_options(size=self.size, crop=self.crop)
-        for name, good, must in (
-            ("frames", self.frames >= 1, "be at least 1"),
-            ("clips", self.clips >= 1, "be at least 1"),
-            ("span_s", self.span_s == "whole" or self.span_s > 0, "be 'whole' or above 0 seconds"),
-            ("rate_hz", self.rate_hz >= 0, "be above 0 Hz, or 0 = unknown"),
-        ):
-            if not good:
-                raise UsageError(f"input.{name}", must=must, found=str(getattr(self, name)))
+        check_picture_options(self)
+        rules = {
+            "frames": (self.frames >= 1, "be at least 1"),
+            "clips": (self.clips >= 1, "be at least 1"),
+            "span_s": (self.span_s == "whole" or self.span_s > 0, "be 'whole' or above 0 seconds"),
+            "rate_hz": (self.rate_hz >= 0, "be above 0 Hz, or 0 = unknown"),
+        }
+        require(self, rules=rules)
 
 
 class VideoTransform(Transform):

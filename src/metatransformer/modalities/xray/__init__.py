@@ -69,7 +69,7 @@ class XrayOptions:
     crop: float = 0.8
 
     def __post_init__(self) -> None:
-        check_picture_options(size=self.size, crop=self.crop)
+        check_picture_options(self)
 
 
 class XrayTransform(Transform):

@@ -1,4 +1,4 @@
-"""Settings: dataclasses built from the plain values of a file or a command line, with errors that name the key."""
+"""Settings: dataclasses built from plain values of a file or a command line, and their rules; errors name the key."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,16 @@ from typing import Any
 import pydantic
 
 from metatransformer.core.errors import UsageError, nearest
+
+
+def require(options: Any, *, rules: Mapping[str, tuple[bool, str]], key: str = "input.{}") -> None:
+    """Raises UsageError for the first setting of ``options`` whose rule, ``(holds, must)`` by its name, is broken.
+
+    ``key`` is what a setting is called in the message, with {} for its name.
+    """
+    for name, (holds, must) in rules.items():
+        if not holds:
+            raise UsageError(key.format(name), must=must, found=repr(getattr(options, name)))
 
 
 def typed(kind: type, values: Any, *, prefix: str) -> Any:
