@@ -23,7 +23,7 @@ def fit_words(data: Path, out: Path, *more: object) -> list[object]:
         (["--modality", "images"], r"modality: must be a known one; found 'images'. Did you mean 'image'\?"),
         (["optim.lrr=1e-3"], r"recipe key 'optim.lrr': must be a setting.*Did you mean 'optim.lr'\?"),
         (["input.sise=3"], r"Did you mean 'input.size'\?"),
-        (["--task", "classfy"], r"task.name: must be a known task; found classfy. Did you mean 'classify'\?"),
+        (["--task", "classfy"], r"task: must be a known one; found 'classfy'. Did you mean 'classify'\?"),
         (["task.metric=acuracy"], r"task.metric: .* Did you mean 'accuracy'\?"),
         (["--tune", "frozen"], "recipe key 'tune': must be head, ends, norm, lora.* or all; found 'frozen'"),
         (["head.hidden=5"], "head.hidden / head.dropout: must be 0 in tune mode 'head'"),

@@ -17,7 +17,8 @@ from metatransformer.fit.fitted import Fitted
 from metatransformer.fit.probe import Basis, cross_outputs, fit_probes
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
-from metatransformer.tasks import Classify, Regress
+from metatransformer.tasks.classify import Classify
+from metatransformer.tasks.regress import Regress
 
 N, F = 83, 5
 QUIET = Console(quiet=True)

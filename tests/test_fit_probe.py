@@ -9,7 +9,8 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from metatransformer.core.errors import UsageError
 from metatransformer.fit.probe import Basis, fit_probes, ridge_path, sharpness
 from metatransformer.nn.kernel import KernelLayer, Landmarks, nearness
-from metatransformer.tasks import Classify, Regress
+from metatransformer.tasks.classify import Classify
+from metatransformer.tasks.regress import Regress
 
 N, F = 101, 7
 

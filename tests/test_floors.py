@@ -32,6 +32,7 @@ STRANGERS = [
     ("data", "nn"),
     ("modalities", "recipe"),
     ("modalities", "tasks"),
+    ("tasks", "modalities"),
 ]
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -29,7 +29,7 @@ from metatransformer.modalities.timeseries.forecasts import _picture
 from metatransformer.nn.curves import draw_curves
 from metatransformer.recipe import make_recipe
 from metatransformer.report.controls import run_controls
-from metatransformer.tasks import Forecast
+from metatransformer.tasks.forecast import Forecast
 
 FOLDER = FIXTURES / "timeseries"
 STEM = Stem()

@@ -16,7 +16,8 @@ from metatransformer.core.errors import DataError, UsageError
 from metatransformer.data.rows import index_table, split_target
 from metatransformer.report.controls import PerLabel
 from metatransformer.report.page import choose_samples
-from metatransformer.tasks import Classify, Multilabel
+from metatransformer.tasks.classify import Classify
+from metatransformer.tasks.multilabel import Multilabel
 
 TARGETS = [(1, 0, None), ("0", 1.0, True), (1, None, "no"), (0, 0, 1), (None, 1, 0)]
 

@@ -17,7 +17,10 @@ from metatransformer.modalities import get_modality
 from metatransformer.report import figures
 from metatransformer.report.page import Summary, choose_samples, join_reports, write_report
 from metatransformer.report.verdict import compare, independent, is_pretrained, margin, verdict
-from metatransformer.tasks import Classify, Forecast, Multilabel, Regress
+from metatransformer.tasks.classify import Classify
+from metatransformer.tasks.forecast import Forecast
+from metatransformer.tasks.multilabel import Multilabel
+from metatransformer.tasks.regress import Regress
 
 QUIET = Console(quiet=True)
 CONTROLS = {"constant": {"accuracy": 0.5}, "baseline": {"accuracy": 0.9}, "random": {"accuracy": 0.6}}

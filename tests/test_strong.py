@@ -17,7 +17,7 @@ from metatransformer.modalities import get_modality
 from metatransformer.modalities.audio import RATE_HZ
 from metatransformer.pipeline import Reader
 from metatransformer.report.controls import as_outputs, fit_weighed, known_splits, plain_features
-from metatransformer.tasks import Classify
+from metatransformer.tasks.classify import Classify
 from metatransformer.trunk import load_encoder
 
 

@@ -12,7 +12,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import Record
 from metatransformer.infer.loader import require_targets
-from metatransformer.tasks import Classify, Multilabel, Regress
+from metatransformer.tasks.classify import Classify
+from metatransformer.tasks.multilabel import Multilabel
+from metatransformer.tasks.regress import Regress
 
 
 def classify(*targets: object, class_weight: str = "none", label_smoothing: float = 0.0) -> Classify:

@@ -11,7 +11,7 @@ from metatransformer.core.errors import DataError, UsageError
 from metatransformer.modalities.timeseries.clock import Rows, find_step, missing_rows, parse_times, usual_period
 from metatransformer.modalities.timeseries.index import index_series, read_all
 from metatransformer.modalities.timeseries.series import Layout, read_series
-from metatransformer.modalities.timeseries.windows import Cut, cut_windows, last_window, scaled, window_scale
+from metatransformer.modalities.timeseries.windows import Cut, cut_windows, last_window, window_scale
 
 ROWS = Rows("t.csv", 2)
 FOLDER = FIXTURES / "timeseries"
@@ -318,7 +318,7 @@ def test_the_future_is_measured_from_the_last_value_in_spreads():
     assert (split, level) == ("train", 4.0)
     assert spread == pytest.approx(np.hypot(np.sqrt(2), 0.1 * np.sqrt((30**2 - 1) / 12)))
     expected = [1 / spread, 2 / spread, 3 / spread, spread / np.arange(30).std(), spread]
-    np.testing.assert_allclose(scaled(window.future), expected)
+    np.testing.assert_allclose(window.future.scaled, expected)
     assert window_scale(np.full(5, 3.0), floor=0.0) == (3.0, 1.0)
     assert "Series('a', 50 rows" in repr(window) and repr(window.future) == f"Future({window!r})"
 

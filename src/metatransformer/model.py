@@ -11,7 +11,7 @@ from metatransformer.core.tokens import Tokens
 from metatransformer.nn.block import LayerScale
 from metatransformer.nn.lowrank import Adapters
 from metatransformer.recipe import tune_mode
-from metatransformer.tasks import Head
+from metatransformer.tasks.head import Head
 from metatransformer.trunk.encoder import Encoder
 
 

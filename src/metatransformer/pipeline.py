@@ -14,15 +14,18 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from metatransformer.core.errors import UsageError, nearest
+from metatransformer.core.errors import UsageError
 from metatransformer.core.modality import Modality, Stem, Tokenizer, Transform
 from metatransformer.core.samples import Record, View
+from metatransformer.core.task import Task
 from metatransformer.data.rows import split_target
 from metatransformer.data.write import atomic_file, write_json
 from metatransformer.model import MetaTransformer
 from metatransformer.recipe import Recipe, keeps_trunk, to_dict
-from metatransformer.tasks import TASKS, Classify, Head, Multilabel, Task
-from metatransformer.tasks.head import Standardise
+from metatransformer.tasks import get_task
+from metatransformer.tasks.classify import Classify
+from metatransformer.tasks.head import Head, Standardise
+from metatransformer.tasks.multilabel import Multilabel
 from metatransformer.trunk import Pretrained
 from metatransformer.trunk.encoder import EncoderConfig
 
@@ -152,11 +155,10 @@ def make_task(recipe: Recipe, *, modality: Modality) -> Task:
         UsageError: an unknown task or metric, or an option that the task does not have.
     """
     options = recipe.task
-    if options.name not in TASKS:
-        raise UsageError("task.name", must="be a known task", found=options.name, do=nearest(options.name, TASKS))
+    kind = get_task(options.name)
     metric = options.metric or (modality.metric if options.name == modality.task else "")
     chosen = {"metric": metric} if metric else {}
-    if options.name == "classify":
+    if kind is Classify:
         return Classify(class_weight=options.class_weight, label_smoothing=options.label_smoothing, **chosen)
     if options.class_weight != "none" or options.label_smoothing:
         raise UsageError(
@@ -165,9 +167,9 @@ def make_task(recipe: Recipe, *, modality: Modality) -> Task:
             found=f"task.name={options.name}",
             do="They change classification only.",
         )
-    if options.name == "multilabel":
+    if kind is Multilabel:
         return Multilabel(names=split_target(options.target), **chosen)
-    return TASKS[options.name](**chosen)
+    return kind(**chosen)
 
 
 def read_blocks(recipe: Recipe, *, depth: int) -> tuple[int, ...]:

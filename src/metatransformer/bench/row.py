@@ -35,7 +35,7 @@ from metatransformer.modalities import get_modality
 from metatransformer.recipe import Recipe, make_recipe, with_tune
 from metatransformer.report.controls import control_outputs, with_random_trunk, without_trunk
 from metatransformer.report.verdict import independent
-from metatransformer.tasks import Classify
+from metatransformer.tasks.classify import Classify
 
 BASELINES = ("constant", "baseline", "strong")
 QUICK_RECORDS = {"train": 600, "test": 300, "val": 200}  # at most that many of each split with --quick

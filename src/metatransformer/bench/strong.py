@@ -34,13 +34,14 @@ from sklearn.svm import SVC, SVR
 from torch import Tensor
 
 from metatransformer.core.errors import MissingDependencyError, UsageError, nearest
+from metatransformer.core.task import Task
 from metatransformer.fit.choose import drawn_from_few, folds_of
 from metatransformer.fit.fitted import Fitted
 from metatransformer.infer.loader import Loader
 from metatransformer.modalities.audio import RATE_HZ
 from metatransformer.nn.spectrogram import heard, log_mel
 from metatransformer.report.controls import PerLabel, as_outputs, fit_weighed, known_splits, plain_features, spreads
-from metatransformer.tasks import Multilabel, Task
+from metatransformer.tasks.multilabel import Multilabel
 
 MANY = 512  # features; where there are more, lines and distances are measured in
 COMPONENTS = 200  # principal components

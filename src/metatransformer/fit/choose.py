@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metatransformer.core.task import Task
 from metatransformer.data.split import cross_folds
 from metatransformer.fit.probe import Basis, Probe, cross_outputs, fit_probes, sharpness
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
-from metatransformer.tasks import Task
 
 FEW = 3_000  # samples of training and validation, up to which
 FOLDS = 5  # choose

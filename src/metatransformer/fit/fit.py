@@ -6,6 +6,7 @@ from pathlib import Path
 
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS, Record
+from metatransformer.core.task import Task
 from metatransformer.data.identity import data_identity
 from metatransformer.data.write import write_table
 from metatransformer.fit.adapt import fit_by_epochs
@@ -21,7 +22,6 @@ from metatransformer.machine.device import choose_device
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, Reader, build_pipeline, make_task, read_raw
 from metatransformer.recipe import Recipe, keeps_trunk
-from metatransformer.tasks import Task
 from metatransformer.trunk import load_encoder
 from metatransformer.trunk.encoder import Encoder
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from metatransformer.core.errors import UsageError
+from metatransformer.core.task import Task
 from metatransformer.nn.kernel import Landmarks, nearness
-from metatransformer.tasks import Task
 
 MAX_ITERATIONS = 200
 # Below this many feature values the products are so small that threads cost more than they bring: on a busy

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from metatransformer.core.errors import UsageError
+from metatransformer.core.task import Task
 from metatransformer.data.write import atomic_file
 from metatransformer.fit.choose import (
     FOLDS,
@@ -32,7 +33,6 @@ from metatransformer.infer.loader import Place
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
-from metatransformer.tasks import Task
 
 _log = logging.getLogger(__name__)
 

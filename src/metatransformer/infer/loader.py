@@ -14,9 +14,9 @@ from torch import Tensor
 from metatransformer.core.batch import Batch, collate
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import Record, View
+from metatransformer.core.task import Task
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Reader
-from metatransformer.tasks import Task
 
 # Batches per window that is sorted by size before it is cut: large enough that batches are nearly of one length, small
 # enough that an epoch stays random.

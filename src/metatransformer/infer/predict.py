@@ -10,11 +10,12 @@ from torch import Tensor
 from metatransformer.core.errors import DataError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
+from metatransformer.core.task import Task
 from metatransformer.infer.evaluate import compute_outputs
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline
-from metatransformer.tasks import Multilabel, Task
+from metatransformer.tasks.multilabel import Multilabel
 
 
 def predict(pipeline: Pipeline, records: Sequence[Record], *, console: Console) -> pd.DataFrame:

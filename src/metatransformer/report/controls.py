@@ -24,13 +24,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from metatransformer.core.errors import UsageError
+from metatransformer.core.task import Task
 from metatransformer.fit.fit import fit
 from metatransformer.fit.fitted import Fitted, refits
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline, read_raw
 from metatransformer.recipe import Recipe, tune_mode
-from metatransformer.tasks import Multilabel, Task
+from metatransformer.tasks.multilabel import Multilabel
 
 CONTROLS = ("constant", "baseline", "random", "identity")
 MAX_FEATURES = 200  # beyond it principal components are taken

@@ -19,13 +19,17 @@ from markupsafe import Markup
 
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS
+from metatransformer.core.task import Task
 from metatransformer.data.write import atomic_file
 from metatransformer.fit.fitted import Fitted, refits, stays_untuned
 from metatransformer.machine.versions import version_of
 from metatransformer.recipe import to_yaml, tune_mode
 from metatransformer.report import figures
 from metatransformer.report.verdict import control_words, independent, margin, verdict, words
-from metatransformer.tasks import Classify, Forecast, Multilabel, Regress, Task
+from metatransformer.tasks.classify import Classify
+from metatransformer.tasks.forecast import Forecast
+from metatransformer.tasks.multilabel import Multilabel
+from metatransformer.tasks.regress import Regress
 from metatransformer.trunk import KNOWN, Pretrained
 
 SAMPLES = 12

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from metatransformer.tasks import Classify, Forecast, Multilabel, Task
+from metatransformer.core.task import Task
+from metatransformer.tasks.classify import Classify
+from metatransformer.tasks.forecast import Forecast
+from metatransformer.tasks.multilabel import Multilabel
 
 CONTROL_NAMES = {
     "constant": "majority / mean",

@@ -11,7 +11,7 @@ from sklearn import metrics as scores
 from torch import Tensor
 
 from metatransformer.core.errors import DataError, UsageError, nearest
-from metatransformer.tasks.task import Task
+from metatransformer.core.task import Task
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "auroc", "log_loss")
 
@@ -165,3 +165,6 @@ def _natural(name: str) -> tuple[int, float, str]:
         return (0, float(name), name)
     except ValueError:
         return (1, 0.0, name)
+
+
+TASK = Classify

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from metatransformer.core.errors import DataError, UsageError, nearest
-from metatransformer.modalities.timeseries.windows import Future, scaled
-from metatransformer.tasks.task import Task
+from metatransformer.core.future import Future
+from metatransformer.core.task import Task
 
 METRICS = ("mse", "mae", "rmse")
 BESIDE = 2  # columns behind the future in an encoded target: the window's spread, relative and in the unit
@@ -59,7 +59,7 @@ class Forecast(Task):
         found = {len(target.values) for target in targets} - {self.horizon_}
         if found:
             raise DataError("futures", must=f"be {self.horizon_} steps long", found=f"{found.pop()} steps")
-        return torch.from_numpy(np.stack([scaled(target) for target in targets])).float()
+        return torch.from_numpy(np.stack([target.scaled for target in targets])).float()
 
     def goal(self, target: Tensor) -> Tensor:
         """Returns the scaled future ``[B, H]``."""
@@ -120,3 +120,6 @@ def _require_futures(targets: Sequence[Any]) -> None:
             found=repr(odd[0])[:40],
             do="Hand in tables of series; for labels use --task classify with input.sample=file.",
         )
+
+
+TASK = Forecast

@@ -10,7 +10,7 @@ from sklearn import metrics as scores
 from torch import Tensor
 
 from metatransformer.core.errors import DataError, UsageError, nearest
-from metatransformer.tasks.task import Task
+from metatransformer.core.task import Task
 
 METRICS = ("mean_auroc", "mean_average_precision", "macro_f1")
 ANSWERS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
@@ -173,3 +173,6 @@ def _answer(value: Any) -> float:
             do="Use --task regress for numbers and --task classify for one label of several classes.",
         )
     return answer
+
+
+TASK = Multilabel

@@ -10,7 +10,7 @@ from sklearn import metrics as scores
 from torch import Tensor
 
 from metatransformer.core.errors import DataError, UsageError, nearest
-from metatransformer.tasks.task import Task
+from metatransformer.core.task import Task
 
 METRICS = ("rmse", "mae", "r2")
 
@@ -99,3 +99,6 @@ def _number(target: Any) -> float:
     if not np.isfinite(value):
         raise DataError("targets", must="be finite", found=repr(target), do="Correct it or leave the sample out.")
     return value
+
+
+TASK = Regress

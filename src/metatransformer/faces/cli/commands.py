@@ -7,6 +7,7 @@ from typing import Any
 
 from metatransformer.core.errors import UsageError
 from metatransformer.core.modality import Modality
+from metatransformer.core.task import Task
 from metatransformer.data.index import Index
 from metatransformer.infer.embed import (
     EmbeddingModel,
@@ -29,7 +30,6 @@ from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe, make_recipe, parse_overrides, read_recipe
 from metatransformer.saved import load_pipeline
-from metatransformer.tasks import Task
 
 Result = tuple[dict[str, Any], int]
 SHOWN = 4  # metrics in a table of 80 columns; the JSON line and the report hold all

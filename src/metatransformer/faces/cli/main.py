@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metatransformer.core.errors import MetaTransformerError
+from metatransformer.tasks import task_names
 
 OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
 TAKES_OVERRIDES = ("fit", "check", "embed", "bench")
@@ -146,7 +147,7 @@ def _fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("data", metavar="DATA")
     _modality(fit)
     fit.add_argument("--out", required=True, metavar="RUN", help="the run folder; an unfinished run continues")
-    fit.add_argument("--task", default="", help="classify, regress, forecast, multilabel; default: the modality's own")
+    fit.add_argument("--task", default="", help=f"{', '.join(task_names())}; default: the modality's own")
     _target(fit)
     fit.add_argument("--encoder", default="", metavar="E", help="default: meta-b16; see 'metatransformer weights'")
     fit.add_argument(

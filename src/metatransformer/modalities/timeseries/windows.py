@@ -7,11 +7,11 @@ validation or test window may reach back over it, as it does when a model is use
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from metatransformer.core.errors import DataError
+from metatransformer.core.future import Future
 from metatransformer.core.samples import SPLITS
 from metatransformer.modalities.timeseries.clock import Times
 from metatransformer.modalities.timeseries.series import Series
@@ -70,10 +70,13 @@ class Window:
         return window_scale(self.series.values[self.start : self.now], floor=FLAT * self.spread)
 
     @property
-    def future(self) -> "Future | None":
+    def future(self) -> Future | None:
         """The values behind the window, None where they are not known yet."""
         values = self.series.values[self.now : self.now + self.horizon]
-        return Future(self, values) if len(values) == self.horizon else None
+        if len(values) < self.horizon:
+            return None
+        level, spread = self.scale
+        return Future(values, level, spread, spread / (self.spread or 1.0), where=self)
 
     @property
     def times(self) -> Times:
@@ -85,17 +88,6 @@ class Window:
 
     def __repr__(self) -> str:
         return f"Window({self.series!r}, {self.start}, {self.lookback}, {self.horizon})"
-
-
-@dataclass(frozen=True, eq=False)
-class Future:
-    """What a forecast should have said: ``values`` [H] in the series' unit, behind ``window``."""
-
-    window: Window
-    values: np.ndarray
-
-    def __repr__(self) -> str:
-        return f"Future({self.window!r})"
 
 
 def window_scale(values: np.ndarray, *, floor: float) -> tuple[float, float]:
@@ -214,13 +206,3 @@ def last_window(series: Series, *, lookback: int, horizon: int) -> Window:
             found=counted_rows(len(series.values)),
         )
     return Window(series, start, lookback, horizon, float(series.values.mean()), float(series.values.std()))
-
-
-def scaled(future: Any) -> np.ndarray:
-    """Returns ``[H + 2]``: the future in spreads from its window's level, that spread in deviations of the series'
-    training rows, and that spread in the series' unit.
-    """
-    assert isinstance(future, Future)
-    level, spread = future.window.scale
-    relative = spread / (future.window.spread or 1.0)
-    return np.concatenate([(future.values - level) / spread, [relative, spread]])

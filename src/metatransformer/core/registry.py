@@ -1,0 +1,109 @@
+"""What is found by name: each file of a folder of this package, and each module that another package announces.
+
+A file defines one constant. A package of your own names its module in pyproject.toml under the entry point group that
+is called as the folder::
+
+    [project.entry-points."metatransformer.modalities"]
+    sonar = "my_package.sonar"
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import logging
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from metatransformer.core.errors import UsageError, nearest
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The modules of ``group``, a folder of this package and an entry point group; both are looked up at each call.
+
+    ``kind`` is what they are, in words; ``constant`` what each defines, with the attribute ``name`` as it is found by,
+    and for which ``check`` holds. Files that begin with an underscore, and ``besides``, are none.
+    """
+
+    group: str
+    kind: str
+    constant: str
+    check: Callable[[Any], bool]
+    besides: tuple[str, ...] = ()
+
+    def names(self) -> list[str]:
+        """Returns all names, sorted, without importing the modules."""
+        return sorted(self._modules())
+
+    def get(self, name: str) -> Any:
+        """Returns the constant of that name.
+
+        Raises:
+            UsageError: there is none; the message lists the valid names. Or a package announces one that cannot be
+                used.
+        """
+        module = self.module(name)
+        found = getattr(module, self.constant, None)
+        if not self.check(found) or found.name != name:
+            raise UsageError(
+                f"{self.kind} module {module.__name__}",
+                must=f"define a {self.constant} named '{name}', as it is announced",
+                found="none" if found is None else repr(getattr(found, "name", found)),
+            )
+        return found
+
+    def usable(self) -> list[Any]:
+        """Returns all constants, sorted by name; one that a package announces and that cannot be used is only told."""
+        found = []
+        for name in self.names():
+            try:
+                found.append(self.get(name))
+            except UsageError as error:
+                _log.warning("%s", error)
+        return found
+
+    def module(self, name: str) -> ModuleType:
+        """Returns the module of that name.
+
+        Raises:
+            UsageError: there is none; the message lists the valid names. Or a package announces a module that cannot
+                be imported.
+        """
+        modules = self._modules()
+        if name not in modules:
+            raise UsageError(self.kind, must="be a known one", found=repr(name), do=nearest(name, modules))
+        if modules[name].startswith(f"{self.group}."):
+            return importlib.import_module(modules[name])
+        try:
+            return importlib.import_module(modules[name])
+        except ImportError as error:
+            do = "Mend or uninstall the package that announces it."
+            where = f"{self.kind} '{name}', module {modules[name]}"
+            raise UsageError(where, must="be importable", found=f"'{error}'", do=do) from error
+
+    def _modules(self) -> dict[str, str]:
+        """Returns the module by name, own ones and announced ones."""
+        package = importlib.util.find_spec(self.group)
+        assert package is not None, self.group
+        own = {
+            module.name: f"{self.group}.{module.name}"
+            for module in pkgutil.iter_modules(package.submodule_search_locations)
+            if not module.name.startswith("_") and module.name not in self.besides
+        }
+        announced: dict[str, str] = {}
+        for point in importlib.metadata.entry_points(group=self.group):
+            if announced.setdefault(point.name, point.module) != point.module:
+                found = f"{announced[point.name]} and {point.module}"
+                raise UsageError(f"{self.kind} '{point.name}'", must="be announced by one package", found=found)
+        if twice := own.keys() & announced.keys():
+            raise UsageError(
+                f"entry point group {self.group}",
+                must=f"not redefine a {self.kind} of this package",
+                found=", ".join(sorted(twice)),
+            )
+        return own | announced
