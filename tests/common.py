@@ -17,7 +17,7 @@ from metatransformer.faces.cli import main
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, build_pipeline
 from metatransformer.recipe import Recipe, make_recipe
-from metatransformer.trunk import load_encoder
+from metatransformer.trunk import Pretrained, load_encoder
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -68,15 +68,17 @@ def tiny_recipe(modality: Modality, overrides: Mapping[str, Any] | None = None) 
     return make_recipe(modality.name, options=modality.options, defaults=modality.defaults, base={}, overrides=given)
 
 
-def tiny_pipeline(name: str, overrides: Mapping[str, Any] | None = None, *, count: int = 7) -> Pipeline:
-    """Returns an untrained pipeline that has seen ``count`` samples."""
+def tiny_pipeline(
+    name: str, overrides: Mapping[str, Any] | None = None, *, count: int = 7, trunk: Pretrained | None = None
+) -> Pipeline:
+    """Returns an untrained pipeline that has seen ``count`` samples; ``trunk`` None loads the recipe's."""
     modality = get_modality(name)
     recipe = tiny_recipe(modality, overrides)
     samples = make_samples(modality, count)
     return build_pipeline(
         recipe,
         modality=modality,
-        trunk=load_encoder(recipe.encoder),
+        trunk=trunk or load_encoder(recipe.encoder),
         samples=samples,
         targets=["ab"[number % 2] for number in range(count)],
     )

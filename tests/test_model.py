@@ -17,6 +17,7 @@ from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
 from metatransformer.pipeline import Pipeline, narrowed, read_blocks
 from metatransformer.saved import load_pipeline
+from metatransformer.trunk import load_encoder
 
 NAME = "image"
 
@@ -103,6 +104,25 @@ def test_adapters_start_without_effect_and_then_add_their_product():
     assert adapted.trunk.encoder.bytes_hash() != plain.trunk.encoder.bytes_hash()
 
 
+def test_models_with_different_adapters_and_without_share_one_trunk():
+    trunk = load_encoder("test")
+    one, other, plain = (tiny_pipeline(NAME, {"tune": "lora:3", "head.read": [1, 3]}, trunk=trunk) for _ in range(3))
+    plain.model.tune("ends")
+    models = [pipeline.model.eval() for pipeline in (one, other, plain)]
+    batch = batch_of(one)
+    before = plain.model.pooled(batch, head="classify")
+    for number, model in enumerate(models[:2]):
+        draw = torch.Generator().manual_seed(number)
+        for layer in model.adapters.layers.values():
+            layer.up.data = torch.randn(layer.up.shape, generator=draw)
+    alone = [copy.deepcopy(model).pooled(batch, head="classify") for model in models]
+    for number in (0, 2, 1, 1, 0):
+        assert models[number].encoder is trunk.encoder
+        assert torch.equal(models[number].pooled(batch, head="classify"), alone[number])
+    assert torch.equal(alone[2], before)
+    assert not torch.allclose(alone[0], alone[1], atol=1e-2) and not torch.allclose(alone[0], before, atol=1e-2)
+
+
 def test_more_blocks_than_the_head_reads_are_refused():
     with pytest.raises(UsageError, match="'tune': must name at most 2 blocks, as the head reads; found last:3"):
         tiny_pipeline(NAME, {"tune": "last:3", "head.read": [2]})
@@ -150,13 +170,13 @@ def test_no_trunk_has_only_what_comes_before_it():
     pipeline = tiny_pipeline(NAME, {"encoder": "identity:test", "head.read": [1, -1]})
     assert pipeline.head.blocks == (0,) == read_blocks(pipeline.recipe, depth=0)
     tokens = pipeline.model.tokenize(batch_of(pipeline))
-    assert torch.equal(pipeline.model.encoder(tokens).x, tokens.x)
+    assert torch.equal(pipeline.model.encoder.encode(tokens).x, tokens.x)
 
 
 def test_the_forward_pass_is_the_sum_of_its_parts():
     pipeline = tiny_pipeline(NAME, {"head.read": [-1]})
     model, batch = pipeline.model.eval(), batch_of(pipeline)
-    tokens = model.encoder(model.tokenizers[NAME](batch[NAME].inputs, batch[NAME].masks))
+    tokens = model.encoder.encode(model.tokenizers[NAME](batch[NAME].inputs, batch[NAME].masks))
     torch.testing.assert_close(model(batch, head="classify"), model.heads["classify"]([tokens]))
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from metatransformer.core.errors import UsageError, WeightsError
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.nn.block import quick_gelu, tanh_gelu
+from metatransformer.nn.lowrank import Adapters
 from metatransformer.trunk.encoder import FINGERPRINT_TOLERANCE, Encoder, EncoderConfig
 
 CONFIG = EncoderConfig(width=21, depth=3, heads=3, hidden=29)
@@ -47,11 +48,11 @@ def test_a_padded_sample_equals_itself_alone():
     mask = torch.ones(2, 11, dtype=torch.bool)
     mask[1, 7:] = False
     with torch.no_grad():
-        both = encoder(tokens(x, mask)).x
-        torch.testing.assert_close(both[1:, :7], encoder(tokens(x[1:, :7])).x, **TOLERANCE)
-        torch.testing.assert_close(both[:1], encoder(tokens(x[:1])).x, **TOLERANCE)
+        both = encoder.encode(tokens(x, mask)).x
+        torch.testing.assert_close(both[1:, :7], encoder.encode(tokens(x[1:, :7])).x, **TOLERANCE)
+        torch.testing.assert_close(both[:1], encoder.encode(tokens(x[:1])).x, **TOLERANCE)
         x[1, 7:] = 1e4  # what stands in the padding does not matter
-        torch.testing.assert_close(encoder(tokens(x, mask)).x[1, :7], both[1, :7], **TOLERANCE)
+        torch.testing.assert_close(encoder.encode(tokens(x, mask)).x[1, :7], both[1, :7], **TOLERANCE)
 
 
 def test_padding_may_stand_anywhere():
@@ -59,15 +60,17 @@ def test_padding_may_stand_anywhere():
     mask = torch.ones(1, 11, dtype=torch.bool)
     mask[0, [0, 5]] = False
     with torch.no_grad():
-        kept = encoder(tokens(x, mask)).x[mask]
-        torch.testing.assert_close(kept, encoder(tokens(x[:, mask[0]])).x[0], **TOLERANCE)
+        kept = encoder.encode(tokens(x, mask)).x[mask]
+        torch.testing.assert_close(kept, encoder.encode(tokens(x[:, mask[0]])).x[0], **TOLERANCE)
 
 
 def test_the_order_of_tokens_does_not_matter():
     encoder, x = trained(), draw(2, 11, 21)
     order = torch.randperm(11, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(encoder(tokens(x[:, order])).x, encoder(tokens(x)).x[:, order], **TOLERANCE)
+        torch.testing.assert_close(
+            encoder.encode(tokens(x[:, order])).x, encoder.encode(tokens(x)).x[:, order], **TOLERANCE
+        )
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "quick_gelu"])
@@ -91,23 +94,59 @@ def test_parity_with_torchs_own_layers(activation: str):
         layer.load_state_dict(state)
         y = layer(y, src_key_padding_mask=~mask)  # theirs: True = padding
     expected = encoder.norm(y)[mask]
-    torch.testing.assert_close(encoder(tokens(x, mask)).x[mask], expected, **TOLERANCE)
+    torch.testing.assert_close(encoder.encode(tokens(x, mask)).x[mask], expected, **TOLERANCE)
 
 
 def test_read_gives_the_normalised_state_after_each_number_of_blocks():
     encoder, x = trained(dataclasses.replace(CONFIG, pre_norm=True)), draw(2, 5, 21)
     first, third, same = encoder.read(tokens(x), after=(0, 3, 3))
     torch.testing.assert_close(first.x, encoder.norm(encoder.norm_pre(x)))
-    torch.testing.assert_close(third.x, encoder(tokens(x)).x)
+    torch.testing.assert_close(third.x, encoder.encode(tokens(x)).x)
     assert torch.equal(third.x, same.x)
     two = encoder.norm(encoder.blocks[1](encoder.blocks[0](encoder.norm_pre(x), None), None))
     torch.testing.assert_close(encoder.read(tokens(x), after=(2,))[0].x, two)
 
 
+class WithAdapters(nn.Module):
+    """What is exported of a trunk with adapters: both as one module."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.adapters = Adapters(encoder, rank=2, depth=2)
+        for parameter in self.adapters.parameters():
+            parameter.data = draw(*parameter.shape)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tensor]:
+        return self.encoder(x, mask, after=(1, 3), adapters=self.adapters)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"pre_norm": True}, {"layer_scale": True, "final_norm": False}], ids=str)
+@pytest.mark.parametrize("adapted", [False, True])
+def test_the_blocks_are_exported_for_any_number_of_samples_and_tokens(
+    changes: dict[str, bool], padded: bool, adapted: bool
+):
+    encoder = trained(dataclasses.replace(CONFIG, **changes))
+    encoder.freeze()
+    module: nn.Module = WithAdapters(encoder).requires_grad_(False) if adapted else encoder
+    keywords = {} if adapted else {"after": (1, 3)}
+    masks = [torch.arange(n).expand(b, n) < torch.arange(2, 2 + b)[:, None] for b, n in ((3, 5), (2, 11), (7, 13))]
+    axes = {0: torch.export.Dim("B", min=1), 1: torch.export.Dim("N", min=1)}
+    shapes = {"x": axes, "mask": axes if padded else None}
+    shapes = shapes if adapted else shapes | {"after": (None, None)}
+    first = draw(*masks[0].shape, 21), masks[0] if padded else None
+    exported = torch.export.export(module, first, keywords, dynamic_shapes=shapes).module()
+    for mask in masks:
+        given = draw(*mask.shape, 21), mask if padded else None
+        for found, expected in zip(exported(*given, **keywords), module(*given, **keywords), strict=True):
+            assert torch.equal(found, expected)
+
+
 def test_depth_zero_without_norms_is_the_identity():
     encoder = Encoder(EncoderConfig(width=21, depth=0, heads=1, hidden=21, final_norm=False))
     x = draw(2, 5, 21)
-    assert torch.equal(encoder(tokens(x)).x, x)
+    assert torch.equal(encoder.encode(tokens(x)).x, x)
     assert encoder.state_dict() == {}
     encoder.verify(encoder.fingerprint(), where="identity")
 
@@ -117,7 +156,7 @@ def test_a_frozen_trunk_stays_in_evaluation_mode_and_lets_gradients_through():
     encoder.freeze()
     assert not encoder.train().training and encoder.is_frozen
     assert not any(module.training for module in encoder.modules())
-    encoder(tokens(x)).x.square().sum().backward()
+    encoder.encode(tokens(x)).x.square().sum().backward()
     assert x.grad is not None and bool((x.grad.abs().sum(dim=-1) > 0).all())
     assert all(parameter.grad is None for parameter in encoder.parameters())
     encoder.unfreeze()
@@ -132,7 +171,7 @@ def test_frozen_bytes_survive_training_and_one_changed_bit_shows():
     optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=0.1)
     for _ in range(3):
         optimizer.zero_grad()
-        head(encoder(tokens(draw(2, 5, 21))).x).square().sum().backward()
+        head(encoder.encode(tokens(draw(2, 5, 21))).x).square().sum().backward()
         optimizer.step()
     assert encoder.bytes_hash() == before
     weight = encoder.blocks[2].mlp.fc2.weight
@@ -207,13 +246,13 @@ def test_not_a_number_is_refused():
 def test_wrong_arguments_are_named():
     encoder = trained()
     with pytest.raises(UsageError, match="encoder: must get tokens of width 21; found 20"):
-        encoder(tokens(draw(2, 5, 20)))
+        encoder.encode(tokens(draw(2, 5, 20)))
     with pytest.raises(UsageError, match=r"encoder blocks: must lie in 0..3; found 4"):
         encoder.read(tokens(draw(2, 5, 21)), after=(1, 4))
     mask = torch.ones(2, 5, dtype=torch.bool)
     mask[1] = False
     with pytest.raises(UsageError, match="at least one real token a sample"):
-        encoder(tokens(draw(2, 5, 21), mask))
+        encoder.encode(tokens(draw(2, 5, 21), mask))
     with pytest.raises(UsageError, match="encoder.heads: must divide the width 21; found 4"):
         EncoderConfig(width=21, depth=1, heads=4, hidden=29)
     with pytest.raises(UsageError, match=r"encoder.activation: must be one of \['gelu'"):

@@ -55,7 +55,7 @@ def run(converted: Converted, **settings: object) -> Tensor:
     encoder = Encoder(EncoderConfig(**converted.shape, **settings))
     encoder.load_state_dict(converted.trunk)
     with torch.no_grad():
-        return encoder.eval()(native(converted.stem, pixels())).x
+        return encoder.eval().encode(native(converted.stem, pixels())).x
 
 
 def vit() -> nn.Module:
@@ -143,7 +143,7 @@ def test_padding_equals_transformers_layers_without_padding():
     mask = torch.ones(2, 11, dtype=torch.bool)
     mask[1, 7:] = False
     with torch.no_grad():
-        found = encoder(Tokens(x, mask, (Span("probe", 0, 11),))).x
+        found = encoder.encode(Tokens(x, mask, (Span("probe", 0, 11),))).x
         for row, length in enumerate((11, 7)):
             y = x[row : row + 1, :length]
             for layer in model.layers:

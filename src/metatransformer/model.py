@@ -40,13 +40,12 @@ class MetaTransformer(nn.Module):
     def tune(self, mode: str) -> None:
         """Chooses what learns: ``head`` the heads; ``ends`` tokenizers and heads, with gradients through the frozen
         trunk (the paper's F); ``all`` everything (the paper's T); ``norm``, ``lora:RANK`` and ``last:K`` what
-        ``recipe.Recipe`` says of them. Call it once, on the complete model: adapters cannot be taken off again.
+        ``recipe.Recipe`` says of them. Call it on the complete model.
 
         Raises:
             UsageError: an unknown mode, or more blocks than the heads need.
         """
         kind, number = tune_mode(mode)
-        assert self.adapters is None, "the trunk has adapters already"
         self.tokenizers.requires_grad_(kind != "head")
         self.heads.requires_grad_(True)
         needed = max(block for name in self.heads for block in self.head(name).blocks)
@@ -54,9 +53,8 @@ class MetaTransformer(nn.Module):
             self.encoder.unfreeze()
         else:
             self.encoder.freeze()
-        if kind == "lora":
-            self.adapters = Adapters(self.encoder, rank=number, depth=needed)
-        elif kind == "norm":
+        self.adapters = Adapters(self.encoder, rank=number, depth=needed) if kind == "lora" else None
+        if kind == "norm":
             for module in self.encoder.modules():
                 if isinstance(module, nn.LayerNorm | LayerScale):
                     module.requires_grad_(True)
@@ -88,7 +86,7 @@ class MetaTransformer(nn.Module):
 
     def layers(self, batches: Mapping[str, Batch], *, head: str) -> list[Tokens]:
         """Returns the trunk's tokens after each block that the head reads."""
-        return self.encoder.read(self.tokenize(batches), after=self.head(head).blocks)
+        return self.encoder.read(self.tokenize(batches), after=self.head(head).blocks, adapters=self.adapters)
 
     def pooled(self, batches: Mapping[str, Batch], *, head: str) -> Tensor:
         """Returns the pooled features ``[B, F]`` that the head predicts from."""

@@ -66,7 +66,7 @@ def through(pretrained: Pretrained) -> Tensor:
     x = torch.cat([stem.class_token.expand(len(x), 1, -1), x], dim=1)
     tokens = Tokens(x, torch.ones(x.shape[:2], dtype=torch.bool), (Span("image", 0, x.shape[1]),))
     with torch.no_grad():
-        return pretrained.encoder(tokens).x
+        return pretrained.encoder.encode(tokens).x
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_timm_blocks_without_a_stem_and_with_padding():
     mask = torch.ones(2, 11, dtype=torch.bool)
     mask[1, 7:] = False
     with torch.no_grad():
-        found = encoder(Tokens(x, mask, (Span("probe", 0, 11),))).x
+        found = encoder.encode(Tokens(x, mask, (Span("probe", 0, 11),))).x
         torch.testing.assert_close(found[:1], blocks(x[:1]), **TOLERANCE)
         torch.testing.assert_close(found[1:, :7], blocks(x[1:, :7]), **TOLERANCE)
 

@@ -55,7 +55,8 @@ class EmbeddingModel:
 
         def vectors(batches: Mapping[str, Batch]) -> Tensor:
             (batch,) = batches.values()
-            return pool(encoder(tokenizer(batch.inputs, batch.masks)), kind=self.pool, cells=self.recipe.head.cells)
+            tokens = encoder.encode(tokenizer(batch.inputs, batch.masks), adapters=self.adapters)
+            return pool(tokens, kind=self.pool, cells=self.recipe.head.cells)
 
         return vectors
 

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from metatransformer.nn.lowrank import Corrections
+
 
 def quick_gelu(x: Tensor) -> Tensor:
     """Returns ``x * sigmoid(1.702 x)``, the activation of OpenAI's original CLIP weights."""
@@ -51,14 +53,16 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B N D"]:
+    def forward(
+        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None, low_rank: Corrections | None = None
+    ) -> Float[Tensor, "B N D"]:
         """Returns the attended tokens; ``mask`` None means that every token is real."""
         b, n, d = x.shape
-        qkv = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [3, B, H, N, D/H]
+        qkv = self.qkv(x) if low_rank is None else self.qkv(x) + low_rank.qkv(x)
+        q, k, v = qkv.reshape(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # [3, B, H, N, D/H]
         keys = None if mask is None else mask[:, None, None, :]  # [B, 1, 1, N]
-        x = attend(q, k, v, keys)
-        return self.proj(x.transpose(1, 2).reshape(b, n, d))
+        x = attend(q, k, v, keys).transpose(1, 2).reshape(b, n, d)
+        return self.proj(x) if low_rank is None else self.proj(x) + low_rank.proj(x)
 
 
 class MLP(nn.Module):
@@ -108,7 +112,9 @@ class Block(nn.Module):
         self.mlp = MLP(width=width, hidden=hidden, activation=activation)
         self.ls2 = LayerScale(width=width) if layer_scale else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B N D"]:
+    def forward(
+        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None, low_rank: Corrections | None = None
+    ) -> Float[Tensor, "B N D"]:
         """Returns the tokens after this block."""
-        x = x + self.ls1(self.attn(self.norm1(x), mask))
+        x = x + self.ls1(self.attn(self.norm1(x), mask, low_rank))
         return x + self.ls2(self.mlp(self.norm2(x)))

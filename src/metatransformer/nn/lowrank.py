@@ -1,10 +1,11 @@
 """Low-rank adapters: a small learned correction beside a frozen linear layer.
 
-Source: Hu et al. 2021, LoRA (arXiv 2106.09685), section 4.1. The correction is added by a hook, so that neither the
-names nor the bytes of the frozen layer change.
+Source: Hu et al. 2021, LoRA (arXiv 2106.09685), section 4.1. The trunk gets them with each call and knows nothing of
+them in between, so that models with different adapters share one trunk.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,19 +28,33 @@ class LowRank(nn.Module):
         return ALPHA * nn.functional.linear(nn.functional.linear(x, self.down), self.up)
 
 
+class Corrections(NamedTuple):
+    """What is added in one block, by the name in ``TARGETS`` of the layer that it is added to."""
+
+    qkv: LowRank
+    proj: LowRank
+
+
 class Adapters(nn.Module):
-    """One ``LowRank`` beside each linear layer of ``trunk`` whose own name is in ``TARGETS``, up to block ``depth``."""
+    """One ``LowRank`` for each layer in ``TARGETS`` of the first ``depth`` blocks of ``trunk``."""
 
     def __init__(self, trunk: nn.Module, *, rank: int, depth: int) -> None:
         super().__init__()
         self.rank = rank
+        self.depth = depth
         self.layers = nn.ModuleDict()
-        for name, module in trunk.named_modules():
-            parts = name.split(".")
-            if isinstance(module, nn.Linear) and parts[-1] in TARGETS and int(parts[1]) < depth:
-                adapter = LowRank(module, rank=rank)
-                self.layers[name.replace(".", "/")] = adapter
-                module.register_forward_hook(_Adds(adapter))
+        for name in (f"blocks.{number}.attn.{target}" for number in range(depth) for target in TARGETS):
+            linear = trunk.get_submodule(name)
+            assert isinstance(linear, nn.Linear)
+            self.layers[name.replace(".", "/")] = LowRank(linear, rank=rank)
+
+    def of_block(self, number: int) -> Corrections | None:
+        """Returns what is added in a block, counted from 0; None behind the last one that is adapted."""
+        if number >= self.depth:
+            return None
+        qkv, proj = (self.layers[f"blocks/{number}/attn/{target}"] for target in TARGETS)
+        assert isinstance(qkv, LowRank) and isinstance(proj, LowRank)
+        return Corrections(qkv, proj)
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns the parameters under the names of PEFT's file format."""
@@ -73,14 +88,3 @@ class Adapters(nn.Module):
             "target_modules": list(TARGETS),
             "bias": "none",
         }
-
-
-class _Adds:
-    """The hook that adds an adapter's correction: an object, since pickle and ``deepcopy`` do not follow closures."""
-
-    def __init__(self, adapter: LowRank) -> None:
-        self.adapter = adapter
-
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        del module
-        return output + self.adapter(inputs[0])

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from metatransformer.core.errors import UsageError, WeightsError
-from metatransformer.core.tokens import Span, Tokens
+from metatransformer.core.tokens import Tokens
 from metatransformer.nn.block import ACTIVATIONS, Block
+from metatransformer.nn.lowrank import Adapters
 
 # Relative tolerance between the stored and the measured fingerprint. Float32 sums differ between
 # processors by about 1e-5. On focus-s14 the smallest effect of a wrong setting is 2.9e-3 (GELU's
@@ -43,13 +45,15 @@ class EncoderConfig:
             raise UsageError("encoder.activation", must=f"be one of {sorted(ACTIVATIONS)}", found=self.activation)
 
 
-class Encoder(nn.Module):
-    """Pre-LN blocks with optional pre-norm, layer scale and final norm."""
+class Trunk(nn.Module):
+    """The layers: pre-LN blocks with optional pre-norm, layer scale and final norm.
+
+    ``forward`` looks at no value and checks nothing, so that ``torch.export`` takes it as it is.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.is_frozen = False
         norm = config.width, config.eps
         self.norm_pre = nn.LayerNorm(*norm) if config.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(
@@ -65,15 +69,41 @@ class Encoder(nn.Module):
         )
         self.norm = nn.LayerNorm(*norm) if config.final_norm else nn.Identity()
 
-    def forward(self, tokens: Tokens) -> Tokens:
+    def forward(
+        self,
+        x: Float[Tensor, "B N D"],
+        mask: Bool[Tensor, "B N"] | None,
+        *,
+        after: Sequence[int],
+        adapters: Adapters | None = None,
+    ) -> list[Tensor]:
+        """Returns the normalised tokens ``[B, N, D]`` after each of the given numbers of blocks (0 = before the first).
+
+        ``mask`` None means that every token is real; padded tokens are never attended to, and what comes out at their
+        positions has no meaning. Blocks behind the last one asked for are not computed.
+        """
+        x = self.norm_pre(x)
+        kept = {0: x}
+        for number, block in enumerate(self.blocks[: max(after)]):
+            x = block(x, mask, None if adapters is None else adapters.of_block(number))
+            if number + 1 in after:
+                kept[number + 1] = x
+        return [self.norm(kept[k]) for k in after]
+
+
+class Encoder(Trunk):
+    """The trunk with checks at its border (``read``, ``encode``), a way to freeze it, and an identity."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        self.is_frozen = False
+
+    def encode(self, tokens: Tokens, *, adapters: Adapters | None = None) -> Tokens:
         """Returns the tokens after the last block and the final norm."""
-        return self.read(tokens, after=(self.config.depth,))[0]
+        return self.read(tokens, after=(self.config.depth,), adapters=adapters)[0]
 
-    def read(self, tokens: Tokens, *, after: Sequence[int]) -> list[Tokens]:
-        """Returns the normalised tokens after each of the given numbers of blocks (0 = before the first).
-
-        Blocks behind the last one asked for are not computed. Padded tokens are never attended to; what comes out at
-        their positions has no meaning.
+    def read(self, tokens: Tokens, *, after: Sequence[int], adapters: Adapters | None = None) -> list[Tokens]:
+        """Returns the normalised tokens after each of the given numbers of blocks, as ``forward`` does.
 
         Raises:
             UsageError: a number outside 0..depth, the tokens' width is not the trunk's, or a sample has no real token.
@@ -84,14 +114,8 @@ class Encoder(nn.Module):
             raise UsageError("encoder blocks", must=f"lie in 0..{self.config.depth}", found=f"{bad[0]}")
         if not tokens.mask.any(dim=1).all():
             raise UsageError("encoder", must="get at least one real token a sample", found="none")
-        mask = None if tokens.mask.all() else tokens.mask
-        x = self.norm_pre(tokens.x)
-        kept = {0: x}
-        for number, block in enumerate(self.blocks[: max(after)], start=1):
-            x = block(x, mask)
-            if number in after:
-                kept[number] = x
-        return [tokens.with_x(self.norm(kept[k])) for k in after]
+        mask = None if tokens.mask.all() else tokens.mask  # the attention kernel is faster without one
+        return [tokens.with_x(x) for x in self(tokens.x, mask, after=after, adapters=adapters)]
 
     def initialize(self, *, seed: int) -> None:
         """Draws every parameter anew: linear weights from a truncated normal of deviation 0.02, biases 0, norms 1.
@@ -134,13 +158,12 @@ class Encoder(nn.Module):
         generator = torch.Generator().manual_seed(20230720)  # the date of the paper's first version
         scales = torch.tensor([1e-3, 0.1, 1.0, 3.0])
         x = torch.randn(4, 7, width, generator=generator) * scales[:, None, None]
-        probe = Tokens(x, torch.ones(4, 7, dtype=torch.bool), (Span("probe", 0, 7),))
         like = next(self.parameters(), x)
         device, dtype, training = like.device, like.dtype, self.training
         self.eval().to("cpu", torch.float32)
         directions = torch.randn(width, 2, generator=generator) / width**0.5
         with torch.autocast("cpu", enabled=False):
-            y = self(probe).x  # [4, 7, D]
+            (y,) = self(x, None, after=(self.config.depth,))  # [4, 7, D]
             per_row = (y @ directions).mean(dim=1)  # [4, 2]
         self.to(device, dtype)
         self.train(training)
