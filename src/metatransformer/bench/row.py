@@ -24,6 +24,7 @@ from metatransformer.bench.strong import strong_baseline
 from metatransformer.core.errors import MetaTransformerError, UsageError
 from metatransformer.core.samples import Record
 from metatransformer.data.index import Index
+from metatransformer.data.records import Records
 from metatransformer.data.write import append_bytes
 from metatransformer.fit.fit import fit
 from metatransformer.fit.fitted import Fitted, stays_untuned
@@ -91,7 +92,7 @@ def run_row(data_set: DataSet, *, data: Path, plan: Plan, results: Results, cons
         part = _fewer(records) if plan.quick else records
         for seed in range(plan.seeds):
             recipe = _recipe(data_set, plan, seed=seed)
-            index = split_index(Index(tuple(part)), recipe, console=console)
+            index = split_index(Index(Records.of(part)), recipe, console=console)
             _run_models(data_set, index, recipe, plan=plan, fold=number, results=results, memo=memo, console=console)
 
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metatransformer.core.errors import DataError
-from metatransformer.core.samples import Record
-from metatransformer.data.records import Index, counted, listing, natural_key, split_name
+from metatransformer.data.records import Index, Records, counted, listing, natural_key, split_name
 
 # Files that stand beside data without being data.
 _DOCUMENT = re.compile(
@@ -84,30 +83,32 @@ def index_names(root: Path, *, names: Sequence[str], notes: Sequence[str], requi
             [f"{counted(len(beside), 'file')} beside the split folders not used: {listing(beside)}"] if beside else []
         )
     paths = [name.split("/") for name in names]
-    records, missing = [], []
+    targets: list[str | None] = []
+    splits: list[str | None] = []
+    missing = []
     place_of_split = _place_of_split(paths, root=root)
     spellings: set[str] = set()
     for name, parts in zip(names, paths, strict=True):
         folders = parts[:-1]
-        split = None
+        splits.append(None)
         if place_of_split is not None:
             word = folders.pop(place_of_split)
-            split = split_name(word)
+            splits[-1] = split_name(word)
             spellings.add(word)
         if not folders:
             missing.append(name)
-        target = folders[0] if folders else None
-        records.append(Record(name, path=root / name, target=target, split=split))
+        targets.append(folders[0] if folders else None)
     if renamed := sorted(word for word in spellings if word != split_name(word)):
         notes.append("taken as splits: " + ", ".join(f"{word} = {split_name(word)}" for word in renamed))
     if missing and require_labels:
-        raise _unlabelled(root, missing=missing, total=len(records))
-    if missing and len(missing) < len(records):
+        raise _unlabelled(root, missing=missing, total=len(names))
+    if missing and len(missing) < len(names):
         count = counted(len(missing), "file")
         notes.append(f"{count} outside a class folder without a label: {listing(missing)}")
     if place_of_split != 0:
-        notes += _one_class(records, paths=paths, root=root, require_labels=require_labels)
-    return Index(tuple(records), tuple(notes), root)
+        notes += _one_class(targets, paths=paths, root=root, require_labels=require_labels)
+    records = Records(names, paths=[root / name for name in names], targets=targets, splits=splits)
+    return Index(records, tuple(notes), root)
 
 
 def _without_strays(names: list[str]) -> tuple[list[str], list[str]]:
@@ -144,13 +145,12 @@ def _place_of_split(paths: list[list[str]], *, root: Path) -> int | None:
     return None
 
 
-def _one_class(records: list[Record], *, paths: list[list[str]], root: Path, require_labels: bool) -> list[str]:
+def _one_class(targets: Sequence[str | None], *, paths: list[list[str]], root: Path, require_labels: bool) -> list[str]:
     """Returns a note when one folder only plays the class; raises when it surely wraps the real
     ones."""
-    classes = {record.target for record in records}
-    if len(classes) != 1 or None in classes:
+    name, *others = set(targets)
+    if others or name is None:
         return []
-    (name,) = classes
     if all(len(parts) > 2 for parts in paths) and require_labels:
         raise DataError(
             root,

@@ -14,11 +14,10 @@ import numpy as np
 import pandas as pd
 
 from metatransformer.core.errors import DataError
-from metatransformer.core.samples import Record
 from metatransformer.data.folder import accepts, index_folder, scan
 from metatransformer.data.manifest import index_manifest, is_manifest
 from metatransformer.data.parts import Parts, expand_parts
-from metatransformer.data.records import Index, natural_key, require_text, require_unique
+from metatransformer.data.records import Index, Records, natural_key, require_text, require_unique
 from metatransformer.data.rows import index_table
 from metatransformer.data.split import split_records
 from metatransformer.data.table import TABLE_SUFFIXES, first_line, read_table
@@ -53,7 +52,7 @@ def index_files(
     if parts is not None:
         index = _index(data, suffixes=suffixes, label_column=label_column, require_labels=False)
         index = expand_parts(index, parts=parts, require_labels=require_labels)
-        if not require_labels or all(record.target is not None for record in index.records):
+        if not require_labels or all(target is not None for target in index.records.targets):
             return index
     return _index(data, suffixes=suffixes, label_column=label_column, require_labels=require_labels)
 
@@ -74,7 +73,7 @@ def _index(data: Any, *, suffixes: Sequence[str], label_column: str, require_lab
         index = _index_path(Path(data), suffixes=suffixes, label_column=label_column, require_labels=require_labels)
     else:
         index = _index_items(_as_list(data), suffixes=suffixes, require_labels=require_labels)
-    require_unique(index.records, where="the data" if index.root is None else index.root)
+    require_unique(index.records.keys, where="the data" if index.root is None else index.root)
     require_text(index.records)
     return index
 
@@ -139,7 +138,7 @@ def _index_items(items: list[Any], *, suffixes: Sequence[str], require_labels: b
                 found=f"a {type(item).__name__}",
                 do="Convert it, for instance with numpy.asarray.",
             )
-    return Index(tuple(Record(str(row), value=item) for row, item in enumerate(items)))
+    return Index(Records([str(row) for row in range(len(items))], values=items))
 
 
 def _index_paths(paths: list[Path], *, suffixes: Sequence[str]) -> Index:
@@ -162,8 +161,7 @@ def _index_paths(paths: list[Path], *, suffixes: Sequence[str]) -> Index:
     full = [os.path.abspath(file) for file in files]
     root = Path(os.path.commonpath([os.path.dirname(file) for file in full]))
     keys = [Path(file).relative_to(root).as_posix() for file in full]
-    records = [Record(key, path=file) for key, file in zip(keys, files, strict=True)]
-    return Index(tuple(records), tuple(notes), root)
+    return Index(Records(keys, paths=files), tuple(notes), root)
 
 
 def require_there(path: Path) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 import pandas as pd
 
 from metatransformer.core.errors import DataError, nearest
-from metatransformer.core.samples import Record
 from metatransformer.data.folder import accepts
-from metatransformer.data.records import Index, counted, listing, split_name, split_spellings
+from metatransformer.data.records import Index, Records, counted, listing, split_name, split_spellings
 from metatransformer.data.rows import split_target
 from metatransformer.data.table import read_columns
 
@@ -68,12 +67,8 @@ def index_manifest(
         labels = list(zip(*(_labels(columns[name]) for name in names), strict=True))
     splits = _splits(columns.get("split", nothing), row=row)
     groups = [None if group is None else str(group) for group in columns.get("group", nothing)]
-    records = [
-        Record(key, path=path, target=label, split=split, group=group)
-        for key, path, label, split, group in zip(keys, paths, labels, splits, groups, strict=True)
-    ]
     notes = [*renamed, *_notes(columns, labels=names)]
-    return Index(tuple(records), tuple(notes), root)
+    return Index(Records(keys, paths=paths, targets=labels, splits=splits, groups=groups), tuple(notes), root)
 
 
 class _Rows:

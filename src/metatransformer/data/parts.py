@@ -7,7 +7,7 @@ from typing import Any
 
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import Record
-from metatransformer.data.records import Index, counted, split_name
+from metatransformer.data.records import Index, Records, counted, split_name
 
 Parts = Callable[[Path], Sequence[tuple[int | str, Any]]]
 
@@ -38,7 +38,7 @@ def expand_parts(index: Index, *, parts: Parts, require_labels: bool) -> Index:
     splits = sorted({record.split for record in records if record.split} - _given(index))
     if splits:
         note += f", split by the files' names: {', '.join(splits)}"
-    return replace(index, records=tuple(records), notes=(*index.notes, note))
+    return replace(index, records=Records.of(records), notes=(*index.notes, note))
 
 
 def _found(path: Path, parts: Parts, *, strict: bool) -> Sequence[tuple[int | str, Any]]:
@@ -51,7 +51,7 @@ def _found(path: Path, parts: Parts, *, strict: bool) -> Sequence[tuple[int | st
 
 
 def _given(index: Index) -> set[str]:
-    return {record.split for record in index.records if record.split}
+    return {split for split in index.records.splits if split}
 
 
 def _of_file(record: Record, found: Sequence[tuple[int | str, Any]]) -> list[Record]:

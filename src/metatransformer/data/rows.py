@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,20 @@ import numpy as np
 import pandas as pd
 
 from metatransformer.core.errors import DataError, nearest
-from metatransformer.core.samples import SPLITS, Record
+from metatransformer.core.samples import SPLITS
 from metatransformer.data.columns import MISSING
 from metatransformer.data.folder import accepts
-from metatransformer.data.records import Index, counted, listing, split_name, split_spellings
+from metatransformer.data.records import (
+    Index,
+    Records,
+    Table,
+    counted,
+    listing,
+    objects,
+    plain_values,
+    split_name,
+    split_spellings,
+)
 from metatransformer.data.table import TABLE_SUFFIXES, numbers, read_table
 
 
@@ -43,8 +53,7 @@ def index_table(
     """
     notes: list[str] = []
     tables = _tables(data, header=header, missing=missing, notes=notes)
-    records: list[Record] = []
-    names: list[str] | None = None
+    parts: list[Records] = []
     for table in tables:
         columns = _Columns(table.frame, where=table.where, missing=missing)
         _drop_row_numbers(columns, notes=notes)
@@ -54,15 +63,14 @@ def index_table(
         if split == "auto":
             split = _own_split(columns, table=table, target=target or "")
             notes += [f"column '{split}' says which rows are train, val and test; it is no input"] if split else []
-        part = _records(columns, table=table, target=target, split=split, group=group_column)
-        names = names or list(columns.values)
-        if set(names) != set(columns.values):
-            raise _other_columns(table.where, names=names, found=list(columns.values))
-        notes += _missing_note(columns, count=len(part))
-        records += part
-    assert names is not None
+        parts.append(_records(columns, table=table, target=target, split=split, group=group_column))
+        notes += _missing_note(columns, count=len(table.frame))
+    names = [part.table.names for part in parts if part.table is not None]
+    for table, found in zip(tables, names, strict=True):
+        if set(found) != set(names[0]):
+            raise _other_columns(table.where, names=names[0], found=found)
     root = tables[0].path.parent if tables[0].path is not None else None
-    return Index(tuple(records), tuple(notes), root, tuple(names))
+    return Index(Records.joined(parts), tuple(notes), root, names[0])
 
 
 class _Table:
@@ -80,8 +88,7 @@ class _Table:
 
 
 class _Columns:
-    """A table by columns: plain Python values, None where missing; ``take`` removes what is not an
-    input."""
+    """A table by columns, as ``Table`` has them; ``take`` removes what is not an input."""
 
     def __init__(self, frame: pd.DataFrame, *, where: object, missing: Collection[str]) -> None:
         self.where = where
@@ -90,9 +97,10 @@ class _Columns:
             twice = next(name for name in names if names.count(name) > 1)
             raise DataError(where, must="name every column differently", found=f"'{twice}' twice")
         empty = frozenset(missing)
-        self.values = {name: _plain(frame.iloc[:, i], missing=empty) for i, name in enumerate(names)}
+        self.values = {name: _cells(frame.iloc[:, i], missing=empty) for i, name in enumerate(names)}
 
     def take(self, name: str) -> list[Any]:
+        """Returns a column as Python values, None where one is missing, and removes it."""
         if name not in self.values:
             names = list(self.values)
             doubt = _doubtful_header(self)
@@ -102,7 +110,7 @@ class _Columns:
                 found=f"{counted(len(names), 'other column')}",
                 do=" ".join([nearest(name, names), *(f"Note: {note}." for note in doubt)]),
             )
-        return self.values.pop(name)
+        return plain_values(self.values.pop(name))
 
 
 def _tables(data: Any, *, header: bool, missing: Collection[str], notes: list[str]) -> list[_Table]:
@@ -174,39 +182,31 @@ def _own_split(columns: _Columns, *, table: _Table, target: str) -> str | None:
         return None
     named = [name for name in columns.values if name.strip().lower() == "split" and name not in split_target(target)]
     for name in named:
-        values = [value for value in columns.values[name] if value is not None]
-        if values and all(isinstance(value, str) and split_name(value) for value in values):
+        values = [value for value in plain_values(columns.values[name]) if value is not None]
+        if values and all(isinstance(value, str) for value in values) and all(map(split_name, set(values))):
             return name
     return None
 
 
-def _records(
-    columns: _Columns, *, table: _Table, target: str | None, split: str | None, group: str | None
-) -> list[Record]:
+def _records(columns: _Columns, *, table: _Table, target: str | None, split: str | None, group: str | None) -> Records:
     count = len(table.frame)
-    nothing: list[Any] = [None] * count
-    targets = nothing if target is None else _targets(columns, target=target, where=table.where)
-    splits: list[Any] = [table.split] * count
+    targets = None if target is None else _targets(columns, target=target, where=table.where)
+    splits: list[str | None] = [table.split] * count
     if split is not None:
         splits = _splits(columns.take(split), where=f"{table.where}, column '{split}'")
-    groups = nothing if group is None else columns.take(group)
+    groups = None if group is None else columns.take(group)
     if not columns.values:
         raise DataError(table.where, must="have a column besides the target", found="none")
-    names = tuple(columns.values)
     prefix = f"{table.split}/" if table.split else ""
-    rows = zip(zip(*columns.values.values(), strict=True), targets, splits, groups, strict=True)
-    return [
-        Record(
-            key=f"{prefix}{number}",
-            path=table.path,
-            part=number,
-            value=dict(zip(names, row, strict=True)),
-            target=wanted,
-            split=part,
-            group=None if member is None else str(member),
-        )
-        for number, (row, wanted, part, member) in enumerate(rows)
-    ]
+    return Records(
+        [f"{prefix}{row}" for row in range(count)],
+        paths=[table.path] * count,
+        parts=range(count),
+        values=Table(columns.values),
+        targets=targets,
+        splits=splits,
+        groups=groups and [None if group is None else str(group) for group in groups],
+    )
 
 
 def split_target(text: str) -> tuple[str, ...]:
@@ -229,22 +229,27 @@ def _targets(columns: _Columns, *, target: str, where: object) -> list[Any]:
     return list(zip(*found, strict=True))
 
 
-def _plain(column: pd.Series, *, missing: frozenset[str]) -> list[Any]:
-    """Returns a column as Python values, None where missing."""
-    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iub":
-        return column.tolist()
+def _cells(column: pd.Series, *, missing: frozenset[str]) -> np.ndarray:
+    """Returns a column as ``Table`` has it: texts without spaces around them, each different one once in memory."""
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufb":
+        return column.to_numpy()
+    if pd.api.types.infer_dtype(column, skipna=True) == "string":
+        codes, texts = pd.factorize(column)
+        return objects([*(_field(text, missing=missing) for text in texts.tolist()), None])[codes]
     values = column.astype(object).tolist()
     present = column.notna().tolist()
-    return [
-        None
-        if not ok
-        else _field(value, missing=missing)
-        if isinstance(value, str)
-        else value.item()
-        if isinstance(value, np.generic)
-        else value
-        for value, ok in zip(values, present, strict=True)
-    ]
+    return objects(
+        [
+            None
+            if not ok
+            else _field(value, missing=missing)
+            if isinstance(value, str)
+            else value.item()
+            if isinstance(value, np.generic)
+            else value
+            for value, ok in zip(values, present, strict=True)
+        ]
+    )
 
 
 def _field(text: str, *, missing: frozenset[str]) -> str | None:
@@ -289,7 +294,8 @@ def _drop_row_numbers(columns: _Columns, *, notes: list[str]) -> None:
     if first not in ("unnamed_1", "Unnamed: 0") or len(columns.values) == 1:
         return
     values = columns.values[first]
-    if all(type(value) is int for value in values) and len(set(values)) == len(values):
+    whole = values.dtype.kind in "iu" or all(type(value) is int for value in values.tolist())
+    if whole and len(set(values.tolist())) == len(values):
         del columns.values[first]
         notes.append(f"the nameless first column of {columns.where} only numbers the rows: left out")
 
@@ -305,7 +311,7 @@ def _doubtful_header(columns: _Columns) -> list[str]:
 
 
 def _missing_note(columns: _Columns, *, count: int) -> list[str]:
-    gaps = {name: values.count(None) for name, values in columns.values.items()}
+    gaps = {name: int(pd.isna(values).sum()) for name, values in columns.values.items()}
     gaps = {name: number for name, number in gaps.items() if number}
     if not gaps:
         return []
@@ -318,7 +324,7 @@ def _missing_note(columns: _Columns, *, count: int) -> list[str]:
     ]
 
 
-def _other_columns(where: object, *, names: list[str], found: list[str]) -> DataError:
+def _other_columns(where: object, *, names: Sequence[str], found: Sequence[str]) -> DataError:
     lacking = [name for name in names if name not in found]
     extra = [name for name in found if name not in names]
     parts = [f"without {listing(lacking)}"] * bool(lacking) + [f"with {listing(extra)}"] * bool(extra)

@@ -9,14 +9,14 @@ scikit-learn is imported where it splits: it takes a second, and indexing alone 
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import Record
-from metatransformer.data.records import Index, counted, listing, natural_key, require_unique
+from metatransformer.data.records import Index, Records, counted, listing, natural_key, natural_order, require_unique
 
 
 def split_records(
@@ -40,8 +40,9 @@ def split_records(
             cut; a class in val or test that train does not have.
     """
     _check_fractions(val_fraction, test_fraction)
+    records = Records.of(records)
     given = _given(records)
-    splits = [record.split or "train" for record in records]
+    splits = [split or "train" for split in records.splits]
     notes: list[str] = []
     wanted = {} if given else {"test": test_fraction}
     if "val" not in given:
@@ -55,13 +56,16 @@ def split_records(
             for i in cutter.cut(fraction * len(train), name=name):
                 splits[i] = name
         notes += [_made(splits, given=given, cutter=cutter, seed=seed), *cutter.notes]
-        if not cutter.grouped and all(record.path is not None and record.value is None for record in records):
+        if not cutter.grouped and all(map(_is_file, records.paths, records.values)):
             notes.append("files are split one by one: a manifest's column 'group' keeps those of one person together")
-    pairs = zip(records, splits, strict=True)
-    done = tuple(replace(record, split=name, drawn=name in wanted) for record, name in pairs)
+    done = records.replace(splits=splits, drawn=frozenset(wanted))
     if stratify:
         _require_known_classes(done)
     return Index(done, (*notes, *_torn_groups(done)))
+
+
+def _is_file(path: Path | None, value: Any) -> bool:
+    return path is not None and value is None
 
 
 def cross_folds(
@@ -93,11 +97,10 @@ def cross_folds(
 class _Cutter:
     """Cuts one part after the other from ``train``, positions in ``records``."""
 
-    def __init__(self, records: Sequence[Record], *, train: list[int], seed: int, stratify: bool) -> None:
-        self.train = sorted(train, key=lambda i: natural_key(records[i].key))
+    def __init__(self, records: Records, *, train: list[int], seed: int, stratify: bool) -> None:
+        self.train = [train[place] for place in natural_order([records.keys[i] for i in train])]
         self.seed, self.stratify = seed, stratify
-        self.labels = [record.target for record in records]
-        self.groups = [record.group for record in records]
+        self.labels, self.groups = records.targets, records.groups
         self.grouped = any(self.groups[i] is not None for i in train)
         self.small: set[str] = set()
         lonely = [i for i in train if self.groups[i] is None]
@@ -105,11 +108,11 @@ class _Cutter:
             raise DataError(
                 "the data",
                 must="have a group for every item, or for none",
-                found=f"{counted(len(lonely), 'item')} without one, {records[lonely[0]].key} first",
+                found=f"{counted(len(lonely), 'item')} without one, {records.keys[lonely[0]]} first",
                 do="Give an item that belongs to no group one of its own.",
             )
         if stratify and (bare := [i for i in train if self.labels[i] is None]):
-            raise DataError(records[bare[0]].key, must="have a label, to be split by classes", found="none")
+            raise DataError(records.keys[bare[0]], must="have a label, to be split by classes", found="none")
 
     @property
     def notes(self) -> list[str]:
@@ -209,14 +212,14 @@ def _check_fractions(val: float, test: float) -> None:
         raise UsageError("val_fraction + test_fraction", must="stay below 1", found=f"{val + test:g}")
 
 
-def _given(records: Sequence[Record]) -> set[str]:
+def _given(records: Records) -> set[str]:
     """Returns the splits that the data brings, after a look at what cannot be split at all."""
     if not records:
         raise DataError("the data", must="hold at least one item", found="none")
-    require_unique(records, where="the data")
-    given = {record.split for record in records}
+    require_unique(records.keys, where="the data")
+    given = set(records.splits)
     if None in given and len(given) > 1:
-        bare = [record.key for record in records if record.split is None]
+        bare = [key for key, split in zip(records.keys, records.splits, strict=True) if split is None]
         raise DataError(
             "the data",
             must="have a split for every item, or for none",
@@ -251,21 +254,21 @@ def _made(splits: list[str], *, given: set[str], cutter: _Cutter, seed: int) -> 
     return f"no split found: {shares} % {names} made ({numbers}), {', '.join(how)}"
 
 
-def _require_known_classes(records: Sequence[Record]) -> None:
-    known = {record.target for record in records if record.split == "train"}
-    unknown: dict[Any, list[Record]] = defaultdict(list)
-    for record in records:
-        if record.target is not None and record.target not in known:
-            unknown[record.target].append(record)
-    if not unknown:
+def _require_known_classes(records: Records) -> None:
+    known = {target for target, split in zip(records.targets, records.splits, strict=True) if split == "train"}
+    first: dict[Any, int] = {}  # of every class that train does not have
+    for place, target in enumerate(records.targets):
+        if target is not None and target not in known:
+            first.setdefault(target, place)
+    if not first:
         return
-    name, examples = next(iter(unknown.items()))
+    name, place = next(iter(first.items()))
     similar = {_letters(label): label for label in known if label is not None}.get(_letters(name))
     hint = f" '{name}' differs from '{similar}' of train in punctuation only." if similar else ""
     raise DataError(
-        f"the {examples[0].split} split",
+        f"the {records.splits[place]} split",
         must="hold classes that train has too",
-        found=f"{listing(repr(label) for label in unknown)}, for instance {examples[0].key}",
+        found=f"{listing(map(repr, first))}, for instance {records.keys[place]}",
         do=f"Correct the labels, add training items, or leave the class out.{hint}",
     )
 
@@ -274,12 +277,12 @@ def _letters(label: object) -> str:
     return "".join(c for c in str(label).casefold() if c.isalnum() or c in "<>+-=")
 
 
-def _torn_groups(records: Sequence[Record]) -> list[str]:
+def _torn_groups(records: Records) -> list[str]:
     """Returns a note when a group stands in more than one split."""
     places: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        if record.group is not None and record.split is not None:
-            places[record.group].add(record.split)
+    for group, split in zip(records.groups, records.splits, strict=True):
+        if group is not None and split is not None:
+            places[group].add(split)
     torn = sorted(group for group, splits in places.items() if len(splits) > 1)
     if not torn:
         return []

@@ -104,12 +104,11 @@ def grouped(index: Index, groups: Any) -> Index:
     names, count = pd.Series(groups), len(index.records)
     if len(names) != count:
         raise UsageError("groups", must=f"have one entry for each of the {count} samples", found=str(len(names)))
-    if any(record.group is not None for record in index.records):
+    if any(group is not None for group in index.records.groups):
         raise UsageError("groups", must="be left out where the data brings its own", found="both")
     if names.isna().any():
         raise UsageError("groups", must="be known for every sample", found=f"none for [{int(names.isna().argmax())}]")
-    pairs = zip(index.records, names.astype(str), strict=True)
-    return replace(index, records=tuple(replace(record, group=name) for record, name in pairs))
+    return replace(index, records=index.records.replace(groups=names.astype(str).tolist()))
 
 
 def unlabelled(modality: Modality, X: Any, *, recipe: Recipe) -> Index:
@@ -126,8 +125,8 @@ def unlabelled(modality: Modality, X: Any, *, recipe: Recipe) -> Index:
         header=recipe.data.header,
     )
     if once:
-        known = dict(zip(once, index.records, strict=True))
-        index = replace(index, records=tuple(known[str(item)] for item in X))
+        place = {name: number for number, name in enumerate(once)}
+        index = replace(index, records=index.records.take([place[str(item)] for item in X]))
     return without_column(index, recipe.task.target)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
-from metatransformer.data.records import listing
+from metatransformer.data.records import Records, listing
 from metatransformer.data.write import write_json
 from metatransformer.faces.arguments import flat_keys, grouped, keywords_of, labelled, not_fitted, recipe_of, unlabelled
 from metatransformer.faces.embedder import Embedder, load_embedder
@@ -96,7 +96,7 @@ class _Estimator(BaseEstimator):
         found = found if groups is None else grouped(found, groups)
         recipe = settled(recipe, found)
         index = split_index(found, recipe, console=console)
-        labels = self._learn_labels([record.target for record in index.records if record.split == "train"])
+        labels = self._learn_labels(index.split("train").targets)
         fitted = fit(index.records, recipe, console=console)
         for name, value in labels.items():
             setattr(self, name, value)
@@ -154,17 +154,17 @@ class _Estimator(BaseEstimator):
     def _console(self) -> Console:
         return Console(quiet=not self.verbose)
 
-    def _records(self, X: Any, *, verb: str) -> tuple[Record, ...]:
+    def _records(self, X: Any, *, verb: str) -> Records:
         if not self.__sklearn_is_fitted__():
             raise not_fitted(self, verb=verb)
         return unlabelled(self.pipeline_.modality, X, recipe=self.pipeline_.recipe).records
 
-    def _scored(self, X: Any, y: Any) -> list[Record]:
+    def _scored(self, X: Any, y: Any) -> Records:
         """Returns the records to score: the split ``test`` where X brings one, else all."""
         if not self.__sklearn_is_fitted__():
             raise not_fitted(self, verb="score")
         index = labelled(self.pipeline_.modality, X, y, recipe=self.pipeline_.recipe)
-        return [record for record in index.records if record.split == "test"] or list(index.records)
+        return index.split("test") or index.records
 
     def _loader(self, records: Sequence[Record]) -> Loader:
         # Without the task: a label in the data plays no part in a prediction, also not an unknown one.
@@ -195,7 +195,7 @@ class Classifier(ClassifierMixin, _Estimator):
             DataError: no label is a class of the training.
         """
         records = self._scored(X, y)
-        truth, classes = [record.target for record in records], self.classes_.tolist()
+        truth, classes = records.targets, self.classes_.tolist()
         # As text where one side is text: the label 3 of an array is the folder '3'. Else 1, 1.0 and True are one.
         kind = str if any(isinstance(label, str) for label in (*truth, *classes)) else float
         known = np.array([kind(label) for label in classes])
@@ -238,7 +238,7 @@ class Regressor(RegressorMixin, _Estimator):
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Returns R2 on X: on its split ``test`` where it brings one, else on all of it."""
         records = self._scored(X, y)
-        truth = [float(record.target) for record in records]
+        truth = [float(target) for target in records.targets]
         return float(r2_score(truth, self._values(records), sample_weight=sample_weight))
 
     def _values(self, records: Sequence[Record]) -> np.ndarray:
@@ -304,7 +304,7 @@ class Forecaster(_Estimator):
         """
         records = self._scored(X, y)
         task, outputs = self.pipeline_.task, self._outputs(records)
-        return -task.metrics(outputs, task.encode([record.target for record in records]))["mse"]
+        return -task.metrics(outputs, task.encode(records.targets))["mse"]
 
     def _recipe(self, modality: Modality) -> Recipe:
         lengths = {"input.horizon": self.horizon, "input.lookback": self.lookback}

@@ -154,7 +154,7 @@ def is_closed(recipe: Recipe, task: Task) -> bool:
 
 def drawn_from_few(loaders: Mapping[str, Loader]) -> bool:
     """Returns whether the validation split is one draw of many from few samples, so that folds should choose."""
-    drawn = any(record.drawn for record in loaders["val"].records)
+    drawn = "val" in loaders["val"].records.drawn
     return drawn and len(loaders["train"]) + len(loaders["val"]) <= FEW
 
 
@@ -163,7 +163,7 @@ def folds_of(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns ``(others, fold)`` for the folds of train and val together, positions in one behind the other."""
     known = [loaders[name] for name in ("train", "val")]
-    groups = [record.group for loader in known for record in loader.records]
+    groups = [group for loader in known for group in loader.records.groups]
     targets = torch.cat([loader.target for loader in known if loader.target is not None])
     return cross_folds(groups, classes=targets.numpy() if task.ranks else None, count=count, seed=seed)
 

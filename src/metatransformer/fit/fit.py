@@ -8,6 +8,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS, Record
 from metatransformer.core.task import Task
 from metatransformer.data.identity import data_identity
+from metatransformer.data.records import Records
 from metatransformer.data.write import write_table
 from metatransformer.fit.adapt import fit_by_epochs
 from metatransformer.fit.fitted import Fitted
@@ -47,7 +48,7 @@ def fit(
     place = join_processes()
     console = console if place.rank == 0 else Console(quiet=True)
     modality = get_modality(recipe.modality)
-    parts = _parts(records, task=make_task(recipe, modality=modality))
+    parts = _parts(Records.of(records), task=make_task(recipe, modality=modality))
     trunk = load_encoder(recipe.encoder)
     identity = {"data": data_identity(records), "weights": trunk.sha256}
     run = None if out is None else RunFolder(out, place=place)
@@ -58,7 +59,7 @@ def fit(
         modality=modality,
         trunk=trunk,
         samples=(read_raw(modality, record) for record in parts["train"]),
-        targets=[record.target for record in parts["train"]],
+        targets=parts["train"].targets,
     )
     for note in pipeline.transform.notes:
         console.note(note)
@@ -128,9 +129,9 @@ def say_what_learns(pipeline: Pipeline, console: Console) -> None:
         )
 
 
-def _parts(records: Sequence[Record], *, task: Task) -> dict[str, list[Record]]:
+def _parts(records: Records, *, task: Task) -> dict[str, Records]:
     """Returns the records by split; raises DataError for a split without any, and for what is no target of the task."""
-    parts = {name: [r for r in records if r.split == name] for name in SPLITS}
+    parts = {name: records.in_split(name) for name in SPLITS}
     for name in ("train", "val"):
         if not parts[name]:
             raise DataError("data", must=f"have samples in the split '{name}'", found="none")
@@ -138,7 +139,7 @@ def _parts(records: Sequence[Record], *, task: Task) -> dict[str, list[Record]]:
     return parts
 
 
-def _loaders(pipeline: Pipeline, parts: dict[str, list[Record]], reader: Reader, console: Console) -> dict[str, Loader]:
+def _loaders(pipeline: Pipeline, parts: dict[str, Records], reader: Reader, console: Console) -> dict[str, Loader]:
     total = sum(len(records) for records in parts.values())
     loaders = {}
     for name, records in parts.items():

@@ -42,7 +42,7 @@ class Memo:
         rows_of = self._features[state] = self._features.pop(state, {})
         for oldest in list(self._features)[:-MODELS]:
             del self._features[oldest]
-        keys = [record.key for record in loader.records]
+        keys = loader.records.keys
         missing = [place for place, key in enumerate(keys) if key not in rows_of]
         if missing:
             some = loader.part(missing)

@@ -15,6 +15,7 @@ from metatransformer.core.errors import MetaTransformerError, UsageError
 from metatransformer.core.modality import Tokenizer
 from metatransformer.core.samples import Record
 from metatransformer.data.identity import data_identity
+from metatransformer.data.records import Records
 from metatransformer.data.shards import open_shards
 from metatransformer.infer.evaluate import run_batches
 from metatransformer.infer.loader import Loader
@@ -128,10 +129,11 @@ def embed_to(model: EmbeddingModel, records: Sequence[Record], out: Path, *, con
 
     Each shard is written whole or not at all, and the same call again continues behind the last one.
     """
+    records = Records.of(records)
     shards = open_shards(
         out,
-        ids=[record.key for record in records],
-        paths=[None if record.path is None else str(record.path) for record in records],
+        ids=records.keys,
+        paths=records.paths,
         modality=model.reader.modality.name,
         width=model.width,
         metadata={**model.metadata(), "data": data_identity(records)},

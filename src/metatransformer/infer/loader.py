@@ -15,6 +15,7 @@ from metatransformer.core.batch import Batch, collate
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import Record, View
 from metatransformer.core.task import Task
+from metatransformer.data.records import Records
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Reader
 
@@ -32,20 +33,20 @@ class Place:
     world: int = 1
 
 
-def require_targets(task: Task, records: Sequence[Record]) -> None:
+def require_targets(task: Task, records: Records) -> None:
     """Raises DataError with the first record whose target is none of the task, and how many there are."""
-    refused: list[tuple[Record, DataError]] = []
-    for record in records:
-        if record.target is not None:
+    refused: list[tuple[int, DataError]] = []
+    for row, target in enumerate(records.targets):
+        if target is not None:
             try:
-                task.check(record.target)
+                task.check(target)
             except DataError as error:
-                refused.append((record, error))
+                refused.append((row, error))
     if refused:
-        record, error = refused[0]
-        place = record.key
+        row, error = refused[0]
+        place = records.keys[row]
         if place.isdigit():  # of a table
-            place = f"{record.path or 'the table'}, row {place} (counted from 0)"
+            place = f"{records.paths[row] or 'the table'}, row {place} (counted from 0)"
         found = error.found + (f", and {len(refused) - 1} more like it" if len(refused) > 1 else "")
         raise DataError(f"{place}: target", must=error.must, found=found, do=error.do)
 
@@ -59,14 +60,14 @@ class Loader:
 
     def __init__(self, reader: Reader, records: Sequence[Record], *, cache_mb: int, task: Task | None) -> None:
         self.reader = reader
-        self.records = tuple(records)
+        self.records = Records.of(records)
         self._cache: dict[int, View] = {}
         self._left = cache_mb * 2**20
         self._sizes = np.zeros(len(self.records))
         self.target: Tensor | None = None
-        if task is not None and all(record.target is not None for record in self.records):
+        if task is not None and all(target is not None for target in self.records.targets):
             require_targets(task, self.records)
-            self.target = task.encode([record.target for record in self.records])
+            self.target = task.encode(self.records.targets)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -96,7 +97,7 @@ class Loader:
 
     def part(self, places: Sequence[int]) -> "Loader":
         """Returns a loader, without targets, of some of the records; what is in memory is shared."""
-        part = Loader(self.reader, [self.records[place] for place in places], cache_mb=0, task=None)
+        part = Loader(self.reader, self.records.take(places), cache_mb=0, task=None)
         part._sizes = self._sizes[list(places)]
         part._cache = {new: self._cache[old] for new, old in enumerate(places) if old in self._cache}
         return part

@@ -11,6 +11,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
 from metatransformer.core.task import Task
+from metatransformer.data.records import Records
 from metatransformer.infer.evaluate import compute_outputs
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
@@ -28,12 +29,12 @@ def predict(pipeline: Pipeline, records: Sequence[Record], *, console: Console) 
 
 def prediction_table(pipeline: Pipeline, records: Sequence[Record], outputs: Tensor, *, split: str) -> pd.DataFrame:
     """Returns outputs as a table, with the truth and the split where they are known."""
-    table = pd.DataFrame({"key": [record.key for record in records]})
+    records = Records.of(records)
+    table = pd.DataFrame({"key": records.keys})
     if split:
         table["split"] = split
-    targets = [record.target for record in records]
-    if all(target is not None for target in targets):
-        table["target"] = _readable(pipeline.task, targets)
+    if all(target is not None for target in records.targets):
+        table["target"] = _readable(pipeline.task, records.targets)
     for name, column in pipeline.task.decode(outputs).items():
         table[name] = column
     return table

@@ -62,8 +62,7 @@ def with_targets(index: Index, targets: Sequence[Any]) -> Index:
         raise UsageError(
             "y", must=f"have one entry for each of the {len(index.records)} samples", found=str(len(targets))
         )
-    records = [replace(record, target=target) for record, target in zip(index.records, targets, strict=True)]
-    return replace(index, records=tuple(records))
+    return replace(index, records=index.records.replace(targets=targets))
 
 
 def without_column(index: Index, name: str) -> Index:
@@ -71,12 +70,11 @@ def without_column(index: Index, name: str) -> Index:
     names = {name} if name in index.columns else set(split_target(name)) & set(index.columns)
     if not names:
         return index
-    records = [
-        replace(record, value={key: value for key, value in record.value.items() if key not in names})
-        for record in index.records
-    ]
+    table = index.records.table
+    assert table is not None
     columns = tuple(column for column in index.columns if column not in names)
-    return replace(index, records=tuple(records), columns=columns)
+    values = table.select({name: name for name in columns})
+    return replace(index, records=index.records.replace(values=values), columns=columns)
 
 
 def split_index(index: Index, recipe: Recipe, *, console: Console) -> Index:
@@ -86,12 +84,12 @@ def split_index(index: Index, recipe: Recipe, *, console: Console) -> Index:
         DataError: what ``split_records`` refuses, or classes that are neither words nor numbers.
     """
     task, data = recipe.task.name, recipe.data
-    odd = [record for record in index.records if not isinstance(record.target, str | Number | None)]
+    odd = [i for i, target in enumerate(index.records.targets) if not isinstance(target, str | Number | None)]
     if task in ("classify", "regress") and odd:
         raise DataError(
-            odd[0].key,
+            index.records.keys[odd[0]],
             must=f"have a {'word or a number as its class' if task == 'classify' else 'number to learn'}",
-            found=f"a {type(odd[0].target).__name__}",
+            found=f"a {type(index.records.targets[odd[0]]).__name__}",
             do="Choose another --task (multilabel for several columns of yes or no), or what a sample is: "
             "see 'metatransformer modalities NAME'.",
         )

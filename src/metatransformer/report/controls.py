@@ -25,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 from metatransformer.core.errors import UsageError
 from metatransformer.core.task import Task
+from metatransformer.data.records import Records
 from metatransformer.fit.fit import fit
 from metatransformer.fit.fitted import Fitted, refits
 from metatransformer.infer.loader import Loader
@@ -196,7 +197,7 @@ def _other_trunk(fitted: Fitted, kind: str, split: str, console: Console) -> tor
     """Trains the same recipe on a random trunk or on none, with the pretrained trunk's own front end."""
     recipe = fitted.pipeline.recipe
     changed = with_random_trunk(recipe, seed=recipe.run.seed) if kind == "random" else without_trunk(recipe)
-    records = [record for loader in fitted.loaders.values() for record in loader.records]
+    records = Records.joined([loader.records for loader in fitted.loaders.values()])
     return fit(records, changed, console=console).outputs[split]
 
 

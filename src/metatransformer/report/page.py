@@ -254,7 +254,7 @@ def _grid(fitted: Fitted, split: str) -> dict[str, Any]:
     if isinstance(task, Forecast):  # the modality's own pictures show forecasts better than a card can
         return {"grid": [], "axes": ""}
     table = task.decode(fitted.outputs[split])
-    chosen, wrong = choose_samples(task, table, [record.target for record in loader.records])
+    chosen, wrong = choose_samples(task, table, loader.records.targets)
     cards, axes = [], ""
     for i in chosen:
         record = loader.records[i]

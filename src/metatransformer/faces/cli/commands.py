@@ -112,9 +112,9 @@ def evaluate(options: Namespace) -> Result:
     )
     for note in index.notes:
         console.note(note)
-    splits = {record.split for record in index.records}
+    splits = set(index.records.splits)
     split = options.split or ("test" if "test" in splits else "")
-    records = [record for record in index.records if not split or record.split == split]
+    records = index.records.in_split(split) if split else index.records
     if not records:
         known = ", ".join(sorted(name for name in splits if name))
         must = f"be one of {known}" if known else "be left out for data that brings no splits"
@@ -122,7 +122,7 @@ def evaluate(options: Namespace) -> Result:
     console.note(f"scoring {len(records)} samples" + (f" of split '{split}'" if split else ""))
     if splits == {None}:
         console.note("this data brings no splits: the score flatters if the model has learned from some of it")
-    elif any(record.split == "train" for record in records) and split != "train":
+    elif "train" in records.splits and split != "train":
         console.warn("no split 'test' here, so all is scored, its split 'train' too, which flatters; --split chooses")
     loader = Loader(pipeline.reader, records, cache_mb=0, task=pipeline.task)
     metrics = score(pipeline, loader, console=console, title="scoring")

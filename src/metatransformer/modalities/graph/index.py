@@ -17,7 +17,7 @@ from metatransformer.core.errors import DataError, UsageError, nearest
 from metatransformer.core.samples import Record
 from metatransformer.data.folder import accepts
 from metatransformer.data.index import index_files, require_there
-from metatransformer.data.records import Index, counted, listing, require_unique, split_name
+from metatransformer.data.records import Index, Records, counted, listing, split_name
 from metatransformer.data.rows import index_table, split_target
 from metatransformer.data.table import TABLE_SUFFIXES, read_columns
 from metatransformer.modalities.graph.graphs import Graph, make_graph
@@ -82,10 +82,11 @@ def _table(data: Any, *, target: str, labelled: bool, header: bool, column: str)
     index = index_table(data, target=target or None, header=header)
     where = data if isinstance(data, str | os.PathLike) else "the table"
     name = _smiles_column(index.columns, column=column, where=where)
-    records = [replace(record, value={"smiles": record.value[name]}) for record in index.records]
+    assert index.records.table is not None
+    records = index.records.replace(values=index.records.table.select({name: "smiles"}))
     # Of the other columns nothing is read, so what they lack concerns nobody.
     notes = [note for note in index.notes if "missing value" not in note]
-    return Index(tuple(records), (*notes, f"molecules from the column '{name}'"), index.root)
+    return Index(records, (*notes, f"molecules from the column '{name}'"), index.root)
 
 
 def _smiles_column(names: Sequence[str], *, column: str, where: object) -> str:
@@ -124,7 +125,7 @@ def _parts(path: Path, *, target: str, labelled: bool) -> Index:
                 found=listing(properties) or "none",
             )
         records.append(Record(str(number), path=path, part=number, value=value, target=answer))
-    return Index(tuple(records), (), path.parent)
+    return Index(Records.of(records), (), path.parent)
 
 
 def _answer(properties: Mapping[str, Any], target: str) -> Any:
@@ -160,14 +161,14 @@ def _tu(folder: Path, *, target: str, labelled: bool) -> Index:
         targets = list(found.labels)
     elif labelled:
         raise DataError(folder, must="have graph labels", found="no such file", do="Try --target attribute.")
-    records = [
-        Record(str(i), path=folder, part=i, value=graph, target=answer)
-        for i, (graph, answer) in enumerate(zip(found.graphs, targets, strict=True))
-    ]
+    numbers = range(len(found.graphs))
+    records = Records(
+        [*map(str, numbers)], paths=[folder] * len(numbers), parts=numbers, values=found.graphs, targets=targets
+    )
     note = f"TU set '{found.name}': {counted(len(records), 'graph')}"
     if word != "attribute" and found.labels is not None:
         note += f" of the labels {listing(sorted(set(found.labels)))} (classes: --task classify)"
-    return Index(tuple(records), (note,), folder)
+    return Index(records, (note,), folder)
 
 
 def _files(data: Any, *, target: str, labelled: bool) -> Index:
@@ -183,7 +184,7 @@ def _files(data: Any, *, target: str, labelled: bool) -> Index:
         for number, (value, _) in enumerate(contents):
             key = record.key if len(contents) == 1 else f"{record.key}:{number}"
             records.append(replace(record, key=key, part=number, value=value))
-    return replace(index, records=tuple(records))
+    return replace(index, records=Records.of(records))
 
 
 def _items(data: Any, *, labelled: bool) -> Index:
@@ -198,20 +199,12 @@ def _items(data: Any, *, labelled: bool) -> Index:
             must, found = "be files of graphs, or one table", f"the table {table} among {len(items)} files"
             raise DataError("the data", must=must, found=found, do="Name a table alone, or join the tables.")
         return _files([str(item) for item in items], target="", labelled=False)
-    index = Index(tuple(_item(row, item) for row, item in enumerate(items)))
-    require_unique(index.records, where="the data")
-    return index
+    values = [{"smiles": item} if isinstance(item, str) else item for item in items]
+    return Index(Records([str(row) for row in range(len(items))], values=values))
 
 
 def _is_file(text: str) -> bool:
     return accepts(text, suffixes=GRAPH_SUFFIXES) and Path(text).exists()
-
-
-def _item(row: int, item: Any) -> Record:
-    key = str(row)
-    if isinstance(item, str):
-        return Record(key, value={"smiles": item})
-    return Record(key, value=item)
 
 
 def _is_molecule(value: Any) -> bool:
@@ -282,7 +275,7 @@ def _parsable(index: Index, *, beside: bool) -> Index:
 
     ``beside``: labels or predictions of data in memory stand beside it, without keys, and would slide by one.
     """
-    good = [record for record in index.records if _can_be_read(record)]
+    good = index.records.take([place for place, record in enumerate(index.records) if _can_be_read(record)])
     gone = len(index.records) - len(good)
     if gone and beside and index.root is None:
         bad = next(record for record in index.records if not _can_be_read(record))
@@ -292,7 +285,7 @@ def _parsable(index: Index, *, beside: bool) -> Index:
     if not good:
         raise DataError("the data", must="hold a molecule that RDKit understands", found=f"{gone} that it does not")
     note = f"left out {counted(gone, 'molecule')} that RDKit does not understand (input.unparsed=skip)"
-    return replace(index, records=tuple(good), notes=(*index.notes, *([note] if gone else [])))
+    return replace(index, records=good, notes=(*index.notes, *([note] if gone else [])))
 
 
 def _can_be_read(record: Record) -> bool:
@@ -311,6 +304,5 @@ def _with_scaffolds(index: Index) -> Index:
         must = "be random for graphs that are no molecules"
         raise UsageError("input.split", must=must, found=f"scaffold, for graph {odd.key}")
     groups = [scaffold(record.value, where=_place(record)) for record in index.records]
-    records = [replace(record, group=group) for record, group in zip(index.records, groups, strict=True)]
     note = f"groups by Bemis-Murcko scaffold: {counted(len(set(groups)), 'scaffold')}"
-    return replace(index, records=tuple(records), notes=(*index.notes, note))
+    return replace(index, records=index.records.replace(groups=groups), notes=(*index.notes, note))

@@ -16,7 +16,7 @@ import numpy as np
 
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import Record
-from metatransformer.data.records import Index, counted, listing, natural_key, split_name
+from metatransformer.data.records import Index, Records, counted, listing, natural_key, split_name
 from metatransformer.modalities.hyperspectral.arrays import (
     ENVI_DATA,
     Entry,
@@ -258,7 +258,7 @@ def join(pairs: Sequence[Pair], *, root: Path, labelled: bool, cut: Cut, notes: 
             found = labelled_pixels(base, cube, known, cut=own, notes=told)
         names = () if one.labels is None else class_names(one.labels)
         records += [replace(r, target=names[r.target]) if names and r.target is not None else r for r in found]
-    return Index(tuple(_once(records, notes=told)), tuple(told), root)
+    return Index(Records.of(_once(records, notes=told)), tuple(told), root)
 
 
 def _key(path: Path, *, root: Path) -> str:

@@ -15,7 +15,7 @@ from metatransformer.core.samples import Record
 from metatransformer.data.folder import accepts
 from metatransformer.data.index import index_files, require_there
 from metatransformer.data.manifest import index_manifest, is_manifest
-from metatransformer.data.records import Index, listing
+from metatransformer.data.records import Index, Records, listing
 from metatransformer.data.rows import index_table
 from metatransformer.data.table import TABLE_SUFFIXES, first_line, read_table
 from metatransformer.modalities.hyperspectral.arrays import ARRAY_SUFFIXES, ENVI_DATA, is_array_file, list_arrays
@@ -180,7 +180,7 @@ def _index_memory(data: Mapping[str, Any], *, labelled: bool, cut: Cut) -> Index
         records = labelled_pixels(base, cube, labels, cut=cut, notes=notes)
     else:
         records = every_pixel(base, cube, labels, notes=notes)
-    return Index(tuple(records), tuple(notes))
+    return Index(Records.of(records), tuple(notes))
 
 
 def _together(parts: Sequence[Index], *, paths: Sequence[Path]) -> Index:
@@ -188,10 +188,9 @@ def _together(parts: Sequence[Index], *, paths: Sequence[Path]) -> Index:
     if len(parts) > 1 and any(part.columns for part in parts):
         names = listing(path.name for path in paths)
         raise DataError("the data", must="be one table, or cubes only", found=names)
-    records = [record for part in parts for record in part.records]
     notes = [note for part in parts for note in part.notes]
     columns = parts[0].columns if len(parts) == 1 else ()
-    return Index(tuple(records), tuple(notes), parts[0].root, columns)
+    return Index(Records.joined([part.records for part in parts]), tuple(notes), parts[0].root, columns)
 
 
 def cube_from_row(row: Mapping[str, Any], *, where: str) -> tuple[Cube, tuple[str, ...]]:

@@ -18,7 +18,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.samples import Record
 from metatransformer.data.index import Index, index_files
 from metatransformer.data.manifest import PATHS, is_manifest
-from metatransformer.data.records import counted, listing, require_unique, split_name, split_spellings
+from metatransformer.data.records import Records, counted, listing, require_unique, split_name, split_spellings
 from metatransformer.data.table import first_line, read_columns, read_table
 from metatransformer.modalities._recording.motion import (
     MOTION_SUFFIXES,
@@ -52,7 +52,7 @@ def index_motion(
     """
     name = target or "label"
     if isinstance(data, pd.DataFrame) and not {"path", *PATHS} & set(map(str, data.columns)):
-        found = Index((Record("recording", value=data),))
+        found = Index(Records(["recording"], values=[data]))
         long = sample == "window" or (sample == "auto" and name in data.columns)
     else:
         found = index_files(data, suffixes=MOTION_SUFFIXES, label_column=name, require_labels=False, parts=motion_parts)
@@ -147,7 +147,7 @@ class _Harvest:
 def _cut(index: Index, *, name: str, labelled: bool, cut: WindowCut) -> Index:
     """Returns an index of windows; cases of a ``.ts`` file stay whole."""
     harvest = _Harvest(cut)
-    how = "by the given groups" if any(record.group for record in index.records) else ""
+    how = "by the given groups" if any(index.records.groups) else ""
     for record in index.records:
         record = record if record.group or not labelled else replace(record, group=record.key)
         stretches = _read(record, name=name, harvest=harvest, strict=labelled) if record.part is None else []
@@ -160,13 +160,13 @@ def _cut(index: Index, *, name: str, labelled: bool, cut: WindowCut) -> Index:
     if not records:
         do = "Shorten input.window_s; input.axes leaves out columns with missing values."
         raise DataError("the data", must="give at least one window", found=notes[0], do=do)
-    require_unique(records, where="the data")
+    require_unique([record.key for record in records], where="the data")
     if labelled:
         how = f"by subject: column '{harvest.subject}'" if harvest.subject else how
         records, note = _grouped(records, how=how or "by file: no column subject, user, participant or person")
         notes.append(note)
     settings = {"sample": "window", "window_s": harvest.cut.settled(timed=harvest.timed is not False).length}
-    return replace(index, records=tuple(records), notes=(*index.notes, *notes), settings=settings)
+    return replace(index, records=Records.of(records), notes=(*index.notes, *notes), settings=settings)
 
 
 def _no_label(record: Record, name: str) -> DataError:

@@ -7,7 +7,6 @@ tells which.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from metatransformer.core.errors import DataError, UsageError
-from metatransformer.core.samples import SPLITS, Record
+from metatransformer.core.samples import SPLITS
 from metatransformer.data.folder import accepts
 from metatransformer.data.index import index_files, index_table, require_there
-from metatransformer.data.records import Index, listing, split_name
+from metatransformer.data.records import Index, Records, Table, listing, split_name
 from metatransformer.data.table import TABLE_SUFFIXES, decode, numbers, read_columns, read_content, read_table
 
 FILE_SUFFIXES = (".txt",)
@@ -217,29 +216,35 @@ def _index_tables(
     columns: Sequence[str],
 ) -> Index:
     """Returns the rows of one table, or of one a split: ``parts`` are split, file, table, notes."""
-    records: list[Record] = []
+    records: list[Records] = []
     notes: list[str] = []
     names: tuple[str, ...] = ()
     for split, path, frame, more in parts:
         where = "the table" if path is None else str(path)
         index = _index_table(frame, where=where, target=target, labelled=labelled, columns=columns)
         names = names or index.columns
-        rename = _same_columns(names, index.columns, where=where)
+        table = index.records.table
+        assert table is not None
         notes += [*more, *index.notes]
-        if rename:
+        if _same_columns(names, index.columns, where=where):
             notes.append(f"the column '{index.columns[0]}' of {where} is taken for '{names[0]}'")
-        records += [
-            replace(
-                record,
-                key=f"{split}/{record.key}" if split else record.key,
-                path=path,
-                split=record.split or split or None,
-                value={names[0]: record.value[index.columns[0]]} if rename else record.value,
-            )
-            for record in index.records
-        ]
+            table = table.select({index.columns[0]: names[0]})
+        records.append(_placed(index.records, table, split=split, path=path))
     root = None if parts[0][1] is None else parts[0][1].parent
-    return Index(tuple(records), tuple(notes), root, names)
+    return Index(Records.joined(records), tuple(notes), root, names)
+
+
+def _placed(records: Records, table: Table, *, split: str, path: Path | None) -> Records:
+    """Returns the rows of one table with its file and split."""
+    return Records(
+        [f"{split}/{key}" if split else key for key in records.keys],
+        paths=[path] * len(records),
+        parts=records.parts,
+        values=table,
+        targets=records.targets,
+        splits=[own or split or None for own in records.splits],
+        groups=records.groups,
+    )
 
 
 def _index_table(frame: pd.DataFrame, *, where: str, target: str, labelled: bool, columns: Sequence[str]) -> Index:
@@ -359,7 +364,8 @@ def _index_strings(items: Sequence[Any], *, labelled: bool) -> Index:
             found=f"{len(items)} texts without labels",
             do="In Python, labels are the second argument of fit.",
         )
-    return Index(tuple(Record(str(row), value=_as_row(item, where=f"text {row}")) for row, item in enumerate(items)))
+    rows = [_as_row(item, where=f"text {row}") for row, item in enumerate(items)]
+    return Index(Records([str(row) for row in range(len(items))], values=rows))
 
 
 def _as_row(item: Any, *, where: str) -> dict[str, Any]:

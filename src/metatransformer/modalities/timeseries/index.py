@@ -12,7 +12,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS, Record
 from metatransformer.data.folder import accepts
 from metatransformer.data.index import Index, index_files, require_there
-from metatransformer.data.records import counted, listing, natural_key, split_name
+from metatransformer.data.records import Records, counted, listing, natural_key, split_name
 from metatransformer.data.table import TABLE_SUFFIXES
 from metatransformer.modalities._recording.motion import MOTION_SUFFIXES
 from metatransformer.modalities._recording.uea import uea_parts
@@ -52,9 +52,9 @@ def index_series(
     notes = _notes(series, layout)
     if not labelled:
         windows = [last_window(one, lookback=cut.lookback, horizon=cut.horizon) for one in series]
-        return Index(tuple(_record(window, split=None) for window in windows), tuple(notes))
+        return Index(Records.of(_record(window, split=None) for window in windows), tuple(notes))
     records = [_record(window, split=split) for split, window in cut_windows(series, cut)]
-    return Index(tuple(records), (*notes, _about_windows(series, records, cut)))
+    return Index(Records.of(records), (*notes, _about_windows(series, records, cut)))
 
 
 def read_all(data: Any, *, layout: Layout) -> list[Series]:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from metatransformer.core.errors import DataError
-from metatransformer.core.samples import Record
 from metatransformer.data.folder import accepts, index_names, scan
 from metatransformer.data.index import index_files
 from metatransformer.data.manifest import FOLDER
-from metatransformer.data.records import Index, counted, listing, natural_key, require_text, require_unique
+from metatransformer.data.records import Index, Records, counted, listing, natural_key, require_text, require_unique
 from metatransformer.data.table import TABLE_SUFFIXES
 from metatransformer.modalities.video.read import FILM_SUFFIXES, PICTURE_SUFFIXES
 
@@ -37,7 +36,7 @@ def index_videos(data: Any, *, target: str, labelled: bool, header: bool, option
         _require_film(data)
         suffixes = (*FILM_SUFFIXES, FOLDER)
         return index_files(data, suffixes=suffixes, label_column=target or "label", require_labels=labelled)
-    require_unique(index.records, where="the data" if index.root is None else index.root)
+    require_unique(index.records.keys, where="the data" if index.root is None else index.root)
     require_text(index.records)
     return index
 
@@ -76,14 +75,14 @@ def _index_list(paths: Sequence[Path], *, source: str) -> Index:
     for path in paths:
         if path.is_dir():
             inside = _index_folder(path, source=source, labelled=False)
-            files += [record.path for record in inside.records if record.path is not None]
             notes += inside.notes
         else:
-            files += [record.path for record in index_files(path, suffixes=FILM_SUFFIXES, require_labels=False).records]
+            inside = index_files(path, suffixes=FILM_SUFFIXES, require_labels=False)
+        files += [path for path in inside.records.paths if path is not None]
     full = [os.path.abspath(file) for file in files]
     root = Path(os.path.commonpath([os.path.dirname(file) for file in full]))
     keys = [Path(file).relative_to(root).as_posix() for file in full]
-    return Index(tuple(Record(key, path=path) for key, path in zip(keys, files, strict=True)), tuple(notes), root)
+    return Index(Records(keys, paths=files), tuple(notes), root)
 
 
 def _index_folder(root: Path, *, source: str, labelled: bool) -> Index:
@@ -122,10 +121,10 @@ def _index_frames(root: Path, *, folders: set[str], notes: Sequence[str], labell
             do="Give every video one folder, with nothing but its frames in it.",
         )
     if folders == {""}:
-        index = Index((Record(root.absolute().name, path=root),), tuple(notes), root.absolute().parent)
+        index = Index(Records([root.absolute().name], paths=[root]), tuple(notes), root.absolute().parent)
     else:
         index = index_names(root, names=sorted(folders), notes=notes, require_labels=False)
-    bare = [record.key for record in index.records if record.target is None]
+    bare = [key for key, target in zip(index.records.keys, index.records.targets, strict=True) if target is None]
     if labelled and bare:
         raise DataError(
             root,
