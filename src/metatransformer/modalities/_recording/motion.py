@@ -43,8 +43,8 @@ _TIME = re.compile(
     re.IGNORECASE,
 )
 _SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-# Clock readings between the years 2001 and 2286 tell their own unit.
-_EPOCHS = ((1e9, 1e10, 1.0), (1e12, 1e13, 1e-3), (1e15, 1e16, 1e-6), (1e18, 1e19, 1e-9))
+# Clock readings between the years 2001 and 2286 tell their own unit; other numbers are counts.
+EPOCHS = ((1e9, 1e10, "s"), (1e12, 1e13, "ms"), (1e15, 1e16, "us"), (1e18, 1e19, "ns"))
 _RATES = ("rate_hz", "sampling_rate_hz", "sampling_rate", "sample_rate", "frequency", "rate", "fs")
 
 
@@ -282,9 +282,9 @@ def _unit_of_time(values: np.ndarray, *, unit: str, title: str, where: object) -
     """Returns how many seconds one unit of these times is."""
     if unit in _SECONDS:
         return _SECONDS[unit]
-    for low, high, seconds in _EPOCHS:
+    for low, high, name in EPOCHS:
         if low <= values[0] < high and low <= values[-1] < high:
-            return seconds
+            return _SECONDS[name]
     # Motion is sampled more often than once a second: steps below 1 can only be seconds.
     if len(values) > 1 and 0 < np.median(np.diff(values)) < 1:
         return 1.0

@@ -1,11 +1,10 @@
-"""Timestamps of a table: text, dates or numbers as one axis of time with one constant step.
+"""The one constant step on which the times of a series stand.
 
 A series without a step has no future: between its rows every step must be the same, a fixed length
 of time (an hour) or one of the calendar (a month, a working day). What breaks it (a repetition, a
 row out of order, a gap, an odd step) is named with its place and number, never repaired in silence.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,45 +13,23 @@ import pandas as pd
 
 from metatransformer.core.errors import DataError
 from metatransformer.data.records import counted
+from metatransformer.modalities.timeseries.times import Rows, Times
 
-# Clock readings between the years 2001 and 2286 tell their own unit; other numbers are counts.
-_EPOCHS = ((1e9, 1e10, "s"), (1e12, 1e13, "ms"), (1e15, 1e16, "us"), (1e18, 1e19, "ns"))
-# Steps of the calendar, the longest first: a series of years also stands on the first of months.
-_CALENDAR = ("YS", "YE", "QS", "QE", "MS", "ME", "D")
 _DAY = 86400 * 10**9
-
-_OFFSET = re.compile(r"[T ]\d\d.*(?:Z|[+-]\d\d:?(?:\d\d)?)$")
-LAST_YEAR = 2262  # the year in which 64 bits of nanoseconds end
-
-Times = pd.DatetimeIndex | pd.Index
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What rows are called in messages: the table, the line of its first row (0: rows are no lines).
-
-    ``places`` says where the rows of one series stand in a table of several.
-    """
-
-    where: object
-    first_line: int
-    places: tuple[int, ...] = ()
-
-    def name(self, row: int) -> str:
-        """Returns a row's name."""
-        word = "line" if self.first_line else "row"
-        return f"{self.where}, {word} {(self.places[row] if self.places else row) + self.first_line}"
+_HOUR = 3600 * 10**9
+MONTHS = "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC".split()
 
 
 @dataclass(frozen=True)
 class Step:
     """The distance of two rows: ``size`` is a length of time, an offset of the calendar, or a whole number.
 
-    ``name`` is how people write it: 1 h, MS (month start), 1.
+    ``name`` is how people write it: 1 h, MS (month start), 1. ``months``: how many whole months it is, else 0.
     """
 
     size: Any
     name: str
+    months: int = 0
 
     def after(self, times: Times, *, count: int) -> Times:
         """Returns the ``count`` times that follow the last one."""
@@ -64,102 +41,10 @@ class Step:
     def grid(self, times: Times) -> Times:
         """Returns every time from the first to the last."""
         if isinstance(times, pd.DatetimeIndex):
-            return pd.date_range(times[0], times[-1], freq=self.size)
+            # Rounded stamps may end a little before the last step.
+            rest = self.size / 2 if isinstance(self.size, pd.Timedelta) else pd.Timedelta(0)
+            return pd.date_range(times[0], times[-1] + rest, freq=self.size)
         return pd.Index(np.arange(times[0], times[-1] + 1, self.size), dtype="int64")
-
-
-def parse_times(column: pd.Series, *, style: str = "", zone: str = "", rows: Rows, title: str) -> Times:
-    """Returns a column as times, or as whole numbers where it counts (steps, years).
-
-    Text is ISO 8601 (2024-05-01, 2024-05-01 13:00, 2024-05-01T13:00:00+02:00), or what ``style``
-    says in the letters of strptime. Numbers are seconds, milli-, micro- or nanoseconds since 1970
-    where they can only be that. Times with an offset become UTC; ``zone`` is the zone of times that
-    state none, and what the others are shown in.
-
-    Raises:
-        DataError: a missing time, text that is no time, or an unknown zone.
-    """
-    where = f"column '{title}'"
-    if missing := np.flatnonzero(column.isna()).tolist():
-        must, found = "have a time in every row", f"{counted(len(missing), 'row')} without one"
-        raise DataError(f"{rows.name(missing[0])}, {where}", must=must, found=found)
-    if column.dtype.kind in "iuf" and not style:
-        times = _from_numbers(column.to_numpy(), rows=rows, where=where)
-        if not isinstance(times, pd.DatetimeIndex):
-            return times
-    else:
-        times = _from_text(column, style=style, rows=rows, where=where)
-    return _in_zone(times, zone, where=f"{rows.where}, {where}") if zone else times
-
-
-def _from_numbers(values: np.ndarray, *, rows: Rows, where: str) -> Times:
-    for low, high, unit in _EPOCHS:
-        if (values >= low).all() and (values < high).all():
-            return pd.DatetimeIndex(pd.to_datetime(values, unit=unit, utc=True)).as_unit("ns")
-    whole = values.astype(np.int64)
-    if (odd := np.flatnonzero(whole != values)).size:
-        raise DataError(
-            f"{rows.name(int(odd[0]))}, {where}",
-            must="hold times, whole numbers, or seconds since 1970",
-            found=f"{values[odd[0]]:g}",
-        )
-    return pd.Index(whole, dtype="int64")
-
-
-def _from_text(column: pd.Series, *, style: str, rows: Rows, where: str) -> pd.DatetimeIndex:
-    kind = style or "ISO8601"
-    text = column.dtype.kind != "M"  # of dates with and without a zone
-    column = column.astype(str) if text else column
-    try:
-        times = pd.DatetimeIndex(pd.to_datetime(column, format=kind, utc=True)).as_unit("ns")
-    except (ValueError, TypeError, OverflowError) as error:
-        place = _first_bad(column, kind=kind)
-        raise DataError(
-            f"{rows.name(place)}, {where}",
-            must=f"hold a time in the style {style}" if style else "hold a time such as 2024-05-01 13:00",
-            found=repr(column.iloc[place]),
-            do="" if style else "Set input.style to how it is written, for instance '%d/%m/%Y %H:%M'.",
-        ) from error
-    if not text:
-        zoned = isinstance(column.dtype, pd.DatetimeTZDtype)
-    else:
-        zoned = _have_offsets(column, style=style, rows=rows, where=where)
-    return times if zoned else times.tz_localize(None)
-
-
-def _have_offsets(column: pd.Series, *, style: str, rows: Rows, where: str) -> bool:
-    """Returns whether the times state their distance from UTC.
-
-    Raises:
-        DataError: only some do; one instant could then be two.
-    """
-    stated = column.str.contains(_OFFSET).to_numpy(dtype=bool)
-    if style or stated.all() or not stated.any():
-        return "%z" in style.lower() or bool(stated.all() and not style)
-    place = int(np.argmax(stated != stated[0]))
-    raise DataError(
-        f"{rows.name(place)}, {where}",
-        must="state its offset from UTC as the first row does" if stated[0] else "state no offset, as the first row",
-        found=repr(column.iloc[place]),
-    )
-
-
-def _first_bad(column: pd.Series, *, kind: str) -> int:
-    times = pd.to_datetime(column, format=kind, errors="coerce", utc=True)
-    return int(np.argmin(times.notna().to_numpy() & (times.dt.year < LAST_YEAR).to_numpy()))
-
-
-def _in_zone(times: pd.DatetimeIndex, zone: str, *, where: str) -> pd.DatetimeIndex:
-    try:
-        if times.tz is not None:
-            return times.tz_convert(zone)
-        return times.tz_localize(zone, ambiguous="infer", nonexistent="raise")
-    except (KeyError, ValueError) as error:  # unknown zones are a KeyError of zoneinfo
-        raise DataError(
-            where,
-            must=f"hold times of the zone '{zone}' (input.zone)",
-            found=f"'{error}'",
-        ) from error
 
 
 def find_step(times: Times, *, rows: Rows, title: str) -> Step:
@@ -171,15 +56,16 @@ def find_step(times: Times, *, rows: Rows, title: str) -> Step:
     """
     if len(times) < 3:
         raise DataError(rows.where, must="have at least 3 rows, to tell their step", found=str(len(times)))
-    clock = isinstance(times, pd.DatetimeIndex)
-    numbers = np.asarray(times.asi8 if isinstance(times, pd.DatetimeIndex) else times, dtype=np.int64)
+    numbers = np.asarray(times.as_unit("ns").asi8 if isinstance(times, pd.DatetimeIndex) else times, dtype=np.int64)
     steps = np.diff(numbers)
     _require_rising(steps, times=times, rows=rows, title=title)
-    sizes, counts = np.unique(steps, return_counts=True)
-    usual = int(sizes[counts.argmax()])
+    usual = _most_frequent(steps)
     odd = np.flatnonzero(steps % usual)
-    if isinstance(times, pd.DatetimeIndex) and (name := _calendar_step(times, usual=usual, odd=len(odd) > 0)):
-        return Step(pd.tseries.frequencies.to_offset(name), name)
+    clock = isinstance(times, pd.DatetimeIndex)
+    if clock and (found := _calendar_step(times, usual=usual, odd=len(odd) > 0)):
+        return found
+    if clock and len(odd) and (exact := _unrounded(numbers, usual=usual)):
+        return Step(pd.Timedelta(exact, "ns"), _length(exact, clock))
     if len(odd):
         place = int(odd[0])
         raise DataError(
@@ -191,17 +77,66 @@ def find_step(times: Times, *, rows: Rows, title: str) -> Step:
     return Step(pd.Timedelta(usual, "ns") if clock else usual, _length(usual, clock))
 
 
-def _calendar_step(times: pd.DatetimeIndex, *, usual: int, odd: bool) -> str:
-    """Returns the step of the calendar on which all times stand, empty where a fixed length will do."""
-    if usual == _DAY and len(times) > 10 and (times.day_of_week < 5).all():
-        return "B"
-    if not odd or usual < _DAY - 3600 * 10**9:  # the shortest day of summer time
-        return ""
-    for name in _CALENDAR:
-        offset = pd.tseries.frequencies.to_offset(name)
-        if all(offset.is_on_offset(moment) for moment in times):
-            return name
-    return ""
+def _most_frequent(steps: np.ndarray) -> int:
+    sizes, counts = np.unique(steps, return_counts=True)
+    return int(sizes[counts.argmax()])
+
+
+def _calendar_step(times: pd.DatetimeIndex, *, usual: int, odd: bool) -> Step | None:
+    """Returns the step of the calendar on which all times stand, None where a fixed length will do."""
+    local = times.tz_localize(None)
+    days = local.normalize()
+    if usual < _DAY - _HOUR or len((local - days).unique()) > 1:  # the shortest day of summer time; one time of day
+        return None
+    if usual == _DAY and len(times) > 10 and (days.day_of_week < 5).all():
+        return Step(pd.offsets.BDay(), "B")
+    if usual >= 28 * _DAY:
+        return _monthly_step(days)
+    if not odd:
+        return None
+    apart = np.diff(days.as_unit("ns").asi8)
+    if times.tz is not None and not (apart % (size := _most_frequent(apart))).any():
+        count = size // _DAY
+        return Step(pd.offsets.Day(count), "D" if count == 1 else f"{count} d")
+    half = (pd.offsets.SemiMonthBegin(), pd.offsets.SemiMonthEnd())
+    return next((Step(one, one.name.partition("-")[0]) for one in half if all(map(one.is_on_offset, days))), None)
+
+
+def _monthly_step(days: pd.DatetimeIndex) -> Step | None:
+    """Returns a step of whole months: between first or last (working) days, the same days, or the same weekdays."""
+    months = np.asarray(days.year * 12 + days.month)
+    apart = np.diff(months)
+    count = max(1, _most_frequent(apart))
+    if apart.min() > 0 and not (apart % count).any():
+        for base in ("MS", "ME", "BMS", "BME"):
+            if all(map(pd.tseries.frequencies.to_offset(base).is_on_offset, days)):
+                size = pd.tseries.frequencies.to_offset(f"{count}{base}")
+                return Step(size, _monthly_name(base, count=count, month=int(days[0].month)), count)
+        if (days.day == days[0].day).all():
+            every = {1: "month", 2: "2nd month", 3: "3rd month"}.get(count, f"{count}th month")
+            return Step(pd.DateOffset(months=count), f"day {days[0].day} of every {every}", count)
+    name = pd.infer_freq(days)
+    return Step(pd.tseries.frequencies.to_offset(name), name) if name else None
+
+
+def _monthly_name(base: str, *, count: int, month: int) -> str:
+    """Returns what pandas calls a step of months: QS-FEB for quarters that begin with February."""
+    length = {1: "M", 3: "Q", 12: "Y"}.get(count)
+    if length is None:
+        return f"{count}{base}"
+    usual = (month - base.endswith("S")) % count == 0  # quarters and years of the calendar need no month
+    return f"{base[:-2]}{length}{base[-1]}{'' if usual else f'-{MONTHS[month - 1]}'}"
+
+
+def _unrounded(numbers: np.ndarray, *, usual: int) -> int:
+    """Returns the step of times that were rounded to a decimal part of a second, 0 where that explains them not."""
+    steps = np.diff(numbers)
+    counts = np.rint(steps / steps[steps < 1.5 * usual].mean())
+    places = np.concatenate([[0.0], counts.cumsum()])
+    length = (numbers[-1] - numbers[0]) / places[-1]
+    unit = next(10**power for power in range(9, -1, -1) if not (numbers % 10**power).any())
+    near = np.abs(numbers - numbers[0] - places * length) <= unit
+    return round(length) if counts.min() > 0 and 2 * unit < length and near.all() else 0
 
 
 def _require_rising(steps: np.ndarray, *, times: Times, rows: Rows, title: str) -> None:
@@ -213,27 +148,33 @@ def _require_rising(steps: np.ndarray, *, times: Times, rows: Rows, title: str) 
     place = int(bad[0]) + 1
     what = "an earlier time" if len(back) else "the same time again"
     number = f" ({counted(len(bad), 'such row')})"
+    do = "Sort the rows by time."
+    if not len(back):
+        do = "Remove the repetition; of several series below each other, name the column that tells them apart in "
+        do += "input.id."
+    if isinstance(times, pd.DatetimeIndex) and times.tz is None and (-_HOUR <= steps[bad]).all():
+        do += " An hour that comes twice when summer time ends needs its zone (input.zone=Europe/Berlin)."
     raise DataError(
         f"{rows.name(place)}, column '{title}'",
         must="be later than the row before",
         found=f"{what}, {times[place]}{number}",
-        do="Sort the rows by time."
-        if len(back)
-        else "Remove the repetition; of several series below each other, name the column that tells them apart "
-        "in input.id.",
+        do=do,
     )
 
 
 def missing_rows(times: Times, step: Step) -> np.ndarray:
     """Returns for each time of the whole grid its row, -1 where there is none."""
-    return np.asarray(times.get_indexer(step.grid(times)))
+    grid = step.grid(times)
+    if isinstance(step.size, pd.Timedelta):
+        return np.asarray(times.get_indexer(grid, method="nearest", tolerance=0.49 * step.size))
+    return np.asarray(times.get_indexer(grid))
 
 
 def _length(size: int, clock: bool) -> str:
     """Returns a step as people write it: 1 h, 15 min, 7 d."""
     if not clock:
         return str(size)
-    for unit, length in (("d", _DAY), ("h", 3600 * 10**9), ("min", 60 * 10**9), ("s", 10**9)):
+    for unit, length in (("d", _DAY), ("h", _HOUR), ("min", 60 * 10**9), ("s", 10**9)):
         if size % length == 0:
             return f"{size // length} {unit}"
     return f"{size / 1e9:g} s"
@@ -246,8 +187,10 @@ def usual_period(times: Times, step: Step) -> int:
     """
     if not isinstance(times, pd.DatetimeIndex):
         return 1
+    if step.months:
+        return 12 // step.months if 12 % step.months == 0 else 1
     if not isinstance(step.size, pd.Timedelta):
-        return {"D": 7, "B": 5, "MS": 12, "ME": 12, "QS": 4, "QE": 4}.get(step.name, 1)
+        return {"D": 7, "B": 5, "7 d": 52, "SMS": 24, "SME": 24}.get(step.name, 1)
     seconds = step.size.total_seconds()
     # Of 4 to 1440 steps, a day or the next longer one: a day of minutes or hours, a week of days, a year of weeks.
     cycles = (60, 3600, _DAY / 1e9, 7 * _DAY / 1e9, 364 * _DAY / 1e9)

@@ -17,15 +17,8 @@ import pandas as pd
 from metatransformer.core.errors import DataError, UsageError, nearest
 from metatransformer.data.records import counted, listing, split_name, split_spellings
 from metatransformer.data.table import first_line, read_table
-from metatransformer.modalities.timeseries.clock import (
-    Rows,
-    Step,
-    Times,
-    find_step,
-    missing_rows,
-    parse_times,
-    usual_period,
-)
+from metatransformer.modalities.timeseries.clock import Step, find_step, missing_rows, usual_period
+from metatransformer.modalities.timeseries.times import Rows, Times, parse_times
 
 TIME_NAMES = ("timestamp", "ds", "date", "datetime", "date_time", "time")
 ID_NAMES = ("unique_id", "id", "item_id", "series_id", "series")
