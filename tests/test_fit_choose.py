@@ -17,7 +17,7 @@ from metatransformer.fit.fitted import Fitted
 from metatransformer.fit.probe import Basis, cross_outputs, fit_probes
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
-from metatransformer.tasks.classify import Classify
+from metatransformer.tasks.classify import Classify, ClassifyOptions
 from metatransformer.tasks.regress import Regress
 
 N, F = 83, 5
@@ -96,7 +96,10 @@ def test_of_scores_within_one_standard_error_the_least_loss_decides():
 def test_where_the_score_is_a_loss_the_best_one_decides():
     numbers, task = [choice(0.5, 1.0, name="rmse"), choice(0.4, 2.0, name="rmse")], Regress()
     assert best_of(task, numbers, samples=4) == numbers[1]
-    assert best_of(Classify(metric="log_loss"), [choice(0.5, 1.0, name="log_loss")], samples=4).loss == 1.0
+    assert (
+        best_of(Classify(ClassifyOptions(metric="log_loss")), [choice(0.5, 1.0, name="log_loss")], samples=4).loss
+        == 1.0
+    )
 
 
 def run(overrides: dict[str, object], *, drawn: bool, modality: str = "hyperspectral") -> Fitted:

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from metatransformer.core.errors import UsageError
 from metatransformer.fit.probe import Basis, fit_probes, ridge_path, sharpness
 from metatransformer.nn.kernel import KernelLayer, Landmarks, nearness
-from metatransformer.tasks.classify import Classify
+from metatransformer.tasks.classify import Classify, ClassifyOptions
 from metatransformer.tasks.regress import Regress
 
 N, F = 101, 7
@@ -40,7 +40,7 @@ def test_ridge_path_minimises_its_objective(features: int):
 
 def test_classes_by_squares_equal_the_ridge_classifier_and_are_sharpened():
     features, labels = data(classes=3)
-    task = Classify(class_weight="balanced")
+    task = Classify(ClassifyOptions(class_weight="balanced"))
     task.fit(labels)
     target = task.encode(labels)
     (probe,) = fit_probes(task, features=features, target=target, l2=[0.3], solver="squares")

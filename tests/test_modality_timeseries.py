@@ -12,6 +12,7 @@ import metatransformer as mt
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, View
+from metatransformer.core.task import TaskOptions
 from metatransformer.fit.fit import fit
 from metatransformer.fit.probe import Basis, fit_probes
 from metatransformer.machine.console import Console
@@ -245,7 +246,7 @@ def test_targets_that_are_no_future_are_refused():
     with pytest.raises(DataError, match="must be the future of a series.*found 'a'.*sample=file"):
         Forecast().fit(["a", "b"])
     with pytest.raises(UsageError, match="must be a score of 'forecast'"):
-        Forecast(metric="accuracy")
+        Forecast(TaskOptions(metric="accuracy"))
     task = Forecast()
     task.fit([windows_of()[0].target])
     with pytest.raises(DataError, match="must be 5 steps long; found 7 steps"):

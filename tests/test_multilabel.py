@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from metatransformer import Classifier, load
 from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.task import TaskOptions
 from metatransformer.data.rows import index_table, split_target
 from metatransformer.report.controls import PerLabel
 from metatransformer.report.page import choose_samples
@@ -22,8 +23,8 @@ from metatransformer.tasks.multilabel import Multilabel
 TARGETS = [(1, 0, None), ("0", 1.0, True), (1, None, "no"), (0, 0, 1), (None, 1, 0)]
 
 
-def fitted(targets=tuple(TARGETS), **options) -> Multilabel:
-    task = Multilabel(names=("a", "b", "c"), **options)
+def fitted(targets=tuple(TARGETS)) -> Multilabel:
+    task = Multilabel(TaskOptions(target="a,b,c"))
     task.fit(targets)
     return task
 
@@ -84,10 +85,10 @@ def test_predictions_name_the_positive_labels():
 
 
 def test_names_are_numbered_where_others_were_given():
-    task = Multilabel(names=("one", "two"))
+    task = Multilabel(TaskOptions(target="one,two"))
     task.fit(TARGETS)
     assert task.names_ == ["label_1", "label_2", "label_3"]
-    single = Multilabel(names=("one",))
+    single = Multilabel(TaskOptions(target="one"))
     single.fit([1, 0, None, 1])
     assert single.names_ == ["one"] and single.encode([0, None]).shape == (2, 1)
 
@@ -109,8 +110,8 @@ def test_targets_that_cannot_be_learned(targets, match: str):
 
 def test_other_metrics_and_tasks_are_refused():
     with pytest.raises(UsageError, match="must be a score of 'multilabel'; found accuracy"):
-        Multilabel(metric="accuracy")
-    with pytest.raises(DataError, match="--task multilabel"):
+        Multilabel(TaskOptions(metric="accuracy"))
+    with pytest.raises(DataError, match="--task .multilabel for several columns"):
         Classify().fit([(1, 0), (0, 1)])
     with pytest.raises(DataError, match="must be 3 in every sample; |labels: must be 3"):
         fitted().encode([(1, 0)])
@@ -135,8 +136,10 @@ def test_several_targets_make_a_tuple_with_gaps():
 def test_samples_with_the_largest_error_come_first():
     task = fitted()
     outputs = torch.tensor([[-3.0, 0, 0], [3.0, 0, 0], [0.0, 0, 0]])
-    chosen, wrong = choose_samples(task, task.decode(outputs), [(1, None, None), (1, None, None), (None, None, None)])
-    assert chosen[0] == 0 and wrong[0] and set(chosen) == {0, 1, 2}
+    told = task.cards(task.decode(outputs), [(1, None, None), (1, None, None), (None, None, None)])
+    assert (told.guesses[0], told.truths) == ("none", ["a", "a", "none"])
+    chosen = choose_samples(told)
+    assert chosen[0] == (0, True) and {place for place, _ in chosen} == {0, 1, 2}
 
 
 def test_command_line_learns_several_labels(tmp_path: Path, capsys):

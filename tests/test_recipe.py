@@ -35,10 +35,13 @@ def test_later_layers_win():
 def test_weights_of_classes_are_a_default_of_classes_only():
     defaults = {"task.class_weight": "balanced"}
     assert make(defaults=defaults).task.class_weight == "balanced"
-    assert make("task.name=regress", defaults=defaults).task.class_weight == "none"
-    assert make(defaults=defaults, base={"task": {"name": "regress"}}).task.class_weight == "none"
-    asked = make("task.name=regress", "task.class_weight=balanced", defaults=defaults)
-    assert asked.task.class_weight == "balanced"  # and refused where the task is made
+    for recipe in (
+        make("task.name=regress", defaults=defaults),
+        make(defaults=defaults, base={"task": {"name": "regress"}}),
+    ):
+        assert not hasattr(recipe.task, "class_weight") and "class_weight" not in to_dict(recipe)["task"]
+    with pytest.raises(UsageError, match=r"recipe key 'task.class_weight': must .*Valid: task.metric, task"):
+        make("task.name=regress", "task.class_weight=balanced", defaults=defaults)
 
 
 def test_texts_are_read_as_yaml():
@@ -79,7 +82,10 @@ def test_every_spelling_of_a_number_is_a_number(text: str):
         ("head.read=[]", r"recipe key 'head.read': must name at least one block"),
         ("head.hidden=-1", r"recipe key 'head.hidden': must be at least 0"),
         ("head.dropout=1", r"recipe key 'head.dropout': must lie in \[0, 1\)"),
-        ("task.label_smoothing=2", r"recipe key 'task.label_smoothing': must lie in \[0, 1\)"),
+        ("task.class_wait=balanced", r"recipe key 'task.class_wait': .* Did you mean 'task.class_weight'\?"),
+        ("task.class_weight=7", r"recipe key 'task.class_weight': must be 'none' or 'balanced'; found 7"),
+        ("task.name=[1]", r"task: must be a known one; found '\[1\]'"),
+        ("task=3", r"recipe section 'task': must hold keys; found 3"),
         ("run.seed=-1", r"recipe key 'run.seed': must lie in 0..4294967295"),
         ("optim.lr", r"override 'optim.lr': must look like key.sub=value"),
         ("modality=audio", r"recipe key 'modality': must be 'image' here; found 'audio'"),

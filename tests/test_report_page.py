@@ -10,14 +10,16 @@ import torch
 from common import make_records, tiny_recipe
 
 from metatransformer.core.errors import DataError
+from metatransformer.core.figures import Confusion, Scatter
+from metatransformer.core.task import TaskOptions
 from metatransformer.fit.fit import fit
 from metatransformer.fit.fitted import Fitted
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.report import figures
 from metatransformer.report.page import Summary, choose_samples, join_reports, write_report
-from metatransformer.report.verdict import compare, independent, is_pretrained, margin, verdict
-from metatransformer.tasks.classify import Classify
+from metatransformer.report.verdict import compare, is_pretrained, margin, verdict
+from metatransformer.tasks.classify import Classify, ClassifyOptions
 from metatransformer.tasks.forecast import Forecast
 from metatransformer.tasks.multilabel import Multilabel
 from metatransformer.tasks.regress import Regress
@@ -105,54 +107,60 @@ def test_join_reports_holds_both_and_refuses_other_files(image: Fitted, tmp_path
 
 
 def test_choose_samples_takes_the_surest_mistakes_first() -> None:
-    task = Classify()
     table = {"prediction": np.array(list("aabbabab")), "confidence": np.linspace(0.5, 0.9, 8)}
-    chosen, wrong = choose_samples(task, table, list("abbababa"))
+    chosen = choose_samples(Classify().cards(table, list("abbababa")))
     # Wrong are the places 1, 3 (b for a), 4, 5, 6 and 7; the last is the surest.
-    assert np.flatnonzero(wrong).tolist() == [1, 3, 4, 5, 6, 7]
-    assert chosen == [7, 6, 5, 4, 3, 1, 0, 2]
-    chosen, wrong = choose_samples(task, table, list("aabbabab"))
-    assert chosen == list(range(8)) and not wrong.any()
+    assert chosen == [(place, place not in (0, 2)) for place in (7, 6, 5, 4, 3, 1, 0, 2)]
+    assert choose_samples(Classify().cards(table, list("aabbabab"))) == [(place, False) for place in range(8)]
 
 
 def test_choose_samples_takes_the_largest_errors_first() -> None:
     table = {"prediction": np.arange(17.0)}
     targets = [float(i) for i in range(17)]
     targets[5], targets[11] = 7.0, 1.0
-    chosen, wrong = choose_samples(Regress(), table, targets)
-    assert chosen[:2] == [11, 5] and len(chosen) == 12 and wrong.sum() == 6
+    chosen = choose_samples(Regress().cards(table, targets))
+    assert [place for place, _ in chosen[:2]] == [11, 5] and [marked for _, marked in chosen] == [True] * 6 + [
+        False
+    ] * 6
 
 
 def test_margin_by_hand() -> None:
+    shares, distances, explained = Classify.scores["accuracy"], Regress.scores["rmse"], Regress.scores["r2"]
     # (0.5 n + 1) / (n + 2) = 0.5 for any n, and 2 sqrt(2 x 0.25 / 98) = 1 / 7.
-    assert margin("accuracy", 0.5, 0.5, samples=98) == pytest.approx(2 / 14)
+    assert margin(shares, 0.5, 0.5, samples=98) == pytest.approx(2 / 14)
     # 2 sqrt((9 + 16) / (2 x 50)) = 1.
-    assert margin("rmse", 3.0, 4.0, samples=50) == pytest.approx(1.0)
+    assert margin(distances, 3.0, 4.0, samples=50) == pytest.approx(1.0)
+    # A mean of squares: 2 sqrt(2 (9 + 16) / 50) = 2.
+    assert margin(Forecast.scores["mse"], 3.0, 4.0, samples=50) == pytest.approx(2.0)
     # 1 - R2 is an error as well: 2 sqrt(2 (0.36 + 0.64) / 50) = 0.4.
-    assert margin("r2", 0.4, 0.2, samples=50) == pytest.approx(0.4)
-    assert margin("log_loss", 0.1, 0.2, samples=50) is None
-    assert margin("accuracy", 1.0, 1.0, samples=7) > 0
+    assert margin(explained, 0.4, 0.2, samples=50) == pytest.approx(0.4)
+    assert margin(Classify.scores["log_loss"], 0.1, 0.2, samples=50) is None
+    assert margin(shares, 1.0, 1.0, samples=7) > 0
 
 
 def test_compare_follows_the_direction_of_the_metric() -> None:
     assert compare(Classify(), 0.9, 0.5, samples=100) == 1
     assert compare(Classify(), 0.90, 0.91, samples=100) == 0
     assert compare(Regress(), 1.0, 9.0, samples=100) == 1
-    assert compare(Regress(metric="r2"), 0.1, 0.8, samples=100) == -1
-    assert compare(Classify(metric="log_loss"), 0.1, 0.9, samples=100) == 0  # no error is known
+    assert compare(Regress(TaskOptions(metric="r2")), 0.1, 0.8, samples=100) == -1
+    assert compare(scored("log_loss"), 0.1, 0.9, samples=100) == 0  # no error is known
+
+
+def scored(metric: str) -> Classify:
+    return Classify(ClassifyOptions(metric=metric))
 
 
 def test_independent_answers_by_hand() -> None:
     target = torch.tensor([0] * 10 + [1] * 40)
-    assert independent(Classify(), target) == 50
-    assert independent(Classify(metric="auroc"), target) == 10
-    assert independent(Classify(metric="balanced_accuracy"), target) == 32  # 4 / (1/10 + 1/40)
-    assert independent(Regress(), torch.zeros(50)) == 50
+    assert Classify().independent(target) == 50
+    assert scored("auroc").independent(target) == 10
+    assert scored("balanced_accuracy").independent(target) == 32  # 4 / (1/10 + 1/40)
+    assert Regress().independent(torch.zeros(50)) == 50
     labels = torch.tensor([[1.0, 0.0, 1.0]] * 3 + [[0.0, 0.0, torch.nan]] * 20)
-    assert independent(Multilabel(), labels) == 3
+    assert Multilabel().independent(labels) == 3
     forecast = Forecast()
     forecast.horizon_ = 24
-    assert independent(forecast, torch.zeros(100, 26)) == 4
+    assert forecast.independent(torch.zeros(100, 26)) == 4
 
 
 @pytest.mark.parametrize(
@@ -183,7 +191,7 @@ def test_verdict_claims_nothing_for_a_trunk_that_was_never_trained() -> None:
 def test_confusions_of_few_and_many_classes(classes: int) -> None:
     counts = np.eye(classes, dtype=int) * 3
     counts[0, 1] = 2
-    picture = figures.confusion_picture(counts, names=[f"class {i} $" for i in range(classes)])
+    picture = figures.picture_of(Confusion(counts, [f"class {i} $" for i in range(classes)]))
     assert picture.address.startswith("data:image/png;base64,iVBOR") and 300 < picture.width < 700
 
 
@@ -192,7 +200,7 @@ def test_pictures_leave_matplotlib_as_it_was() -> None:
 
     before = dict(matplotlib.rcParams)
     history = [{"epoch": e, "step": e, "train_loss": 1.0 / e, "val_accuracy": 0.5} for e in (1, 2, 3)]
-    figures.learning_curves(history, metric="accuracy", best=0)
-    figures.learning_curves(history[:1], metric="accuracy", best=0)
-    figures.scatter_picture(np.ones(3), np.ones(3))
+    figures.learning_curves(history, metric="accuracy", words="accuracy", best=0)
+    figures.learning_curves(history[:1], metric="accuracy", words="accuracy", best=0)
+    figures.picture_of(Scatter(np.ones(3), np.ones(3)))
     assert dict(matplotlib.rcParams) == before

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,13 +13,13 @@ from sklearn.utils.class_weight import compute_class_weight
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import Record
 from metatransformer.infer.loader import require_targets
-from metatransformer.tasks.classify import Classify
+from metatransformer.tasks.classify import Classify, ClassifyOptions
 from metatransformer.tasks.multilabel import Multilabel
 from metatransformer.tasks.regress import Regress
 
 
-def classify(*targets: object, class_weight: str = "none", label_smoothing: float = 0.0) -> Classify:
-    task = Classify(class_weight=class_weight, label_smoothing=label_smoothing)
+def classify(*targets: object, class_weight: Literal["none", "balanced"] = "none") -> Classify:
+    task = Classify(ClassifyOptions(class_weight=class_weight))
     task.fit(targets)
     return task
 
@@ -55,7 +56,7 @@ def test_a_class_that_does_not_occur_costs_nothing_but_the_auroc():
     task = classify("a", "b", "c")
     found = task.metrics(torch.tensor([[5.0, 0, 0], [0, 5, 0], [5, 0, 0]]), torch.tensor([0, 1, 1]))
     assert found["balanced_accuracy"] == pytest.approx(0.75) and "auroc" not in found
-    strict = Classify(metric="auroc")
+    strict = Classify(ClassifyOptions(metric="auroc"))
     strict.fit(["a", "b", "c"])
     with pytest.raises(DataError, match="metric 'auroc': must see every class.*; found 2 of 3 classes"):
         strict.metrics(torch.zeros(2, 3), torch.tensor([0, 1]))
@@ -71,11 +72,11 @@ def test_kappa_by_hand():
 
 def test_loss_weights_are_scikit_learns():
     targets = ["a"] * 5 + ["b"] * 2 + ["c"]
-    task = classify(*targets, class_weight="balanced", label_smoothing=0.1)
+    task = classify(*targets, class_weight="balanced")
     weight = compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=np.array(targets))
     logits, truth = outputs(8, 3), task.encode(targets)
     weights = torch.tensor(weight, dtype=torch.float32)
-    expected = torch.nn.functional.cross_entropy(logits, truth, weight=weights, label_smoothing=0.1)
+    expected = torch.nn.functional.cross_entropy(logits, truth, weight=weights)
     torch.testing.assert_close(task.loss(logits, truth), expected)
 
 
@@ -94,7 +95,7 @@ def test_the_constant_answer_is_the_majority():
 
 @pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
 def test_the_better_score_is_known(metric: str):
-    task = Classify(metric=metric)
+    task = Classify(ClassifyOptions(metric=metric))
     assert task.is_better(0.4, 0.6) == (metric == "log_loss")
     assert task.is_better(0.5, task.worst) and not task.is_better(float("nan"), 0.5)
 
@@ -157,4 +158,4 @@ def test_an_unknown_class_is_named():
 @pytest.mark.parametrize(("kind", "message"), [(Classify, "score of 'classify'"), (Regress, "score of 'regress'")])
 def test_an_unknown_metric_is_named(kind: type, message: str):
     with pytest.raises(UsageError, match=f"task.metric: must be a {message}; found acuracy"):
-        kind(metric="acuracy")
+        kind(kind.options(metric="acuracy"))

@@ -18,14 +18,11 @@ from metatransformer.core.errors import UsageError
 from metatransformer.core.modality import Modality, Stem, Tokenizer, Transform
 from metatransformer.core.samples import Record, View
 from metatransformer.core.task import Task
-from metatransformer.data.rows import split_target
 from metatransformer.data.write import atomic_file, write_json
 from metatransformer.model import MetaTransformer
 from metatransformer.recipe import Recipe, keeps_trunk, to_dict
 from metatransformer.tasks import get_task
-from metatransformer.tasks.classify import Classify
 from metatransformer.tasks.head import Head, Standardise
-from metatransformer.tasks.multilabel import Multilabel
 from metatransformer.trunk import Pretrained
 from metatransformer.trunk.encoder import EncoderConfig
 
@@ -152,24 +149,11 @@ def make_task(recipe: Recipe, *, modality: Modality) -> Task:
     """Returns the unfitted task of a recipe; the metric is the modality's own unless the recipe names one.
 
     Raises:
-        UsageError: an unknown task or metric, or an option that the task does not have.
+        UsageError: an unknown task or metric.
     """
     options = recipe.task
-    kind = get_task(options.name)
     metric = options.metric or (modality.metric if options.name == modality.task else "")
-    chosen = {"metric": metric} if metric else {}
-    if kind is Classify:
-        return Classify(class_weight=options.class_weight, label_smoothing=options.label_smoothing, **chosen)
-    if options.class_weight != "none" or options.label_smoothing:
-        raise UsageError(
-            "task.class_weight / task.label_smoothing",
-            must="stay at their defaults for this task",
-            found=f"task.name={options.name}",
-            do="They change classification only.",
-        )
-    if kind is Multilabel:
-        return Multilabel(names=split_target(options.target), **chosen)
-    return kind(**chosen)
+    return get_task(options.name)(dataclasses.replace(options, metric=metric))
 
 
 def read_blocks(recipe: Recipe, *, depth: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""A recipe: every setting of one run, typed, with defaults, free of torch.
+"""A recipe: every setting of one run, typed, with defaults.
 
 Values come from five places, later ones win: the defaults below, the modality's ``defaults``, a recipe file (YAML, or a
 Python file with a function ``recipe`` that returns a mapping), the flags of the command line, and dotted overrides
@@ -18,6 +18,8 @@ import yaml
 
 from metatransformer.core.errors import UsageError
 from metatransformer.core.settings import require, typed
+from metatransformer.core.task import TaskOptions
+from metatransformer.tasks import get_task
 
 TUNE_MODES = ("head", "ends", "norm", "lora", "last:K", "all")
 LORA_RANK = 8
@@ -43,21 +45,6 @@ def tune_mode(text: str) -> tuple[str, int]:
 def keeps_trunk(text: str) -> bool:
     """Returns whether the trunk's own parameters stay as they were under a tune mode."""
     return tune_mode(text)[0] in ("head", "ends", "lora")
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """What is learned. ``target`` names the column of a table or manifest; ``metric`` chooses the best epoch."""
-
-    name: str = "classify"
-    target: str = ""
-    metric: str = ""
-    class_weight: Literal["none", "balanced"] = "none"
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        rules = {"label_smoothing": (0 <= self.label_smoothing < 1, "lie in [0, 1)")}
-        require(self, key="recipe key 'task.{}'", rules=rules)
 
 
 @dataclass(frozen=True)
@@ -190,7 +177,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One run. ``input`` are the modality's own options (see ``metatransformer modalities NAME``).
+    """One run. ``input`` are the modality's own options (see ``metatransformer modalities NAME``), ``task`` the task's.
 
     ``tune`` says what learns: ``head`` the head alone; ``ends`` tokenizer and head, through the frozen trunk; ``norm``
     the trunk's norms and layer scales besides; ``lora`` or ``lora:RANK`` low-rank adapters in its attention besides;
@@ -244,8 +231,22 @@ def make_recipe(
         raise UsageError("recipe key 'modality'", must=f"be '{modality}' here", found=repr(tree["modality"]))
     given = tree.pop("input", None) or {}
     values = typed(options, given, prefix="input.")
+    task = task_options(tree.pop("task", {}), prefix="task.")
     recipe = typed(Recipe, tree | {"modality": modality}, prefix="")
-    return dataclasses.replace(recipe, input=values)
+    return dataclasses.replace(recipe, input=values, task=task)
+
+
+def task_options(values: Any, *, prefix: str) -> TaskOptions:
+    """Returns the typed settings of a task, its own among them; ``prefix`` stands before every key in an error.
+
+    Raises:
+        UsageError: an unknown task or key (with the nearest valid one), or a value of the wrong type.
+    """
+    return typed(get_task(_task_name(values, TaskOptions.name)).options, values, prefix=prefix)
+
+
+def _task_name(values: Any, default: str) -> str:
+    return str(values.get("name", default)) if isinstance(values, Mapping) else default
 
 
 def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,10 +260,10 @@ def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 def _suited(defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a modality's defaults, without those that another task or tune mode, if chosen, has no use for."""
-    task = chosen.get("task")
-    dropped = set()
-    if isinstance(task, Mapping) and task.get("name", "classify") != "classify":
-        dropped.add("task.class_weight")
+    usual = defaults.get("task.name", TaskOptions.name)
+    name = _task_name(chosen.get("task"), usual)
+    known = {item.name for item in dataclasses.fields(get_task(name).options)}
+    dropped = {key for key in defaults if name != usual and key.startswith("task.") and key[5:] not in known}
     solved = chosen.get("tune", defaults.get("tune")) == "head"
     dropped |= {"head.hidden", "head.dropout"} if solved else set()
     return {key: value for key, value in defaults.items() if key not in dropped}

@@ -7,10 +7,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from metatransformer.bench.table import COLUMNS, LOWER, RANGES, cells, complete, head
+from metatransformer.bench.table import COLUMNS, RANGES, cells, complete, head
 from metatransformer.bench.verdicts import FEW, compared, verdicts
 from metatransformer.report.figures import BLUE, FAINT, INK, LINE, RED, Picture, painted, plain_axes
 from metatransformer.report.page import write_html
+from metatransformer.tasks import known_score
 
 COLOURS = {
     "pretrained": BLUE,
@@ -57,7 +58,7 @@ def _dots(rows: Sequence[Mapping[str, Any]]) -> Picture:
             axes.plot([score["low"], score["high"]], [0, 0], color=colour, linewidth=2.5, alpha=0.5, zorder=2 + ours)
             label = COLUMNS[name] if place == 0 else None
             axes.plot(score["mean"], 0, "o", color=colour, markersize=9 if ours else 7, zorder=3 + ours, label=label)
-        if metric in LOWER:
+        if not known_score(metric).higher:
             axes.invert_xaxis()
         axes.set_ylabel(f"{row['name']}\n{metric}", rotation=0, ha="right", va="center", fontsize=8.5, color=INK)
         axes.set_yticks([])

@@ -35,8 +35,6 @@ from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.recipe import Recipe, make_recipe, with_tune
 from metatransformer.report.controls import control_outputs, with_random_trunk, without_trunk
-from metatransformer.report.verdict import independent
-from metatransformer.tasks.classify import Classify
 
 BASELINES = ("constant", "baseline", "strong")
 QUICK_RECORDS = {"train": 600, "test": 300, "val": 200}  # at most that many of each split with --quick
@@ -177,7 +175,7 @@ def _about(fitted: Fitted, *, seconds: float) -> dict[str, Any]:
         "validation": fitted.metrics["val"],
         "parameters": fitted.pipeline.model.parameter_counts(),
         "samples": {name: len(loader) for name, loader in fitted.loaders.items()},
-        "independent": independent(fitted.pipeline.task, known),
+        "independent": fitted.pipeline.task.independent(known),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "tune": fitted.pipeline.recipe.tune,
         "untuned": stays_untuned(fitted),
@@ -186,17 +184,10 @@ def _about(fitted: Fitted, *, seconds: float) -> dict[str, Any]:
 
 
 def _answers(fitted: Fitted, outputs: Tensor) -> dict[str, Any]:
-    """Returns the test samples by true and predicted class, and for each class which of them were right ("1").
-
-    From these, folds can be pooled and models compared sample by sample.
-    """
-    task, target = fitted.pipeline.task, fitted.loaders["test"].target
+    """Returns what folds can be pooled and models compared sample by sample from."""
+    target = fitted.loaders["test"].target
     assert target is not None
-    if not isinstance(task, Classify):
-        return {}
-    right = outputs.argmax(dim=1) == target
-    hits = ["".join(str(int(hit)) for hit in right[target == label]) for label in range(task.outputs)]
-    return {"confusion": task.confusion(outputs, target), "hits": hits}
+    return fitted.pipeline.task.tally(outputs, target)
 
 
 def _fewer(records: Fold) -> list[Record]:

@@ -40,8 +40,15 @@ from metatransformer.fit.fitted import Fitted
 from metatransformer.infer.loader import Loader
 from metatransformer.modalities.audio import RATE_HZ
 from metatransformer.nn.spectrogram import heard, log_mel
-from metatransformer.report.controls import PerLabel, as_outputs, fit_weighed, known_splits, plain_features, spreads
-from metatransformer.tasks.multilabel import Multilabel
+from metatransformer.report.controls import (
+    as_outputs,
+    fit_weighed,
+    known_splits,
+    plain_features,
+    plain_target,
+    suited,
+    weights,
+)
 
 MANY = 512  # features; where there are more, lines and distances are measured in
 COMPONENTS = 200  # principal components
@@ -103,7 +110,7 @@ def _choices(spec: str, fitted: Fitted) -> Iterator[_Choice]:
         kind, _, names = part.partition(":")
         x = _features(kind, fitted)
         for setting, model in _models(names, task, sparse=kind == "tfidf", width=x["train"].shape[1]):
-            for power in (0, 1, 2) if task.name == "forecast" else (0,):
+            for power in (0, 1, 2) if task.baseline.weighed else (0,):
                 words = f"{kind} + {setting}" + (f", windows weighed by spread^{power}" if power else "")
                 yield _Choice(words, clone(model), x, power)
 
@@ -111,8 +118,8 @@ def _choices(spec: str, fitted: Fitted) -> Iterator[_Choice]:
 def _fit(choice: _Choice, fitted: Fitted, *, splits: Sequence[str]) -> None:
     task, loaders = fitted.pipeline.task, [fitted.loaders[name] for name in splits]
     x = _stack([choice.features[name] for name in splits])
-    y = np.concatenate([_target(loader, task) for loader in loaders])
-    weight = np.concatenate([spreads(loader, task) for loader in loaders]) ** choice.power
+    y = np.concatenate([plain_target(loader, task) for loader in loaders])
+    weight = np.concatenate([weights(loader, task) for loader in loaders]) ** choice.power
     fit_weighed(choice.model, x, y, weight=weight)
 
 
@@ -128,7 +135,7 @@ def _cross_validated(choice: _Choice, fitted: Fitted) -> float:
     """Returns the score of the answers of five folds of both splits, together."""
     task, loaders = fitted.pipeline.task, [fitted.loaders[name] for name in ("train", "val")]
     x = _stack([choice.features[name] for name in ("train", "val")])
-    y = np.concatenate([_target(loader, task) for loader in loaders])
+    y = np.concatenate([plain_target(loader, task) for loader in loaders])
     known = [loader.target for loader in loaders if loader.target is not None]
     outputs = torch.zeros(len(y), task.outputs)
     for train, rest in folds_of(fitted.loaders, task):
@@ -139,12 +146,7 @@ def _cross_validated(choice: _Choice, fitted: Fitted) -> float:
 def _models(names: str, task: Task, *, sparse: bool, width: int) -> list[tuple[str, Any]]:
     """Returns the candidates of several estimators, one a label where there are several labels."""
     pairs = [pair for name in names.split(",") for pair in _candidates(name, task, sparse=sparse, width=width)]
-    return [(setting, PerLabel(model) if isinstance(task, Multilabel) else model) for setting, model in pairs]
-
-
-def _target(loader: Loader, task: Task) -> np.ndarray:
-    assert loader.target is not None
-    return (task.goal(loader.target).squeeze(1) if task.squared else loader.target).numpy()
+    return [(setting, suited(model, task)) for setting, model in pairs]
 
 
 def _stack(parts: Sequence[Any]) -> Any:
@@ -157,8 +159,8 @@ def _stack(parts: Sequence[Any]) -> Any:
 
 def _candidates(name: str, task: Task, *, sparse: bool, width: int) -> list[tuple[str, Any]]:
     """Returns estimators with their settings in words."""
-    classify = task.name in ("classify", "multilabel")
-    weight = "balanced" if task.primary == "balanced_accuracy" else None
+    classify = task.baseline.kind != "numbers"
+    weight = "balanced" if task.baseline.balanced else None
     near = [] if sparse else [StandardScaler()]
     if not sparse and width > MANY:
         near = [StandardScaler(), _Components()]  # not scaled again: with equal components noise decides what is near

@@ -9,6 +9,7 @@ import numpy as np
 
 from metatransformer.bench.paired import paired_error, pairs
 from metatransformer.bench.verdicts import RIVALS, verdicts
+from metatransformer.tasks import known_score
 
 COLUMNS = {
     "pretrained": "ours",
@@ -24,7 +25,6 @@ RANGES = (
     "In brackets stand the lowest and the highest: of the random trunks or seeds, each a mean over the folds, where "
     "there are several; else of the folds."
 )
-LOWER = ("rmse", "mae", "mse", "log_loss")  # the metrics of which less is better
 
 
 def summarise(lines: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _gain(groups: Mapping[str, Sequence[Mapping[str, Any]]], name: str, metric: 
 
     The range is over random trunks or seeds (of their means over folds) where a fold has several, else over folds.
     """
-    sign = -1 if metric in LOWER else 1
+    sign = 1 if known_score(metric).higher else -1
     if metric == POOLED:
         ours, other = _spread(groups["pretrained"], metric), _spread(groups[name], metric)
         ends = sorted(ours["mean"] - other[end] for end in ("low", "high"))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from metatransformer.report.verdict import margin
+from metatransformer.tasks import known_score
 
 RIVALS = {"baseline": "plain baseline", "strong": "strong baseline", "identity": "model without a trunk"}
 FEW = 3  # random trunks; of fewer, no word on every one
@@ -82,7 +83,7 @@ def compared(row: Mapping[str, Any], name: str) -> Result:
     samples = row["independent"] or (row["tested"] if metric in EACH else 0)
     limit = 2 * error if error is not None else None
     if error is None and samples:
-        limit = margin(metric, ours, other, samples=samples)
+        limit = margin(known_score(metric), ours, other, samples=samples)
     if limit is None:
         return "unknown"
     if abs(gain["mean"]) <= limit or gain["low"] <= 0 <= gain["high"]:

@@ -47,22 +47,14 @@ class Registry:
             UsageError: there is none; the message lists the valid names. Or a package announces one that cannot be
                 used.
         """
-        module = self.module(name)
-        found = getattr(module, self.constant, None)
-        if not self.check(found) or found.name != name:
-            raise UsageError(
-                f"{self.kind} module {module.__name__}",
-                must=f"define a {self.constant} named '{name}', as it is announced",
-                found="none" if found is None else repr(getattr(found, "name", found)),
-            )
-        return found
+        return self._constant(name, self.module(name))
 
     def usable(self) -> list[Any]:
         """Returns all constants, sorted by name; one that a package announces and that cannot be used is only told."""
         found = []
-        for name in self.names():
+        for name, module in sorted(self._modules().items()):
             try:
-                found.append(self.get(name))
+                found.append(self._constant(name, self._imported(name, module)))
             except UsageError as error:
                 _log.warning("%s", error)
         return found
@@ -77,13 +69,27 @@ class Registry:
         modules = self._modules()
         if name not in modules:
             raise UsageError(self.kind, must="be a known one", found=repr(name), do=nearest(name, modules))
-        if modules[name].startswith(f"{self.group}."):
-            return importlib.import_module(modules[name])
+        return self._imported(name, modules[name])
+
+    def _constant(self, name: str, module: ModuleType) -> Any:
+        found = getattr(module, self.constant, None)
+        called = getattr(found, "name", found)
+        if not self.check(found) or called != name:
+            raise UsageError(
+                f"{self.kind} module {module.__name__}",
+                must=f"define a {self.constant} named '{name}', as it is announced",
+                found="none" if found is None else repr(called),
+            )
+        return found
+
+    def _imported(self, name: str, module: str) -> ModuleType:
         try:
-            return importlib.import_module(modules[name])
+            return importlib.import_module(module)
         except ImportError as error:
+            if module.startswith(f"{self.group}."):
+                raise
             do = "Mend or uninstall the package that announces it."
-            where = f"{self.kind} '{name}', module {modules[name]}"
+            where = f"{self.kind} '{name}', module {module}"
             raise UsageError(where, must="be importable", found=f"'{error}'", do=do) from error
 
     def _modules(self) -> dict[str, str]:

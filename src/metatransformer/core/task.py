@@ -1,31 +1,105 @@
-"""A task: what is learned from a target, how it is scored, and how an output becomes a prediction.
+"""A task: what is learned from a target, how it is scored, how an output becomes a prediction, and what is told of it.
 
-A task is fitted on the targets of the training split (classes, mean) and goes to disk as JSON.
+A file ``tasks/<name>.py`` holds one constant ``TASK``, a subclass of ``Task``. A task is fitted on the targets of the
+training split (classes, mean) and goes to disk as JSON. Whatever else differs from task to task stands here as well, so
+that nothing outside asks which task it is.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from metatransformer.core.errors import UsageError, nearest
+from metatransformer.core.figures import Cards, Section
 
-class Task(ABC):
-    """Head size, loss, metrics, primary metric and decoding of one kind of target.
 
-    ``squared`` says that ``loss`` is the plain mean of squared errors over all outputs, so that linear heads have a
-    closed form; ``ranks`` that least squares on ``goal`` is a sound stand-in for it, up to the scale of the outputs.
+@dataclass(frozen=True)
+class TaskOptions:
+    """What is learned. ``name`` is the kind of task, ``target`` names the column of a table or manifest; ``metric``
+    chooses the best epoch or head. A task with settings of its own has a subclass of this.
     """
 
-    name: str
-    primary: str
-    higher_is_better: bool
-    squared: bool = False
-    ranks: bool = False
+    name: str = "classify"
+    target: str = ""
+    metric: str = ""
 
-    def check(self, target: Any) -> None:  # noqa: B027 - most tasks take any one target
+
+@dataclass(frozen=True)
+class Score:
+    """What is known of one of a task's scores.
+
+    ``higher``: more is better. ``error`` says what it is a mean of, and so how sure it is on n samples: a "share" of
+    answers, a "distance" in the target's unit, a "square" of one, the part of the variance that is "explained"; empty
+    where there is no simple formula. ``words`` is its name as people write it, where that is not the name itself.
+    """
+
+    higher: bool = True
+    error: Literal["share", "distance", "square", "explained", ""] = ""
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """How plain estimators of scikit-learn learn a task, and what of their answers are outputs.
+
+    ``kind``: "numbers" (of ``goal``; their values are the outputs), "classes" (log probabilities), or "labels" (one
+    classifier a label where it is known; log odds). ``balanced``: classes count alike. ``weighed``: samples count by
+    ``importance``. ``whole``: features are never reduced to principal components.
+    """
+
+    kind: Literal["numbers", "classes", "labels"] = "numbers"
+    balanced: bool = False
+    weighed: bool = False
+    whole: bool = False
+
+
+class Task(ABC):
+    """One kind of target; ``name`` is how it is found, ``title`` what it is called in a report.
+
+    ``scores`` are those of ``metrics`` that can be chosen, the default first; ``options`` its settings.
+
+    ``squared`` says that ``loss`` is the plain mean of squared errors over all outputs, so that linear heads have a
+    closed form; ``ranks`` that outputs are log odds of classes, ``log_loss`` is among the metrics, and least squares on
+    ``goal`` is a sound stand-in for ``loss``, up to the scale of the outputs.
+
+    ``stratified``: encoded targets are numbers of classes, of which every split gets its share. ``sequential``: splits
+    follow time and come with the data, none is drawn. ``constant_words`` says what ``constant`` is.
+
+    ``estimator`` is the class of ``faces.sklearn`` that loads a model of this task: "Classifier" where ``decode`` has a
+    column ``p(NAME)`` for each of the ``classes`` in ``state``, "Regressor" where a prediction is one number.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    scores: ClassVar[Mapping[str, Score]]
+    options: ClassVar[type[TaskOptions]] = TaskOptions
+    squared: ClassVar[bool] = False
+    ranks: ClassVar[bool] = False
+    stratified: ClassVar[bool] = False
+    sequential: ClassVar[bool] = False
+    constant_words: ClassVar[str] = "majority / mean"
+    estimator: ClassVar[str] = ""
+
+    def __init__(self, options: TaskOptions | None = None) -> None:
+        """Stores what is scored.
+
+        Raises:
+            UsageError: the metric is no score of this task.
+        """
+        metric = options.metric if options is not None else ""
+        self.primary = metric or next(iter(self.scores))
+        if self.primary not in self.scores:
+            do = nearest(metric, self.scores)
+            raise UsageError("task.metric", must=f"be a score of '{self.name}'", found=metric, do=do)
+
+    # --- what is learned ---------------------------------------------------------------------------------------------
+
+    def check(self, target: Any) -> None:  # noqa: B027 - some tasks take any one target
         """Refuses a target that is bad by itself, whatever the others are.
 
         Raises:
@@ -66,16 +140,13 @@ class Task(ABC):
         """Returns the mean loss of a batch: ``outputs`` [B, outputs], ``target`` from ``encode``."""
 
     @abstractmethod
-    def metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
-        """Returns all scores of a split; ``primary`` is among them."""
-
-    @abstractmethod
-    def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
-        """Returns the columns of a prediction table: ``prediction`` first, then probabilities or the like."""
-
-    @abstractmethod
     def constant(self) -> Tensor:
         """Returns the output [outputs] of the best constant answer: the majority class, the mean."""
+
+    @property
+    def baseline(self) -> Baseline:
+        """How plain estimators learn it."""
+        return Baseline()
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -85,6 +156,26 @@ class Task(ABC):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes back what ``state`` returned."""
 
+    # --- how it is scored --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
+        """Returns all scores of a split; ``primary`` is among them."""
+
+    def independent(self, target: Tensor) -> int:
+        """Returns how many independent answers a score of these targets rests on, at most as many as there are."""
+        return len(target)
+
+    def tally(self, outputs: Tensor, target: Tensor) -> dict[str, Any]:
+        """Returns, as JSON values, what folds are pooled and models are compared by; most tasks have nothing."""
+        del outputs, target
+        return {}
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of the primary metric is better."""
+        return self.scores[self.primary].higher
+
     def is_better(self, score: float, best: float) -> bool:
         """Returns whether ``score`` beats ``best`` on the primary metric."""
         return score > best if self.higher_is_better else score < best
@@ -93,3 +184,33 @@ class Task(ABC):
     def worst(self) -> float:
         """The score that every real one beats."""
         return -float("inf") if self.higher_is_better else float("inf")
+
+    # --- what people see ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
+        """Returns the columns of a prediction table: ``prediction`` first, then probabilities or the like."""
+
+    def readable(self, targets: Sequence[Any]) -> Sequence[Any]:
+        """Returns known targets as ``decode`` writes predictions."""
+        return targets
+
+    @property
+    def extent(self) -> str:
+        """How much is learned at once, in words ("3 classes"); empty where there is nothing to say."""
+        return ""
+
+    def figures(self, outputs: Tensor, target: Tensor) -> Sequence[Section]:
+        """Returns what a report shows of the answers to a whole split."""
+        del outputs, target
+        return ()
+
+    def cards(self, table: Mapping[str, np.ndarray], targets: Sequence[Any]) -> Cards | None:
+        """Returns what a report tells of single samples, from the columns of ``decode``; None where it shows none."""
+        del table, targets
+        return None
+
+    def words(self, metric: str) -> str:
+        """Returns the name of one of ``metrics`` as people write it."""
+        known = self.scores.get(metric, Score()).words
+        return known or metric.replace("_", " ")

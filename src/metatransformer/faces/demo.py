@@ -30,7 +30,7 @@ from metatransformer.modalities import get_modality
 from metatransformer.recipe import Recipe, make_recipe
 from metatransformer.report.controls import CONTROLS, run_controls
 from metatransformer.report.page import Summary, join_reports, trunk_facts, write_report
-from metatransformer.report.verdict import independent, verdict
+from metatransformer.report.verdict import verdict
 from metatransformer.trunk import Pretrained, load_encoder
 
 FORMAT = 1
@@ -219,7 +219,7 @@ def _figures(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, sec
         pipeline.task,
         fitted.metrics["test"],
         controls,
-        samples=independent(pipeline.task, target),
+        samples=pipeline.task.independent(target),
         encoder=pipeline.trunk.name,
         frozen=True,
     )

@@ -165,7 +165,7 @@ def folds_of(
     known = [loaders[name] for name in ("train", "val")]
     groups = [group for loader in known for group in loader.records.groups]
     targets = torch.cat([loader.target for loader in known if loader.target is not None])
-    return cross_folds(groups, classes=targets.numpy() if task.ranks else None, count=count, seed=seed)
+    return cross_folds(groups, classes=targets.numpy() if task.stratified else None, count=count, seed=seed)
 
 
 def _basis(pipeline: Pipeline, features: Tensor, *, stretch: float) -> Basis:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -10,13 +9,11 @@ from torch import Tensor
 from metatransformer.core.errors import DataError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
-from metatransformer.core.task import Task
 from metatransformer.data.records import Records
 from metatransformer.infer.evaluate import compute_outputs
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline
-from metatransformer.tasks.multilabel import Multilabel
 
 
 def predict(pipeline: Pipeline, records: Sequence[Record], *, console: Console) -> pd.DataFrame:
@@ -34,17 +31,10 @@ def prediction_table(pipeline: Pipeline, records: Sequence[Record], outputs: Ten
     if split:
         table["split"] = split
     if all(target is not None for target in records.targets):
-        table["target"] = _readable(pipeline.task, records.targets)
+        table["target"] = pipeline.task.readable(records.targets)
     for name, column in pipeline.task.decode(outputs).items():
         table[name] = column
     return table
-
-
-def _readable(task: Task, targets: Sequence[Any]) -> Sequence[Any]:
-    """Returns targets as the task writes its predictions."""
-    if isinstance(task, Multilabel):
-        return [task.text(target) for target in targets]
-    return [str(target) for target in targets] if task.name == "classify" else targets
 
 
 def arrange(modality: Modality, records: Sequence[Record], table: pd.DataFrame) -> pd.DataFrame:

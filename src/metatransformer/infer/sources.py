@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,11 @@ from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
 from metatransformer.data.index import Index, index_files, index_table, split_records
 from metatransformer.data.rows import split_target
+from metatransformer.infer.loader import require_targets
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Reader, read_raw
 from metatransformer.recipe import DataOptions, Recipe
+from metatransformer.tasks import get_task
 
 
 def read_index(
@@ -81,23 +82,14 @@ def split_index(index: Index, recipe: Recipe, *, console: Console) -> Index:
     """Returns the index with a split for every record, made where the data brings none, and says so.
 
     Raises:
-        DataError: what ``split_records`` refuses, or classes that are neither words nor numbers.
+        DataError: what ``split_records`` refuses, or what is no target of the task.
     """
-    task, data = recipe.task.name, recipe.data
-    odd = [i for i, target in enumerate(index.records.targets) if not isinstance(target, str | Number | None)]
-    if task in ("classify", "regress") and odd:
-        raise DataError(
-            index.records.keys[odd[0]],
-            must=f"have a {'word or a number as its class' if task == 'classify' else 'number to learn'}",
-            found=f"a {type(index.records.targets[odd[0]]).__name__}",
-            do="Choose another --task (multilabel for several columns of yes or no), or what a sample is: "
-            "see 'metatransformer modalities NAME'.",
-        )
-    usual = DataOptions()
-    if task == "forecast" and (data.val_fraction, data.test_fraction) != (usual.val_fraction, usual.test_fraction):
+    task, data, usual = get_task(recipe.task.name), recipe.data, DataOptions()
+    require_targets(task(recipe.task), index.records)
+    if task.sequential and (data.val_fraction, data.test_fraction) != (usual.val_fraction, usual.test_fraction):
         raise UsageError(
             "data.val_fraction / data.test_fraction",
-            must="be left alone for a forecast, whose splits follow time",
+            must=f"be left alone for a {task.title}, whose splits follow time",
             found=f"{data.val_fraction:g} / {data.test_fraction:g}",
             do="Set input.rows, for example input.rows=[0.7,0.15,0.15].",
         )
@@ -106,7 +98,7 @@ def split_index(index: Index, recipe: Recipe, *, console: Console) -> Index:
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
         seed=recipe.run.seed,
-        stratify=recipe.task.name == "classify",
+        stratify=task.stratified,
     )
     for note in (*index.notes, *split.notes):
         console.note(note)

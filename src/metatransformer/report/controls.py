@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from metatransformer.core.errors import UsageError
-from metatransformer.core.task import Task
+from metatransformer.core.task import Baseline, Task
 from metatransformer.data.records import Records
 from metatransformer.fit.fit import fit
 from metatransformer.fit.fitted import Fitted, refits
@@ -32,7 +32,6 @@ from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline, read_raw
 from metatransformer.recipe import Recipe, tune_mode
-from metatransformer.tasks.multilabel import Multilabel
 
 CONTROLS = ("constant", "baseline", "random", "identity")
 MAX_FEATURES = 200  # beyond it principal components are taken
@@ -77,12 +76,10 @@ def _baseline(fitted: Fitted, split: str) -> torch.Tensor:
     known = [fitted.loaders[name] for name in known_splits(fitted.pipeline)]
     raws = [_raw_features(loader) for loader in known]
     x = sparse.vstack(raws, format="csr") if modality.baseline == "sparse" else np.concatenate(raws)
-    y = np.concatenate([_targets(loader, task) for loader in known])
+    y = np.concatenate([plain_target(loader, task) for loader in known])
     raw = _raw_features(fitted.loaders[split])
-    model = _estimator(task, kind=modality.baseline, shape=x.shape)
-    if isinstance(task, Multilabel):
-        model = PerLabel(model)
-    fit_weighed(model, x, y, weight=np.concatenate([spreads(loader, task) for loader in known]))
+    model = suited(_estimator(task.baseline, kind=modality.baseline, shape=x.shape), task)
+    fit_weighed(model, x, y, weight=np.concatenate([weights(loader, task) for loader in known]))
     return as_outputs(model, task, raw)
 
 
@@ -91,10 +88,23 @@ def known_splits(pipeline: Pipeline) -> tuple[str, ...]:
     return ("train", "val") if refits(pipeline) else ("train",)
 
 
-def spreads(loader: Loader, task: Task) -> np.ndarray:
-    """Returns the spread of each window of a forecast in shares of their mean, of other samples ones."""
+def plain_target(loader: Loader, task: Task) -> np.ndarray:
+    """Returns what an estimator of scikit-learn is fitted on."""
     assert loader.target is not None
-    return task.importance(loader.target).double().numpy() if task.name == "forecast" else np.ones(len(loader))
+    if task.baseline.kind != "numbers":
+        return loader.target.numpy()
+    return task.goal(loader.target).squeeze(1).numpy()  # one column is handed over flat, as scikit-learn has it
+
+
+def weights(loader: Loader, task: Task) -> np.ndarray:
+    """Returns how much each sample counts for a baseline, ones where all count alike."""
+    assert loader.target is not None
+    return task.importance(loader.target).double().numpy() if task.baseline.weighed else np.ones(len(loader))
+
+
+def suited(model: Any, task: Task) -> Any:
+    """Returns an estimator as it learns the task: where there are labels, one for each."""
+    return PerLabel(model) if task.baseline.kind == "labels" else model
 
 
 def fit_weighed(model: Any, x: Any, y: np.ndarray, *, weight: np.ndarray) -> None:
@@ -147,14 +157,8 @@ def _raw_features(loader: Loader) -> Any:
     return np.stack(list(rows))
 
 
-def _targets(loader: Loader, task: Task) -> np.ndarray:
-    assert loader.target is not None
-    # One column is handed over flat, as scikit-learn has it.
-    return (task.goal(loader.target).squeeze(1) if task.squared else loader.target).numpy()
-
-
-def _estimator(task: Task, *, kind: str, shape: tuple[int, ...]) -> Any:
-    classify = task.name in ("classify", "multilabel")
+def _estimator(learns: Baseline, *, kind: str, shape: tuple[int, ...]) -> Any:
+    classify = learns.kind != "numbers"
     if kind == "boosting":
         return (
             HistGradientBoostingClassifier(random_state=0)
@@ -171,16 +175,16 @@ def _estimator(task: Task, *, kind: str, shape: tuple[int, ...]) -> Any:
         return make_pipeline(TfidfTransformer(), line)
     steps: list[Any] = [StandardScaler()]
     rows, features = shape
-    if features > MAX_FEATURES and task.name != "forecast":  # a forecast goes on from the last values themselves
+    if features > MAX_FEATURES and not learns.whole:
         steps.append(PCA(min(MAX_FEATURES, rows), random_state=0))  # not scaled again: that would blow up noise
-    weight = "balanced" if task.primary == "balanced_accuracy" else None
+    weight = "balanced" if learns.balanced else None
     steps.append(LogisticRegression(max_iter=2000, class_weight=weight) if classify else RidgeCV(PENALTIES))
     return make_pipeline(*steps)
 
 
 def as_outputs(model: Any, task: Task, x: Any) -> torch.Tensor:
-    """Returns scikit-learn's answers in the form of a head's outputs: log probabilities, or standardised values."""
-    if task.name != "classify":
+    """Returns scikit-learn's answers in the form of a head's outputs: log probabilities, log odds, or numbers."""
+    if task.baseline.kind != "classes":
         return torch.from_numpy(np.asarray(model.predict(x))).float().reshape(x.shape[0], -1)
     if not hasattr(model, "predict_proba"):  # a support vector machine: its decision values rank the classes
         margins = model.decision_function(x)

@@ -6,7 +6,7 @@ Painted with matplotlib's objects alone: no pyplot, no chosen backend, no settin
 import base64
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from metatransformer.report.verdict import words
+from metatransformer.core.figures import Confusion, Lines, Scatter
 
 INK, FAINT, LINE, SOFT = "#1c2430", "#5f6975", "#dfe3e8", "#f5f7f9"
 BLUE, RED = "#2457a6", "#c0392b"
@@ -34,8 +34,8 @@ class Picture(NamedTuple):
     width: int
 
 
-def learning_curves(history: Sequence[dict[str, Any]], *, metric: str, best: int) -> Picture:
-    """Returns the course of a training: the loss and the validation score by epoch.
+def learning_curves(history: Sequence[dict[str, Any]], *, metric: str, words: str, best: int) -> Picture:
+    """Returns the course of a training: the loss and the validation score, called ``words``, by epoch.
 
     ``best`` is the position in ``history`` whose weights were kept.
     """
@@ -43,16 +43,16 @@ def learning_curves(history: Sequence[dict[str, Any]], *, metric: str, best: int
     left, right = figure.subplots(1, 2)
     epochs = [line["epoch"] for line in history]
     _curve(plain_axes(left, "training loss", "epoch"), epochs, history, key="train_loss", best=None)
-    _curve(plain_axes(right, f"validation {words(metric)}", "epoch"), epochs, history, key=f"val_{metric}", best=best)
+    _curve(plain_axes(right, f"validation {words}", "epoch"), epochs, history, key=f"val_{metric}", best=best)
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     return painted(figure)
 
 
-def penalty_curve(history: Sequence[dict[str, Any]], *, metric: str, best: int) -> Picture:
+def penalty_curve(history: Sequence[dict[str, Any]], *, metric: str, words: str, best: int) -> Picture:
     """Returns the score on samples not learned from by L2 penalty; ``best`` is the position of the kept head."""
     on = "val" if f"val_{metric}" in history[best] else "folds"
-    title = f"validation {words(metric)}" if on == "val" else f"{words(metric)} over folds of train and val"
+    title = f"validation {words}" if on == "val" else f"{words} over folds of train and val"
     figure = Figure(figsize=(5.4, 2.7), layout="constrained")
     axes = plain_axes(figure.add_subplot(), title, "L2 penalty of the head")
     _curve(axes, [line["l2"] for line in history], history, key=f"{on}_{metric}", best=best)
@@ -61,11 +61,20 @@ def penalty_curve(history: Sequence[dict[str, Any]], *, metric: str, best: int) 
     return painted(figure)
 
 
-def confusion_picture(counts: np.ndarray, *, names: Sequence[str]) -> Picture:
-    """Returns a confusion matrix: ``counts`` [C, C], rows the truth, columns the prediction.
+def picture_of(figure: Confusion | Scatter | Lines) -> Picture:
+    """Returns a task's figure, painted."""
+    match figure:
+        case Confusion():
+            return _confusion(figure)
+        case Scatter():
+            return _scatter(figure)
+        case Lines():
+            return _lines(figure)
 
-    Shades follow the share of the row: right answers blue, mistakes red and stronger, so that they can be seen.
-    """
+
+def _confusion(confusion: Confusion) -> Picture:
+    """Shades follow the share of the row: right answers blue, mistakes red and stronger, so that they can be seen."""
+    counts, names = confusion.counts, confusion.names
     many = len(names)
     side = float(np.clip(1.7 + 0.34 * many, 3.2, 7.2))
     figure = Figure(figsize=(side, side), layout="constrained")
@@ -95,8 +104,9 @@ def confusion_picture(counts: np.ndarray, *, names: Sequence[str]) -> Picture:
     return painted(figure)
 
 
-def scatter_picture(truth: np.ndarray, guess: np.ndarray) -> Picture:
-    """Returns predictions against true values, with the diagonal on which perfect ones would lie."""
+def _scatter(scatter: Scatter) -> Picture:
+    """Beside the points stands the diagonal on which perfect ones would lie."""
+    truth, guess = scatter.truth, scatter.guess
     figure = Figure(figsize=(4.4, 4.4), layout="constrained")
     axes = plain_axes(figure.add_subplot(), "predicted", "true")
     low, high = float(min(truth.min(), guess.min())), float(max(truth.max(), guess.max()))
@@ -106,11 +116,10 @@ def scatter_picture(truth: np.ndarray, guess: np.ndarray) -> Picture:
     return painted(figure)
 
 
-def steps_picture(errors: Mapping[str, np.ndarray]) -> Picture:
-    """Returns the mean squared error by step ahead, one line a model; the first is the one that counts."""
+def _lines(lines: Lines) -> Picture:
     figure = Figure(figsize=(5.4, 2.7), layout="constrained")
-    axes = plain_axes(figure.add_subplot(), "mean squared error (standardised)", "steps ahead")
-    for number, (name, values) in enumerate(errors.items()):
+    axes = plain_axes(figure.add_subplot(), lines.up, lines.across)
+    for number, (name, values) in enumerate(lines.values.items()):
         colour, style = (FAINT, (0, (4, 3))) if number else (BLUE, "-")
         axes.plot(range(1, len(values) + 1), values, color=colour, linestyle=style, linewidth=1.6, label=name)
     axes.set_ylim(bottom=0)

@@ -14,10 +14,10 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import torch
 from markupsafe import Markup
 
 from metatransformer.core.errors import DataError
+from metatransformer.core.figures import Cards, Figure, Rows
 from metatransformer.core.samples import SPLITS
 from metatransformer.core.task import Task
 from metatransformer.data.write import atomic_file
@@ -25,16 +25,10 @@ from metatransformer.fit.fitted import Fitted, refits, stays_untuned
 from metatransformer.machine.versions import version_of
 from metatransformer.recipe import to_yaml, tune_mode
 from metatransformer.report import figures
-from metatransformer.report.verdict import control_words, independent, margin, verdict, words
-from metatransformer.tasks.classify import Classify
-from metatransformer.tasks.forecast import Forecast
-from metatransformer.tasks.multilabel import Multilabel
-from metatransformer.tasks.regress import Regress
+from metatransformer.report.verdict import control_words, margin, verdict
 from metatransformer.trunk import KNOWN, Pretrained
 
 SAMPLES = 12
-CONFUSIONS = 6
-KINDS = {"classify": "classification", "regress": "regression", "forecast": "forecast", "multilabel": "labels"}
 TITLES = {"imu": "IMU", "pointcloud": "Point cloud", "timeseries": "Time series", "xray": "X-ray"}
 TUNE = {
     "head": "trunk and tokenizer frozen, a head learned",
@@ -92,17 +86,17 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
     new = "new.csv" if modality.source.kind == "table" else f"new{next(iter(modality.source.suffixes), '')}"
     return {
         "run": run.name,
-        "title": f"{TITLES.get(modality.name, modality.name.capitalize())} {KINDS.get(task.name, task.name)}",
+        "title": f"{TITLES.get(modality.name, modality.name.capitalize())} {task.title}",
         "target": recipe.task.target,
         "counts": [(name, len(fitted.loaders[name])) for name in SPLITS if name in fitted.loaders],
-        "classes": task.outputs if isinstance(task, Classify) else 0,
+        "extent": task.extent,
         **_scores(fitted, controls, split=split),
         "trunk": trunk_facts(pipeline.trunk),
         "tune": f"{recipe.tune}: {TUNE[tune_mode(recipe.tune)[0]]}",
         "parameters": _parameter_rows(fitted),
         "curve": _curve(fitted),
         "through": _through(fitted),
-        **_outcome(fitted, split),
+        "sections": _sections(fitted, split),
         **_grid(fitted, split),
         "pictures": [figures.stored_picture(path) for path in sorted((run / "pictures" / split).glob("*.png"))],
         "recipe": to_yaml(recipe),
@@ -132,11 +126,11 @@ def _scores(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, spli
     task, recipe = fitted.pipeline.task, fitted.pipeline.recipe
     scores, loader = fitted.metrics[split], fitted.loaders[split]
     assert loader.target is not None
-    sure = independent(task, loader.target)
+    sure = task.independent(loader.target)
     encoder = fitted.pipeline.trunk.name
     frozen = recipe.tune in ("head", "ends")
     return {
-        "metric": words(task.primary),
+        "metric": task.words(task.primary),
         "higher": task.higher_is_better,
         "split": split,
         "samples": len(loader),
@@ -144,7 +138,7 @@ def _scores(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, spli
         "margin": _own_margin(task, scores[task.primary], samples=sure),
         "verdict": verdict(task, scores, controls, samples=sure, encoder=encoder, frozen=frozen),
         "bars": _bars(task, scores, controls),
-        "metrics": [words(name) for name in scores],
+        "metrics": [task.words(name) for name in scores],
         "refit": refits(fitted.pipeline),
         "rows": _metric_rows(fitted, controls, split=split),
     }
@@ -152,7 +146,7 @@ def _scores(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, spli
 
 def _own_margin(task: Task, score: float, *, samples: int) -> str:
     """Returns two standard errors of one score, empty where there is no formula."""
-    both = margin(task.primary, score, score, samples=samples)
+    both = margin(task.scores[task.primary], score, score, samples=samples)
     return "" if both is None else f"± {both / 2**0.5:.3f}"
 
 
@@ -198,11 +192,11 @@ def _curve(fitted: Fitted) -> figures.Picture | None:
     task, history = fitted.pipeline.task, fitted.history
     if fitted.kept is None:
         return None
-    kept = history[fitted.kept]
+    kept, words = history[fitted.kept], task.words(task.primary)
     if "l2" in kept:
         path = [line for line in history if line.get("gamma") == kept.get("gamma")]
-        return figures.penalty_curve(path, metric=task.primary, best=path.index(kept))
-    return figures.learning_curves(history, metric=task.primary, best=fitted.kept)
+        return figures.penalty_curve(path, metric=task.primary, words=words, best=path.index(kept))
+    return figures.learning_curves(history, metric=task.primary, words=words, best=fitted.kept)
 
 
 def _through(fitted: Fitted) -> str:
@@ -217,88 +211,55 @@ def _through(fitted: Fitted) -> str:
     return f"{course} Tuning brought the model's own head no gain on the val split: the model is the untuned one."
 
 
-def _outcome(fitted: Fitted, split: str) -> dict[str, Any]:
-    """Returns confusions and frequent mistakes, scores by label, a scatter, or errors by step, as suits the task."""
-    task, target = fitted.pipeline.task, fitted.loaders[split].target
+def _sections(fitted: Fitted, split: str) -> list[dict[str, Any]]:
+    """Returns what the task shows of its answers: titles, and pictures, tables and paragraphs below them."""
+    target = fitted.loaders[split].target
     assert target is not None
-    outputs = fitted.outputs[split]
-    nothing = {"confusion": None, "mistakes": [], "labels": [], "scatter": None, "steps": None}
-    if isinstance(task, Classify):
-        counts = np.array(task.confusion(outputs, target))
-        mistakes = counts - np.diag(np.diag(counts))
-        order = np.argsort(-mistakes, axis=None, kind="stable")[:CONFUSIONS]
-        pairs = [divmod(int(place), task.outputs) for place in order]
-        listed = [(task.classes_[t], task.classes_[p], int(mistakes[t, p])) for t, p in pairs if mistakes[t, p]]
-        return nothing | {"confusion": figures.confusion_picture(counts, names=task.classes_), "mistakes": listed}
-    if isinstance(task, Multilabel):
-        rows = task.label_scores(outputs, target)
-        figured = ("auroc", "average_precision", "f1")
-        return nothing | {"labels": [{**row, **{name: _short_figure(row[name]) for name in figured}} for row in rows]}
-    if isinstance(task, Regress):
-        truth, guess = _decoded(task, target[:, None]), _decoded(task, outputs)
-        return nothing | {"scatter": figures.scatter_picture(truth, guess)}
-    if isinstance(task, Forecast):
-        model = task.errors_by_step(outputs, target)
-        plain = task.errors_by_step(task.constant().expand(len(outputs), -1), target)
-        return nothing | {"steps": figures.steps_picture({"this model": model, "last value goes on": plain})}
-    return nothing
+    sections = fitted.pipeline.task.figures(fitted.outputs[split], target)
+    return [{"title": one.title, "parts": [_part(part) for part in one.parts]} for one in sections]
 
 
-def _decoded(task: Task, outputs: torch.Tensor) -> np.ndarray:
-    return np.asarray(task.decode(outputs)["prediction"])
+def _part(part: Figure | str) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"text": part}
+    if isinstance(part, Rows):
+        return {"columns": part.columns, "rows": [[_cell(cell) for cell in row] for row in part.rows]}
+    return {"picture": figures.picture_of(part)}
+
+
+def _cell(cell: str | int | float) -> str:
+    return _short_figure(cell) if isinstance(cell, float) else str(cell)
 
 
 def _grid(fitted: Fitted, split: str) -> dict[str, Any]:
     """Returns the cards of the chosen samples, and what the axes of their pictures show."""
     task, loader, modality = fitted.pipeline.task, fitted.loaders[split], fitted.pipeline.modality
-    if isinstance(task, Forecast):  # the modality's own pictures show forecasts better than a card can
-        return {"grid": [], "axes": ""}
-    table = task.decode(fitted.outputs[split])
-    chosen, wrong = choose_samples(task, table, loader.records.targets)
+    told = task.cards(task.decode(fitted.outputs[split]), loader.records.targets)
+    if told is None:
+        return {"grid": [], "axes": "", "worst": ""}
     cards, axes = [], ""
-    for i in chosen:
-        record = loader.records[i]
+    for i, wrong in choose_samples(told):
         picture, axes = figures.sample_picture(modality.draw, loader.sample(i))
-        card = {"picture": picture, "key": record.key, "wrong": bool(wrong[i])}
-        card["guess"], card["truth"] = (_answer(task, value) for value in (table["prediction"][i], record.target))
-        card["sure"] = f", {100 * table['confidence'][i]:.0f} %" if "confidence" in table else ""
+        card = {"picture": picture, "key": loader.records[i].key, "wrong": wrong}
+        card |= {"guess": told.guesses[i], "truth": told.truths[i]}
+        card["sure"] = "" if told.sure is None else f", {100 * told.sure[i]:.0f} %"
         cards.append(card)
-    return {"grid": cards, "axes": axes}
+    return {"grid": cards, "axes": axes, "worst": told.worst}
 
 
-def choose_samples(task: Task, table: Mapping[str, np.ndarray], targets: Sequence[Any]) -> tuple[list[int], np.ndarray]:
-    """Returns up to 12 places, half of them the most confident mistakes or the largest errors, and what is wrong [n].
+def choose_samples(told: Cards) -> list[tuple[int, bool]]:
+    """Returns up to 12 places, each with whether it is marked: up to half of them the worst, then others.
 
-    ``table`` are the columns of ``task.decode``. The others are spread evenly over the rest. Of a task that is not
-    classification the largest errors count as wrong.
+    The others are spread evenly over all that is not wrong or, where answers are only more or less off, not marked.
     """
-    guess = table["prediction"]
-    if isinstance(task, Classify):
-        wrong = np.array([str(t) != str(g) for t, g in zip(targets, guess, strict=True)])
-        badness = np.where(wrong, table["confidence"], -1.0)
-        worst = [i for i in np.argsort(-badness, kind="stable")[: SAMPLES // 2] if wrong[i]]
+    worst = np.argsort(-told.badness, kind="stable")[: SAMPLES // 2]
+    if told.wrong is None:
+        rest = np.delete(np.arange(len(told.badness)), worst)
     else:
-        badness = _errors(task, table, targets)
-        worst = list(np.argsort(-badness, kind="stable")[: SAMPLES // 2])
-        wrong = np.isin(np.arange(len(guess)), worst)
-    rest = np.flatnonzero(~wrong)
+        worst, rest = worst[told.wrong[worst]], np.flatnonzero(~told.wrong)
     count = min(SAMPLES - len(worst), len(rest))
     spread = rest[np.linspace(0, len(rest) - 1, count).round().astype(int)] if count else rest
-    return [int(i) for i in (*worst, *spread)], wrong
-
-
-def _errors(task: Task, table: Mapping[str, np.ndarray], targets: Sequence[Any]) -> np.ndarray:
-    """Returns how far each prediction is from the truth; of several labels, the largest distance among the known."""
-    if isinstance(task, Multilabel):
-        chance = np.stack([table[f"p({name})"] for name in task.names_], axis=1)
-        return np.nan_to_num(np.abs(chance - task.encode(targets).numpy())).max(axis=1)
-    return np.abs(np.asarray(table["prediction"]) - np.array([float(target) for target in targets]))
-
-
-def _answer(task: Task, value: Any) -> str:
-    if isinstance(task, Multilabel):
-        return (value if isinstance(value, str) else task.text(value)) or "none"
-    return str(value) if isinstance(task, Classify) else f"{float(value):.4g}"
+    return [(int(i), True) for i in worst] + [(int(i), False) for i in spread]
 
 
 def _main(report: Path) -> str:

@@ -6,16 +6,9 @@ the same samples, so this is the careful side: a paired test would call more dif
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-
-from metatransformer.core.task import Task
-from metatransformer.tasks.classify import Classify
-from metatransformer.tasks.forecast import Forecast
-from metatransformer.tasks.multilabel import Multilabel
+from metatransformer.core.task import Score, Task
 
 CONTROL_NAMES = {
-    "constant": "majority / mean",
     "baseline": "plain baseline (scikit-learn)",
     "random": "same recipe, random trunk",
     "identity": "same recipe, no trunk",
@@ -24,55 +17,33 @@ CONTROL_NAMES = {
 
 def control_words(name: str, task: Task) -> str:
     """Returns a control's name as people write it."""
-    return "last value goes on" if (name, task.name) == ("constant", "forecast") else CONTROL_NAMES[name]
+    return task.constant_words if name == "constant" else CONTROL_NAMES[name]
 
 
-# Between 0 and 1: errors as of a share.
-SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "mean_auroc", "mean_average_precision")
-DISTANCES = ("rmse", "mae")  # errors as of a root mean square of normal deviations
 NOT_PRETRAINED = ("random", "shuffled", "identity", "test")
 
 
-def independent(task: Task, target: Tensor) -> int:
-    """Returns how many independent answers a score of these targets rests on, at most as many as there are.
+def margin(score: Score, a: float, b: float, *, samples: int) -> float | None:
+    """Returns two standard errors of the difference of two values of a score, None for one without a simple formula.
 
-    A mean over classes of very different size is as sure as a mean of n = C^2 / sum(1 / n_c) answers. The variance of
-    an area A under the ROC curve is at most A (1 - A) over the number in the smaller class (van Dantzig 1951). Windows
-    of a series that share rows count once for each stretch of rows that is forecast.
+    ``samples`` are those of ``Task.independent``. Source: for a share p the binomial variance p (1 - p) / n with one
+    success and one failure added; for a root mean square s of n normal deviations s^2 / 2n.
     """
-    if isinstance(task, Forecast):
-        return max(1, len(target) // task.outputs)
-    if isinstance(task, Multilabel):
-        counts = torch.stack([(target == 1).sum(dim=0), (target == 0).sum(dim=0)]).min(dim=0).values
-        return int(counts[counts > 0].min()) if (counts > 0).any() else 1
-    if isinstance(task, Classify) and task.primary in ("auroc", "balanced_accuracy", "macro_f1"):
-        counts = torch.bincount(target)
-        counts = counts[counts > 0].double()
-        return int(counts.min() if task.primary == "auroc" else len(counts) ** 2 / (1 / counts).sum())
-    return len(target)
-
-
-def margin(metric: str, a: float, b: float, *, samples: int) -> float | None:
-    """Returns two standard errors of the difference of two scores, None for a metric without a simple formula.
-
-    ``samples`` are those of ``independent``. Source: the binomial variance p (1 - p) / n with one success and one
-    failure added; for a root mean square s of n normal deviations s^2 / 2n.
-    """
-    if metric in SHARES:
+    if score.error == "share":
         shares = [(p * samples + 1) / (samples + 2) for p in (a, b)]
         return 2 * sum(p * (1 - p) / samples for p in shares) ** 0.5
-    if metric in DISTANCES:
+    if score.error == "distance":
         return 2 * ((a**2 + b**2) / (2 * samples)) ** 0.5
-    if metric == "mse":  # a mean of squares: the variance of one square is twice the square of the mean
+    if score.error == "square":  # the variance of one square is twice the square of the mean
         return 2 * (2 * (a**2 + b**2) / samples) ** 0.5
-    if metric == "r2":  # 1 - R2 is a mean of squares in shares of the variance
+    if score.error == "explained":  # 1 - R2 is a mean of squares in shares of the variance
         return 2 * (2 * ((1 - a) ** 2 + (1 - b) ** 2) / samples) ** 0.5
     return None
 
 
 def compare(task: Task, ours: float, other: float, *, samples: int) -> int:
     """Returns 1 when ``ours`` is clearly better, -1 when it is clearly worse, 0 when these samples cannot tell."""
-    limit = margin(task.primary, ours, other, samples=samples)
+    limit = margin(task.scores[task.primary], ours, other, samples=samples)
     if limit is None or abs(ours - other) <= limit:
         return 0
     return 1 if task.is_better(ours, other) else -1
@@ -96,7 +67,7 @@ def verdict(
     metric = task.primary
     ours = scores[metric]
     known = {name: values[metric] for name, values in controls.items() if metric in values}
-    score = f"{words(metric)} {ours:.3f}"
+    score = f"{task.words(metric)} {ours:.3f}"
     if not is_pretrained(encoder):
         return f"This run uses the trunk '{encoder}', which was never trained: {score} says nothing about pretraining."
     if not known:
@@ -149,10 +120,3 @@ def _beside_the_baseline(results: Mapping[str, int]) -> str:
 
 def _beside_the_constant(results: Mapping[str, int]) -> str:
     return "the model is not clearly better than a constant answer" if results.get("constant", 1) < 1 else ""
-
-
-def words(metric: str) -> str:
-    """Returns a metric's name as people write it."""
-    special = {name: name.upper() for name in ("auroc", "rmse", "mae", "mse")}
-    special |= {"mean_auroc": "mean AUROC", "r2": "R²", "macro_f1": "macro F1"}
-    return special.get(metric, metric.replace("_", " "))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from metatransformer.core.registry import Registry
 
 if TYPE_CHECKING:
-    from metatransformer.core.task import Task
+    from metatransformer.core.task import Score, Task
 
 
 def _is_task(found: object) -> bool:
@@ -33,3 +33,10 @@ def get_task(name: str) -> "type[Task]":
         UsageError: there is none; the message lists the valid names. Or a package announces one that cannot be used.
     """
     return TASKS.get(name)
+
+
+def known_score(metric: str) -> "Score":
+    """Returns what the tasks know of a metric by its name; of one that none has, that more is better."""
+    from metatransformer.core.task import Score
+
+    return next((task.scores[metric] for task in TASKS.usable() if metric in task.scores), Score())

@@ -2,56 +2,71 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from numbers import Number
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn import metrics as scores
+from sklearn import metrics as measure
 from torch import Tensor
 
-from metatransformer.core.errors import DataError, UsageError, nearest
-from metatransformer.core.task import Task
+from metatransformer.core.errors import DataError
+from metatransformer.core.figures import Cards, Confusion, Rows, Section
+from metatransformer.core.task import Baseline, Score, Task, TaskOptions
 
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "auroc", "log_loss")
+MISTAKES = 6  # the most frequent ones that are listed
+
+
+@dataclass(frozen=True)
+class ClassifyOptions(TaskOptions):
+    """``class_weight`` "balanced" weighs each class by n / (C x count), as scikit-learn does."""
+
+    class_weight: Literal["none", "balanced"] = "none"
 
 
 class Classify(Task):
-    """Cross entropy over the classes of the training split, in sorted order.
-
-    ``class_weight`` "balanced" weighs each class by n / (C x count), as scikit-learn does; ``label_smoothing`` is the
-    share of the target spread over all classes.
-    """
+    """Cross entropy over the classes of the training split, in sorted order."""
 
     name = "classify"
+    title = "classification"
+    scores = {
+        "accuracy": Score(error="share"),
+        "balanced_accuracy": Score(error="share"),
+        "macro_f1": Score(error="share", words="macro F1"),
+        "kappa": Score(),
+        "auroc": Score(error="share", words="AUROC"),
+        "log_loss": Score(higher=False),
+    }
+    options = ClassifyOptions
     ranks = True
+    stratified = True
+    estimator = "Classifier"
 
-    def __init__(
-        self,
-        *,
-        metric: str = "accuracy",
-        class_weight: str = "none",
-        label_smoothing: float = 0.0,
-    ) -> None:
-        if metric not in METRICS:
-            raise UsageError("task.metric", must="be a score of 'classify'", found=metric, do=nearest(metric, METRICS))
-        self.primary = metric
-        self.higher_is_better = metric != "log_loss"
-        self.class_weight, self.label_smoothing = class_weight, label_smoothing
+    def __init__(self, options: ClassifyOptions | None = None) -> None:
+        super().__init__(options)
+        self.class_weight = options.class_weight if options is not None else "none"
         self.classes_: list[str] = []
         self.counts_: list[int] = []
+
+    def check(self, target: Any) -> None:
+        """Refuses what is no class."""
+        if target is not None and not isinstance(target, str | Number | np.bool_):
+            raise DataError(
+                "labels",
+                must="have a word or a number as its class",
+                found=f"a {type(target).__name__}",
+                do="Choose another --task (multilabel for several columns of yes or no), or what a sample is: "
+                "see 'metatransformer modalities NAME'.",
+            )
 
     def fit(self, targets: Sequence[Any]) -> None:
         """Learns the classes and how often each occurs."""
         if any(target is None for target in targets):
             raise DataError("training labels", must="be known for every sample", found="missing ones")
-        if several := [target for target in targets if isinstance(target, tuple)]:
-            raise DataError(
-                "training labels",
-                must="be one a sample for the task 'classify'",
-                found=f"{len(several[0])} in the first",
-                do="Name one column with --target, or use --task multilabel for yes-or-no columns.",
-            )
+        for target in targets:
+            self.check(target)
         counts = Counter(str(target) for target in targets)
         self.classes_ = sorted(counts, key=_natural)
         self.counts_ = [counts[name] for name in self.classes_]
@@ -98,7 +113,7 @@ class Classify(Task):
         if self.class_weight == "balanced":
             counts = torch.tensor(self.counts_, dtype=outputs.dtype, device=outputs.device)
             weight = counts.sum() / (len(counts) * counts)
-        return F.cross_entropy(outputs, target, weight=weight, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(outputs, target, weight=weight)
 
     def metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
         """Returns accuracy, balanced accuracy, macro F1, log loss, Cohen's kappa where it is defined (truth and guess
@@ -107,18 +122,18 @@ class Classify(Task):
         truth, guess = target.numpy(), probability.argmax(axis=1)
         labels = range(len(self.classes_))
         present = np.unique(truth)
-        recall = scores.recall_score(truth, guess, labels=present, average=None, zero_division=0)
+        recall = measure.recall_score(truth, guess, labels=present, average=None, zero_division=0)
         result = {
-            "accuracy": float(scores.accuracy_score(truth, guess)),
+            "accuracy": float(measure.accuracy_score(truth, guess)),
             "balanced_accuracy": float(np.mean(recall)),
-            "macro_f1": float(scores.f1_score(truth, guess, labels=present, average="macro", zero_division=0)),
-            "log_loss": float(scores.log_loss(truth, probability, labels=labels)),
+            "macro_f1": float(measure.f1_score(truth, guess, labels=present, average="macro", zero_division=0)),
+            "log_loss": float(measure.log_loss(truth, probability, labels=labels)),
         }
         if len(present) > 1 or len(np.unique(guess)) > 1:
-            result["kappa"] = float(scores.cohen_kappa_score(truth, guess))
+            result["kappa"] = float(measure.cohen_kappa_score(truth, guess))
         if len(present) == len(self.classes_):
             chance = probability[:, 1] if len(labels) == 2 else probability
-            result["auroc"] = float(scores.roc_auc_score(truth, chance, multi_class="ovr"))
+            result["auroc"] = float(measure.roc_auc_score(truth, chance, multi_class="ovr"))
         if self.primary not in result:
             raise DataError(
                 f"metric '{self.primary}'",
@@ -128,10 +143,28 @@ class Classify(Task):
             )
         return result
 
+    def independent(self, target: Tensor) -> int:
+        """Returns on how many answers a mean over classes rests, or the smallest class where ranks are scored.
+
+        A mean over classes of very different size is as sure as a mean of n = C^2 / sum(1 / n_c) answers. The variance
+        of an area A under the ROC curve is at most A (1 - A) over the number in the smaller class (van Dantzig 1951).
+        """
+        if self.primary not in ("auroc", "balanced_accuracy", "macro_f1"):
+            return len(target)
+        counts = torch.bincount(target)
+        counts = counts[counts > 0].double()
+        return int(counts.min() if self.primary == "auroc" else len(counts) ** 2 / (1 / counts).sum())
+
+    def tally(self, outputs: Tensor, target: Tensor) -> dict[str, Any]:
+        """Returns the ``confusion`` counts, and as ``hits`` of each class which of its samples were right ("1")."""
+        right = outputs.argmax(dim=1) == target
+        hits = ["".join(str(int(hit)) for hit in right[target == label]) for label in range(self.outputs)]
+        return {"confusion": self.confusion(outputs, target), "hits": hits}
+
     def confusion(self, outputs: Tensor, target: Tensor) -> list[list[int]]:
         """Returns how many samples of each class (rows) were taken for each class (columns)."""
         labels = range(len(self.classes_))
-        return scores.confusion_matrix(target.numpy(), outputs.argmax(dim=1).numpy(), labels=labels).tolist()
+        return measure.confusion_matrix(target.numpy(), outputs.argmax(dim=1).numpy(), labels=labels).tolist()
 
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
         """Returns the class name, its probability, and one probability column a class."""
@@ -145,10 +178,43 @@ class Classify(Task):
             columns[f"p({name})"] = probability[:, number]
         return columns
 
+    def readable(self, targets: Sequence[Any]) -> Sequence[Any]:
+        """Returns targets as text."""
+        return [str(target) for target in targets]
+
+    @property
+    def extent(self) -> str:
+        """The number of classes."""
+        return f"{self.outputs} classes"
+
+    def figures(self, outputs: Tensor, target: Tensor) -> Sequence[Section]:
+        """Returns the confusions, and the most frequent ones as a table."""
+        counts = np.array(self.confusion(outputs, target))
+        mistakes = counts - np.diag(np.diag(counts))
+        order = np.argsort(-mistakes, axis=None, kind="stable")[:MISTAKES]
+        pairs = [divmod(int(place), self.outputs) for place in order]
+        rows = [(f"{self.classes_[t]} taken for {self.classes_[p]}", int(mistakes[t, p])) for t, p in pairs]
+        listed = Rows(("most frequent mistakes", "samples"), [row for row in rows if row[1]])
+        beside = listed if listed.rows else "No mistakes on these samples."
+        return (Section("Confusions", (Confusion(counts, self.classes_), beside)),)
+
+    def cards(self, table: Mapping[str, np.ndarray], targets: Sequence[Any]) -> Cards:
+        """Returns classes with their probability, the most confident mistakes first."""
+        guesses, truths = [str(guess) for guess in table["prediction"]], [str(target) for target in targets]
+        wrong = np.array([truth != guess for truth, guess in zip(truths, guesses, strict=True)])
+        sure = table["confidence"]
+        badness = np.where(wrong, sure, -1.0)
+        return Cards(guesses, truths, badness, worst="the most confident mistakes", wrong=wrong, sure=sure)
+
     def constant(self) -> Tensor:
         """Returns the log frequencies of the classes: its largest is the majority class."""
         counts = torch.tensor(self.counts_, dtype=torch.float32)
         return (counts / counts.sum()).log()
+
+    @property
+    def baseline(self) -> Baseline:
+        """Classifiers, with classes that count alike where they do so in the score."""
+        return Baseline("classes", balanced=self.primary == "balanced_accuracy")
 
     def state(self) -> dict[str, Any]:
         """Returns the classes and their counts."""

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metatransformer.core.errors import DataError, UsageError, nearest
+from metatransformer.core.errors import DataError
+from metatransformer.core.figures import Lines, Section
 from metatransformer.core.future import Future
-from metatransformer.core.task import Task
+from metatransformer.core.task import Baseline, Score, Task, TaskOptions
 
-METRICS = ("mse", "mae", "rmse")
 BESIDE = 2  # columns behind the future in an encoded target: the window's spread, relative and in the unit
 
 
@@ -25,14 +25,24 @@ class Forecast(Task):
     """
 
     name = "forecast"
+    title = "forecast"
+    scores = {
+        "mse": Score(higher=False, error="square", words="MSE"),
+        "mae": Score(higher=False, error="distance", words="MAE"),
+        "rmse": Score(higher=False, error="distance", words="RMSE"),
+    }
     squared = True
+    sequential = True
+    constant_words = "last value goes on"
+    estimator = "Forecaster"
 
-    def __init__(self, *, metric: str = "mse") -> None:
-        if metric not in METRICS:
-            raise UsageError("task.metric", must="be a score of 'forecast'", found=metric, do=nearest(metric, METRICS))
-        self.primary = metric
-        self.higher_is_better = False
+    def __init__(self, options: TaskOptions | None = None) -> None:
+        super().__init__(options)
         self.horizon_ = 0
+
+    def check(self, target: Any) -> None:
+        """Refuses what is no future of a series."""
+        _require_futures([target])
 
     def fit(self, targets: Sequence[Any]) -> None:
         """Learns the horizon.
@@ -84,6 +94,10 @@ class Forecast(Task):
             "rmse": float((error * target[:, -1:]).square().mean().sqrt()),
         }
 
+    def independent(self, target: Tensor) -> int:
+        """Returns how many stretches of rows are forecast: windows that share rows count once for each."""
+        return max(1, len(target) // self.outputs)
+
     def errors_by_step(self, outputs: Tensor, target: Tensor) -> np.ndarray:
         """Returns the standardised MSE ``[H]`` of each step ahead."""
         error = (outputs - self.goal(target)).double() * target[:, -2:-1]
@@ -97,6 +111,19 @@ class Forecast(Task):
         column = np.empty(len(outputs), dtype=object)
         column[:] = list(outputs.double().numpy())
         return {"prediction": column}
+
+    def figures(self, outputs: Tensor, target: Tensor) -> Sequence[Section]:
+        """Returns the errors by step, beside those of the last value. Single windows the modality itself shows best."""
+        model = self.errors_by_step(outputs, target)
+        plain = self.errors_by_step(self.constant().expand(len(outputs), -1), target)
+        lines = {"this model": model, self.constant_words: plain}
+        errors = Lines(lines, across="steps ahead", up="mean squared error (standardised)")
+        return (Section("Error by step ahead", (errors,)),)
+
+    @property
+    def baseline(self) -> Baseline:
+        """Windows weigh by their spread; the features are the last values themselves, from which it goes on."""
+        return Baseline("numbers", weighed=True, whole=True)
 
     def constant(self) -> Tensor:
         """Returns zeros: the last value goes on."""

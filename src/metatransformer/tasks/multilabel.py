@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn import metrics as scores
+from sklearn import metrics as measure
 from torch import Tensor
 
-from metatransformer.core.errors import DataError, UsageError, nearest
-from metatransformer.core.task import Task
+from metatransformer.core.errors import DataError
+from metatransformer.core.figures import Cards, Rows, Section
+from metatransformer.core.task import Baseline, Score, Task, TaskOptions
+from metatransformer.data.rows import split_target
 
-METRICS = ("mean_auroc", "mean_average_precision", "macro_f1")
 ANSWERS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
 GAP = float("nan")
 
@@ -20,20 +21,21 @@ GAP = float("nan")
 class Multilabel(Task):
     """Binary cross entropy over the labels that are known; a gap teaches nothing and is not scored.
 
-    A target is a sequence of 0, 1 or None, one for each label, or a single one of these. ``names`` says what the labels
-    are called; where another number of them is learned, they are numbered.
+    A target is a sequence of 0, 1 or None, one for each label, or a single one of these. Labels are called as the
+    columns of ``task.target``; where another number of them is learned, they are numbered.
     """
 
     name = "multilabel"
+    title = "labels"
+    scores = {
+        "mean_auroc": Score(error="share", words="mean AUROC"),
+        "mean_average_precision": Score(error="share"),
+        "macro_f1": Score(error="share", words="macro F1"),
+    }
 
-    def __init__(self, *, metric: str = "mean_auroc", names: Sequence[str] = ()) -> None:
-        if metric not in METRICS:
-            raise UsageError(
-                "task.metric", must="be a score of 'multilabel'", found=metric, do=nearest(metric, METRICS)
-            )
-        self.primary = metric
-        self.higher_is_better = True
-        self.given = tuple(names)
+    def __init__(self, options: TaskOptions | None = None) -> None:
+        super().__init__(options)
+        self.given = split_target(options.target) if options is not None else ()
         self.names_: list[str] = []
         self.rates_: list[float] = []
 
@@ -118,11 +120,16 @@ class Multilabel(Task):
             y, p = truth[known, place].astype(int), log_odds[known, place]
             row = {"label": name, "known": int(known.sum()), "positive": int(y.sum())}
             both = 0 < y.sum() < len(y)
-            row["auroc"] = float(scores.roc_auc_score(y, p)) if both else GAP
-            row["average_precision"] = float(scores.average_precision_score(y, p)) if both else GAP
-            row["f1"] = float(scores.f1_score(y, p > 0, zero_division=0)) if both else GAP
+            row["auroc"] = float(measure.roc_auc_score(y, p)) if both else GAP
+            row["average_precision"] = float(measure.average_precision_score(y, p)) if both else GAP
+            row["f1"] = float(measure.f1_score(y, p > 0, zero_division=0)) if both else GAP
             rows.append(row)
         return rows
+
+    def independent(self, target: Tensor) -> int:
+        """Returns how many samples have the rarer answer of the label where these are fewest."""
+        counts = torch.stack([(target == 1).sum(dim=0), (target == 0).sum(dim=0)]).min(dim=0).values
+        return int(counts[counts > 0].min()) if (counts > 0).any() else 1
 
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
         """Returns the names of the labels above one half as text, and one probability column a label."""
@@ -133,12 +140,34 @@ class Multilabel(Task):
             columns[f"p({name})"] = chance[:, number]
         return columns
 
+    def readable(self, targets: Sequence[Any]) -> Sequence[Any]:
+        """Returns the names of the labels that are 1 as text."""
+        return [self.text(target) for target in targets]
+
+    def figures(self, outputs: Tensor, target: Tensor) -> Sequence[Section]:
+        """Returns the scores by label."""
+        columns = ("label", "known", "positive", "AUROC", "average precision", "F1")
+        rows = [tuple(row.values()) for row in self.label_scores(outputs, target)]
+        return (Section("By label", (Rows(columns, rows),)),)
+
+    def cards(self, table: Mapping[str, np.ndarray], targets: Sequence[Any]) -> Cards:
+        """Returns positive labels; first come the largest distances of a known answer."""
+        chance = np.stack([table[f"p({name})"] for name in self.names_], axis=1)
+        badness = np.nan_to_num(np.abs(chance - self.encode(targets).numpy())).max(axis=1)
+        texts = [[text or "none" for text in column] for column in (table["prediction"], self.readable(targets))]
+        return Cards(texts[0], texts[1], badness)
+
     def text(self, target: Any) -> str:
         """Returns a target as ``decode`` writes a prediction."""
         return self._text(np.array(_answers(target)) == 1)
 
     def _text(self, positive: np.ndarray) -> str:
         return ", ".join(name for name, yes in zip(self.names_, positive, strict=True) if yes)
+
+    @property
+    def baseline(self) -> Baseline:
+        """A classifier a label."""
+        return Baseline("labels")
 
     def constant(self) -> Tensor:
         """Returns the log odds of each label's training rate."""

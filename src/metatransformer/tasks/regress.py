@@ -6,26 +6,29 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn import metrics as scores
+from sklearn import metrics as measure
 from torch import Tensor
 
-from metatransformer.core.errors import DataError, UsageError, nearest
-from metatransformer.core.task import Task
-
-METRICS = ("rmse", "mae", "r2")
+from metatransformer.core.errors import DataError
+from metatransformer.core.figures import Cards, Scatter, Section
+from metatransformer.core.task import Score, Task, TaskOptions
 
 
 class Regress(Task):
     """Squared error on targets standardised by the training split; scores are in the target's own unit."""
 
     name = "regress"
+    title = "regression"
+    scores = {
+        "rmse": Score(higher=False, error="distance", words="RMSE"),
+        "mae": Score(higher=False, error="distance", words="MAE"),
+        "r2": Score(error="explained", words="R²"),
+    }
     squared = True
+    estimator = "Regressor"
 
-    def __init__(self, *, metric: str = "rmse") -> None:
-        if metric not in METRICS:
-            raise UsageError("task.metric", must="be a score of 'regress'", found=metric, do=nearest(metric, METRICS))
-        self.primary = metric
-        self.higher_is_better = metric == "r2"
+    def __init__(self, options: TaskOptions | None = None) -> None:
+        super().__init__(options)
         self.mean_, self.std_ = 0.0, 1.0
 
     def check(self, target: Any) -> None:
@@ -58,12 +61,23 @@ class Regress(Task):
         return {
             "rmse": float(np.sqrt(np.mean((guess - truth) ** 2))),
             "mae": float(np.mean(np.abs(guess - truth))),
-            "r2": float(scores.r2_score(truth, guess)) if len(truth) > 1 else float("nan"),
+            "r2": float(measure.r2_score(truth, guess)) if len(truth) > 1 else float("nan"),
         }
 
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
         """Returns the prediction in the target's unit."""
         return {"prediction": self._restore(outputs[:, 0])}
+
+    def figures(self, outputs: Tensor, target: Tensor) -> Sequence[Section]:
+        """Returns predictions against true values."""
+        truth, guess = self._restore(target), self._restore(outputs[:, 0])
+        return (Section("Predicted against true", (Scatter(truth, guess),)),)
+
+    def cards(self, table: Mapping[str, np.ndarray], targets: Sequence[Any]) -> Cards:
+        """Returns numbers, the largest errors first."""
+        guess, truth = np.asarray(table["prediction"]), _numbers(targets)
+        texts = [[f"{value:.4g}" for value in values] for values in (guess, truth)]
+        return Cards(texts[0], texts[1], np.abs(guess - truth))
 
     def constant(self) -> Tensor:
         """Returns the mean (0 on the standardised scale)."""
@@ -95,7 +109,7 @@ def _number(target: Any) -> float:
         value = float(target)
     except (TypeError, ValueError) as error:
         do = "Correct it or leave the sample out; for classes use --task classify."
-        raise DataError("targets", must="be numbers for the task 'regress'", found=repr(target), do=do) from error
+        raise DataError("targets", must="be numbers for the task 'regress'", found=repr(target)[:40], do=do) from error
     if not np.isfinite(value):
         raise DataError("targets", must="be finite", found=repr(target), do="Correct it or leave the sample out.")
     return value
