@@ -72,13 +72,13 @@ class Registry:
         return self._imported(name, modules[name])
 
     def _constant(self, name: str, module: ModuleType) -> Any:
-        found = getattr(module, self.constant, None)
-        called = getattr(found, "name", found)
-        if not self.check(found) or called != name:
+        found: Any = getattr(module, self.constant, None)
+        is_one = self.check(found)
+        if not is_one or found.name != name:
             raise UsageError(
                 f"{self.kind} module {module.__name__}",
                 must=f"define a {self.constant} named '{name}', as it is announced",
-                found="none" if found is None else repr(called),
+                found=repr(found.name) if is_one else "none" if found is None else repr(found),
             )
         return found
 

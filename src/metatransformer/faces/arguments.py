@@ -23,7 +23,7 @@ KEYWORDS = {
     "encoder": "encoder",
     "tune": "tune",
     "optim.epochs": "epochs",
-    "task.name": "class",
+    "task.name": "task",
     "task.target": "target",
     "task.metric": "metric",
     "run.seed": "seed",
@@ -68,7 +68,6 @@ def keywords_of(recipe: Recipe) -> dict[str, Any]:
     """Returns the arguments, ``recipe`` among them, whose ``recipe_of`` is this recipe."""
     flat = flat_keys(to_dict(recipe))
     keywords = {KEYWORDS[key]: flat.pop(key) for key in KEYWORDS}
-    del keywords["class"]
     return {**keywords, "recipe": flat}
 
 

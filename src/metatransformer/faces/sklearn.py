@@ -1,4 +1,4 @@
-"""The scikit-learn face: one estimator a task, and ``load`` for what they and ``Embedder`` saved.
+"""The scikit-learn face: one estimator a kind of answer, and ``load`` for what they and ``Embedder`` saved.
 
 Constructors only store; ``fit`` learns into names that end in ``_``. Wherever there is an ``X``, it is what a user has:
 a folder, a manifest or table file, a list of paths, a list or array of samples (the first axis counts them), or a
@@ -35,6 +35,7 @@ from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
 from metatransformer.saved import load_pipeline
+from metatransformer.tasks import get_task
 
 LABELS = "labels.json"  # beside model.json: the class labels in their own type; the task knows them as text
 E = TypeVar("E", bound="_Estimator")
@@ -54,6 +55,7 @@ class _Estimator(BaseEstimator):
         epochs: int | Literal["default", "auto"] = "default",
         target: str = "",
         metric: str = "",
+        task: str = "",
         seed: int = 0,
         device: str = "auto",
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -64,8 +66,9 @@ class _Estimator(BaseEstimator):
 
         ``modality``: see ``metatransformer modalities``. ``encoder``: a name of ``list_encoders`` or a path. ``tune``:
         what learns; "default", also for ``epochs``, is the modality's own choice. ``target``: the column to learn of a
-        table or manifest. ``metric`` chooses the best epoch; empty is the modality's own. ``recipe``: further settings
-        by dotted key, for example ``{"optim.lr": 3e-4, "task.class_weight": "balanced"}``. ``verbose``: notes and
+        table or manifest. ``metric`` chooses the best epoch; empty is the modality's own. ``task``: another one that
+        has answers of this kind, as a package may bring it. ``recipe``: further settings by dotted key, for example
+        ``{"optim.lr": 3e-4, "task.class_weight": "balanced"}``. ``verbose``: notes and
         progress on standard error.
         """
         self.modality = modality
@@ -74,6 +77,7 @@ class _Estimator(BaseEstimator):
         self.epochs = epochs
         self.target = target
         self.metric = metric
+        self.task = task
         self.seed = seed
         self.device = device
         self.precision = precision
@@ -120,14 +124,30 @@ class _Estimator(BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "pipeline_")
 
+    @classmethod
+    def _arguments(cls, recipe: Recipe) -> dict[str, Any]:
+        """Returns the arguments whose recipe this is."""
+        arguments = keywords_of(recipe)
+        return arguments | ({"task": ""} if arguments["task"] == cls.task_name else {})
+
     def _recipe(self, modality: Modality) -> Recipe:
         return recipe_of(modality, defaults={"data.test_fraction": 0.0}, keywords=self._keywords(), given=self.recipe)
 
     def _keywords(self) -> dict[str, Any]:
-        """Returns the recipe keys that have an argument of their own."""
+        """Returns the recipe keys that have an argument of their own.
+
+        Raises:
+            UsageError: there is no such task, or its answers are of another kind.
+        """
+        name = self.task or self.task_name
+        wanted = get_task(name).estimator
+        if wanted not in [kind.__name__ for kind in type(self).__mro__]:
+            do = "" if wanted else "Use 'metatransformer fit'."
+            must, found = f"be learned by a {type(self).__name__}", f"'{name}', which {wanted or 'no estimator'} does"
+            raise UsageError("task", must=must, found=found, do=do)
         keywords: dict[str, Any] = {
             "encoder": self.encoder,
-            "task.name": self.task_name,
+            "task.name": name,
             "task.target": self.target,
             "task.metric": self.metric,
             "run.seed": self.seed,
@@ -261,6 +281,7 @@ class Forecaster(_Estimator):
         epochs: int | Literal["default", "auto"] = "default",
         target: str = "",
         metric: str = "",
+        task: str = "",
         seed: int = 0,
         device: str = "auto",
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -279,6 +300,7 @@ class Forecaster(_Estimator):
             epochs=epochs,
             target=target,
             metric=metric,
+            task=task,
             seed=seed,
             device=device,
             precision=precision,
@@ -306,6 +328,11 @@ class Forecaster(_Estimator):
         task, outputs = self.pipeline_.task, self._outputs(records)
         return -task.metrics(outputs, task.encode(records.targets))["mse"]
 
+    @classmethod
+    def _arguments(cls, recipe: Recipe) -> dict[str, Any]:
+        arguments = super()._arguments(recipe)
+        return arguments | {name: arguments["recipe"].pop(f"input.{name}") for name in ("horizon", "lookback")}
+
     def _recipe(self, modality: Modality) -> Recipe:
         lengths = {"input.horizon": self.horizon, "input.lookback": self.lookback}
         given = flat_keys(self.recipe) if isinstance(self.recipe, Mapping) else {}
@@ -314,13 +341,6 @@ class Forecaster(_Estimator):
             raise UsageError(where, must=f"be given as the argument {twice[0][6:]}", found="both ways")
         defaults = {"input.rows": [0.85, 0.15, 0.0]}  # nothing is kept for a test: score on other rows
         return recipe_of(modality, defaults=defaults, keywords=self._keywords() | lengths, given=self.recipe)
-
-
-_CLASSES: dict[str, type[Classifier] | type[Regressor] | type[Forecaster]] = {
-    "classify": Classifier,
-    "regress": Regressor,
-    "forecast": Forecaster,
-}
 
 
 def load(
@@ -339,18 +359,18 @@ def load(
     if (place / "embedder.json").is_file():
         return load_embedder(place, encoder=encoder, device=device)
     pipeline = load_pipeline(place, encoder=encoder, device=device)
-    if pipeline.recipe.task.name not in _CLASSES:
+    kinds = {kind.__name__: kind for kind in (Classifier, Regressor, Forecaster)}
+    if pipeline.task.estimator not in kinds:
         raise UsageError(
             folder,
             must="hold a classifier, regressor or forecaster to be loaded in Python",
-            found=f"a model of the task '{pipeline.recipe.task.name}'",
+            found=f"a model of the task '{pipeline.task.name}'",
             do="Use 'metatransformer predict' and 'evaluate' on the folder.",
         )
-    keywords: dict[str, Any] = keywords_of(pipeline.recipe)
+    kind = kinds[pipeline.task.estimator]
+    arguments = kind._arguments(pipeline.recipe)
     if encoder:
-        keywords["encoder"] = encoder
-    if pipeline.recipe.task.name == "forecast":
-        keywords |= {name: keywords["recipe"].pop(f"input.{name}") for name in ("horizon", "lookback")}
-    estimator = _CLASSES[pipeline.recipe.task.name](keywords.pop("modality"), **keywords)
+        arguments["encoder"] = encoder
+    estimator = kind(**arguments)
     estimator._take(pipeline, place)
     return estimator
