@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from metatransformer.core.errors import UsageError
+from metatransformer.modalities.timeseries import TimeseriesOptions
 from metatransformer.recipe import OptimOptions, make_recipe, parse_overrides, read_recipe, to_dict, to_yaml, with_tune
 
 
@@ -47,6 +48,13 @@ def test_weights_of_classes_are_a_default_of_classes_only():
 def test_texts_are_read_as_yaml():
     found = parse_overrides(["a=3", "b.c=1.5", "d=[1, -1]", "e=true", "f=text", "g=x=y"])
     assert found == {"a": 3, "b.c": 1.5, "d": [1, -1], "e": True, "f": "text", "g": "x=y"}
+
+
+def test_a_setting_of_type_text_is_taken_as_it_is():
+    written = ["input.style=%m/%d/%Y", "input.time=2024", "input.zone=@x", "task.target=1"]
+    recipe = make_recipe("timeseries", options=TimeseriesOptions, defaults={}, base={}, overrides=written)
+    found = (recipe.input.style, recipe.input.time, recipe.input.zone, recipe.task.target)
+    assert found == ("%m/%d/%Y", "2024", "@x", "1")
 
 
 @pytest.mark.parametrize("text", ["1e-3", "0.001", "1.0e-3"])

@@ -1,5 +1,6 @@
 """Tables of series: wide and long, times and steps, and every way in which a table can be wrong."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -351,3 +352,52 @@ def test_an_index_says_how_the_table_was_understood():
     assert [record.key for record in last.records] == ["a from 2024-01-03 02:00:00", "b from 2024-01-03 02:00:00"]
     with pytest.raises(DataError, match="must name its columns"):
         index_series(table(), files=False, layout=Layout(), cut=CUT, labelled=False, label="", header=False)
+
+
+# --- panels
+
+
+def panel(rows: int = 31, *, items: tuple[str, ...] = ("tea", "milk")) -> pd.DataFrame:
+    days = pd.date_range("2024-01-01", periods=rows, freq="D").astype(str)
+    keys = [(store, item) for store in ("north", "south") for item in items]
+    parts = [pd.DataFrame({"store": s, "item": i, "date": days, "sales": np.arange(rows) + 1.5}) for s, i in keys]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize("by", [["store", "item", "date"], ["date", "store", "item"]])
+def test_a_panel_is_told_how_to_name_its_series(by: list[str]):
+    frame = panel().sort_values(by)
+    with pytest.raises(DataError, match="several series.* apart: input.id='store, item'"):
+        read_series(frame, layout=Layout())
+    with pytest.raises(DataError, match="several series.* apart: input.id=store"):
+        read_series(frame[frame["item"] == "tea"].drop(columns="item"), layout=Layout(target=("sales",)))
+
+
+def test_two_columns_can_tell_series_apart():
+    series = read_series(panel(), layout=Layout(id="store, item", values="sales"))
+    assert [one.name for one in series] == ["north/tea", "north/milk", "south/tea", "south/milk"]
+    assert all(len(one.values) == 31 and one.step.name == "1 d" for one in series)
+    with pytest.raises(UsageError, match="input.ignore: must name other columns than input.id"):
+        read_series(panel(), layout=Layout(id="store, item", values="sales", ignore=("item",)))
+    with pytest.raises(DataError, match="must have a column 'itm'"):
+        read_series(panel(), layout=Layout(id="store, itm", values="sales"))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_short_series_of_a_panel_can_be_left_out(rows: int, labelled: bool):
+    new = pd.DataFrame({"store": "new", "item": "tea", "date": pd.date_range("2024-01-20", periods=rows), "sales": 1.0})
+    frame = pd.concat([panel(50), new.assign(date=new["date"].astype(str))], ignore_index=True)
+    layout = Layout(id="store, item", values="sales")
+    wide = Cut(lookback=9, horizon=3, rows=(0.6, 0.2, 0.2), most=(1000, 1000, 1000))
+
+    def found(layout: Layout):
+        return index_series(frame, files=False, layout=layout, cut=wide, labelled=labelled, label="", header=True)
+
+    with pytest.raises(DataError, match="input.short=skip"):
+        found(layout)
+    index = found(replace(layout, short="skip"))
+    assert index.notes[0] == "left out 1 series that are too short (input.short=skip): new/tea"
+    assert {record.value.series.name for record in index.records} == {
+        f"{a}/{b}" for a in ("north", "south") for b in ("tea", "milk")
+    }

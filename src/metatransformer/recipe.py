@@ -281,6 +281,9 @@ def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, A
         try:
             result[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
+            if value.strip()[0] not in "[{'\"":  # %d/%m/%Y is a text, although YAML reserves its first letter
+                result[key.strip()] = value.strip()
+                continue
             raise UsageError(
                 f"override '{text}'",
                 must="hold a YAML value behind '='",

@@ -25,7 +25,7 @@ def typed(kind: type, values: Any, *, prefix: str) -> Any:
     Raises:
         UsageError: an unknown key (with the nearest valid one), or a value of the wrong type.
     """
-    _refuse_unknown(kind, values, prefix=prefix)
+    values = _known(kind, values, prefix=prefix)
     try:
         return pydantic.TypeAdapter(kind).validate_python(values)
     except pydantic.ValidationError as error:
@@ -55,10 +55,12 @@ def _key_of(kind: Any, location: Sequence[int | str]) -> str:
     return ".".join(parts)
 
 
-def _refuse_unknown(kind: type, values: Any, *, prefix: str) -> None:
+def _known(kind: type, values: Any, *, prefix: str) -> dict[str, Any]:
+    """Returns the values, all of whose keys are settings; a number where a text belongs is a text: a column 2024."""
     if not isinstance(values, Mapping):
         raise UsageError(f"recipe section '{prefix.rstrip('.')}'", must="hold keys", found=repr(values))
     types = {item.name: item.type for item in dataclasses.fields(kind)}
+    found = dict(values)
     for key, value in values.items():
         if key not in types:
             known = [prefix + name for name in types]
@@ -69,4 +71,7 @@ def _refuse_unknown(kind: type, values: Any, *, prefix: str) -> None:
                 do=nearest(prefix + key, known),
             )
         if dataclasses.is_dataclass(types[key]):
-            _refuse_unknown(types[key], value, prefix=f"{prefix}{key}.")
+            found[key] = _known(types[key], value, prefix=f"{prefix}{key}.")
+        elif types[key] is str and isinstance(value, int | float) and not isinstance(value, bool):
+            found[key] = str(value)
+    return found

@@ -85,9 +85,11 @@ class TimeseriesOptions:
     ``rows``: train, val and test in time, as shares or as counts of rows; a column 'split' comes
     first. ``windows``: the most windows of train, val and test that are taken, of all series
     together. ``period``: the rows of a cycle; "auto" goes by the step (24 for hours). ``time``,
-    ``id``, ``values``: columns with unusual names; ``ignore``: columns to leave out; ``style``: how
-    times are written, as for strptime; ``zone``: their time zone; ``fill``: what stands in missing
-    rows and cells. ``sample``: "file" takes whole files, with one label each, for classification.
+    ``id``, ``values``: columns with unusual names (of ``id`` several, with commas between them);
+    ``ignore``: columns to leave out; ``style``: how times are written, as for strptime; ``zone``:
+    their time zone; ``fill``: what stands in missing rows and cells; ``short``: whether series
+    without enough rows are left out. ``sample``: "file" takes whole files, with one label each, for
+    classification.
     """
 
     lookback: int = 96
@@ -103,6 +105,7 @@ class TimeseriesOptions:
     style: str = ""
     zone: str = ""
     fill: Literal["refuse", "line", "last"] = "refuse"
+    short: Literal["refuse", "skip"] = "refuse"
     sample: Literal["window", "file"] = "window"
 
     def __post_init__(self) -> None:
@@ -130,6 +133,7 @@ class TimeseriesOptions:
             style=self.style,
             zone=self.zone,
             fill=self.fill,
+            short=self.short,
         )
 
     @property

@@ -55,7 +55,8 @@ def find_step(times: Times, *, rows: Rows, title: str) -> Step:
             that is no multiple of the usual one. Gaps of whole steps are left to ``missing_rows``.
     """
     if len(times) < 3:
-        raise DataError(rows.where, must="have at least 3 rows, to tell their step", found=str(len(times)))
+        do = "Of several series input.short=skip leaves out those that are too short."
+        raise DataError(rows.where, must="have at least 3 rows, to tell their step", found=str(len(times)), do=do)
     numbers = np.asarray(times.as_unit("ns").asi8 if isinstance(times, pd.DatetimeIndex) else times, dtype=np.int64)
     steps = np.diff(numbers)
     _require_rising(steps, times=times, rows=rows, title=title)

@@ -18,7 +18,7 @@ from metatransformer.modalities._recording.motion import MOTION_SUFFIXES
 from metatransformer.modalities._recording.uea import uea_parts
 from metatransformer.modalities.timeseries.clock import Step
 from metatransformer.modalities.timeseries.series import Layout, Series, read_series
-from metatransformer.modalities.timeseries.windows import Cut, Window, cut_windows, last_window
+from metatransformer.modalities.timeseries.windows import Cut, Window, cut_windows, is_long_enough, last_window
 
 SERIES_SUFFIXES = tuple(dict.fromkeys((*TABLE_SUFFIXES, *MOTION_SUFFIXES)))
 
@@ -49,7 +49,13 @@ def index_series(
     names = [one.name for one in series]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError("the series", must="have different names", found=f"'{twice[0]}' more than once")
-    notes = _notes(series, layout)
+    long = [one for one in series if layout.short != "skip" or is_long_enough(one, cut, labelled=labelled)]
+    notes = []
+    if long and len(long) < len(series):
+        gone = [one.name for one in series if one not in long]
+        notes.append(f"left out {len(gone)} series that are too short (input.short=skip): {listing(gone)}")
+        series = long
+    notes += _notes(series, layout)
     if not labelled:
         windows = [last_window(one, lookback=cut.lookback, horizon=cut.horizon) for one in series]
         return Index(Records.of(_record(window, split=None) for window in windows), tuple(notes))

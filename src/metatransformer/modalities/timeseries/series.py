@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pandas as pd
 
 from metatransformer.core.errors import DataError, UsageError, nearest
 from metatransformer.data.records import counted, listing, split_name, split_spellings
+from metatransformer.data.rows import split_target
 from metatransformer.data.table import first_line, read_table
 from metatransformer.modalities.timeseries.clock import Step, find_step, missing_rows, usual_period
 from metatransformer.modalities.timeseries.times import Rows, Times, parse_times
@@ -32,8 +34,9 @@ class Layout:
 
     ``target``: the columns to forecast (() = all that are no covariate); ``known``: covariates whose
     future is known; ``ignore``: columns that are left out; ``style``, ``zone``: see ``parse_times``;
-    ``time`` "none" is a table without times. ``fill``: what stands in missing rows and cells:
-    ``refuse`` (nothing), ``line`` between the neighbours, ``last`` the value before.
+    ``time`` "none" is a table without times; ``id`` may name several columns with commas between them. ``fill``: what
+    stands in missing rows and cells: ``refuse`` (nothing), ``line`` between the neighbours, ``last`` the value before.
+    ``short`` "skip" keeps series that are too short to have a step, for a caller who leaves them out.
     """
 
     time: str = ""
@@ -45,6 +48,7 @@ class Layout:
     style: str = ""
     zone: str = ""
     fill: str = "refuse"
+    short: str = "refuse"
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,15 +107,32 @@ def read_series(data: pd.DataFrame | Path, *, layout: Layout, group: str = "") -
     if layout.id or any(name in names for name in ID_NAMES):
         series = _from_long(frame, layout, time=time, rows=rows)
     else:
-        series = _from_wide(frame, layout, time=time, rows=rows)
+        try:
+            series = _from_wide(frame, layout, time=time, rows=rows)
+        except DataError as error:
+            if not (panel := _panel_columns(frame, layout, time=time)):
+                raise
+            way = f"input.id={panel[0]}" if len(panel) == 1 else f"input.id='{', '.join(panel)}'"
+            do = f"These look like several series, one below or beside the other. Say what tells them apart: {way}."
+            raise DataError(error.where, must=error.must, found=error.found, do=do) from error
     return [replace(one, name=f"{group}/{one.name}") for one in series] if group else series
+
+
+def _panel_columns(frame: pd.DataFrame, layout: Layout, *, time: str) -> tuple[str, ...]:
+    """Returns the one or two columns that make repeated times differ, () where there are none."""
+    if not time or not frame[time].duplicated().any():
+        return ()
+    others = frame.drop(columns=[time, *layout.target, *layout.known]).select_dtypes(exclude="float")
+    names = [name for name in others.columns if name != "split" and others[name].duplicated().any()]
+    choices = [*((name,) for name in names), *combinations(names, 2)]
+    return next((chosen for chosen in choices if not frame.duplicated([time, *chosen]).any()), ())
 
 
 def _require_single_roles(layout: Layout) -> None:
     """Raises UsageError for a column of two roles: a known future of the target itself would be its answer."""
     roles = {
         "input.time": (layout.time,),
-        "input.id": (layout.id,),
+        "input.id": split_target(layout.id),
         "--target": layout.target or (layout.values,),
         "input.known": layout.known,
         "input.ignore": layout.ignore,
@@ -132,8 +153,8 @@ def _require_columns(frame: pd.DataFrame, layout: Layout, *, where: object) -> N
     columns = [str(name) for name in frame.columns]
     if twice := [name for name in columns if columns.count(name) > 1]:
         raise DataError(where, must="name every column differently", found=f"'{twice[0]}' more than once")
-    single = [name for name in (layout.time, layout.id, layout.values) if name not in ("", "none")]
-    for name in (*single, *layout.target, *layout.known, *layout.ignore):
+    single = [name for name in (layout.time, layout.values) if name not in ("", "none")]
+    for name in (*single, *split_target(layout.id), *layout.target, *layout.known, *layout.ignore):
         if name not in columns:
             raise DataError(where, must=f"have a column '{name}'", found="none", do=nearest(name, columns))
     if frame.empty:
@@ -178,13 +199,15 @@ def _rises_by_one(column: pd.Series) -> bool:
 
 
 def _from_long(frame: pd.DataFrame, layout: Layout, *, time: str, rows: Rows) -> list[Series]:
-    column = _find(frame, layout.id, ID_NAMES, option="id", where=rows.where)
-    if missing := np.flatnonzero(frame[column].isna()).tolist():
-        must, found = "say its series in every row", f"{counted(len(missing), 'row')} without"
-        raise DataError(f"{rows.name(missing[0])}, column '{column}'", must=must, found=found)
+    columns = list(split_target(layout.id)) or [_find(frame, "", ID_NAMES, option="id", where=rows.where)]
+    for column in columns:
+        if missing := np.flatnonzero(frame[column].isna()).tolist():
+            must, found = "say its series in every row", f"{counted(len(missing), 'row')} without"
+            raise DataError(f"{rows.name(missing[0])}, column '{column}'", must=must, found=found)
+    names = frame[columns].astype(str).agg("/".join, axis=1)
     target = layout.target or (_find(frame, layout.values, VALUE_NAMES, option="values", where=rows.where),)
     series: list[Series] = []
-    for name, part in frame.drop(columns=column).groupby(frame[column].astype(str), sort=False):
+    for name, part in frame.drop(columns=columns).groupby(names, sort=False):
         series += _series(part, layout, time=time, target=target, rows=rows, name=str(name))
     return series
 
@@ -201,7 +224,9 @@ def _series(
     splits = _splits(frame.pop("split"), place=place) if "split" in frame.columns else ()
     column = frame.pop(time) if time else pd.Series(np.arange(len(frame)))
     times = parse_times(column, style=layout.style, zone=layout.zone, rows=place, title=time)
-    step = find_step(times, rows=place, title=time)
+    if len(times) < 3 and layout.short == "skip":
+        times = pd.RangeIndex(len(times))
+    step = Step(1, "1") if isinstance(times, pd.RangeIndex) else find_step(times, rows=place, title=time)
     values = {str(title): _numbers(column, title=str(title), place=place) for title, column in frame.items()}
     others = [title for title in values if title not in target and title not in layout.known]
     ahead = _rows_ahead(values, now=[*target, *others]) if layout.known else 0
@@ -319,9 +344,16 @@ def _refuse_gaps(grid: np.ndarray, times: Times, step: Step, *, fill: str, place
         return
     gaps = np.flatnonzero((grid[1:] < 0) & (grid[:-1] >= 0))
     row, missing = int(grid[gaps[0]]), int((grid < 0).sum())
+    summer = ""
+    if isinstance(times, pd.DatetimeIndex) and times.tz is None and isinstance(step.size, pd.Timedelta):
+        before = times[grid[gaps]]
+        if (before.hour < 4).all() and missing * step.size == len(gaps) * pd.Timedelta("1h"):
+            summer = (
+                "Local times leave an hour out when summer time begins: name their zone (input.zone=Europe/Berlin). "
+            )
     raise DataError(
         f"{place.name(row + 1)}, column '{title}'",
         must=f"follow the row before by {step.name}",
         found=f"a gap after {times[row]} ({counted(len(gaps), 'gap')}, {counted(missing, 'row')} missing)",
-        do="Complete the table, or set input.fill=line (between neighbours) or input.fill=last.",
+        do=f"{summer}Complete the table, or set input.fill=line (between neighbours) or input.fill=last.",
     )

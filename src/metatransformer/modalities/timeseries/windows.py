@@ -182,9 +182,23 @@ def _starts(series: Series, border: tuple[int, int], cut: Cut, *, split: str) ->
             f"series '{series.name}'",
             must=f"have at least {need} rows in {split} for look-back {cut.lookback} and horizon {cut.horizon}",
             found=counted_rows(stop - first),
-            do="Shorten input.lookback or input.horizon, or give the split more rows (input.rows).",
+            do="Shorten input.lookback or input.horizon, or give the split more rows (input.rows); of several series "
+            "input.short=skip leaves out those that are too short.",
         )
     return starts
+
+
+def is_long_enough(series: Series, cut: Cut, *, labelled: bool) -> bool:
+    """Returns whether a series has a window in each split that has rows, or without ``labelled`` a last one."""
+    try:
+        if not labelled:
+            last_window(series, lookback=cut.lookback, horizon=cut.horizon)
+        else:
+            for split, border in cut.borders(series).items():
+                _starts(series, border, cut, split=split)
+    except DataError:
+        return False
+    return True
 
 
 def counted_rows(number: int) -> str:
@@ -204,5 +218,6 @@ def last_window(series: Series, *, lookback: int, horizon: int) -> Window:
             f"series '{series.name}'",
             must=f"have at least the {lookback} rows of the look-back",
             found=counted_rows(len(series.values)),
+            do="Of several series input.short=skip leaves out those that are too short.",
         )
     return Window(series, start, lookback, horizon, float(series.values.mean()), float(series.values.std()))
