@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -45,7 +46,7 @@ def test_counts_come_as_the_file_has_them(tmp_path):
     for array in (eight, sixteen):
         for ending in ("png", "tif"):
             Image.fromarray(array).save(tmp_path / f"a.{ending}")
-            found = read_thermal(tmp_path / f"a.{ending}")
+            found, _ = read_thermal(tmp_path / f"a.{ending}")
             assert found.dtype == array.dtype
             np.testing.assert_array_equal(found, array[:, :, None])
 
@@ -54,19 +55,19 @@ def test_counts_come_as_the_file_has_them(tmp_path):
 def test_tiff_of_every_kind(tmp_path, compression):
     path, colour = tmp_path / "a.tif", np.random.default_rng(0).integers(0, 65536, size=(5, 7, 3)).astype(np.uint16)
     tifffile.imwrite(path, colour, photometric="rgb", compression=compression)
-    np.testing.assert_array_equal(read_thermal(path), colour)
+    np.testing.assert_array_equal(read_thermal(path)[0], colour)
     planes = np.moveaxis(colour, -1, 0)
     tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", compression=compression)
-    np.testing.assert_array_equal(read_thermal(path), colour)
+    np.testing.assert_array_equal(read_thermal(path)[0], colour)
     degrees = np.linspace(-20, 90, 35).reshape(5, 7)
     tifffile.imwrite(path, degrees, compression=compression)
-    assert read_thermal(path).dtype == np.float32
-    np.testing.assert_allclose(read_thermal(path)[:, :, 0], degrees, atol=1e-5)  # float32
+    assert read_thermal(path)[0].dtype == np.float32
+    np.testing.assert_allclose(read_thermal(path)[0][:, :, 0], degrees, atol=1e-5)  # float32
 
 
 def test_white_is_small_where_the_file_says_so(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", square(), photometric="miniswhite")
-    np.testing.assert_array_equal(read_thermal(tmp_path / "a.tif")[:, :, 0], 255 - square())
+    np.testing.assert_array_equal(read_thermal(tmp_path / "a.tif")[0][:, :, 0], 255 - square())
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_white_is_small_where_the_file_says_so(tmp_path):
     [
         ("broken_pages.tif", "2 pages"),
         ("broken_alpha.tif", "MINISBLACK with 2 channels"),
-        ("broken_truncated.tif", "a damaged one"),
+        ("broken_truncated.tif", "40 x 24 values announced in a file of 541 bytes"),
         ("broken_foreign.tif", "a damaged one"),
         ("broken_empty.tif", "a file of 0 bytes"),
         ("absent.tif", "nothing there"),
@@ -87,7 +88,7 @@ def test_broken_fixtures_say_why(name, found):
 
 def test_other_numbers_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", square().astype(np.int32))
-    with pytest.raises(DataError, match="must hold numbers of type uint8, uint16, float32, float64; found int32"):
+    with pytest.raises(DataError, match="must hold numbers of type uint8, .*float64; found int32"):
         read_thermal(tmp_path / "a.tif")
     tifffile.imwrite(tmp_path / "b.tif", np.ones((5, 7), np.float32), photometric="miniswhite")
     with pytest.raises(DataError, match="found floating-point MINISWHITE"):
@@ -107,6 +108,42 @@ def test_a_missing_reader_names_the_extra(tmp_path, monkeypatch, package):
         monkeypatch.setattr(tifffile.TiffPage, "asarray", fail)
     with pytest.raises(MissingDependencyError, match=rf"'{package}' .*pip install 'metatransformer\[infrared\]'"):
         read_thermal(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_a_tiff_is_obeyed_as_that_of_a_png(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    for ending in ("tif", "png"):
+        Image.fromarray(square()[:5, :7]).save(tmp_path / f"a.{ending}", exif=exif)
+    found, expected = (read_thermal(tmp_path / f"a.{ending}")[0] for ending in ("tif", "png"))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_colour_of_16_bits_keeps_them_in_a_png(tmp_path):
+    colour = np.random.default_rng(0).integers(0, 65536, size=(5, 7, 3)).astype(np.uint16)
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(colour))
+    np.testing.assert_array_equal(read_thermal(tmp_path / "a.png")[0], colour)
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:90])
+    with pytest.raises(DataError, match=r"a.png: must be a whole picture; found a damaged one \(Pillow"):
+        read_thermal(tmp_path / "a.png")
+
+
+def test_headers_that_announce_too_much_are_refused_before_anything_is_decoded(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", square())
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        places = [file.pages[0].tags[code].valueoffset for code in (256, 257)]
+    for side, found in (
+        (2_000_000, "2,000,000 x 2,000,000"),
+        (9_000, "9,000 x 9,000 values announced in a file of"),
+        (0, "an array of shape"),
+    ):
+        for place in places:
+            data[place : place + 4] = side.to_bytes(4, "little")
+        (tmp_path / "a.tif").write_bytes(data)
+        with pytest.raises(DataError, match=f"a.tif: must .*{found}"):
+            read_thermal(tmp_path / "a.tif")
 
 
 # --- window and unit --------------------------------------------------------------------------------------------------
@@ -162,10 +199,14 @@ def test_degrees_are_the_same_from_floats_and_from_scaled_counts():
 @pytest.mark.parametrize(
     "options, value, text",
     [
-        ({}, np.ones((5, 7), np.float32), "must be counts, uint8 or uint16; found float32. Set input.unit=celsius"),
+        (
+            {},
+            np.ones((5, 7), np.float32),
+            "must be counts, whole numbers of 8 or 16 bits; found float32. Set input.unit=celsius",
+        ),
         (CELSIUS, np.full((5, 7), 7000, np.uint16), "or have their scale stated; found uint16 and input.scale=0"),
         (CELSIUS, np.full((5, 7), 300 + 7000.0), r"lie in -273.15..3000 degrees C; found values from 7300"),
-        (CELSIUS, np.full((5, 7), np.nan), "must be finite"),
+        (CELSIUS, np.full((5, 7), np.nan), "must hold a pixel that was measured; found none, only NaN"),
         (CELSIUS, np.random.default_rng(0).uniform(size=(5, 7, 3)), "must have one channel where input.unit=celsius"),
         ({}, np.zeros((5, 7, 2), np.uint8), "must have the shape"),
         ({}, np.zeros((7, 119), np.uint8), "must have an aspect ratio of at most 16"),
@@ -174,6 +215,38 @@ def test_degrees_are_the_same_from_floats_and_from_scaled_counts():
 def test_wrong_arrays_say_why(options, value, text):
     with pytest.raises(DataError, match=f"^sample 3.*{text}"):
         transform(**options)(in_memory(value))
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float16])
+def test_degrees_of_drone_kits(tmp_path, dtype):
+    tenths = np.linspace(-150, 450, 35).reshape(5, 7).round().astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", tenths if dtype == np.int16 else tenths / dtype(10))
+    sample = View("a", load(Record("a", path=tmp_path / "a.tif")))
+    ready = transform(scale=0.1 if dtype == np.int16 else 0.0, window="training", **CELSIUS)
+    ready.fit([sample])
+    assert ready.mean_ == pytest.approx(15, abs=0.05) and ready.type_ == "degrees C"
+
+
+@pytest.mark.parametrize("gap", [np.nan, -9999.0])
+def test_pixels_without_a_measurement_count_as_the_mean(tmp_path, gap):
+    degrees = square().astype(np.float32) / 10
+    whole = transform(**CELSIUS)(in_memory(degrees)).inputs["pixels"]
+    degrees[:3] = gap
+    tifffile.imwrite(tmp_path / "a.tif", degrees, extratags=[(42113, "s", 0, str(gap), True)])
+    sample = View("a", load(Record("a", path=tmp_path / "a.tif")))
+    ready = transform(**CELSIUS)
+    ready.fit([sample, in_memory(square() / 10)])
+    assert ready.notes[1].startswith("1 of 2 pictures with pixels without a measurement (NaN or no data)")
+    found = ready(sample).inputs["pixels"]
+    assert ready.doubts()[0].startswith("1 picture with pixels without a measurement") and not ready.doubts()
+    rest = degrees[3:]
+    np.testing.assert_allclose(found[3:, :, 0], (rest - rest.mean()) / rest.std(), atol=1e-4)  # float32
+    np.testing.assert_allclose(found[:3], 0, atol=1e-5)
+    assert not np.allclose(whole[3:], found[3:])
+    degrees[:] = gap
+    tifffile.imwrite(tmp_path / "a.tif", degrees, extratags=[(42113, "s", 0, str(gap), True)])
+    with pytest.raises(DataError, match="a: must hold a pixel that was measured; found none"):
+        ready(View("a", load(Record("a", path=tmp_path / "a.tif"))))
 
 
 def test_a_scale_without_degrees_is_refused():

@@ -37,6 +37,8 @@ def test_whole_numbers_are_a_share_of_their_full_scale():
 def test_grey_becomes_rgb_and_16_bits_become_8():
     found = as_rgb(np.array([[0, 257, 65535]], np.uint16), where="a")
     assert found.tolist() == [[[0] * 3, [1] * 3, [255] * 3]]
+    found = as_rgb(np.array([[0, 341, 1023, 1024]], np.uint16), where="a", top=1023)
+    assert found[0, :, 0].tolist() == [0, 85, 255, 255]
     with pytest.raises(DataError, match=r"a: pixels: must be uint8 \(0..255\) or uint16"):
         as_rgb(np.zeros((3, 5)), where="a")
 
@@ -60,13 +62,10 @@ def test_patch_grid_keeps_area_and_aspect(h, w, side):
 
 
 def test_typical_side_is_four_medians_within_limits():
-    def pictures(side: int, count: int = 3) -> list[np.ndarray]:
-        return [np.zeros((side, side))] * count
-
-    assert typical_side(pictures(37), default=5) == 148
-    assert typical_side(pictures(3), default=5) == 112
-    assert typical_side(pictures(997), default=5) == 224
-    assert typical_side([*pictures(37, 256), *pictures(997, 900)], default=5) == 148  # the first 256 count
+    assert typical_side([(37, 37)] * 3, default=5) == 148
+    assert typical_side([(3, 3)] * 3, default=5) == 112
+    assert typical_side([(997, 997)] * 3, default=5) == 224
+    assert typical_side([(37, 37)] * 256 + [(997, 997)] * 900, default=5) == 148  # the first 256 count
     assert typical_side([], default=5) == 5
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from metatransformer.core.errors import DataError
@@ -70,6 +71,66 @@ def test_orientation_is_applied(tmp_path):
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
     path = saved(Image.fromarray(PIXELS), tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(read_image(path), np.rot90(PIXELS, k=-1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["L", "P", "I;16", "RGB"])
+def test_orientation_of_a_tiff_is_that_of_a_png(tmp_path, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    grey = Image.fromarray((np.arange(2400) % 251).astype(np.uint8).reshape(40, 60))
+    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 200) if kind == "I;16" else grey.convert(kind)
+    found = read_image(saved(image, tmp_path / "a.tif", exif=exif))
+    assert found.shape[:2] == ((40, 60) if orientation < 5 else (60, 40))
+    np.testing.assert_array_equal(found, read_image(saved(image, tmp_path / "a.png", exif=exif)))
+
+
+def test_an_avif_is_a_picture(tmp_path):
+    found = read_image(saved(Image.new("RGB", (7, 5), (200, 100, 50)), tmp_path / "a.avif", quality=100))
+    np.testing.assert_allclose(found, np.broadcast_to([200, 100, 50], (5, 7, 3)), atol=3)  # chroma is rounded
+
+
+def test_no_other_format_is_opened_whatever_the_name_says(tmp_path):
+    saved(Image.fromarray(PIXELS), tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a.png: must be a picture \(JPEG, PNG, .*found no known format.*'%!PS-Ado"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_transparent_grey_of_16_bits_is_white(tmp_path):
+    wide = np.array([[0, 700, 65535]], dtype=np.uint16)
+    found = read_image(saved(Image.fromarray(wide), tmp_path / "a.png", transparency=700))
+    assert found[0, :, 0].tolist() == [0, 65535, 65535]
+
+
+def test_numbers_with_a_sign_are_no_grey_levels(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[1, 127]], dtype=np.int8))
+    assert read_image(tmp_path / "a.tif")[0, :, 0].tolist() == [1, 127]
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[-1, 127]], dtype=np.int8))
+    with pytest.raises(DataError, match=r"must hold values of 0\.\.65535; found values from -1 to 127"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_tiff_that_pillow_does_not_read(tmp_path):
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 65536, size=(5, 7, 3), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", colour.astype(np.uint32), photometric="rgb")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), colour)
+    tifffile.imwrite(tmp_path / "a.tif", colour[:, :, 0], compression="jpeg2000")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), colour[:, :, :1])
+    deep = np.array([[0, 341, 1023]], dtype=np.uint16)  # ten bits: full scale is 1023
+    tifffile.imwrite(tmp_path / "a.tif", deep, bitspersample=10)
+    assert read_image(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 21845, 65535]
+
+
+@pytest.mark.parametrize("dtype, found", [(np.float64, "floating-point values"), (np.float16, "floating-point values")])
+def test_tiff_of_other_numbers_is_not_called_unknown(tmp_path, dtype, found):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((5, 7), dtype))
+    with pytest.raises(DataError, match=f"a.tif: must hold whole numbers of 8 or 16 bits; found {found}"):
+        read_image(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((5, 7, 4), np.uint16), photometric="minisblack", planarconfig="contig")
+    with pytest.raises(DataError, match="must be grey or RGB; found MINISBLACK with 4 channels.*hyperspectral"):
+        read_image(tmp_path / "a.tif")
 
 
 def test_first_frame_of_an_animation(tmp_path):

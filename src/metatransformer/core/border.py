@@ -8,7 +8,7 @@ function of this package, called from inside, goes on untouched, and so do our o
 import warnings
 from types import TracebackType
 
-from metatransformer.core.errors import DataError, MetaTransformerError
+from metatransformer.core.errors import DataError, MetaTransformerError, MissingDependencyError
 
 _OURS = __name__.partition(".")[0]
 
@@ -16,8 +16,10 @@ _OURS = __name__.partition(".")[0]
 class foreign:  # noqa: N801 - it reads as a statement
     """Turns what a library raises inside the ``with`` block into a DataError about ``where``.
 
-    ``must`` completes "where must ..."; the message quotes the ``library``'s own words. Its warnings are not shown:
-    they are about odd but readable input. Do not yield inside the block: it changes the process's warning filters.
+    ``must`` completes "where must ..."; the message quotes the ``library``'s own words. ``needs`` is a package that
+    the library asks for only in the text of an error, and the extra that installs it: then MissingDependencyError.
+    Warnings of the library are not shown: they are about odd but readable input. Do not yield inside the block: it
+    changes the process's warning filters.
     """
 
     def __init__(
@@ -27,8 +29,9 @@ class foreign:  # noqa: N801 - it reads as a statement
         *,
         must: str = "be a whole file of its format",
         do: str = "Remove it, or copy or write it again.",
+        needs: tuple[str, str] | None = None,
     ) -> None:
-        self.where, self.library, self.must, self.do = where, library, must, do
+        self.where, self.library, self.must, self.do, self.needs = where, library, must, do, needs
         self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> None:
@@ -42,6 +45,9 @@ class foreign:  # noqa: N801 - it reads as a statement
             return
         if trace is None or _is_ours(trace):
             return
+        if self.needs and self.needs[0] in str(error):
+            purpose = f"reading {self.where}"
+            raise MissingDependencyError(self.needs[0], extra=self.needs[1], purpose=purpose) from error
         found = f"a damaged one ({self.library}: '{words(error)}')"
         raise DataError(self.where, must=self.must, found=found, do=self.do) from error
 

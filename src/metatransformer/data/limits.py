@@ -2,7 +2,7 @@
 
 Compressed data cannot grow without bound: each method has a greatest ratio of what comes out to what goes in. A header
 that announces more than the bytes of its file can hold is damaged, cut off, or made to exhaust the memory.
-Sources: zlib's technical notes (DEFLATE, 1032:1); TIFF 6.0 for PackBits and LZW; ITU-T T.81 for JPEG.
+Sources: zlib's technical notes (DEFLATE, 1032:1); TIFF 6.0 for PackBits and LZW.
 """
 
 from collections.abc import Iterable
@@ -18,18 +18,18 @@ STORED = 1
 PACKBITS = 64  # a run of 128 out of two bytes
 DEFLATE = 1032
 LZW = 1400  # codes of 12 bits for runs that grow by one with each code, up to the 4096th
-JPEG = 2048  # progressive, blocks of 8 x 8 in one bit, chroma of every eighth pixel
 
 
 def require_pixels(where: object, *, height: int, width: int) -> None:
     """Raises DataError for a picture of more pixels than ``MOST_PIXELS``, before it is decoded."""
     if height * width > MOST_PIXELS:
-        raise DataError(
-            where,
-            must=f"have at most {MOST_PIXELS / 1e6:,.0f} million pixels",
-            found=f"{width:,} x {height:,}, perhaps a decompression bomb",
-            do="Cut or shrink it.",
-        )
+        raise too_many_pixels(where, found=f"{width:,} x {height:,}")
+
+
+def too_many_pixels(where: object, *, found: str) -> DataError:
+    """Returns the error for a picture of more than ``MOST_PIXELS``."""
+    must = f"have at most {MOST_PIXELS / 1e6:,.0f} million pixels"
+    return DataError(where, must=must, found=f"{found}, perhaps a decompression bomb", do="Cut or shrink it.")
 
 
 def require_room(path: Path, *, shape: Iterable[int], bytes_each: float, what: str, ratio: float = STORED) -> None:

@@ -1,6 +1,7 @@
 """Image: S x S patches by the trunk's own kernel and positions, at any size, with the aspect kept.
 
-File: JPEG, PNG, WebP, TIFF, BMP, GIF (first frame); 8 or 16 bit; grey, RGB, palette, alpha or CMYK.
+File: JPEG, PNG, WebP, TIFF, BMP, AVIF, GIF (first frame); 8 or 16 bit; grey, RGB, palette, alpha or CMYK. Grey of 10,
+12 or 14 bits in a 16-bit file is shown over its own range, after the brightest value in training.
 Tokens: the picture is resized to whole patches (their number near ``(size / S) ** 2``), normalised as the trunk was
 trained, cut by the patch kernel; positions are resampled to the real grid; the summary token is the class token.
 The mirror image (``mirrored``) is a row of its own, and pooling averages both.
@@ -10,6 +11,7 @@ Errors: unreadable or truncated file, zero side, an aspect ratio beyond 16, an a
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +19,9 @@ import numpy as np
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, View
+from metatransformer.data.records import counted
 from metatransformer.modalities._picture.pixels import (
+    LOOKED_AT,
     as_rgb,
     check_picture_options,
     random_crop,
@@ -28,7 +32,8 @@ from metatransformer.modalities._picture.pixels import (
 )
 from metatransformer.nn.image import PictureTokenizer
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
+DEPTHS = (10, 12, 14, 16)  # bits in use of 16, by kinds of camera
 
 # CIFAR-10 (frozen focus-s14, 5 folds of the training part): a line on the summaries of the last four blocks .778, with
 # mirror images .790; without them a kernel .785, on summaries and means .793. At 168 instead of 112 pixels a line .776;
@@ -62,25 +67,51 @@ class ImageOptions:
 
 
 class ImageTransform(Transform):
-    """Resizes to whole patches. Learns ``side_``, the pixel side of a square picture, unless the options fix it."""
+    """Resizes to whole patches.
+
+    Learns ``side_``, the pixel side of a square picture, unless the options fix it; and ``top_``, the brightest value
+    of 16-bit pictures, which hold 10 or 12 bits as often as 16.
+    """
 
     def __init__(self, options: ImageOptions, stem: Stem) -> None:
         self.options = options
         self.patch = stem.patch_size
         self.side_ = 224 if options.size == "auto" else options.size
+        self.top_ = 65535
+        self._brighter: set[str] = set()
 
     def fit(self, samples: Iterable[View]) -> None:
-        """Learns the side from at most the first 256 pictures: their median is stable long before."""
-        if self.options.size != "auto":
-            return
-        pictures = (sample.inputs["pixels"] for sample in samples)
-        self.side_ = typical_side(pictures, default=self.side_)
+        """Learns side and brightest value from at most the first 256 pictures: their median is stable long before."""
+        shapes, brightest = [], 0
+        for sample in islice(samples, LOOKED_AT):
+            pixels = sample.inputs["pixels"]
+            shapes.append(pixels.shape)
+            if pixels.dtype == np.uint16 and pixels.size:
+                brightest = max(brightest, int(pixels.max()))
+        if self.options.size == "auto":
+            self.side_ = typical_side(shapes, default=self.side_)
+        self.top_ = next(2**bits - 1 for bits in DEPTHS if brightest < 2**bits) if brightest else 65535
 
     def __call__(self, sample: View) -> View:
         """Returns ``pixels`` [h, w, 3] uint8 whose sides are whole patches."""
-        pixels = as_rgb(sample.inputs["pixels"], where=sample.key)
+        raw = sample.inputs["pixels"]
+        if raw.dtype == np.uint16 and raw.size and raw.max() > self.top_:
+            self._brighter.add(sample.key)
+        pixels = as_rgb(raw, where=sample.key, top=self.top_)
         patches = to_patches(pixels, side=self.side_, patch=self.patch, where=sample.key)
         return sample.with_inputs({"pixels": patches})
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How values of 16 bits were understood, where they use fewer."""
+        told = f"16-bit pictures are shown over 0..{self.top_}, after the brightest in training"
+        return (told,) if self.top_ < 65535 else ()
+
+    def doubts(self) -> tuple[str, ...]:
+        """Returns how many pictures were brighter than those of training."""
+        count, self._brighter = len(self._brighter), set()
+        told = f"{counted(count, 'picture')} with values beyond {self.top_}, the brightest in training: shown white"
+        return (told,) if count else ()
 
     def augment(self, sample: View, rng: np.random.Generator) -> View:
         """Returns a random crop, resized back, mirrored half of the time."""
@@ -89,12 +120,12 @@ class ImageTransform(Transform):
         return sample.with_inputs({"pixels": random_mirror(pixels, rng, axes=axes)})
 
     def state(self) -> dict[str, Any]:
-        """Returns the learned side."""
-        return {"side": self.side_}
+        """Returns the learned side and brightest value."""
+        return {"side": self.side_, "top": self.top_}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes back the learned side."""
-        self.side_ = int(state["side"])
+        """Takes back the learned side and brightest value; models of before it was learned took all 16 bits."""
+        self.side_, self.top_ = int(state["side"]), int(state.get("top", 65535))
 
 
 def tokenizer(options: ImageOptions, transform: Transform, width: int, stem: Stem) -> PictureTokenizer:

@@ -4,6 +4,7 @@ Axes: h w pixels, c channels. Photographs are uint8; pictures of intensity are f
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -30,16 +31,13 @@ def check_picture_options(options: Any) -> None:
     require(options, rules=rules)
 
 
-def typical_side(pictures: Iterable[np.ndarray], *, default: int) -> int:
+def typical_side(shapes: Iterable[tuple[int, ...]], *, default: int) -> int:
     """Returns four times the median side of the first 256 pictures, within 112..224 pixels.
 
     The side of a picture is the root of its area; ``default`` is returned where there is none.
     """
-    sides = []
-    for picture, _ in zip(pictures, range(LOOKED_AT), strict=False):
-        if picture.ndim >= 2:  # anything else is refused later, with its name
-            h, w = picture.shape[:2]
-            sides.append((h * w) ** 0.5)
+    firsts = islice(shapes, LOOKED_AT)
+    sides = [(shape[0] * shape[1]) ** 0.5 for shape in firsts if len(shape) >= 2]  # others are refused later, by name
     if not sides:
         return default
     return int(np.clip(ENLARGE * np.median(sides), LEAST_SIDE, MOST_SIDE))
@@ -62,15 +60,15 @@ def require_picture(pixels: np.ndarray, *, where: str) -> np.ndarray:
     return pixels
 
 
-def as_rgb(pixels: np.ndarray, *, where: str) -> np.ndarray:
-    """Returns ``[h, w, 3]`` uint8 from grey or RGB of 8 or 16 bit; 16 bit is divided by 257.
+def as_rgb(pixels: np.ndarray, *, where: str, top: int = 65535) -> np.ndarray:
+    """Returns ``[h, w, 3]`` uint8 from grey or RGB of 8 or 16 bit; of 16 bits ``top`` and beyond become 255.
 
     Raises:
         DataError: another shape or type, or a side of zero.
     """
     pixels = require_picture(pixels, where=where)
     if pixels.dtype == np.uint16:
-        pixels = (pixels // 257).astype(np.uint8)
+        pixels = (np.minimum(pixels, top).astype(np.uint32) * 255 // top).astype(np.uint8)
     if pixels.dtype != np.uint8:
         raise DataError(
             f"{where}: pixels",

@@ -1,16 +1,16 @@
-"""Infrared: counts or degrees C, grey or false colour, from 24 x 40 pixels up, by the image
-tokenizer.
+"""Infrared: counts or degrees C, grey or false colour, from 24 x 40 pixels up, by the image tokenizer.
 
-File: PNG, JPEG, BMP, TIFF of 8 or 16 bits, 1 or 3 channels; TIFF of floating-point degrees C
-(``unit=celsius``; whole numbers become degrees by ``scale`` and ``offset``). In memory: an array
-[h, w], [h, w, 1] or [h, w, 3] of uint8, uint16 or floating-point numbers.
-Tokens: each picture is standardised, by itself or by the training pictures (``window``), resized to
-whole patches in its own aspect; the trunk's patch kernel, summed over RGB where there is one
-channel; positions resampled to the real grid; the summary token starts as the class token.
+File: PNG, JPEG, BMP, TIFF of 8 or 16 bits, 1 or 3 channels; TIFF of floating-point degrees C (``unit=celsius``; whole
+numbers, with or without a sign, become degrees by ``scale`` and ``offset``). In memory: an array [h, w], [h, w, 1] or
+[h, w, 3] of whole numbers of 8 or 16 bits or of floating-point numbers.
+Pixels without a measurement (NaN, or the value that GDAL's tag names) count as the mean of their picture.
+Tokens: each picture is standardised, by itself or by the training pictures (``window``), resized to whole patches in
+its own aspect; the trunk's patch kernel, summed over RGB where there is one channel; positions resampled to the real
+grid; the summary token starts as the class token.
 Sources: Meta-Transformer section 3.2 (arXiv 2307.10802): infrared by the image tokenizer.
-Errors: floating-point values without a unit, whole numbers without a scale, degrees that no body
-has, colour where training saw grey, 8 beside 16 bits under one window, damaged or empty file,
-several pages, an aspect ratio beyond 16.
+Errors: floating-point values without a unit, whole numbers without a scale, degrees that no body has, colour where
+training saw grey, 8 beside 16 bits under one window, damaged or empty file, several pages, no pixel that was measured,
+an aspect ratio beyond 16.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,6 +23,7 @@ from metatransformer.core.errors import DataError, NotFittedError, UsageError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, View
+from metatransformer.data.records import counted
 from metatransformer.modalities._picture.pixels import (
     check_picture_options,
     random_crop,
@@ -38,6 +39,7 @@ from metatransformer.nn.image import PictureTokenizer, level_stem
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 COLDEST, HOTTEST = -273.15, 3000.0  # degrees C: absolute zero, and beyond every thermal camera
+_GAPS = "pictures with pixels without a measurement (NaN or no data): these count as the mean of their picture"
 LOOKED_AT = 1024  # pixels of each training picture whose mean and deviation are learned
 
 # Measured on solar modules (validation part of 3,899 training pictures, balanced least squares on
@@ -102,6 +104,8 @@ class InfraredTransform(Transform):
         self.side_ = 224 if options.size == "auto" else options.size
         self.channels_ = 3  # before any training: a grey picture fits as well, three times over
         self.mean_, self.std_, self.type_ = 0.0, 1.0, ""
+        self._seen, self._with_gaps = 0, 0
+        self._doubted: set[str] = set()
 
     def fit(self, samples: Iterable[View]) -> None:
         """Learns channels, side and window.
@@ -110,16 +114,17 @@ class InfraredTransform(Transform):
             DataError: ``window=training`` over numbers of several types.
         """
         learned = self.options.window == "training"
-        self.channels_, self.type_ = 1, ""
+        self.channels_, self.type_, self._seen, self._with_gaps = 1, "", 0, 0
         shapes, values = [], []
         for sample in samples:
             pixels = _pixels(sample)
+            self._seen, self._with_gaps = self._seen + 1, self._with_gaps + bool(_gaps(sample).any())
             self.channels_ = max(self.channels_, pixels.shape[2])
-            shapes.append(np.empty(pixels.shape[:2], dtype=bool))
+            shapes.append(pixels.shape)
             if learned:
                 self.type_ = self.type_ or self._type(sample)
                 self._require_type(sample)
-                flat = self._values(sample, channels=3).reshape(-1)
+                flat = self._values(sample, channels=3)[~_gaps(sample)].reshape(-1)
                 values.append(flat[:: max(1, flat.size // LOOKED_AT)])
         if self.options.size == "auto":
             self.side_ = typical_side(shapes, default=self.side_)
@@ -133,9 +138,12 @@ class InfraredTransform(Transform):
             DataError: the values do not fit unit, channels or window.
             NotFittedError: ``window=training`` before ``fit``.
         """
-        pixels = self._values(sample, channels=self.channels_)
+        pixels, gaps = self._values(sample, channels=self.channels_), _gaps(sample)
+        if gaps.any():
+            self._doubted.add(sample.key)
+            pixels[gaps] = pixels[~gaps].mean(axis=0)
         if self.options.window == "picture":
-            mean, std = spread(pixels)
+            mean, std = spread(pixels[~gaps])
         else:
             self._require_type(sample)
             mean, std = self.mean_, self.std_
@@ -145,8 +153,11 @@ class InfraredTransform(Transform):
         return sample.with_inputs({"pixels": np.ascontiguousarray(np.broadcast_to(pixels, shape))})
 
     def _values(self, sample: View, *, channels: int) -> np.ndarray:
-        """Returns [h, w, 1 or 3] in the unit, at most ``channels``."""
-        pixels = _pixels(sample)
+        """Returns [h, w, 1 or 3] in the unit, at most ``channels``; what gaps hold has no meaning."""
+        pixels, there = _pixels(sample), ~_gaps(sample)
+        if not there.any():
+            found = "none, only NaN or the value for no data"
+            raise DataError(sample.key, must="hold a pixel that was measured", found=found, do="Leave it out.")
         if pixels.shape[2] > channels:
             raise DataError(
                 sample.key,
@@ -156,7 +167,7 @@ class InfraredTransform(Transform):
             )
         if self.options.unit == "counts":
             return _counts(pixels, where=sample.key)
-        return _degrees(pixels, self.options, where=sample.key)
+        return _degrees(pixels, self.options, there=there, where=sample.key)
 
     def _type(self, sample: View) -> str:
         celsius = self.options.unit == "celsius"
@@ -193,7 +204,12 @@ class InfraredTransform(Transform):
         text = f"{kind} pictures, side {self.side_}"
         if self.type_:
             text += f", window {self.mean_:.4g} +- {self.std_:.4g} ({self.type_})"
-        return (text,)
+        return (text, f"{self._with_gaps} of {self._seen} {_GAPS}") if self._with_gaps else (text,)
+
+    def doubts(self) -> tuple[str, ...]:
+        """Returns how many pictures had gaps."""
+        count, self._doubted = len(self._doubted), set()
+        return (f"{counted(count, 'picture')} {_GAPS.partition(' ')[2]}",) if count else ()
 
     def state(self) -> dict[str, Any]:
         """Returns side, channels and window."""
@@ -220,18 +236,27 @@ def _pixels(sample: View) -> np.ndarray:
     return pixels
 
 
+def _gaps(sample: View) -> np.ndarray:
+    """Returns which pixels [h, w] hold no measurement: NaN, or the value that the file names."""
+    pixels, no_data = require_picture(sample.inputs["pixels"], where=sample.key), sample.inputs.get("no_data")
+    gaps = np.isnan(pixels) if pixels.dtype.kind == "f" else np.zeros(pixels.shape, dtype=bool)
+    gaps = gaps if no_data is None else gaps | (pixels == no_data)
+    return np.asarray(gaps.any(axis=2))
+
+
 def _counts(pixels: np.ndarray, *, where: str) -> np.ndarray:
-    if pixels.dtype not in (np.uint8, np.uint16):
+    if pixels.dtype.kind not in "iu" or pixels.dtype.itemsize > 2:
         raise DataError(
             f"{where}: pixels",
-            must="be counts, uint8 or uint16",
+            must="be counts, whole numbers of 8 or 16 bits",
             found=str(pixels.dtype),
             do="Set input.unit=celsius where the values are degrees C.",
         )
     return pixels.astype(np.float32)
 
 
-def _degrees(pixels: np.ndarray, options: InfraredOptions, *, where: str) -> np.ndarray:
+def _degrees(pixels: np.ndarray, options: InfraredOptions, *, there: np.ndarray, where: str) -> np.ndarray:
+    """Returns degrees C; ``there`` [h, w] says which pixels were measured and must be possible."""
     if pixels.shape[2] != 1:
         raise DataError(
             f"{where}: pixels",
@@ -239,7 +264,7 @@ def _degrees(pixels: np.ndarray, options: InfraredOptions, *, where: str) -> np.
             found="3 that differ (false colour?)",
             do="Export the temperatures as grey values.",
         )
-    if pixels.dtype.kind == "u":
+    if pixels.dtype.kind in "iu":
         if not options.scale:
             raise DataError(
                 f"{where}: pixels",
@@ -248,12 +273,13 @@ def _degrees(pixels: np.ndarray, options: InfraredOptions, *, where: str) -> np.
                 do="Set input.scale and input.offset as the camera's manual says.",
             )
         pixels = pixels * options.scale + options.offset
-    if not (np.isfinite(pixels).all() and COLDEST <= pixels.min() <= pixels.max() <= HOTTEST):
+    low, high = pixels[there].min(), pixels[there].max()
+    if not COLDEST <= low <= high <= HOTTEST:
         raise DataError(
             f"{where}: pixels",
             must=f"be finite and lie in {COLDEST:g}..{HOTTEST:g} degrees C",
-            found=f"values from {np.min(pixels):g} to {np.max(pixels):g}",
-            do="Check input.unit, input.scale and input.offset.",
+            found=f"values from {low:g} to {high:g}",
+            do="Check input.unit, input.scale and input.offset; a value for no data belongs into the tag GDAL_NODATA.",
         )
     return pixels.astype(np.float32)
 
@@ -266,12 +292,13 @@ def tokenizer(options: InfraredOptions, transform: Transform, width: int, stem: 
 
 
 def load(record: Record) -> dict[str, np.ndarray]:
-    """Returns ``pixels`` as the file or the array has them."""
+    """Returns ``pixels`` as the file or the array has them, and the value ``no_data`` where a file names one."""
     if record.path is None:
         return {"pixels": np.asarray(record.value)}
     from metatransformer.modalities.infrared.thermal import read_thermal
 
-    return {"pixels": read_thermal(record.path)}
+    pixels, no_data = read_thermal(record.path)
+    return {"pixels": pixels} if no_data is None else {"pixels": pixels, "no_data": np.array(no_data)}
 
 
 def features(sample: View) -> np.ndarray:

@@ -84,8 +84,8 @@ class XrayTransform(Transform):
         """Learns the side from the first 256 pictures."""
         if self.options.size != "auto":
             return
-        pictures = (sample.inputs["pixels"] for sample in samples)
-        self.side_ = typical_side(pictures, default=self.side_)
+        shapes = (sample.inputs["pixels"].shape for sample in samples)
+        self.side_ = typical_side(shapes, default=self.side_)
 
     def __call__(self, sample: View) -> View:
         """Returns ``pixels`` [h, w, 1] float32 in deviations, whose sides are whole patches."""

@@ -1,0 +1,117 @@
+"""TIFF by tifffile: the picture as its numbers are stored, upright, with what the file says of them.
+
+For what Pillow does not read: 16-bit colour, floating-point values, odd depths, more than four channels, JPEG 2000.
+Sources: TIFF 6.0 (photometric interpretation, orientation, extra samples); GDAL's tag 42113 for "no data".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from metatransformer.core.border import foreign
+from metatransformer.core.errors import DataError, MissingDependencyError
+from metatransformer.data import limits
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+_ORIENTATION, _NO_DATA = 274, 42113  # codes of tags
+# The most bytes out of one, by the code of the compression; what is not here has no useful bound.
+_RATIOS = {1: limits.STORED, 5: limits.LZW, 8: limits.DEFLATE, 32773: limits.PACKBITS, 32946: limits.DEFLATE}
+
+
+@dataclass(frozen=True)
+class Tiff:
+    """The one picture of a file.
+
+    ``pixels`` is ``[h, w, channels]`` of the file's own numbers, ``bits`` how many of each count. ``kind`` is the
+    photometric interpretation (MINISBLACK, RGB, ...), ``alpha`` whether the last channel is transparency. ``no_data``
+    is the value that stands for "not measured", None where the file states none.
+    """
+
+    pixels: np.ndarray
+    kind: str
+    bits: int
+    alpha: bool
+    no_data: float | None
+
+
+def read_tiff(path: Path, *, extra: str) -> Tiff:
+    """Returns the picture of a file; ``extra`` names the extra that installs tifffile.
+
+    Raises:
+        DataError: damaged or foreign, several pages, more pixels than are allowed, no pixel, no picture.
+        MissingDependencyError: tifffile, or a decoder that it needs, is not installed.
+    """
+    tifffile = import_tifffile(extra=extra, purpose=f"reading {path}")
+    border = partial(foreign, path, "tifffile", must="be a whole TIFF", needs=("imagecodecs", extra))
+    with border():
+        file = tifffile.TiffFile(path)
+    with file:
+        with border():
+            pages = [page for page in file.pages if not page.is_reduced]
+        if len(pages) != 1:
+            do = "Save each as a file of its own."
+            raise DataError(path, must="hold one picture", found=f"{len(pages)} pages", do=do)
+        page = pages[0]
+        limits.require_pixels(path, height=page.imagelength, width=page.imagewidth)
+        require_tiff_room(path, pages)
+        with border():
+            array, tags = page.asarray(), {tag.code: tag.value for tag in page.tags}
+    if page.axes not in ("YX", "YXS", "SYX") or 0 in array.shape:
+        raise DataError(
+            path, must="hold a picture", found=f"an array of shape {array.shape} ({page.axes or 'no axes'})"
+        )
+    array = np.moveaxis(array, 0, -1) if page.axes == "SYX" else array
+    return Tiff(
+        pixels=upright(array.reshape(*array.shape[:2], -1), tags.get(_ORIENTATION, 1)),
+        kind=getattr(page.photometric, "name", str(page.photometric)),
+        bits=_bits(page),
+        alpha=bool(page.extrasamples) and page.extrasamples[-1] in (1, 2),
+        no_data=_number(tags.get(_NO_DATA)),
+    )
+
+
+def require_tiff_room(path: Path, pages: Sequence[Any]) -> None:
+    """Raises DataError when a page announces more than the file can hold; a page with tiles left out may."""
+    for page in pages:
+        ratio = _RATIOS.get(int(page.compression))
+        if ratio is not None and page.dtype is not None and all(page.databytecounts) and not page.is_subsampled:
+            each = _bits(page) / 8
+            limits.require_room(path, shape=page.shape, bytes_each=each, what="values", ratio=ratio)
+
+
+def _bits(page: Any) -> int:
+    """Returns the bits of a value; channels of different depths, as 5-6-5, are unpacked to whole bytes."""
+    return page.bitspersample if isinstance(page.bitspersample, int) else 8 * page.dtype.itemsize
+
+
+def import_tifffile(*, extra: str, purpose: str) -> ModuleType:
+    """Returns tifffile, or raises MissingDependencyError."""
+    try:
+        import tifffile
+    except ImportError as error:
+        raise MissingDependencyError("tifffile", extra=extra, purpose=purpose) from error
+    return tifffile
+
+
+def upright(pixels: np.ndarray, orientation: Any) -> np.ndarray:
+    """Returns a picture as a person sees it; ``orientation`` says at which corner the stored rows begin."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _number(text: Any) -> float | None:
+    """Returns what GDAL's tag says, None where it says nothing that is a number."""
+    try:
+        return float(str(text).strip("\0 "))
+    except ValueError:
+        return None
