@@ -1,23 +1,26 @@
 """Arrays and cubes in files: every format gives the same numbers; what is missing or damaged is named."""
 
+import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
+import tifffile
 from common import FIXTURES
 from PIL import Image
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.modalities.hyperspectral.arrays import (
     choose_entry,
-    envi_header,
     is_array_file,
     list_arrays,
     read_array,
     tiff_facts,
 )
 from metatransformer.modalities.hyperspectral.cube import Cube, cube_from_array, find_cube, read_cube, wavelengths_nm
+from metatransformer.modalities.hyperspectral.envi import envi_header
 
 FOLDER = FIXTURES / "hyperspectral"
 NM = np.linspace(450, 950, 11)
@@ -56,6 +59,109 @@ def test_arrays_of_a_file_are_listed_without_being_read():
     assert choose_entry(entries, name="labels", option="x").shape == (5, 7)
     with pytest.raises(UsageError, match="input.variable: must name an array of good.npz; found lables"):
         choose_entry(entries, name="lables", option="input.variable")
+
+
+@pytest.mark.parametrize("turned", [True, False])
+@pytest.mark.parametrize("names", [("nRow", "nCol"), ("lines", "cols")])
+def test_a_matrix_with_its_sides_beside_it_is_a_scene(tmp_path: Path, names: tuple[str, str], turned: bool):
+    cube = np.random.default_rng(0).uniform(size=(3, 5, 7))
+    pixels = np.array([cube[row, column] for column in range(5) for row in range(3)])  # column by column
+    sides = {names[0]: 3.0, names[1]: 5.0, "nBand": 7.0}
+    scipy.io.savemat(tmp_path / "u.mat", {"V": pixels.T if turned else pixels, "A": np.ones((2, 15)), **sides})
+    assert list_arrays(tmp_path / "u.mat")[0].shape == (3, 5, 7)
+    np.testing.assert_array_equal(read_cube(tmp_path / "u.mat", variable="").values, cube)
+
+
+def test_a_cube_inside_a_structure_is_named_by_its_path(tmp_path: Path):
+    cube = np.random.default_rng(0).uniform(size=(3, 5, 7))
+    scipy.io.savemat(tmp_path / "s.mat", {"scene": {"data": cube, "info": {"sensor": "x", "wavelength": NM[:7]}}})
+    with h5py.File(tmp_path / "s73.mat", "w", userblock_size=512) as file:
+        item = file.create_group("scene").create_dataset("data", data=cube.T)
+        item.attrs["MATLAB_class"] = np.bytes_("double")
+    for name in ("s.mat", "s73.mat"):
+        assert "scene.data" in [entry.name for entry in list_arrays(tmp_path / name)]
+        np.testing.assert_array_equal(read_cube(tmp_path / name, variable="").values, cube)
+
+
+@pytest.mark.parametrize("name", ["one.tif", "one.png", "one.hdr"])
+def test_a_picture_of_one_band_is_no_table_of_spectra(tmp_path: Path, name: str):
+    values = np.random.default_rng(0).integers(0, 256, size=(12, 14), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "one.tif", values)
+    Image.fromarray(values).save(tmp_path / "one.png")
+    (tmp_path / "one.hdr").write_text("ENVI\nsamples=14\nlines = 12\nbands = 1\ndata type = 1\ninterleave = bsq\n")
+    (tmp_path / "one.dat").write_bytes(values.tobytes())
+    np.testing.assert_array_equal(read_array(tmp_path / name, name=""), values)
+    with pytest.raises(DataError, match=rf"must hold a cube .*found {name} \(12 x 14\)"):
+        read_cube(tmp_path / name, variable="")
+
+
+def test_headers_that_announce_too_much_are_refused_before_anything_is_decoded(tmp_path: Path):
+    (tmp_path / "bomb.png").write_bytes((FIXTURES / "image" / "broken_bomb.png").read_bytes())
+    with pytest.raises(DataError, match="bomb.png: must have at most 179 million pixels"):
+        list_arrays(tmp_path / "bomb.png")
+    (tmp_path / "a.hdr").write_text("ENVI\nsamples=90000\nlines=90000\nbands=90000\ndata type=4\ninterleave=bil\n")
+    (tmp_path / "a.dat").write_bytes(bytes(44))
+    with pytest.raises(
+        DataError, match="a.dat: must hold what its header announces; found 2,916,000,000,000,000 bytes"
+    ):
+        list_arrays(tmp_path / "a.hdr")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, archive.open("cube.npy", "w") as file:
+        about = {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6, 7)}
+        np.lib.format.write_array_header_1_0(file, about)
+    with pytest.raises(DataError, match="found 1,000,000 x 1,000,000 x 7 values of 'cube' announced in a file of"):
+        list_arrays(tmp_path / "a.npz")
+    with h5py.File(tmp_path / "a.mat", "w") as file:
+        file.create_dataset("cube", shape=(10**6, 10**6, 7), dtype="f8", chunks=True)
+    with pytest.raises(DataError, match="found 1,000,000 x 1,000,000 x 7 values of 'cube' announced"):
+        list_arrays(tmp_path / "a.mat")
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((5, 7), np.uint8))
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        place = file.pages[0].tags[256].valueoffset
+    data[place : place + 4] = (2_000_000).to_bytes(4, "little")
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(DataError, match="a.tif: must hold what its header announces; found 5 x 2,000,000 values"):
+        list_arrays(tmp_path / "a.tif")
+
+
+def test_a_tiff_of_more_axes_is_not_called_damaged(tmp_path: Path):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((2, 3, 5, 7), np.uint8), photometric="minisblack")
+    with pytest.raises(DataError, match=r"must hold a cube .*; found axes \w+ of 2 x 3 x 5 x 7. Save one cube a file."):
+        list_arrays(tmp_path / "a.tif")
+
+
+def test_envi_is_read_without_byte_order_and_with_any_text(tmp_path: Path):
+    cube = np.arange(3 * 5 * 7, dtype="<i2").reshape(3, 5, 7)  # rows, columns, bands
+    about = "samples = 5\nlines = 3\nbands = 7\ndata type = 2\n"
+    for order, axes in (("bsq", (2, 0, 1)), ("bil", (0, 2, 1)), ("BIP", (0, 1, 2))):
+        text = f"ENVI\r\ndescription = {{\n caf\xe9, a = b\n}}\n; a comment = 3\n{about}interleave = {order}\n"
+        (tmp_path / "scene.hdr").write_bytes(text.encode("latin-1"))
+        (tmp_path / "scene").write_bytes(cube.transpose(axes).tobytes())
+        for name in ("scene.hdr", "scene"):  # the data may have no ending
+            np.testing.assert_array_equal(read_cube(tmp_path / name, variable="").values, cube)
+    waves = np.linspace(4000, 1000, 7)
+    more = f"wavelength units = Wavenumber\nwavelength = {{{', '.join(map(str, waves))}}}\nbyte order = 0\n"
+    (tmp_path / "scene.hdr").write_text(text + more)
+    np.testing.assert_allclose(read_cube(tmp_path / "scene.hdr", variable="").wavelengths_nm, 1e7 / waves)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("data type = 4", "data type = 99", "a.hdr: must state one of 1, 2, .*; found data type 99"),
+        ("interleave = bil", "interleave = diagonal", "found interleave 'diagonal'"),
+        ("lines = 5", "lines = five", "must state 'lines' as a whole number; found 'five'"),
+        ("lines = 5", "", "must state 'lines' as a whole number; found nothing"),
+        ("lines = 5", "lines = 0", "must announce some pixels"),
+        ("ENVI", "envy", "must be an ENVI header"),
+        ("lines = 5", "lines = 5\nmajor frame offsets = {8, 8}", "must have no frame offsets"),
+    ],
+)
+def test_envi_headers_that_make_no_sense_say_why(tmp_path: Path, old: str, new: str, message: str):
+    (tmp_path / "a.hdr").write_text((FOLDER / "good_envi.hdr").read_text().replace(old, new))
+    (tmp_path / "a.dat").write_bytes((FOLDER / "good_envi.dat").read_bytes())
+    with pytest.raises(DataError, match=message):
+        read_cube(tmp_path / "a.hdr", variable="")
 
 
 def test_pngs_are_numbers_not_colours(tmp_path: Path):

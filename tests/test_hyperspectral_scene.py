@@ -53,6 +53,13 @@ def test_two_scenes_find_their_maps_by_name(tmp_path: Path):
         index(tmp_path)
 
 
+def test_far_more_bands_than_spectra_are_said(tmp_path: Path):
+    scipy.io.savemat(tmp_path / "a.mat", {"X": np.ones((7, 90)), "y": np.arange(7)[:, None] % 2})
+    assert index(tmp_path / "a.mat").notes[-1] == (
+        "a.mat:X (7 x 90): 7 spectra of 90 bands; transpose it if these are pixels"
+    )
+
+
 def test_names_of_splits_split(tmp_path: Path):
     path = tmp_path / "scene.mat"
     train, test = np.zeros((5, 7), int), np.zeros((5, 7), int)

@@ -58,7 +58,7 @@ def read_tiff(path: Path, *, extra: str) -> Tiff:
             raise DataError(path, must="hold one picture", found=f"{len(pages)} pages", do=do)
         page = pages[0]
         limits.require_pixels(path, height=page.imagelength, width=page.imagewidth)
-        require_tiff_room(path, pages)
+        require_tiff_room(path, page, shape=page.shape)
         with border():
             array, tags = page.asarray(), {tag.code: tag.value for tag in page.tags}
     if page.axes not in ("YX", "YXS", "SYX") or 0 in array.shape:
@@ -75,13 +75,11 @@ def read_tiff(path: Path, *, extra: str) -> Tiff:
     )
 
 
-def require_tiff_room(path: Path, pages: Sequence[Any]) -> None:
-    """Raises DataError when a page announces more than the file can hold; a page with tiles left out may."""
-    for page in pages:
-        ratio = _RATIOS.get(int(page.compression))
-        if ratio is not None and page.dtype is not None and all(page.databytecounts) and not page.is_subsampled:
-            each = _bits(page) / 8
-            limits.require_room(path, shape=page.shape, bytes_each=each, what="values", ratio=ratio)
+def require_tiff_room(path: Path, page: Any, *, shape: Sequence[int]) -> None:
+    """Raises DataError when pages like ``page`` cannot hold an array of this shape; those with tiles left out may."""
+    ratio = _RATIOS.get(int(page.compression))
+    if ratio is not None and page.dtype is not None and all(page.databytecounts) and not page.is_subsampled:
+        limits.require_room(path, shape=shape, bytes_each=_bits(page) / 8, what="values", ratio=ratio)
 
 
 def _bits(page: Any) -> int:

@@ -394,7 +394,7 @@ MODALITY = Modality(
     native="patch kernel, positions (resampled) and class token of the trunk",
     units="reflectance, radiance or counts, the same in every file; wavelengths in nm where the file knows them",
     defaults=DEFAULTS,
-    requires=("h5py", "spectral", "tifffile", "imagecodecs"),
+    requires=("h5py", "tifffile", "imagecodecs"),
     extra="hyperspectral",
     illustrate=illustrate,
 )

@@ -1,64 +1,48 @@
 """Arrays in files: MATLAB (v4 to v7.3), NumPy, TIFF, ENVI, PNG; what a file holds, and the values as they are stored.
 
-An array of MATLAB keeps its axes in every version of the format: v7.3 is HDF5, which stores them backwards. A TIFF of
-several pages is ``[h, w, pages]``. ENVI is named by its header or by the data file beside it.
-Sources: MAT-file format (MathWorks); ENVI header files (L3Harris Geospatial); TIFF 6.0; GDAL's TIFF tags 42112, 42113.
+An array of MATLAB keeps its axes in every version of the format: v7.3 is HDF5, which stores them backwards; a field
+``b`` of a structure ``a`` is called ``a.b``. A TIFF of several pages is ``[h, w, pages]``. ENVI is named by its header
+or by the data file beside it.
+Sources: MAT-file format (MathWorks); TIFF 6.0; GDAL's TIFF tags 42112, 42113.
 """
 
 import re
-import struct
-import tokenize
-import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError, UsageError, nearest
+from metatransformer.data.limits import DEFLATE, require_room
+from metatransformer.data.numpy_files import list_npz, map_npy, read_npz
+from metatransformer.modalities._picture.read import open_picture
+from metatransformer.modalities._picture.tiff import import_tifffile, require_tiff_room
+from metatransformer.modalities.hyperspectral.envi import ENVI_DATA, envi_header, open_envi
 
-ENVI_DATA = (".dat", ".img", ".raw", ".bsq", ".bil", ".bip")
 ARRAY_SUFFIXES = (".mat", ".npy", ".npz", ".tif", ".tiff", ".hdr", ".png")
+PICTURES = (".tif", ".tiff", ".png")
 _NUMBERS = "fiub"
 _MATLAB = {"double": "f", "single": "f", "logical": "b", "uint8": "u", "uint16": "u", "uint32": "u", "uint64": "u"}
 _MATLAB |= {"int8": "i", "int16": "i", "int32": "i", "int64": "i"}
-# What damaged files make the libraries raise.
-BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    RuntimeError,
-    NotImplementedError,
-    MemoryError,
-    ArithmeticError,
-    AssertionError,
-    SyntaxError,
-    tokenize.TokenError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-)
+_ROWS = ("nrow", "nrows", "row", "rows", "line", "lines", "height", "h")
+_COLUMNS = ("ncol", "ncols", "col", "cols", "column", "columns", "sample", "samples", "width", "w")
+_Found = Mapping[str, tuple[tuple[int, ...], str]]  # shape and kind of number by name
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One array of a file: the variable's name (empty where the file holds only one), its shape, and its kind of
-    numbers as numpy writes it (f, i, u, b).
+    """One array of a file: the variable's name (empty where the file holds only one), its shape, its kind of numbers as
+    numpy writes it (f, i, u, b), and whether it is a picture, whose rows are places and never spectra.
     """
 
     path: Path
     name: str
     shape: tuple[int, ...]
     kind: str
+    picture: bool = False
 
     def __str__(self) -> str:
         size = " x ".join(map(str, self.shape))
@@ -66,14 +50,18 @@ class Entry:
 
 
 def is_array_file(path: Path) -> bool:
-    """Returns whether a file's ending says that it holds arrays."""
-    return path.suffix.lower() in ARRAY_SUFFIXES or (path.suffix.lower() in ENVI_DATA and envi_header(path) is not None)
+    """Returns whether a file's ending says that it holds arrays; data of ENVI has its header beside it."""
+    return path.suffix.lower() in ARRAY_SUFFIXES or (is_envi_data(path) and envi_header(path) is not None)
 
 
-def envi_header(path: Path) -> Path | None:
-    """Returns the ENVI header of a data file (``a.hdr`` or ``a.dat.hdr`` beside ``a.dat``), None without one."""
-    names = (path.with_suffix(".hdr"), path.with_name(f"{path.name}.hdr"))
-    return next((name for name in names if name.is_file()), None)
+def is_envi_data(path: Path) -> bool:
+    """Returns whether a file's ending, or that it has none, says that it may be data of ENVI."""
+    return path.suffix.lower() in ("", *ENVI_DATA)
+
+
+def is_envi(path: Path) -> bool:
+    """Returns whether a file is a header or the data of ENVI."""
+    return path.suffix.lower() == ".hdr" or is_envi_data(path)
 
 
 def list_arrays(path: Path) -> tuple[Entry, ...]:
@@ -84,12 +72,15 @@ def list_arrays(path: Path) -> tuple[Entry, ...]:
         MissingDependencyError: the library for this format is not installed.
     """
     lister, _ = _format(path)
-    found = _guard(lister, path)
-    entries = tuple(Entry(path, name, shape, kind) for name, (shape, kind) in found.items() if kind in _NUMBERS)
-    if not entries:
+    found = dict(lister(path))
+    if fold := _fold(path, found):
+        found[fold.name] = (fold.shape, found[fold.name][1])
+    picture = path.suffix.lower() in PICTURES or (is_envi(path) and not open_envi(path).is_library)
+    numbers = {name: about for name, about in found.items() if about[1] in _NUMBERS}
+    if not numbers:
         others = f"only {', '.join(found)}" if found else "nothing"
         raise DataError(path, must="hold an array of numbers", found=others)
-    return entries
+    return tuple(Entry(path, name, shape, kind, picture) for name, (shape, kind) in numbers.items())
 
 
 def read_array(path: Path, *, name: str) -> np.ndarray:
@@ -99,8 +90,10 @@ def read_array(path: Path, *, name: str) -> np.ndarray:
         DataError: what ``list_arrays`` raises, or no array of that name.
         MissingDependencyError: the library for this format is not installed.
     """
-    _, reader = _format(path)
-    array = np.asarray(_guard(lambda file: reader(file, name), path))
+    lister, reader = _format(path)
+    array = np.array(reader(path, name))
+    if (fold := _fold(path, lister(path))) and fold.name == name:
+        array = (array.T if fold.turned else array).reshape(fold.shape, order="F")
     if array.dtype.kind not in _NUMBERS:
         raise DataError(f"{path}, '{name}'", must="hold real numbers", found=str(array.dtype))
     return array
@@ -119,68 +112,45 @@ def choose_entry(entries: tuple[Entry, ...], *, name: str, option: str) -> Entry
     raise UsageError(option, must=f"name an array of {entries[0].path.name}", found=name, do=nearest(name, names))
 
 
-def _format(path: Path) -> tuple[Callable[[Path], Mapping[str, Any]], Callable[[Path, str], Any]]:
+def _format(path: Path) -> tuple[Callable[[Path], _Found], Callable[[Path, str], np.ndarray]]:
     """Returns the functions that list and read the arrays of a file of this ending."""
     if not path.is_file():
         raise DataError(path, must="be a file", found="a folder" if path.is_dir() else "nothing there")
     if path.stat().st_size == 0:
         raise DataError(path, must="hold an array of numbers", found="an empty file")
     suffix = path.suffix.lower()
-    if suffix == ".hdr" or suffix in ENVI_DATA:
-        return _list_envi, _read_envi
     formats = {
-        ".mat": (_list_matlab, _read_matlab),
-        ".npy": (_list_npy, _read_npy),
-        ".npz": (_list_npz, _read_npz),
-        ".tif": (_list_tiff, _read_tiff),
-        ".tiff": (_list_tiff, _read_tiff),
-        ".png": (_list_png, _read_png),
+        ".mat": (_list_matlab73, _read_matlab73) if _is_hdf5(path) else (_list_matlab, _read_matlab),
+        ".npy": (_list_single(map_npy), _read_single(map_npy)),
+        ".npz": (_list_npz, read_npz),
+        ".tif": (_list_tiff, _read_single(_read_tiff)),
+        ".png": (_list_single(_read_png), _read_single(_read_png)),
+        ".hdr": (_list_single(_read_envi), _read_single(_read_envi)),
     }
+    suffix = {".tiff": ".tif"}.get(suffix, ".hdr" if is_envi_data(path) and envi_header(path) else suffix)
     if suffix not in formats:
         endings = ", ".join((*ARRAY_SUFFIXES, *ENVI_DATA))
         raise DataError(path, must=f"end in {endings}", found=f"'{path.suffix}'" if suffix else "no ending")
     return formats[suffix]
 
 
-def _guard(read: Callable[[Path], Any], path: Path) -> Any:
-    """Returns what ``read`` returns; what a damaged file makes a library raise becomes our error."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd but readable files; the libraries write them to the console
-            return read(path)
-    except (DataError, MissingDependencyError, UsageError):
-        raise
-    except BROKEN as error:
-        if "imagecodecs" in str(error):
-            raise missing("imagecodecs", purpose=f"{path}: its compression") from error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        do = "Remove it, or write or copy it again."
-        raise DataError(path, must="be a whole file of its format", found=f"a damaged one ({reason})", do=do) from error
+def _list_single(read: Callable[[Path], np.ndarray]) -> Callable[[Path], _Found]:
+    def lister(path: Path) -> _Found:
+        array = read(path)
+        return {"": (array.shape, array.dtype.kind)}
+
+    return lister
 
 
-def missing(package: str, *, purpose: str) -> MissingDependencyError:
-    """Returns the error for an optional library of this modality that is not installed."""
-    return MissingDependencyError(package, extra="hyperspectral", purpose=purpose)
+def _read_single(read: Callable[[Path], np.ndarray]) -> Callable[[Path, str], np.ndarray]:
+    return lambda path, name: read(path)
 
 
-def _list_npy(path: Path) -> dict[str, Any]:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return {"": (array.shape, array.dtype.kind)}
+def _list_npz(path: Path) -> _Found:
+    return {name: (shape, kind.kind) for name, (shape, kind) in list_npz(path).items()}
 
 
-def _read_npy(path: Path, name: str) -> np.ndarray:
-    del name
-    return np.load(path, allow_pickle=False)
-
-
-def _list_npz(path: Path) -> dict[str, Any]:
-    with path.open("rb") as data, np.load(data, allow_pickle=False) as file:
-        return {name: (file[name].shape, file[name].dtype.kind) for name in file.files}
-
-
-def _read_npz(path: Path, name: str) -> np.ndarray:
-    with path.open("rb") as data, np.load(data, allow_pickle=False) as file:
-        return file[name]
+# --- MATLAB -----------------------------------------------------------------------------------------------------------
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -189,88 +159,174 @@ def _is_hdf5(path: Path) -> bool:
         return b"\x89HDF" in file.read(516)
 
 
-def _list_matlab(path: Path) -> dict[str, Any]:
-    if not _is_hdf5(path):
-        with _scipy() as scipy_io:
-            return {name: (shape, _MATLAB.get(kind, kind)) for name, shape, kind in scipy_io.whosmat(path)}
-    h5py = _h5py(path)
-    with h5py.File(path, "r") as file:
-        return {
-            name: (item.shape[::-1] if _by_matlab(item) else item.shape, item.dtype.kind)
-            for name, item in file.items()
-            if isinstance(item, h5py.Dataset) and not name.startswith("#")
-        }
+def _list_matlab(path: Path) -> _Found:
+    import scipy.io
+
+    with _border(path, "scipy"):
+        listed = scipy.io.whosmat(path)
+    found = {}
+    for name, shape, kind in listed:
+        # A number of any class may be stored in a byte, and that compressed.
+        require_room(path, shape=shape, bytes_each=1, what=f"values of '{name}'", ratio=DEFLATE)
+        if kind == "struct":
+            fields = _fields(_load(path, name), name=name)
+            found |= {field: (array.shape, array.dtype.kind) for field, array in fields}
+        else:
+            found[name] = (shape, _MATLAB.get(kind, kind))
+    return found
 
 
 def _read_matlab(path: Path, name: str) -> np.ndarray:
-    if not _is_hdf5(path):
-        with _scipy() as scipy_io:
-            return scipy_io.loadmat(path, variable_names=[name])[name]
-    with _h5py(path).File(path, "r") as file:
-        array = file[name][()]
-        return array.T if _by_matlab(file[name]) else array
+    array = _load(path, name.partition(".")[0])
+    return dict(_fields(array, name=name.partition(".")[0]))[name] if "." in name else array
 
 
-@contextmanager
-def _scipy() -> Iterator[ModuleType]:
-    """Gives scipy.io; its own error, which is none of Python's, becomes a ValueError."""
+def _load(path: Path, name: str) -> np.ndarray:
     import scipy.io
-    from scipy.io.matlab import MatReadError
 
-    try:
-        yield scipy.io
-    except MatReadError as error:
-        raise ValueError(str(error)) from error
+    with _border(path, "scipy"):
+        return scipy.io.loadmat(path, variable_names=[name])[name]
 
 
-def _by_matlab(item: Any) -> bool:
-    return "MATLAB_class" in item.attrs
+def _fields(array: np.ndarray, *, name: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the arrays inside a structure ``[1, 1]``, and inside its structures, by their dotted names."""
+    if array.dtype.names is None:
+        yield name, array
+    elif array.size == 1:
+        for field in array.dtype.names:
+            yield from _fields(np.asarray(array[field].item()), name=f"{name}.{field}")
 
 
-def _h5py(path: Path) -> ModuleType:
+def _list_matlab73(path: Path) -> _Found:
+    h5py = _h5py(path)
+    found = {}
+    with _border(path, "h5py"), h5py.File(path, "r") as file:
+        groups = [("", file)]
+        while groups:
+            prefix, group = groups.pop()
+            for name, item in group.items():
+                if isinstance(item, h5py.Dataset):
+                    found[prefix + name] = (
+                        item.shape[::-1] if "MATLAB_class" in item.attrs else item.shape,
+                        item.dtype,
+                    )
+                elif isinstance(item, h5py.Group) and not name.startswith("#"):
+                    groups.append((f"{prefix}{name}.", item))
+    for name, (shape, kind) in found.items():
+        require_room(path, shape=shape or (), bytes_each=kind.itemsize, what=f"values of '{name}'", ratio=DEFLATE)
+    return {name: (shape, kind.kind) for name, (shape, kind) in found.items() if shape is not None}
+
+
+def _read_matlab73(path: Path, name: str) -> np.ndarray:
+    h5py = _h5py(path)
+    with _border(path, "h5py"), h5py.File(path, "r") as file:
+        item = file[name.replace(".", "/")]
+        return item[()].T if "MATLAB_class" in item.attrs else item[()]
+
+
+def _h5py(path: Path) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise missing("h5py", purpose=f"{path}: a MATLAB file of version 7.3") from error
+        purpose = f"{path}: a MATLAB file of version 7.3"
+        raise MissingDependencyError("h5py", extra="hyperspectral", purpose=purpose) from error
     return h5py
 
 
-def _list_png(path: Path) -> dict[str, Any]:
-    array = _read_png(path, "")
-    return {"": (array.shape, array.dtype.kind)}
+@dataclass(frozen=True)
+class _Fold:
+    """How a matrix becomes a scene of ``shape``; ``turned`` says that it is ``[bands, pixels]``."""
+
+    name: str
+    shape: tuple[int, int, int]
+    turned: bool
 
 
-def _read_png(path: Path, name: str) -> np.ndarray:
+def _fold(path: Path, found: _Found) -> _Fold | None:
+    """Returns which matrix is a scene, pixels column by column, as files for unmixing have it with its sides beside."""
+    if path.suffix.lower() != ".mat":
+        return None
+    rows, columns = (_side(path, found, names) for names in (_ROWS, _COLUMNS))
+    pixels = rows * columns
+    fitting = [(name, shape) for name, (shape, _) in found.items() if len(shape) == 2 and pixels in shape]
+    if min(rows, columns) < 2 or not fitting:
+        return None
+    name, shape = max(fitting, key=lambda one: one[1][0] * one[1][1])
+    turned = shape[1] == pixels
+    return _Fold(name, (rows, columns, shape[0] if turned else shape[1]), turned)
+
+
+def _side(path: Path, found: _Found, names: tuple[str, ...]) -> int:
+    """Returns the number that stands under one of these names, 0 where there is none or several."""
+    there = [name for name, (shape, _) in found.items() if name.lower() in names and set(shape) <= {1}]
+    if len(there) != 1:
+        return 0
+    value = float(_format(path)[1](path, there[0]).item())
+    return int(value) if value == round(value) > 0 else 0
+
+
+def _border(path: Path, library: str) -> foreign:
+    return foreign(path, library, must="be a whole MATLAB file")
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def _read_png(path: Path) -> np.ndarray:
     """Returns grey values, or the numbers of a palette's colours; a coloured picture as its channels."""
-    del name
-    from PIL import Image
+    with path.open("rb") as file:
+        picture = open_picture(file, path=path, formats=("PNG",))
+        if picture is None:
+            raise DataError(path, must="be a PNG", found="something else", do="Remove it.")
+        with foreign(path, "Pillow", must="be a whole picture"):
+            return np.array(picture)
 
-    with Image.open(path, formats=["PNG"]) as picture:
-        picture.load()
-        return np.array(picture)
+
+def _read_envi(path: Path) -> np.ndarray:
+    return open_envi(path).array()
 
 
-def _list_tiff(path: Path) -> dict[str, Any]:
-    with _tifffile(path).TiffFile(path) as file:
-        series = file.series[0]
-        shape = tuple(series.shape[i] for i in _tiff_axes(series))
+def _list_tiff(path: Path) -> _Found:
+    with _open_tiff(path) as file:
+        series = _series(file, path=path)
+        shape = tuple(series.shape[axis] for axis in _tiff_axes(series))
         return {"": (shape, series.dtype.kind)}
 
 
-def _read_tiff(path: Path, name: str) -> np.ndarray:
-    del name
-    with _tifffile(path).TiffFile(path) as file:
+def _read_tiff(path: Path) -> np.ndarray:
+    with _open_tiff(path) as file:
+        series = _series(file, path=path)
+        with _tiff_border(path):
+            array = series.asarray()
+        return array.transpose(_tiff_axes(series))
+
+
+def _open_tiff(path: Path) -> Any:
+    tifffile = import_tifffile(extra="hyperspectral", purpose=f"reading {path}")
+    with _tiff_border(path):
+        return tifffile.TiffFile(path)
+
+
+def _series(file: Any, *, path: Path) -> Any:
+    """Returns the first series of pages, once it is a cube that the file can hold."""
+    with _tiff_border(path):
         series = file.series[0]
-        return series.asarray().transpose(_tiff_axes(series))
+        axes, page = series.axes, series.keyframe
+    if len(series.shape) > 3 or not {"Y", "X"} <= set(axes) or series.dtype is None:
+        found = f"axes {axes} of {' x '.join(map(str, series.shape))}"
+        raise DataError(path, must="hold a cube [rows, columns, bands]", found=found, do="Save one cube a file.")
+    require_tiff_room(path, page, shape=series.shape)
+    return series
 
 
 def _tiff_axes(series: Any) -> tuple[int, ...]:
     """Returns the order in which the axes become rows, columns, bands."""
-    axes = series.axes
-    if len(series.shape) > 3 or not {"Y", "X"} <= set(axes):
-        raise ValueError(f"axes {axes} of {series.shape} are no cube")
-    picture = [axes.index("Y"), axes.index("X")]
-    return (*picture, *(i for i in range(len(axes)) if i not in picture))
+    picture = [series.axes.index("Y"), series.axes.index("X")]
+    return (*picture, *(i for i in range(len(series.axes)) if i not in picture))
+
+
+def _tiff_border(path: Path) -> foreign:
+    return foreign(path, "tifffile", must="be a whole TIFF", needs=("imagecodecs", "hyperspectral"))
 
 
 def tiff_facts(path: Path) -> dict[str, Any]:
@@ -278,74 +334,14 @@ def tiff_facts(path: Path) -> dict[str, Any]:
 
     ``{"no_data": "-9999", "wavelength": ["450.1", "460.2"], "wavelength_units": [...]}``; what is absent is left out.
     """
-
-    def read(file: Path) -> dict[int, str]:
-        with _tifffile(file).TiffFile(file) as tiff:
-            tags = tiff.pages[0].tags
-            return {code: str(tags[code].value) for code in (42112, 42113) if code in tags}
-
-    tags = _guard(read, path)
+    with _open_tiff(path) as file, _tiff_border(path):
+        tags = file.pages[0].tags
+        texts = {code: str(tags[code].value) for code in (42112, 42113) if code in tags}
     facts: dict[str, Any] = {}
-    items = re.findall(r'<Item\s+name="([^"]+)"([^>]*)>([^<]*)</Item>', tags.get(42112, ""))
+    items = re.findall(r'<Item\s+name="([^"]+)"([^>]*)>([^<]*)</Item>', texts.get(42112, ""))
     for name, attributes, value in items:
         if "sample=" in attributes:
             facts.setdefault(name.lower(), []).append(value.strip())
-    if 42113 in tags:
-        facts["no_data"] = tags[42113].strip("\0 ")
+    if 42113 in texts:
+        facts["no_data"] = texts[42113].strip("\0 ")
     return facts
-
-
-def _tifffile(path: Path) -> ModuleType:
-    try:
-        import tifffile
-    except ImportError as error:
-        raise missing("tifffile", purpose=f"{path}: a TIFF") from error
-    return tifffile
-
-
-def envi_facts(path: Path) -> dict[str, Any]:
-    """Returns the fields of an ENVI header by lower-case name: text, or a list of texts."""
-    return dict(_guard(lambda file: _open_envi(file).metadata, path))
-
-
-def _open_envi(path: Path) -> Any:
-    try:
-        from spectral.io import envi
-    except ImportError as error:
-        raise missing("spectral", purpose=f"{path}: an ENVI file") from error
-    header, data = path, None
-    if path.suffix.lower() != ".hdr":
-        found = envi_header(path)
-        if found is None:
-            raise DataError(path, must="have its ENVI header beside it", found=f"no {path.stem}.hdr")
-        header, data = found, path
-    try:
-        image: Any = envi.open(str(header), None if data is None else str(data))
-    except envi.SpyException as error:
-        raise ValueError(str(error)) from error
-    if hasattr(image, "spectra"):  # a library of spectra, which is read whole
-        return image
-    need = image.offset + image.sample_size * int(np.prod(image.shape))
-    have = Path(image.filename).stat().st_size
-    if have < need:
-        must = f"stand beside {need:,} bytes of data"
-        raise DataError(header, must=must, found=f"{have:,} in {Path(image.filename).name}")
-    return image
-
-
-def _list_envi(path: Path) -> dict[str, Any]:
-    image = _open_envi(path)
-    if hasattr(image, "spectra"):
-        return {"": (image.spectra.shape, image.spectra.dtype.kind)}
-    shape = image.shape if image.shape[2] > 1 else image.shape[:2]
-    return {"": (tuple(int(n) for n in shape), np.dtype(image.dtype).kind)}
-
-
-def _read_envi(path: Path, name: str) -> np.ndarray:
-    """Returns the stored numbers; a single band is ``[h, w]``, a library of spectra ``[n, bands]``."""
-    del name
-    image = _open_envi(path)
-    if hasattr(image, "spectra"):
-        return image.spectra
-    array = np.array(image.open_memmap(interleave="bip"))
-    return array if array.shape[2] > 1 else array[:, :, 0]

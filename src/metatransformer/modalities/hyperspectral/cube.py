@@ -19,11 +19,12 @@ from metatransformer.data.records import listing
 from metatransformer.modalities.hyperspectral.arrays import (
     Entry,
     choose_entry,
-    envi_facts,
+    is_envi,
     list_arrays,
     read_array,
     tiff_facts,
 )
+from metatransformer.modalities.hyperspectral.envi import open_envi
 
 KEPT = 4  # files kept in memory at a time
 _WAVES = re.compile(r"(wave|wl|lambda)", re.IGNORECASE)
@@ -40,6 +41,7 @@ _LENGTHS = {
     "micrometres": 1e3,
     "microns": 1e3,
 }
+_WAVENUMBERS = ("wavenumber", "wavenumbers", "cm-1", "1/cm")  # waves in a centimetre
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +167,7 @@ def find_cube(entries: Sequence[Entry], *, variable: str) -> Entry:
         return choose_entry(tuple(entries), name=variable, option="input.variable")
     for axes in (3, 2):
         found = [entry for entry in entries if len(entry.shape) == axes and min(entry.shape) > 1]
+        found = [entry for entry in found if axes == 3 or not entry.picture]
         if axes == 2 and len(found) > 1:  # beside spectra stand wavelengths and labels, never a larger matrix
             largest = max(np.prod(entry.shape) for entry in found)
             found = [entry for entry in found if np.prod(entry.shape) == largest]
@@ -187,6 +190,8 @@ def find_cube(entries: Sequence[Entry], *, variable: str) -> Entry:
 def _about(path: Path, entries: Sequence[Entry], *, bands: int) -> dict[str, Any]:
     """Returns what a file says of its bands."""
     suffix = path.suffix.lower()
+    if is_envi(path):
+        return _about_envi(path)
     if suffix in (".mat", ".npz"):
         waves = [e for e in entries if _WAVES.match(e.name) and int(np.prod(e.shape)) == bands]
         if not waves:
@@ -195,9 +200,7 @@ def _about(path: Path, entries: Sequence[Entry], *, bands: int) -> dict[str, Any
         return {"wavelengths_nm": wavelengths_nm(values, unit="", where=f"{path}, '{waves[0].name}'")}
     if suffix in (".tif", ".tiff"):
         return _about_tiff(path, bands=bands)
-    if suffix in (".npy", ".png"):
-        return {}
-    return _about_envi(path, bands=bands)
+    return {}
 
 
 def _about_tiff(path: Path, *, bands: int) -> dict[str, Any]:
@@ -214,8 +217,8 @@ def _about_tiff(path: Path, *, bands: int) -> dict[str, Any]:
     return about
 
 
-def _about_envi(path: Path, *, bands: int) -> dict[str, Any]:
-    facts = envi_facts(path)
+def _about_envi(path: Path) -> dict[str, Any]:
+    facts = open_envi(path).fields
     about: dict[str, Any] = {}
     where = f"{path}, field"
     if "data ignore value" in facts:
@@ -230,22 +233,25 @@ def _about_envi(path: Path, *, bands: int) -> dict[str, Any]:
         about["unit"] = f"reflectance x {_number(facts['reflectance scale factor'], where=where):g}"
     elif "data units" in facts:
         about["unit"] = str(facts["data units"])
-    del bands
     return about
 
 
 def wavelengths_nm(values: np.ndarray, *, unit: str, where: str) -> np.ndarray:
-    """Returns wavelengths in nanometres; without a unit, values below 100 are micrometres.
+    """Returns wavelengths in nanometres; without a unit, values below 100 are micrometres. Wavenumbers are turned over.
 
     Raises:
         DataError: an unknown unit, or values that are no wavelengths of 100 nm to 100 um.
     """
     known = unit.strip().lower()
-    if known and known not in _LENGTHS:
-        raise DataError(where, must=f"be in one of {', '.join(_LENGTHS)}", found=f"'{unit}'")
+    if known and known not in (*_LENGTHS, *_WAVENUMBERS):
+        raise DataError(where, must=f"be in one of {', '.join((*_LENGTHS, *_WAVENUMBERS))}", found=f"'{unit}'")
     values = np.asarray(values, dtype=float)
-    factor = _LENGTHS[known] if known else 1e3 if values.size and np.nanmax(values) < 100 else 1.0
-    found = values * factor
+    if known in _WAVENUMBERS:
+        with np.errstate(divide="ignore"):
+            found = 1e7 / values
+    else:
+        factor = _LENGTHS[known] if known else 1e3 if values.size and np.nanmax(values) < 100 else 1.0
+        found = values * factor
     if not np.isfinite(found).all() or found.min() < 100 or found.max() > 1e5:
         raise DataError(
             where, must="be wavelengths of 100 to 100,000 nm", found=f"{values.min():g} to {values.max():g}"

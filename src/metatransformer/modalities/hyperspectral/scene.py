@@ -18,16 +18,18 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.samples import Record
 from metatransformer.data.records import Index, Records, counted, listing, natural_key, split_name
 from metatransformer.modalities.hyperspectral.arrays import (
-    ENVI_DATA,
     Entry,
-    envi_facts,
     is_array_file,
+    is_envi,
+    is_envi_data,
     list_arrays,
     read_array,
 )
 from metatransformer.modalities.hyperspectral.cube import Cube, find_cube, read_cube
+from metatransformer.modalities.hyperspectral.envi import open_envi
 from metatransformer.modalities.hyperspectral.plots import Cut, cut_scene
 
+FAR_MORE = 10  # bands for each spectrum: a matrix [bands, pixels] looks like that
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _SPLITS = {"tr": "train", "te": "test", "ts": "test"}
 
@@ -59,7 +61,7 @@ def index_folder_of_scenes(root: Path, *, variable: str, target: str, labelled: 
         DataError: no cube and no spectra; labels that fit several or none of them; none with labels where ``labelled``.
     """
     files = sorted((p for p in root.iterdir() if p.is_file() and is_array_file(p)), key=lambda p: natural_key(p.name))
-    files = [p for p in files if not p.name.startswith(".") and p.suffix.lower() not in ENVI_DATA]
+    files = [p for p in files if not p.name.startswith(".") and not is_envi_data(p)]
     found = [list_arrays(path) for path in files]
     cubes, others = _cubes(found, variable=variable)
     if not cubes:
@@ -137,7 +139,7 @@ def _cubes(found: Sequence[Sequence[Entry]], *, variable: str) -> tuple[list[Ent
     cubes = []
     for entries in found:
         big = [entry for entry in entries if len(entry.shape) == axes and min(entry.shape) > 1]
-        big = [entry for entry in big if axes == 2 or _is_cube(entry)]
+        big = [entry for entry in big if (_is_cube(entry) if axes == 3 else not entry.picture)]
         if big:
             chosen = variable if any(entry.name == variable for entry in entries) else ""
             cubes.append(find_cube(big if not chosen else entries, variable=chosen))
@@ -248,6 +250,10 @@ def join(pairs: Sequence[Pair], *, root: Path, labelled: bool, cut: Cut, notes: 
         told.append(f"input.split and input.train_pixels not used: {why}")
     for one in pairs:
         cube = read_cube(one.cube.path, variable=one.cube.name)
+        if cube.bands > FAR_MORE * len(cube.values) and not cube.neighbours:
+            told.append(
+                f"{one.cube}: {len(cube.values)} spectra of {cube.bands} bands; transpose it if these are pixels"
+            )
         known = None if one.labels is None else read_labels(one.labels, cube=cube)
         own = cut if cube.neighbours and not given else None
         origin = Origin(one.cube.name, split=own.words if labelled and own else "")
@@ -308,9 +314,9 @@ def class_names(entry: Entry) -> tuple[str, ...]:
     Raises:
         DataError: fewer names than classes.
     """
-    if entry.path.suffix.lower() not in (".hdr", *ENVI_DATA):
+    if not is_envi(entry.path):
         return ()
-    names = tuple(str(name) for name in envi_facts(entry.path).get("class names", ()))
+    names = tuple(str(name) for name in open_envi(entry.path).fields.get("class names", ()))
     if names and (most := int(read_array(entry.path, name=entry.name).max())) >= len(names):
         raise DataError(entry.path, must=f"name its {most} classes in 'class names'", found=f"{len(names) - 1} names")
     return names

@@ -18,8 +18,9 @@ from metatransformer.data.manifest import index_manifest, is_manifest
 from metatransformer.data.records import Index, Records, listing
 from metatransformer.data.rows import index_table
 from metatransformer.data.table import TABLE_SUFFIXES, first_line, read_table
-from metatransformer.modalities.hyperspectral.arrays import ARRAY_SUFFIXES, ENVI_DATA, is_array_file, list_arrays
+from metatransformer.modalities.hyperspectral.arrays import ARRAY_SUFFIXES, is_array_file, list_arrays
 from metatransformer.modalities.hyperspectral.cube import Cube, cube_from_array, find_cube, wavelengths_nm
+from metatransformer.modalities.hyperspectral.envi import ENVI_DATA
 from metatransformer.modalities.hyperspectral.plots import Cut
 from metatransformer.modalities.hyperspectral.scene import (
     Origin,
