@@ -102,7 +102,7 @@ def test_headers_that_announce_too_much_are_refused_before_anything_is_decoded(t
     (tmp_path / "a.hdr").write_text("ENVI\nsamples=90000\nlines=90000\nbands=90000\ndata type=4\ninterleave=bil\n")
     (tmp_path / "a.dat").write_bytes(bytes(44))
     with pytest.raises(
-        DataError, match="a.dat: must hold what its header announces; found 2,916,000,000,000,000 bytes"
+        DataError, match="a.hdr: must stand beside 2,916,000,000,000,000 bytes of data; found 44 in a.dat"
     ):
         list_arrays(tmp_path / "a.hdr")
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, archive.open("cube.npy", "w") as file:

@@ -7,13 +7,13 @@ Source: ENVI header files (L3Harris Geospatial).
 
 import re
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from metatransformer.core.errors import DataError
-from metatransformer.data.limits import require_room
 
 ENVI_DATA = (".dat", ".img", ".raw", ".bsq", ".bil", ".bip", ".sli", ".hyspex")
 _TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 6: "c8", 9: "c16", 12: "u2", 13: "u4", 14: "i8", 15: "u8"}
@@ -58,7 +58,10 @@ class Envi:
         known = {"y": self.number("lines"), "x": self.number("samples"), "b": self.number("bands", 1)}
         shape, offset = tuple(known[axis] for axis in axes), self.number("header offset", 0)
         values = np.dtype(kind).newbyteorder(">" if self.number("byte order", 0) else "<")
-        require_room(self.data, shape=(offset + int(np.prod(shape)) * values.itemsize,), bytes_each=1, what="bytes")
+        need, have = offset + prod(shape) * values.itemsize, self.data.stat().st_size
+        if have < need:
+            must = f"stand beside {need:,} bytes of data"
+            raise DataError(self.header, must=must, found=f"{have:,} in {self.data.name}", do="Copy both again.")
         if 0 in shape:
             raise DataError(self.header, must="announce some pixels", found=f"{shape} ({', '.join(axes)})")
         if any(set("".join(self.fields.get(f"{name} frame offsets", ""))) - {"0"} for name in ("major", "minor")):
