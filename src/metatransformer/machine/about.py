@@ -36,8 +36,14 @@ def _processor() -> str:
 
 @functools.cache
 def revision() -> str:
-    """Returns the commit of a source checkout, "-dirty" behind it where a file was changed since; empty elsewhere."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    """Returns the commit of a source checkout, "-dirty" behind it where a file was changed since; empty elsewhere.
+
+    An installed package may lie inside somebody's own repository, whose commit says nothing of it.
+    """
+    source, root = Path(__file__).parents[2:4]
+    if source.name != "src" or not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
