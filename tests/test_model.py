@@ -86,7 +86,9 @@ def test_a_copy_has_adapters_of_its_own(copied):
 
 
 def test_adapters_start_without_effect_and_then_add_their_product():
-    plain, adapted = (tiny_pipeline(NAME, {"tune": mode, "head.read": [1]}) for mode in ("ends", "lora:3"))
+    own = load_encoder("test").own_copy()
+    plain = tiny_pipeline(NAME, {"tune": "ends", "head.read": [1]}, trunk=own)
+    adapted = tiny_pipeline(NAME, {"tune": "lora:3", "head.read": [1]})
     batch = batch_of(plain)
     before = plain.model.eval().pooled(batch, head="classify")
     assert torch.equal(adapted.model.eval().pooled(batch, head="classify"), before)

@@ -88,12 +88,17 @@ def test_the_table():
     assert KNOWN["meta-l14"].mean == (0.5, 0.5, 0.5) and KNOWN["dinov2-s14"].std == IMAGENET[1]
 
 
-def test_the_hub_cache_is_converted_once_into_our_cache(tmp_path, hub_file):
+def test_the_hub_cache_is_converted_once_into_our_cache(tmp_path, hub_file, monkeypatch):
     first = load_encoder("tiny", cache_dir=tmp_path / "ours")
     assert (tmp_path / "ours" / "tiny.safetensors").is_file()
     hub_file.unlink()
+    with monkeypatch.context() as nothing:
+        nothing.setattr("metatransformer.trunk.resolve.read_weights", None)
+        assert load_encoder("tiny", cache_dir=tmp_path / "ours").encoder is first.encoder
+    facts = first.sha256, first.fingerprint
+    del first
     second = load_encoder("tiny", cache_dir=tmp_path / "ours")
-    assert (first.sha256, first.fingerprint) == (second.sha256, second.fingerprint)
+    assert facts == (second.sha256, second.fingerprint)
     config = second.encoder.config
     assert (config.heads, config.eps, second.size) == (4, 1e-5, 20)
     assert (second.stem.mean, second.licence, second.note) == (CLIP[0], "MIT", "a note")
@@ -147,8 +152,8 @@ def test_a_stored_fingerprint_refuses_wrong_settings_before_anything_is_cached(t
 
 
 def test_one_known_trunk_does_not_pass_for_another(hub_file, monkeypatch):
-    good = load_encoder(f"{hub_file}?like=tiny")
-    monkeypatch.setitem(KNOWN, "other", entry(name="other", sha256=good.sha256))
+    sha256 = load_encoder(f"{hub_file}?like=tiny").sha256
+    monkeypatch.setitem(KNOWN, "other", entry(name="other", sha256=sha256))
     with pytest.raises(WeightsError, match="must hold 'tiny'; found 'other'"):
         load_encoder(f"{hub_file}?like=tiny")
 

@@ -10,7 +10,7 @@ from metatransformer.core.modality import Tokenizer
 from metatransformer.core.tokens import Tokens
 from metatransformer.nn.block import LayerScale
 from metatransformer.nn.lowrank import Adapters
-from metatransformer.recipe import tune_mode
+from metatransformer.recipe import keeps_trunk, tune_mode
 from metatransformer.tasks.head import Head
 from metatransformer.trunk.encoder import Encoder
 
@@ -46,6 +46,7 @@ class MetaTransformer(nn.Module):
             UsageError: an unknown mode, or more blocks than the heads need.
         """
         kind, number = tune_mode(mode)
+        assert keeps_trunk(mode) or not self.encoder.is_shared, "other models hold this trunk"
         self.tokenizers.requires_grad_(kind != "head")
         self.heads.requires_grad_(True)
         needed = max(block for name in self.heads for block in self.head(name).blocks)

@@ -135,7 +135,7 @@ def build_pipeline(
 ) -> Pipeline:
     """Returns an untrained pipeline whose transform and task have learned from the raw training samples.
 
-    The trunk is verified after the model is complete: nothing may have touched it.
+    The trunk is compared with itself after the model is complete: nothing may have touched it.
     """
     transform = modality.transform(recipe.input, trunk.stem)
     transform.fit(samples)
@@ -208,6 +208,8 @@ def assemble(
     norm: str,
 ) -> Pipeline:
     """Returns a pipeline of what was learned or loaded; ``norm`` is that of a saved head, "" for a new one."""
+    if not keeps_trunk(recipe.tune):
+        trunk = trunk.own_copy()
     config = trunk.encoder.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.run.seed)
@@ -220,7 +222,7 @@ def assemble(
         encoder=trunk.encoder,
         heads={recipe.task.name: head},
     )
-    trunk.encoder.verify(trunk.fingerprint, where=f"trunk '{trunk.name}' after building the model")
+    trunk.encoder.require_untouched()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.run.seed)
         model.tune(recipe.tune)
@@ -248,9 +250,7 @@ def _head(
 
 
 def _stem_shapes(stem: Stem) -> dict[str, Any]:
-    names = ("patch", "bias", "positions", "class_token")
-    tensors = {name: getattr(stem, name) for name in names}
-    shapes = {name: list(t.shape) for name, t in tensors.items() if t is not None}
+    shapes = {name: list(tensor.shape) for name, tensor in stem.tensors().items()}
     return {"shapes": shapes, "mean": stem.mean, "std": stem.std}
 
 

@@ -53,7 +53,8 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
     else:
         trunk = load_encoder(encoder or entry["name"])
         with _intact(folder / "model.json"):
-            _require_same_trunk(trunk, entry, where=f"{folder}: trunk '{entry['name']}'")
+            where = f"{folder}: trunk '{entry['name']}'"
+            trunk.require_same(config=entry["config"], fingerprint=entry["fingerprint"], where=where)
             trunk = _normalising_alike(trunk, entry["stem"])
     transform = modality.transform(recipe.input, trunk.stem)
     task = make_task(recipe, modality=modality)
@@ -98,12 +99,6 @@ def _included_trunk(folder: Path, entry: dict[str, Any]) -> Pretrained:
         verified=True,
         note=f"the trunk that was saved in {folder}",
     )
-
-
-def _require_same_trunk(trunk: Pretrained, entry: dict[str, Any], *, where: str) -> None:
-    if dataclasses.asdict(trunk.encoder.config) != entry["config"]:
-        raise WeightsError(where, must=f"have the shape {entry['config']}", found=f"{trunk.encoder.config}")
-    trunk.encoder.verify(entry["fingerprint"], where=where)
 
 
 def _normalising_alike(trunk: Pretrained, told: Mapping[str, Any]) -> Pretrained:

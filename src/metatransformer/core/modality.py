@@ -77,6 +77,11 @@ class Stem:
         """The side of a patch in pixels; 16 when the weights brought no kernel."""
         return 16 if self.patch is None else self.patch.shape[-1]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns the tensors that it has, by name."""
+        found = {name: getattr(self, name) for name in ("patch", "bias", "positions", "class_token")}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
 
 class Tokenizer(nn.Module, ABC):
     """The torch side of a modality: a batch of its arrays in, ``Tokens`` of the trunk's width out.

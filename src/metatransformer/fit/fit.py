@@ -63,7 +63,7 @@ def fit(
     )
     for note in pipeline.transform.notes:
         console.note(note)
-    frozen_bytes = trunk.encoder.bytes_hash()
+    frozen_bytes = pipeline.trunk.encoder.bytes_hash()
     say_what_learns(pipeline, console)
     reader = pipeline.reader if memo is None else memo.reader(pipeline)
     loaders = _loaders(pipeline, parts, reader, console)
@@ -79,7 +79,7 @@ def fit(
     else:
         fit_by_epochs(fitted, run=run, place=place, memo=memo, console=console)
     if keeps_trunk(recipe.tune):
-        require_unchanged(trunk.encoder, frozen_bytes)
+        require_unchanged(pipeline.trunk.encoder, frozen_bytes)
     _score(fitted, console)
     if run is not None:
         _write(fitted, run)

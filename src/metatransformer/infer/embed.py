@@ -99,8 +99,7 @@ def pretrained_embedder(
         torch.manual_seed(recipe.run.seed)
         width = trunk.encoder.config.width
         tokenizer = modality.tokenizer(recipe.input, reader.transform, width, trunk.stem)
-    trunk.encoder.freeze()
-    trunk.encoder.verify(trunk.fingerprint, where=f"trunk '{trunk.name}' after building the model")
+    trunk.encoder.require_untouched()
     if not tokenizer.native:
         console.warn(
             f"the {modality.name} tokenizer was never trained on {modality.name} data: these vectors depend on its "

@@ -7,7 +7,8 @@ from metatransformer.trunk.catalog import (
     WeightSource,
     list_encoders,
 )
-from metatransformer.trunk.resolve import Place, Pretrained, load_encoder, locate
+from metatransformer.trunk.pretrained import Pretrained
+from metatransformer.trunk.resolve import Place, load_encoder, locate
 
 __all__ = [
     "DEFAULT",

@@ -7,6 +7,7 @@ freeze, train; nothing initialises parameters after loading.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -97,6 +98,12 @@ class Encoder(Trunk):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
         self.is_frozen = False
+        self._as_shared: tuple[tuple[int, bool], ...] | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several models may hold this trunk; then it stays frozen."""
+        return self._as_shared is not None
 
     def encode(self, tokens: Tokens, *, adapters: Adapters | None = None) -> Tokens:
         """Returns the tokens after the last block and the final norm."""
@@ -135,9 +142,41 @@ class Encoder(Trunk):
         self.train(False)
 
     def unfreeze(self) -> None:
-        """Lets every parameter learn."""
-        self.is_frozen = False
+        """Lets every parameter learn.
+
+        Raises:
+            UsageError: the trunk is shared.
+        """
         self.requires_grad_(True)
+        self.is_frozen = False
+
+    def share(self) -> None:
+        """Freezes the trunk for good, because several models will hold it. Its copies are free again."""
+        self.freeze()
+        self._as_shared = self._changes()
+
+    def require_untouched(self) -> None:
+        """Raises UsageError when a parameter of a shared trunk was changed, or may learn."""
+        if self._as_shared not in (None, self._changes()):
+            raise self._refuse("changed parameters")
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Encoder":
+        """Lets every parameter learn or not; a shared trunk's may not."""
+        if requires_grad and self.is_shared:
+            raise self._refuse("a wish to train it")
+        return super().requires_grad_(requires_grad)
+
+    def _changes(self) -> tuple[tuple[int, bool], ...]:
+        """Returns torch's count of changes in place of each parameter, and whether it learns."""
+        return tuple((parameter._version, parameter.requires_grad) for parameter in self.parameters())
+
+    @staticmethod
+    def _refuse(found: str) -> UsageError:
+        do = "Change the copy that Pretrained.own_copy() gives."
+        return UsageError("a trunk that models share", must="stay as it was loaded", found=found, do=do)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_as_shared": None}  # of a copy (deepcopy, pickle), which nobody shares yet
 
     def train(self, mode: bool = True) -> "Encoder":
         """Sets training mode, except on a frozen trunk, which stays in evaluation mode."""
@@ -169,22 +208,22 @@ class Encoder(Trunk):
         self.train(training)
         return tuple(float(f"{value:.6g}") for value in per_row.flatten())
 
-    def verify(self, expected: Sequence[float], *, where: str) -> None:
-        """Compares the trunk's function with a stored fingerprint.
 
-        Raises:
-            WeightsError: they differ; the weights were built with another head count, eps, activation or layout.
-        """
-        found = self.fingerprint()
-        scale = max(abs(value) for value in expected)
-        worst = max(abs(a - b) for a, b in zip(expected, found, strict=True)) / scale
-        if not worst <= FINGERPRINT_TOLERANCE:
-            raise WeightsError(
-                where,
-                must="compute what was recorded for these weights (their fingerprint)",
-                found=f"a difference of {worst:.1e} relative to {FINGERPRINT_TOLERANCE:.0e} allowed",
-                do="The head count, eps, activation or the file itself is not the right one.",
-            )
+def require_alike(expected: Sequence[float], found: Sequence[float], *, where: str) -> None:
+    """Compares a trunk's fingerprint with the recorded one.
+
+    Raises:
+        WeightsError: they differ; the weights were built with another head count, eps, activation or layout.
+    """
+    scale = max(abs(value) for value in expected)
+    worst = max(abs(a - b) for a, b in zip(expected, found, strict=True)) / scale
+    if not worst <= FINGERPRINT_TOLERANCE:
+        raise WeightsError(
+            where,
+            must="compute what was recorded for these weights (their fingerprint)",
+            found=f"a difference of {worst:.1e} relative to {FINGERPRINT_TOLERANCE:.0e} allowed",
+            do="The head count, eps, activation or the file itself is not the right one.",
+        )
 
 
 def bytes_hash(module: nn.Module) -> str:

@@ -27,7 +27,6 @@ from metatransformer.trunk.encoder import EncoderConfig
 FORMAT = 1
 METADATA = "metatransformer"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".whl", ".onnx")
-STEM = ("patch", "bias", "positions", "class_token")
 
 # What torch.load raised on 137 truncated and 800 randomly changed files of its two formats, and
 # TypeError and AttributeError, which other damage to a pickle may bring.
@@ -68,8 +67,7 @@ class Weights:
 
 def stem_tensors(stem: Stem) -> dict[str, Tensor]:
     """Returns the tensors that the front end has, by their canonical names."""
-    found = {f"stem.{name}": getattr(stem, name) for name in STEM}
-    return {name: tensor for name, tensor in found.items() if tensor is not None}
+    return {f"stem.{name}": tensor for name, tensor in stem.tensors().items()}
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -150,7 +148,7 @@ def read_canonical(path: Path, tensors: dict[str, Tensor], record: str, *, remed
         told = json.loads(record)
         if told["format"] != FORMAT:
             raise ValueError(f"format {told['format']}, not {FORMAT}")
-        stem = {name: tensors[f"stem.{name}"] for name in STEM if f"stem.{name}" in tensors}
+        stem = {name.removeprefix("stem."): t for name, t in tensors.items() if name.startswith("stem.")}
         weights = Weights(
             config=EncoderConfig(**told["config"]),
             trunk={name: t for name, t in tensors.items() if not name.startswith("stem.")},

