@@ -5,6 +5,8 @@ that announces more than the bytes of its file can hold is damaged, cut off, or 
 Sources: zlib's technical notes (DEFLATE, 1032:1); TIFF 6.0 for PackBits and LZW.
 """
 
+import gzip
+import zlib
 from collections.abc import Iterable
 from math import prod
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 from metatransformer.core.errors import DataError
 
 MOST_PIXELS = 178_956_970  # of one picture: 13,377 x 13,377; in RGB half a gigabyte
+
+MOST_BYTES = 2**31  # of one file, unpacked: beyond it a table or text does not fit into an ordinary memory
 
 # The most bytes that can come out of one byte of a file, a little rounded up.
 STORED = 1
@@ -30,6 +34,23 @@ def too_many_pixels(where: object, *, found: str) -> DataError:
     """Returns the error for a picture of more than ``MOST_PIXELS``."""
     must = f"have at most {MOST_PIXELS / 1e6:,.0f} million pixels"
     return DataError(where, must=must, found=f"{found}, perhaps a decompression bomb", do="Cut or shrink it.")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns a whole file, unpacked where its name ends in .gz.
+
+    Raises:
+        DataError: it cannot be read, is damaged, or unpacks to more than ``MOST_BYTES``.
+    """
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        found = f"'{getattr(error, 'strerror', '') or error}'"
+        raise DataError(path, must="be a readable file", found=found) from error
+    if len(data) > MOST_BYTES:
+        raise DataError(path, must=f"unpack to at most {MOST_BYTES:,} bytes", found="more", do="Cut it into parts.")
+    return data
 
 
 def require_room(path: Path, *, shape: Iterable[int], bytes_each: float, what: str, ratio: float = STORED) -> None:

@@ -7,11 +7,9 @@ of a CSV is found from its first lines: , ; tab or |.
 """
 
 import csv
-import gzip
 import io
 import json
 import re
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,6 +20,7 @@ import pandas as pd
 
 from metatransformer.core.errors import DataError
 from metatransformer.data.columns import MISSING
+from metatransformer.data.limits import read_bytes
 
 _DELIMITED = (".csv", ".tsv", ".tab")
 _LINES = (".jsonl", ".ndjson")
@@ -129,19 +128,14 @@ def _kind(path: Path) -> str:
 
 def read_content(path: Path) -> str:
     """Returns a whole text file, uncompressed and decoded."""
-    try:
-        data = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(path, must="be a readable file", found=f"'{error}'") from error
+    data = read_bytes(path)
     if not data.strip():
         raise DataError(path, must="hold a table", found="an empty file")
     return decode(data, path=path)
 
 
-def decode(data: bytes, *, path: Path) -> str:
-    """Returns the bytes of a file as text.
+def decode(data: bytes, *, path: Path, latin: bool = False) -> str:
+    """Returns the bytes of a file as text; with ``latin``, what is not UTF-8 is Latin-1.
 
     Raises:
         DataError: they are not UTF-8, with the line, or binary.
@@ -149,6 +143,8 @@ def decode(data: bytes, *, path: Path) -> str:
     try:
         content = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if latin and b"\0" not in data:
+            return data.decode("latin-1")
         wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
         guess = "UTF-16" if wide else "perhaps Latin-1 or Windows-1252"
         line = data.count(b"\n", 0, error.start) + 1

@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from metatransformer.core.errors import DataError
 
+MOST = 1_000_000  # nodes or edges: what is said of more costs minutes, and no sequence of tokens holds them
 RADIUS = 2  # rounds of Weisfeiler-Lehman refinement: neighbourhoods of up to two steps
 Word = str | float | None
 
@@ -58,6 +61,8 @@ def make_graph(
     """
     if count < 1:
         raise DataError(where, must="have at least one node", found="an empty graph")
+    if count > MOST:
+        raise DataError(where, must=f"have at most {MOST:,} nodes", found=f"{count:,}", do="Cut it into parts.")
     pairs = _pairs(edges, count=count, where=where)
     columns = [
         {str(name): _cells(values, size=size, where=f"{where}, {kind} property '{name}'") for name, values in given}
@@ -155,11 +160,9 @@ def _hash(*parts: Any) -> int:
 def shape_numbers(graph: Graph) -> dict[str, float]:
     """Returns a graph's size and shape in numbers: nodes, edges, degrees, components, independent cycles, triangles."""
     degree = degrees(graph)
-    joined = np.zeros((graph.count, graph.count), dtype=np.float64)
     a, b = graph.edges.T
-    joined[a, b] = joined[b, a] = 1.0
-    np.fill_diagonal(joined, 0.0)
-    components = _components(graph)
+    joined = sparse.coo_array((np.ones(len(a)), (a, b)), shape=(graph.count, graph.count))
+    components = csgraph.connected_components(joined, directed=False)[0]
     return {
         "nodes": float(graph.count),
         "edges": float(len(graph.edges)),
@@ -169,19 +172,19 @@ def shape_numbers(graph: Graph) -> dict[str, float]:
         "leaves": float(np.mean(degree == 1)),
         "components": float(components),
         "cycles": float(len(graph.edges) - graph.count + components),
-        "triangles": float(np.einsum("ij,jk,ki->", joined, joined, joined, optimize=True) / 6),
+        "triangles": _triangles(graph, degree),
     }
 
 
-def _components(graph: Graph) -> int:
-    parent = list(range(graph.count))
+def _triangles(graph: Graph, degree: np.ndarray) -> float:
+    """Returns how many triples of nodes are joined to each other.
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for a, b in graph.edges.tolist():
-        parent[root(a)] = root(b)
-    return sum(root(i) == i for i in range(graph.count))
+    Every edge goes from the end with fewer edges to the other, so that no node of a star has many ways out and the
+    product of the sparse matrices stays small.
+    """
+    pairs = np.unique(np.sort(graph.edges, axis=1), axis=0)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    rank = np.argsort(np.argsort(degree, kind="stable"))
+    a, b = np.where((rank[pairs[:, 0]] < rank[pairs[:, 1]])[:, None], pairs, pairs[:, ::-1]).T
+    up = sparse.csr_array((np.ones(len(a)), (a, b)), shape=(graph.count, graph.count))
+    return float((up @ up).multiply(up).sum())

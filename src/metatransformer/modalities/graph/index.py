@@ -21,14 +21,24 @@ from metatransformer.data.records import Index, Records, counted, listing, split
 from metatransformer.data.rows import index_table, split_target
 from metatransformer.data.table import TABLE_SUFFIXES, read_columns
 from metatransformer.modalities.graph.graphs import Graph, make_graph
-from metatransformer.modalities.graph.molecule import parse_molecule, read_molecule, read_sdf, scaffold
+from metatransformer.modalities.graph.molecule import (
+    SMILES_NAMES,
+    parse_molecule,
+    read_molecule,
+    read_sdf,
+    read_smiles,
+    scaffold,
+)
 from metatransformer.modalities.graph.networks import from_networkx, is_tu, read_edge_list, read_graphml, read_tu
 
 SDF_SUFFIXES = (".sdf", ".sd", ".mol")
 EDGE_SUFFIXES = (".edgelist", ".edges")
-FILE_SUFFIXES = (*SDF_SUFFIXES, ".graphml", *EDGE_SUFFIXES)
+SDF_SUFFIXES += tuple(f"{suffix}.gz" for suffix in SDF_SUFFIXES)
+EDGE_SUFFIXES += tuple(f"{suffix}.gz" for suffix in EDGE_SUFFIXES)
+SMI_SUFFIXES = (".smi", ".smi.gz")
+SEVERAL = (*SDF_SUFFIXES, *SMI_SUFFIXES, ".graphml", ".graphml.gz")  # may hold several graphs
+FILE_SUFFIXES = (*SEVERAL, *EDGE_SUFFIXES)
 GRAPH_SUFFIXES = (*TABLE_SUFFIXES, *FILE_SUFFIXES)
-SMILES_NAMES = ("smiles", "canonical_smiles", "isomeric_smiles", "isosmiles", "mol", "molecule", "structure")
 
 
 def index_graphs(data: Any, *, target: str, labelled: bool, header: bool, options: Any) -> Index:
@@ -94,7 +104,8 @@ def _smiles_column(names: Sequence[str], *, column: str, where: object) -> str:
         if column not in names:
             raise DataError(where, must=f"have a column '{column}'", found="none", do=nearest(column, names))
         return column
-    found = [name for name in names if name.strip().lower() in SMILES_NAMES]
+    found = [name for name in names if name.strip().lower().lstrip("#") in SMILES_NAMES]
+    found = found or [name for name in names if "smiles" in name.lower()]
     if len(found) != 1:
         raise DataError(
             where,
@@ -108,7 +119,7 @@ def _smiles_column(names: Sequence[str], *, column: str, where: object) -> str:
 def _holds_several(path: Path) -> bool:
     """Returns whether a file may hold several graphs, with targets of their own."""
     require_there(path)
-    return path.is_file() and accepts(path.name, suffixes=(*SDF_SUFFIXES, ".graphml"))
+    return path.is_file() and accepts(path.name, suffixes=SEVERAL)
 
 
 def _parts(path: Path, *, target: str, labelled: bool) -> Index:
@@ -138,6 +149,8 @@ def _answer(properties: Mapping[str, Any], target: str) -> Any:
 def _contents(path: Path) -> list[tuple[Any, Mapping[str, Any]]]:
     if accepts(path.name, suffixes=SDF_SUFFIXES):
         return [({"block": block.text}, block.properties) for block in read_sdf(path)]
+    if accepts(path.name, suffixes=SMI_SUFFIXES):
+        return list(read_smiles(path))
     return list(read_graphml(path))
 
 
@@ -177,7 +190,7 @@ def _files(data: Any, *, target: str, labelled: bool) -> Index:
     records: list[Record] = []
     for record in index.records:
         assert record.path is not None
-        if not accepts(record.path.name, suffixes=(*SDF_SUFFIXES, ".graphml")):
+        if not accepts(record.path.name, suffixes=SEVERAL):
             records.append(record)
             continue
         contents = _contents(record.path)
@@ -253,14 +266,25 @@ def _from_mapping(value: Mapping[str, Any], *, where: str) -> Graph:
     if not {"nodes", "edges"} <= value.keys() or value.keys() - known:
         must = f"have nodes and edges, and nothing but {', '.join(sorted(known))}"
         raise DataError(where, must=must, found=f"the keys {listing(value)}")
+    if not isinstance(value["nodes"], int | np.integer):
+        raise DataError(where, must="have a number of nodes", found=repr(value["nodes"])[:40])
     return make_graph(
         int(value["nodes"]),
         value["edges"],
-        nodes=value.get("node_columns"),
-        links=value.get("edge_columns"),
+        nodes=_lists(value, "node_columns", where=where),
+        links=_lists(value, "edge_columns", where=where),
         directed=bool(value.get("directed", False)),
         where=where,
     )
+
+
+def _lists(value: Mapping[str, Any], key: str, *, where: str) -> dict[str, list[Any]]:
+    columns = value.get(key) or {}
+    if not isinstance(columns, Mapping):
+        raise DataError(where, must=f"have {key} by their names", found=f"a {type(columns).__name__}")
+    if odd := next((name for name, cells in columns.items() if not isinstance(cells, list | tuple | np.ndarray)), None):
+        raise DataError(where, must="have lists as columns", found=f"a {type(columns[odd]).__name__} as '{odd}'")
+    return {str(name): list(cells) for name, cells in columns.items()}
 
 
 def _from_file(record: Record, path: Path) -> Graph:

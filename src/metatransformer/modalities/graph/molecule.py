@@ -9,19 +9,26 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
+from metatransformer.data.limits import read_bytes
 from metatransformer.data.table import decode
 from metatransformer.modalities.graph.graphs import Graph
 
 RADIUS = 2  # bonds around an atom that make a circular substructure, as ECFP4 has it
 _CLOCK = re.compile(r"^\[\d\d:\d\d:\d\d\]\s*")
 _BLOCK_END = "$$$$"
+_MUST = "be a molecule that RDKit understands"
 _WAY_OUT = "Correct it, or leave such rows out with input.unparsed=skip; 'metatransformer check' lists all."
+
+SMILES_NAMES = ("smiles", "canonical_smiles", "isomeric_smiles", "isosmiles", "mol", "molecule", "structure")
 
 # Two-dimensional descriptors of the whole molecule, by RDKit's names: size and shape, polarity, rings, flexibility,
 # charge. ``log`` says which grow without bound with the molecule and are taken as log(1 + x).
@@ -72,11 +79,7 @@ def read_sdf(path: Path) -> list[Block]:
     Raises:
         DataError: not text, or no molecule.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(path, must="be a readable file", found=f"'{error.strerror}'") from error
-    lines = decode(data, path=path).replace("\r\n", "\n").split("\n")
+    lines = decode(read_bytes(path), path=path, latin=True).replace("\r\n", "\n").split("\n")
     blocks: list[Block] = []
     start = 0
     for place, line in enumerate(lines):
@@ -93,16 +96,36 @@ def read_sdf(path: Path) -> list[Block]:
 def _block(lines: Sequence[str]) -> Block:
     end = next((i for i, line in enumerate(lines) if line.startswith("M  END")), len(lines) - 1)
     properties: dict[str, str] = {}
-    name = ""
-    for line in lines[end + 1 :]:
-        if line.startswith(">"):
-            found = re.search(r"<([^>]*)>", line)
-            name = found.group(1) if found else ""
-        elif name and not line.strip():
-            name = ""
-        elif name:
-            properties[name] = f"{properties[name]}\n{line}" if name in properties else line.strip()
-    return Block("\n".join(lines[: end + 1]) + "\n", lines[0].strip() if lines else "", properties)
+    rest = iter(lines[end + 1 :])
+    for line in rest:
+        if line.startswith(">") and (name := line[1:].partition("<")[2].rpartition(">")[0]):
+            # Up to an empty line all is the value, whatever it looks like.
+            properties[name] = "\n".join(takewhile(bool, rest)).strip()
+    # A connection table is ASCII; other letters stand in names, and RDKit cuts them in half in what it says.
+    table = "".join(f"{line}\n" for line in lines[: end + 1]).encode("ascii", "replace").decode("ascii")
+    return Block(table, lines[0].strip() if lines else "", properties)
+
+
+def read_smiles(path: Path) -> list[tuple[dict[str, str], dict[str, str]]]:
+    """Returns the molecules of a .smi file in order, none of them parsed yet, each with its properties.
+
+    A line is a SMILES and, behind a tab or spaces, its name; a first line that begins with ``smiles`` names columns.
+
+    Raises:
+        DataError: not text, or no molecule.
+    """
+    text = decode(read_bytes(path), path=path, latin=True)
+    lines = [line.split("\t") if "\t" in line else line.split(None, 1) for line in text.splitlines() if line.strip()]
+    names = ["smiles", "name"]
+    if lines and lines[0][0].strip().lower().lstrip("#") in SMILES_NAMES:
+        header, *lines = lines
+        names = [name.strip() for name in header]
+    if not lines:
+        raise DataError(path, must="hold a molecule", found="an empty file")
+    return [
+        ({"smiles": fields[0].strip()}, dict(zip(names[1:], map(str.strip, fields[1:]), strict=False)))
+        for fields in lines
+    ]
 
 
 def parse_molecule(value: str | Mapping[str, Any], *, where: object) -> Any:
@@ -116,11 +139,11 @@ def parse_molecule(value: str | Mapping[str, Any], *, where: object) -> Any:
         raise DataError(where, must="hold a molecule", found="an empty cell", do=_WAY_OUT)
     chem = _chem(where)
     read = chem.MolFromSmiles if kind == "smiles" else chem.MolFromMolBlock
-    molecule, reasons = _quietly(lambda: read(text))
+    molecule, reasons = _quietly(partial(read, text), where=where)
     if molecule is None:
         what = f"the SMILES {text!r}" if kind == "smiles" else "a connection table"
         found = f"{what}: {'; '.join(reasons) or 'no reason given'}"
-        raise DataError(where, must="be a molecule that RDKit understands", found=found, do=_WAY_OUT)
+        raise DataError(where, must=_MUST, found=found, do=_WAY_OUT)
     if molecule.GetNumAtoms() == 0:
         raise DataError(where, must="have at least one atom", found="an empty molecule", do=_WAY_OUT)
     return molecule
@@ -130,7 +153,7 @@ def read_molecule(value: str | Mapping[str, Any], *, where: object) -> Graph:
     """Returns a molecule as a graph of its atoms and bonds; see ``parse_molecule``."""
     molecule = parse_molecule(value, where=where)
     title = value if isinstance(value, str) else value.get("smiles") or _chem(where).MolToSmiles(molecule)
-    return _graph(molecule, title=title)
+    return _graph(molecule, title=title, where=where)
 
 
 def scaffold(value: str | Mapping[str, Any], *, where: object) -> str:
@@ -160,11 +183,11 @@ class _Ear(logging.Handler):
         self.lines.append(_CLOCK.sub("", record.getMessage()).strip())
 
 
-def _quietly(parse: Any) -> tuple[Any, list[str]]:
+def _quietly(parse: Any, *, where: object) -> tuple[Any, list[str]]:
     """Returns what ``parse`` returns without a word on standard error; where that is None, parses again to hear why."""
     from rdkit import rdBase
 
-    with rdBase.BlockLogs():
+    with rdBase.BlockLogs(), foreign(where, "RDKit", must=_MUST, do=_WAY_OUT):
         found = parse()
     if found is not None:
         return found, []
@@ -173,7 +196,8 @@ def _quietly(parse: Any) -> tuple[Any, list[str]]:
     logger.handlers, logger.propagate = [ear], False
     rdBase.LogToPythonLogger()
     try:
-        parse()
+        with foreign(where, "RDKit", must=_MUST, do=_WAY_OUT):
+            parse()
     finally:
         rdBase.LogToCppStreams()
         logger.handlers, logger.propagate = before
@@ -183,11 +207,12 @@ def _quietly(parse: Any) -> tuple[Any, list[str]]:
     return None, list(dict.fromkeys(lines))[:2]
 
 
-def _graph(molecule: Any, *, title: str) -> Graph:
+def _graph(molecule: Any, *, title: str, where: object) -> Graph:
     from rdkit.Chem import AllChem
 
-    AllChem.Compute2DCoords(molecule)
-    places = molecule.GetConformer().GetPositions()[:, :2]
+    with foreign(where, "RDKit", must=_MUST, do=_WAY_OUT):
+        AllChem.Compute2DCoords(molecule)
+        places = molecule.GetConformer().GetPositions()[:, :2]
     atoms, bonds = list(molecule.GetAtoms()), list(molecule.GetBonds())
     edges = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in bonds]
     return Graph(
@@ -209,7 +234,7 @@ def _graph(molecule: Any, *, title: str) -> Graph:
             "stereo": [str(bond.GetStereo()) for bond in bonds],
         },
         environments=_environments(molecule),
-        whole=_descriptors(molecule),
+        whole=_descriptors(molecule, where=where),
         places=places.astype(np.float32),
         marks=[
             *((atom.GetAtomicNum(), atom.GetTotalNumHs(), atom.GetFormalCharge()) for atom in atoms),
@@ -238,11 +263,11 @@ def _environments(molecule: Any) -> dict[int, int]:
     return dict(generator.GetSparseCountFingerprint(molecule).GetNonzeroElements())
 
 
-def _descriptors(molecule: Any) -> dict[str, float]:
+def _descriptors(molecule: Any, *, where: object) -> dict[str, float]:
     from rdkit import rdBase
     from rdkit.Chem import Descriptors, GetMolFrags, rdMolDescriptors
 
-    with rdBase.BlockLogs():
+    with rdBase.BlockLogs(), foreign(where, "RDKit", must=_MUST, do=_WAY_OUT):
         values = {name: float(getattr(Descriptors, name)(molecule)) for name in DESCRIPTORS}
         for name in SURFACES:
             parts = getattr(rdMolDescriptors, f"{name}_")(molecule)

@@ -1,18 +1,22 @@
 """Files of general graphs: GraphML, edge lists, folders in the text format of TU Dortmund."""
 
-import xml.etree.ElementTree as ElementTree
+import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
+from metatransformer.data.limits import read_bytes
 from metatransformer.data.records import counted
 from metatransformer.data.table import decode
 from metatransformer.modalities.graph.graphs import Graph, make_graph
 
+_MARKS = str.maketrans(",;\t", "   ")
 HEADERS = ({"source", "target"}, {"from", "to"}, {"src", "dst"}, {"node1", "node2"})
 
 
@@ -23,16 +27,12 @@ def read_graphml(path: Path) -> list[tuple[Graph, dict[str, Any]]]:
         DataError: no GraphML, no graph, or an empty one.
     """
     try:
-        from networkx import NetworkXError
         from networkx.readwrite.graphml import GraphMLReader
     except ImportError as error:
         raise MissingDependencyError("networkx", extra="graph", purpose=f"reading {path}") from error
-    try:
-        found = list(GraphMLReader(node_type=str)(path=path))
-    except (OSError, ElementTree.ParseError, NetworkXError, KeyError, ValueError, TypeError) as error:
-        raise DataError(
-            path, must="be whole GraphML", found=f"'{error}'", do="Write it again, for instance with networkx."
-        ) from error
+    data = BytesIO(read_bytes(path))
+    with foreign(path, "networkx", must="be whole GraphML", do="Write it again, for instance with networkx."):
+        found = list(GraphMLReader(node_type=str)(path=data))
     if not found:
         raise DataError(path, must="hold a graph", found="none")
     several = len(found) > 1
@@ -67,53 +67,55 @@ def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def read_edge_list(path: Path) -> Graph:
-    """Returns the undirected graph of an edge list: two node names a line, then perhaps a weight.
+    """Returns the undirected graph of an edge list: two node names a line, then perhaps a weight and a time.
 
     Fields are separated by spaces, tabs, commas or semicolons. Lines that begin with ``#`` or ``%`` are comments; a
-    first line ``source target`` (also from to, src dst, node1 node2) names the columns. A line of one name is a node
-    without an edge.
+    first line ``source target`` (also from to, src dst, node1 node2) names the columns, any number of them. Instead of
+    numbers a line may end in a Python dictionary, as networkx writes it. A line of one name is a node without an edge.
+    networkx's own reader loses parallel edges, lone nodes and the number of a line that is wrong.
 
     Raises:
-        DataError: not text, no line, a line of more than three fields, or a weight that is no number.
+        DataError: not text, no line, a line of more fields than have a name, or a property that is no number.
     """
-    lines = _lines(path)
     names: dict[str, int] = {}
     edges: list[tuple[int, int]] = []
-    weights: list[float | None] = []
-    for place, (number, fields) in enumerate(lines):
+    properties: list[dict[str, Any]] = []
+    titles = ["weight", "time"]
+    for place, (number, line) in enumerate(_lines(path)):
+        text, mark, more = line.partition("{")
+        fields = text.translate(_MARKS).split()
+        where = f"{path}, line {number}"
         if place == 0 and {field.lower() for field in fields[:2]} in HEADERS:
+            titles = fields[2:]
             continue
-        if len(fields) > 3:
-            raise DataError(
-                f"{path}, line {number}",
-                must="hold two node names and at most a weight",
-                found=counted(len(fields), "field"),
-            )
+        if len(fields) > 2 + len(titles):
+            must = f"hold two node names and at most {' and '.join(f'a {title}' for title in titles) or 'nothing else'}"
+            raise DataError(where, must=must, found=counted(len(fields), "field"))
         ends = [names.setdefault(name, len(names)) for name in fields[:2]]
         if len(ends) == 2:
             edges.append((ends[0], ends[1]))
-            weight = fields[2] if len(fields) == 3 else None
-            weights.append(None if weight is None else _number(weight, where=f"{path}, line {number}"))
+            own = {title: _number(text, where=where) for title, text in zip(titles, fields[2:], strict=False)}
+            properties.append(own | (_dictionary(mark + more, where=where) if mark else {}))
     if not names:
         raise DataError(path, must="hold at least one edge or node", found="none")
-    links = {"weight": weights} if any(weight is not None for weight in weights) else {}
-    return make_graph(len(names), edges, links=links, title=path.stem, where=path)
+    return make_graph(len(names), edges, links=_columns(properties), title=path.stem, where=path)
 
 
-def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """Returns number and fields of every line that is neither empty nor a comment."""
+def _dictionary(text: str, *, where: str) -> dict[str, Any]:
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(path, must="be a readable file", found=f"'{error.strerror}'") from error
-    found = []
-    for number, line in enumerate(decode(data, path=path).splitlines(), start=1):
-        line = line.strip()
-        if line and line[0] not in "#%":
-            for mark in ",;\t":
-                line = line.replace(mark, " ")
-            found.append((number, line.split()))
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:  # all that its documentation lists
+        raise DataError(where, must="end in a Python dictionary", found=repr(text[:40])) from error
+    if not isinstance(found, dict):
+        raise DataError(where, must="end in a Python dictionary", found=repr(text[:40]))
     return found
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Returns number and text of every line that is neither empty nor a comment."""
+    lines = decode(read_bytes(path), path=path, latin=True).splitlines()
+    found = ((number, line.strip()) for number, line in enumerate(lines, start=1))
+    return [(number, line) for number, line in found if line and line[0] not in "#%"]
 
 
 def _number(text: str, *, where: str) -> float:
@@ -162,7 +164,7 @@ def read_tu(folder: Path) -> TuSet:
         for kind, rows in (("node", len(owner)), ("edge", len(ends)))
     }
     count = int(owner.max()) + 1
-    if (owner < 0).any() or (np.bincount(owner, minlength=count) == 0).any() or (np.diff(owner) < 0).any():
+    if not np.isin(np.diff(owner, prepend=-1), (0, 1)).all() or owner[0] != 0:
         where = folder / f"{name}_graph_indicator.txt"
         raise DataError(where, must="number the graphs 1, 2, ... in rising order", found="gaps or another order")
     nodes = np.split(np.arange(len(owner)), np.cumsum(np.bincount(owner))[:-1])
@@ -243,7 +245,8 @@ def _table(path: Path, *, width: int) -> np.ndarray:
     """Returns the comma-separated numbers of a file ``[lines, width]``; ``width`` 0 takes the first line's."""
     if not path.is_file():
         raise DataError(path, must="be there, as the TU format demands", found="no such file")
-    rows = [[_number(text, where=f"{path}, line {number}") for text in fields] for number, fields in _lines(path)]
+    lines = [(f"{path}, line {number}", line.translate(_MARKS).split()) for number, line in _lines(path)]
+    rows = [[_number(text, where=where) for text in fields] for where, fields in lines]
     if not rows:
         raise DataError(path, must="hold numbers", found="an empty file")
     wanted = width or len(rows[0])
