@@ -151,6 +151,7 @@ class Modality:
     would use, as brightness, a baseline behind it would be too weak; ``draw`` paints a transformed sample on
     matplotlib axes; ``synthesize`` makes a sample of class ``label`` for tests and self-checks, and ``synthetic``
     holds recipe settings that its samples need.
+    ``title`` is its name in a report, where that is not the name with a capital.
     ``native`` says in words what is used of the trunk's own front end, ``example`` what a typical ``fit`` is given,
     where that is no folder with one folder a class and no plain table.
 
@@ -181,6 +182,7 @@ class Modality:
     requires: Sequence[str] = ()
     extra: str = ""
     example: str = ""
+    title: str = ""
     arrange: Callable[[Sequence[Record], Any], Any] | None = None
     illustrate: Callable[[Sequence[Record], Any, Path], Sequence[Path]] | None = None
 

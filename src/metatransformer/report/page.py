@@ -29,7 +29,6 @@ from metatransformer.report.verdict import control_words, margin, verdict
 from metatransformer.trunk import KNOWN, Pretrained
 
 SAMPLES = 12
-TITLES = {"imu": "IMU", "pointcloud": "Point cloud", "timeseries": "Time series", "xray": "X-ray"}
 TUNE = {
     "head": "trunk and tokenizer frozen, a head learned",
     "ends": "trunk frozen, tokenizer and head learned",
@@ -86,7 +85,7 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
     new = "new.csv" if modality.source.kind == "table" else f"new{next(iter(modality.source.suffixes), '')}"
     return {
         "run": run.name,
-        "title": f"{TITLES.get(modality.name, modality.name.capitalize())} {task.title}",
+        "title": f"{modality.title or modality.name.capitalize()} {task.title}",
         "target": recipe.task.target,
         "counts": [(name, len(fitted.loaders[name])) for name in SPLITS if name in fitted.loaders],
         "extent": task.extent,

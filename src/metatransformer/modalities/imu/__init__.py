@@ -365,6 +365,7 @@ def synthesize(rng: np.random.Generator, label: int) -> dict[str, Any]:
 
 MODALITY = Modality(
     name="imu",
+    title="IMU",
     summary="recordings of motion sensors: any axes, any length, rate stated or read from times",
     source=Source(kind="files", suffixes=MOTION_SUFFIXES, parts=motion_parts, index=index, continues=True),
     fields={

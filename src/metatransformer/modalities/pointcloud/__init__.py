@@ -380,6 +380,7 @@ def synthesize(rng: np.random.Generator, label: int) -> dict[str, Any]:
 
 MODALITY = Modality(
     name="pointcloud",
+    title="Point cloud",
     summary="point clouds and meshes: any number of points, from PLY, OFF, OBJ, text, LAS or arrays",
     source=Source(kind="files", suffixes=CLOUD_SUFFIXES),
     fields={

@@ -384,6 +384,7 @@ def synthesize(rng: np.random.Generator, label: int) -> dict[str, Any]:
 
 MODALITY = Modality(
     name="timeseries",
+    title="Time series",
     summary="tables of series with timestamps, wide or long: what comes next, or which class",
     source=Source(kind="files", suffixes=SERIES_SUFFIXES, index=index, continues=True),
     fields={

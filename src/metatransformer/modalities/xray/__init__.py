@@ -158,6 +158,7 @@ def synthesize(rng: np.random.Generator, label: int) -> dict[str, np.ndarray]:
 
 MODALITY = Modality(
     name="xray",
+    title="X-ray",
     summary="radiographs, from DICOM or ordinary pictures",
     source=Source(kind="files", suffixes=(*DICOM, *PICTURES)),
     fields={"pixels": Field("h* w* 1", "float32", unit="deviations", summary="whole patches")},
