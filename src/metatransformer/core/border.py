@@ -1,4 +1,4 @@
-"""The one border where foreign decoders are called: whatever they raise becomes one ``DataError``.
+"""The one border where foreign decoders are called: whatever they raise becomes one error of ours.
 
 A list of exception types always misses one, so there is none here. What keeps a bug of ours a bug is how little stands
 inside: ``with foreign(path, "Pillow"):`` holds calls into that library and nothing else. An error that came through a
@@ -14,7 +14,7 @@ _OURS = __name__.partition(".")[0]
 
 
 class foreign:  # noqa: N801 - it reads as a statement
-    """Turns what a library raises inside the ``with`` block into a DataError about ``where``.
+    """Turns what a library raises inside the ``with`` block into a DataError, or another ``kind``, about ``where``.
 
     ``must`` completes "where must ..."; the message quotes the ``library``'s own words. ``needs`` is a package that
     the library asks for only in the text of an error, and the extra that installs it: then MissingDependencyError.
@@ -30,8 +30,9 @@ class foreign:  # noqa: N801 - it reads as a statement
         must: str = "be a whole file of its format",
         do: str = "Remove it, or copy or write it again.",
         needs: tuple[str, str] | None = None,
+        kind: type[MetaTransformerError] = DataError,
     ) -> None:
-        self.where, self.library, self.must, self.do, self.needs = where, library, must, do, needs
+        self.where, self.library, self.must, self.do, self.needs, self.kind = where, library, must, do, needs, kind
         self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> None:
@@ -49,7 +50,7 @@ class foreign:  # noqa: N801 - it reads as a statement
             purpose = f"reading {self.where}"
             raise MissingDependencyError(self.needs[0], extra=self.needs[1], purpose=purpose) from error
         found = f"a damaged one ({self.library}: '{words(error)}')"
-        raise DataError(self.where, must=self.must, found=found, do=self.do) from error
+        raise self.kind(self.where, must=self.must, found=found, do=self.do) from error
 
 
 def words(error: BaseException) -> str:

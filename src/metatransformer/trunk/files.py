@@ -7,17 +7,17 @@ ONNX file.
 import hashlib
 import json
 import pickle
-import struct
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from metatransformer.core.border import foreign, words
 from metatransformer.core.errors import DataError, WeightsError
 from metatransformer.core.modality import Stem
 from metatransformer.data.write import atomic_file
@@ -27,21 +27,6 @@ from metatransformer.trunk.encoder import EncoderConfig
 FORMAT = 1
 METADATA = "metatransformer"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".whl", ".onnx")
-
-# What torch.load raised on 137 truncated and 800 randomly changed files of its two formats, and
-# TypeError and AttributeError, which other damage to a pickle may bring.
-_TORCH_ERRORS = (
-    RuntimeError,
-    pickle.UnpicklingError,
-    EOFError,
-    struct.error,
-    IndexError,
-    KeyError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-)
 
 
 @dataclass(frozen=True)
@@ -96,7 +81,6 @@ def write_canonical(path: Path, weights: Weights) -> None:
         WeightsError: the disk is full, or the folder may not be written to.
     """
     record = {
-        "format": FORMAT,
         "config": asdict(weights.config),
         "mean": weights.stem.mean,
         "std": weights.stem.std,
@@ -106,19 +90,23 @@ def write_canonical(path: Path, weights: Weights) -> None:
         "source_sha256": weights.source_sha256,
         "fingerprint": weights.fingerprint,
     }
-    tensors = {**weights.trunk, **stem_tensors(weights.stem)}
+    write_cached(path, {**weights.trunk, **stem_tensors(weights.stem)}, record)
+
+
+def write_cached(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """Writes tensors, with a record in the header, to the cache; whole or not at all.
+
+    Raises:
+        WeightsError: the disk is full, or the folder may not be written to.
+    """
     try:
         with atomic_file(path) as temporary:
             rights = temporary.stat().st_mode
-            save_file(tensors, temporary, metadata={METADATA: json.dumps(record)})
+            save_file(dict(tensors), temporary, metadata={METADATA: json.dumps({"format": FORMAT, **record})})
             temporary.chmod(rights)  # safetensors makes files that nobody else may read
     except DataError as error:
-        raise WeightsError(
-            path,
-            must=error.must,
-            found=error.found,
-            do="Free some space, or set METATRANSFORMER_CACHE to another folder.",
-        ) from error
+        do = "Free some space, or set METATRANSFORMER_CACHE to another folder."
+        raise WeightsError(path, must=error.must, found=error.found, do=do) from error
 
 
 def read_tensors(path: Path, *, remedy: str) -> tuple[dict[str, Tensor], str | None]:
@@ -129,13 +117,10 @@ def read_tensors(path: Path, *, remedy: str) -> tuple[dict[str, Tensor], str | N
     Raises:
         WeightsError: the file is missing, truncated or damaged.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            record = (file.metadata() or {}).get(METADATA)
-            # Cloned, because a memory-mapped tensor dies with its file.
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, record
-    except (SafetensorError, OSError) as error:
-        raise damaged(path, "safetensors", error, remedy=remedy) from error
+    with decoding(path, "safetensors", remedy=remedy), safe_open(path, framework="pt") as file:
+        record = (file.metadata() or {}).get(METADATA)
+        # Cloned, because a memory-mapped tensor dies with its file.
+        return {name: file.get_tensor(name).clone() for name in file.keys()}, record
 
 
 def read_canonical(path: Path, tensors: dict[str, Tensor], record: str, *, remedy: str) -> Weights:
@@ -145,9 +130,7 @@ def read_canonical(path: Path, tensors: dict[str, Tensor], record: str, *, remed
         WeightsError: the header is not understood, or the bytes are not those that were written.
     """
     try:
-        told = json.loads(record)
-        if told["format"] != FORMAT:
-            raise ValueError(f"format {told['format']}, not {FORMAT}")
+        told = read_record(record)
         stem = {name.removeprefix("stem."): t for name, t in tensors.items() if name.startswith("stem.")}
         weights = Weights(
             config=EncoderConfig(**told["config"]),
@@ -179,20 +162,16 @@ def read_torch(path: Path, *, remedy: str) -> dict[str, Tensor]:
         WeightsError: the file is missing, truncated, holds other objects than tensors, or no state
             dict.
     """
-    try:
-        with warnings.catch_warnings():
-            # A damaged header makes torch warn about a strange pickle protocol before it raises.
-            warnings.simplefilter("ignore", UserWarning)
+    with decoding(path, "torch", remedy=remedy):
+        try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            path,
-            must="be a file of tensors only",
-            found="objects that would have to run code, or damage",
-            do=f"Save it again with torch.save(model.state_dict(), ...). {remedy}",
-        ) from error
-    except (*_TORCH_ERRORS, OSError) as error:
-        raise damaged(path, "torch", error, remedy=remedy) from error
+        except pickle.UnpicklingError as error:
+            raise WeightsError(
+                path,
+                must="be a file of tensors only",
+                found="objects that would have to run code, or damage",
+                do=f"Save it again with torch.save(model.state_dict(), ...). {remedy}",
+            ) from error
     for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -203,7 +182,19 @@ def read_torch(path: Path, *, remedy: str) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
+def read_record(text: str) -> dict[str, Any]:
+    """Returns the record in the header of a file of ours; raises a ValueError or KeyError for one of another format."""
+    told = json.loads(text)
+    if told["format"] != FORMAT:
+        raise ValueError(f"format {told['format']}, not {FORMAT}")
+    return told
+
+
+def decoding(path: Path, kind: str, *, remedy: str) -> foreign:
+    """Returns the border around a library that reads a ``kind`` file; what it raises becomes a WeightsError."""
+    return foreign(path, kind, must=f"be a complete {kind} file", do=remedy, kind=WeightsError)
+
+
 def damaged(path: Path, kind: str, error: Exception, *, remedy: str) -> WeightsError:
-    """Returns the error for a file that cannot be read."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return WeightsError(path, must=f"be a complete {kind} file", found=f"'{lines[0][:160]}'", do=remedy)
+    """Returns the error for a file of ours that is not understood."""
+    return WeightsError(path, must=f"be a complete {kind} file", found=f"'{words(error)}'", do=remedy)

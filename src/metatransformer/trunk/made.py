@@ -6,8 +6,6 @@ pretrained *trunk* was worth. ``shuffled:<seed>:<encoder>`` is the sharper one: 
 in another order, and norms, biases and layer scales stay, so that only what the matrices learned is gone.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
@@ -43,9 +41,9 @@ def make_random(*, seed: int, base: Pretrained | None) -> Weights:
         grid = 37  # the grid of positions of focus-s14
         stem = _draw_stem(width=SHAPE.config.width, patch=SHAPE.patch, grid=grid, seed=seed)
         return _pack(SHAPE.config, _draw_trunk(SHAPE.config, seed=seed), stem, size=SHAPE.size)
+    note = "Random trunk behind the base's front end."
     trunk = _draw_trunk(base.encoder.config, seed=seed)
-    made = _pack(base.encoder.config, trunk, base.stem, size=base.size)
-    return replace(made, licence=base.licence, note="Random trunk behind the base's front end.")
+    return _pack(base.encoder.config, trunk, base.stem, size=base.size, licence=base.licence, note=note)
 
 
 def make_shuffled(*, seed: int, base: Pretrained) -> Weights:
@@ -56,8 +54,8 @@ def make_shuffled(*, seed: int, base: Pretrained) -> Weights:
         if tensor.ndim > 1:
             order = torch.randperm(tensor.numel(), generator=generator)
             trunk[name] = tensor.flatten()[order].reshape(tensor.shape)
-    made = _pack(base.encoder.config, trunk, base.stem, size=base.size)
-    return replace(made, licence=base.licence, note="A trunk of shuffled matrices behind the base's front end.")
+    note = "A trunk of shuffled matrices behind the base's front end."
+    return _pack(base.encoder.config, trunk, base.stem, size=base.size, licence=base.licence, note=note)
 
 
 def make_identity(*, base: Pretrained | None) -> Weights:
@@ -66,7 +64,7 @@ def make_identity(*, base: Pretrained | None) -> Weights:
     config = EncoderConfig(width=width, depth=0, heads=1, hidden=width, final_norm=False)
     if base is None:
         return _pack(config, {}, Stem(), size=SHAPE.size)
-    return replace(_pack(config, {}, base.stem, size=base.size), licence=base.licence)
+    return _pack(config, {}, base.stem, size=base.size, licence=base.licence)
 
 
 def make_test() -> Weights:
@@ -99,13 +97,13 @@ def _draw_stem(*, width: int, patch: int, grid: int, seed: int) -> Stem:
     )
 
 
-def _pack(config: EncoderConfig, trunk: dict[str, Tensor], stem: Stem, *, size: int) -> Weights:
-    return Weights(
-        config=config,
-        trunk=trunk,
-        stem=stem,
-        size=size,
-        licence="none needed (random numbers)",
-        sha256=digest({**trunk, **stem_tensors(stem)}),
-        note="Made in memory, never trained.",
-    )
+def _pack(
+    config: EncoderConfig,
+    trunk: dict[str, Tensor],
+    stem: Stem,
+    *,
+    size: int,
+    licence: str = "none needed (random numbers)",
+    note: str = "Made in memory, never trained.",
+) -> Weights:
+    return Weights(config, trunk, stem, size, licence, sha256=digest({**trunk, **stem_tensors(stem)}), note=note)

@@ -170,22 +170,19 @@ def _options(query: str, *, where: str) -> Options:
             )
     if "like" in found and len(found) > 1:
         raise UsageError(where, must="have 'like' as its only option", found=f"'{query}'")
-    heads = _number(found["heads"], int, where=f"{where}?heads") if "heads" in found else None
-    eps = _number(found["eps"], float, where=f"{where}?eps") if "eps" in found else None
-    return Options(
-        heads=None if heads is None else int(heads),
-        eps=eps,
-        activation=found.get("activation"),
-        pixels=found.get("pixels"),
-        like=found.get("like"),
-    )
+    numbers = {
+        key: _number(found[key], kind, where=f"{where}?{key}")
+        for key, kind in (("heads", int), ("eps", float))
+        if key in found
+    }
+    return Options(**{**found, **numbers})
 
 
 def _number(text: str, kind: type[int] | type[float], *, where: str) -> float:
     try:
-        value = float(kind(text))
+        value = kind(text)
     except (ValueError, OverflowError):
-        value = 0.0
+        value = 0
     if not 0 < value < float("inf"):
         word = "positive whole number" if kind is int else "positive number"
         raise UsageError(where, must=f"be a {word}", found=f"'{text}'")

