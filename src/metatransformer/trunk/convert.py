@@ -130,8 +130,7 @@ def _stem(raw: Mapping[str, Tensor], layout: Layout, *, where: str) -> Stem:
     """Returns the front end; the class token takes in its row of the positions if there is one.
 
     Raises:
-        WeightsError: a kernel that is not for square RGB patches, or positions that do not fill a
-            square.
+        WeightsError: a kernel that is not for square RGB patches, or positions that do not fill a square.
     """
     stem = Stem(
         patch=raw.get("stem.patch"),

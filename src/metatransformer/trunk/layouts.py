@@ -1,9 +1,8 @@
 """The names that other libraries give to a vision transformer's tensors, and the way to ours.
 
-A layout is data: how its keys are recognised, what each becomes, and which ones belong to a
-classifier, a projection or a text tower and are dropped. Every key must be one or the other;
-nothing is skipped in silence (``convert.py``). The canonical names are those of
-``Encoder.state_dict()`` plus ``stem.patch``, ``stem.bias``, ``stem.positions``,
+A layout is data: how its keys are recognised, what each becomes, and which ones belong to a classifier, a projection or
+a text tower and are dropped. Every key must be one or the other; nothing is skipped in silence (``convert.py``). The
+canonical names are those of ``Encoder.state_dict()`` plus ``stem.patch``, ``stem.bias``, ``stem.positions``,
 ``stem.class_token``.
 """
 
@@ -21,11 +20,10 @@ BLOCK = ("norm1", "norm2", *LINEAR)
 class Layout:
     """How one library names its tensors, and what it assumes without writing it down.
 
-    ``mark`` recognises one key and captures the ``prefix`` in front of the trunk's names. ``block``
-    captures a block's number and the ``tail`` behind it; ``parts`` maps a tail without its leaf,
-    ``whole`` every other key. ``drops`` are left out where they stand behind the prefix,
-    ``outside`` where they stand without it; a name that ends in a dot stands for all that begin so.
-    ``eps``, ``activation`` and ``pixels`` hold when nobody says otherwise.
+    ``mark`` recognises one key and captures the ``prefix`` in front of the trunk's names. ``block`` captures a block's
+    number and the ``tail`` behind it; ``parts`` maps a tail without its leaf, ``whole`` every other key. ``drops`` are
+    left out where they stand behind the prefix, ``outside`` where they stand without it; a name that ends in a dot
+    stands for all that begin so. ``eps``, ``activation`` and ``pixels`` hold when nobody says otherwise.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """Trunks that are made, not loaded: the random and identity controls, and the tests' tiny one.
 
-``random:<seed>:<encoder>`` keeps that encoder's own front end (patch kernel, positions, class
-token, pixel statistics) and draws only the blocks: what it loses against the encoder is what the
-pretrained *trunk* was worth. ``shuffled:<seed>:<encoder>`` is the sharper one: each matrix keeps its numbers
-in another order, and norms, biases and layer scales stay, so that only what the matrices learned is gone.
+``random:<seed>:<encoder>`` keeps that encoder's own front end (patch kernel, positions, class token, pixel statistics)
+and draws only the blocks: what it loses against the encoder is what the pretrained *trunk* was worth.
+``shuffled:<seed>:<encoder>`` is the sharper one: each matrix keeps its numbers in another order, and norms, biases and
+layer scales stay, so that only what the matrices learned is gone.
 """
 
 import torch

@@ -1,9 +1,8 @@
 """What a user may write where an encoder is asked for.
 
-``meta-b16`` is a known trunk, ``./weights.pth?heads=12`` a file (or a folder with one),
-``random:<seed>[:<encoder>]``, ``shuffled:<seed>:<encoder>`` and ``identity[:<encoder>]`` are the
-controls, ``test`` is the tiny trunk of the tests. A name that could be two of these is refused with
-both spellings; ``known:`` in front forces the table.
+``meta-b16`` is a known trunk, ``./weights.pth?heads=12`` a file (or a folder with one), ``random:<seed>[:<encoder>]``,
+``shuffled:<seed>:<encoder>`` and ``identity[:<encoder>]`` are the controls, ``test`` is the tiny trunk of the tests. A
+name that could be two of these is refused with both spellings; ``known:`` in front forces the table.
 """
 
 import os
@@ -21,8 +20,7 @@ from metatransformer.trunk.files import SUFFIXES
 class Options:
     """What a state dict does not say, told behind a path, as in ``file.pth?heads=12&eps=1e-6``.
 
-    ``pixels`` names the mean and deviation of the pixels; ``like`` takes everything from a known
-    trunk.
+    ``pixels`` names the mean and deviation of the pixels; ``like`` takes everything from a known trunk.
     """
 
     heads: int | None = None
@@ -66,8 +64,7 @@ def parse_name(name: str) -> Spec:
     """Returns what ``name`` means; a path's file is not opened here.
 
     Raises:
-        UsageError: an unknown name, a name that is also a file, a bad seed, or a misspelt option
-            behind a path.
+        UsageError: an unknown name, a name that is also a file, a bad seed, or a misspelt option behind a path.
         WeightsError: a path to nothing, or to a folder without exactly one weight file.
     """
     if name.startswith("known:"):

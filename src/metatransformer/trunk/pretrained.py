@@ -20,11 +20,10 @@ from metatransformer.trunk.files import Weights
 class Pretrained:
     """A trunk in its frozen state with all that belongs to it.
 
-    ``encoder`` is shared by all who loaded the same weights, so it is never changed: see ``own_copy``.
-    ``sha256`` is the digest of all its tensors, front end included: equal for equal weights, from
-    whatever file. ``size`` is the input side in pixels that the weights were made for. ``verified``
-    says that the trunk's fingerprint was compared with the one that the table of known trunks
-    holds; ``note`` says what was assumed or never run.
+    ``encoder`` is shared by all who loaded the same weights, so it is never changed: see ``own_copy``. ``sha256`` is
+    the digest of all its tensors, front end included: equal for equal weights, from whatever file. ``size`` is the
+    input side in pixels that the weights were made for. ``verified`` says that the trunk's fingerprint was compared
+    with the one that the table of known trunks holds; ``note`` says what was assumed or never run.
     """
 
     encoder: Encoder

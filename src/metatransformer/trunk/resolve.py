@@ -1,7 +1,7 @@
 """The one way to an encoder: a path, else the cache, else a download; never a substitute.
 
-Order of work: find, read, convert, build, verify the fingerprint, freeze, write to the cache.
-Nothing initialises parameters after loading. What somebody here uses already is not read again.
+Order of work: find, read, convert, build, verify the fingerprint, freeze, write to the cache. Nothing initialises
+parameters after loading. What somebody here uses already is not read again.
 """
 
 from collections.abc import Hashable
@@ -34,9 +34,8 @@ class Place(NamedTuple):
 def load_encoder(name: str, *, cache_dir: Path | None = None) -> Pretrained:
     """Returns the encoder that ``name`` means, frozen and shared; ``names.py`` tells what may be written.
 
-    One thread loads at a time, the others wait.
-    ``cache_dir`` None means ``$METATRANSFORMER_CACHE``, or ``metatransformer`` in the user's cache
-    folder.
+    One thread loads at a time, the others wait. ``cache_dir`` None means ``$METATRANSFORMER_CACHE``, or
+    ``metatransformer`` in the user's cache folder.
 
     Raises:
         UsageError: ``name`` means nothing, or two things.

