@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from metatransformer.core.errors import UsageError, WeightsError
 from metatransformer.trunk import load_encoder
 from metatransformer.trunk.catalog import CLIP, HALF, IMAGENET
+from metatransformer.trunk.encoder import digest
 from metatransformer.trunk.files import (
-    digest,
     read_canonical,
     read_tensors,
     read_torch,

@@ -11,7 +11,7 @@ from safetensors.torch import save, save_file
 
 from metatransformer.core.errors import UsageError, WeightsError
 from metatransformer.trunk import WeightSource, fetch, words
-from metatransformer.trunk.files import digest
+from metatransformer.trunk.encoder import digest
 from metatransformer.trunk.words import KNOWN_WORDS, WordEntry, load_words, read_wheel
 
 PIECES = ("[UNK]", "the", "film", "##s", "é")

@@ -9,10 +9,9 @@ import torch
 from metatransformer.core.errors import UsageError, WeightsError
 from metatransformer.trunk.catalog import KNOWN, WeightEntry
 from metatransformer.trunk.convert import Converted, convert
-from metatransformer.trunk.encoder import Encoder
+from metatransformer.trunk.encoder import Encoder, digest
 from metatransformer.trunk.files import (
     Weights,
-    digest,
     read_canonical,
     read_tensors,
     read_torch,

@@ -1,7 +1,7 @@
 """The table of known trunks: what each one is, where it comes from, and what of that was verified.
 
 A state dict does not say its head count, eps or activation, so the table does, next to preprocessing and licence.
-``sha256`` is the digest of the converted tensors (see ``files.digest``), not of a file: the same weights have the same
+``sha256`` is the digest of the converted tensors (``encoder.digest``), not of a file: the same weights have the same
 digest on whatever way they came. None in ``sha256`` or ``fingerprint`` means that the real file was never run here.
 """
 

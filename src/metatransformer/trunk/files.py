@@ -21,7 +21,7 @@ from metatransformer.core.errors import DataError, WeightsError
 from metatransformer.core.modality import Stem
 from metatransformer.data.write import atomic_file
 from metatransformer.trunk.catalog import rgb
-from metatransformer.trunk.encoder import EncoderConfig
+from metatransformer.trunk.encoder import EncoderConfig, digest
 
 FORMAT = 1
 METADATA = "metatransformer"
@@ -51,18 +51,6 @@ class Weights:
 def stem_tensors(stem: Stem) -> dict[str, Tensor]:
     """Returns the tensors that the front end has, by their canonical names."""
     return {f"stem.{name}": tensor for name, tensor in stem.tensors().items()}
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Returns the SHA-256 over names, shapes, dtypes and bytes in the order of the names.
-
-    It identifies the weights whatever file they stood in, and shows a changed bit that safetensors does not notice.
-    """
-    running = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        running.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        running.update(tensor.detach().contiguous().numpy().reshape(-1).view("uint8").data)
-    return running.hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from metatransformer.core.modality import Stem
 from metatransformer.trunk.catalog import KNOWN, WeightEntry
-from metatransformer.trunk.encoder import Encoder, EncoderConfig
-from metatransformer.trunk.files import Weights, digest, stem_tensors
+from metatransformer.trunk.encoder import Encoder, EncoderConfig, digest
+from metatransformer.trunk.files import Weights, stem_tensors
 from metatransformer.trunk.pretrained import Pretrained
 
 SHAPE: WeightEntry = KNOWN["focus-s14"]  # whose architecture a nameless control has

