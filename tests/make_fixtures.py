@@ -116,7 +116,7 @@ def make_xrays(folder: Path) -> None:
     Image.fromarray(twelve).save(folder / "good_12bit.png")
     write_dicom(folder / "good.dcm", twelve, WindowCenter=2048, WindowWidth=4096)
     write_dicom(folder / "good_inverted.dcm", 4095 - twelve, PhotometricInterpretation="MONOCHROME1")
-    write_dicom(folder / "broken_frames.dcm", np.stack([twelve[:7, :5]] * 3), NumberOfFrames=3)
+    write_dicom(folder / "good_frames.dcm", np.stack([twelve[:7, :5]] * 3), NumberOfFrames=3)
     write_dicom(folder / "broken_window.dcm", twelve, WindowCenter=2048, WindowWidth=0)
     write_dicom(folder / "broken_colour.dcm", twelve, PhotometricInterpretation="PALETTE COLOR")
     write_dicom(folder / "broken_no_pixels.dcm", None)

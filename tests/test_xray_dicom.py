@@ -11,6 +11,8 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 
 from metatransformer.core.errors import DataError
+from metatransformer.data.index import index_files
+from metatransformer.modalities.xray import MODALITY, load
 from metatransformer.modalities.xray.dicom import read_dicom
 
 FIXTURES = Path(__file__).parent / "fixtures" / "xray"
@@ -20,7 +22,12 @@ PIXELS = np.array([[0, 100, 200, 300, 400], [500, 600, 700, 800, 900], [1000, 15
 def shown(path: Path, pixels: np.ndarray = PIXELS, **elements: object) -> np.ndarray:
     """Returns what ``read_dicom`` makes of a file with these pixels and elements."""
     write_dicom(path, pixels, **elements)
-    return read_dicom(path)
+    return light(path)
+
+
+def light(path: Path) -> np.ndarray:
+    """Returns the picture of a file, 0..1."""
+    return read_dicom(path)[0]
 
 
 def rewritten(path: Path, change) -> Path:
@@ -82,6 +89,16 @@ def test_monochrome1_is_inverted(tmp_path, window):
     np.testing.assert_allclose(inverted, 1 - plain, atol=1e-6)
 
 
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": 2000, "WindowWidth": 3000}])
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_black_under_any_window(tmp_path, kind, window):
+    found = shown(tmp_path / "a.dcm", PixelPaddingValue=4095, PhotometricInterpretation=kind, **window)
+    assert found[2, 4] == 0 and (found > 0).any()
+    rest = shown(tmp_path / "b.dcm", PhotometricInterpretation=kind, **window)
+    if window:
+        np.testing.assert_array_equal(found.ravel()[:-1], rest.ravel()[:-1])
+
+
 def test_padding_is_black_and_sets_no_range(tmp_path):
     pixels = PIXELS.copy()
     pixels[0, :2] = 4095
@@ -100,7 +117,7 @@ def test_compressed_pixels(tmp_path):
     dataset = pydicom.dcmread(FIXTURES / "good.dcm")
     dataset.compress(pydicom.uid.RLELossless)
     dataset.save_as(tmp_path / "a.dcm")
-    np.testing.assert_array_equal(read_dicom(tmp_path / "a.dcm"), read_dicom(FIXTURES / "good.dcm"))
+    np.testing.assert_array_equal(light(tmp_path / "a.dcm"), light(FIXTURES / "good.dcm"))
 
 
 @pytest.mark.parametrize("method", ["JPEG2000Lossless", "JPEGBaseline8Bit"])
@@ -119,15 +136,58 @@ def test_pixels_compressed_as_a_picture(tmp_path, method):
     dataset["PixelData"].is_undefined_length = True
     dataset.save_as(tmp_path / "a.dcm")
     # JPEG rounds each coefficient: a few grey levels of 255.
-    np.testing.assert_allclose(read_dicom(tmp_path / "a.dcm"), grey / 255, atol=0.02)
+    np.testing.assert_allclose(light(tmp_path / "a.dcm"), grey / 255, atol=0.02)
+
+
+@pytest.mark.parametrize("count, middle", [(2, 1), (3, 1)])
+def test_of_several_frames_the_middle_one_is_read(tmp_path, count, middle):
+    frames = np.stack([np.roll(PIXELS, place) for place in range(count)])
+    write_dicom(tmp_path / "a.dcm", frames, NumberOfFrames=count)
+    found, number = read_dicom(tmp_path / "a.dcm")
+    assert number == count
+    np.testing.assert_allclose(found, frames[middle] / 4095, atol=1e-6)  # float32
+
+
+def test_colour_is_read_as_its_luminance(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, size=(3, 5, 3), dtype=np.uint8)
+    about = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "BitsStored": 8, "HighBit": 7, "Rows": 3, "Columns": 5}
+    found = shown(tmp_path / "a.dcm", colours, PhotometricInterpretation="RGB", **about)
+    np.testing.assert_allclose(found, colours / 255 @ [0.299, 0.587, 0.114], atol=1e-6)  # float32
+
+
+def test_a_palette_is_looked_up(tmp_path):
+    numbers = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
+    entries = np.array([[0, 255, 51], [0, 255, 102], [0, 255, 153]], np.uint16) * 257  # red, green, blue of 0, 1, 2
+    about: dict[str, object] = {}
+    for colour, row in zip(("Red", "Green", "Blue"), entries, strict=True):
+        about[f"{colour}PaletteColorLookupTableDescriptor"] = [3, 0, 16]
+        about[f"{colour}PaletteColorLookupTableData"] = row.tobytes()
+    found = shown(tmp_path / "a.dcm", numbers, PhotometricInterpretation="PALETTE COLOR", **about)
+    last = (51 * 0.299 + 102 * 0.587 + 153 * 0.114) / 255
+    np.testing.assert_allclose(found, [[0, 1, last], [last, 1, 0]], atol=1e-6)  # float32
+
+
+@pytest.mark.parametrize("name", ["IM000001", "1.2.840.5", "SCAN.IMA", "bare.dcm"])
+def test_files_as_archives_export_them(tmp_path, name):
+    whole = (FIXTURES / "good.dcm").read_bytes()
+    (tmp_path / name).write_bytes(whole)
+    if name == "bare.dcm":  # neither preamble nor the group of facts about the file
+        dataset = pydicom.dcmread(FIXTURES / "good.dcm")
+        del dataset.file_meta
+        dataset.preamble = None
+        dataset.save_as(tmp_path / name, implicit_vr=True, little_endian=True, enforce_file_format=False)
+        assert (tmp_path / name).read_bytes()[:2] == b"\x08\x00"
+    index = index_files(tmp_path, suffixes=MODALITY.source.suffixes, require_labels=False)
+    (record,) = index.records
+    found = load(record)["pixels"]
+    np.testing.assert_array_equal(found, light(FIXTURES / "good.dcm"))
 
 
 @pytest.mark.parametrize(
     "name, found",
     [
-        ("broken_frames.dcm", "3 frames"),
         ("broken_window.dcm", "found 0. Repair or remove the window"),
-        ("broken_colour.dcm", "found PALETTE COLOR"),
+        ("broken_colour.dcm", "a damaged one"),
         ("broken_no_pixels.dcm", r"found none \(modality CR\)"),
         ("broken_truncated.dcm", "a damaged one"),
         ("broken_foreign.dcm", "no mark 'DICM'"),
@@ -145,9 +205,29 @@ def test_elements_that_contradict_each_other_are_refused(tmp_path):
         (lambda d: setattr(d, "BitsAllocated", 32), "8 or 16 bits a pixel; found 32"),
         (lambda d: setattr(d, "Rows", 50), "a damaged one"),
         (lambda d: d.__delitem__("Columns"), "a damaged one"),
+        (lambda d: setattr(d, "Rows", 65535) or setattr(d, "Columns", 65535), "have at most 179 million pixels"),
+        (lambda d: setattr(d, "PhotometricInterpretation", "HSV"), "must be grey or colour .* found HSV"),
     ):
         with pytest.raises(DataError, match=text):
             read_dicom(rewritten(tmp_path / "a.dcm", change))
+
+
+def test_a_number_of_frames_that_is_none_is_refused(tmp_path):
+    write_dicom(tmp_path / "a.dcm", PIXELS, NumberOfFrames="1")
+    data = (tmp_path / "a.dcm").read_bytes()
+    place = data.index(b"\x28\x00\x08\x00IS\x02\x00") + 8
+    (tmp_path / "a.dcm").write_bytes(data[:place] + b"x " + data[place + 2 :])
+    with pytest.raises(DataError, match=r"a.dcm: must be a whole DICOM file; found a damaged one \(pydicom"):
+        read_dicom(tmp_path / "a.dcm")
+
+
+def test_a_file_that_does_not_name_its_transfer_syntax_is_read_as_it_was_parsed(tmp_path):
+    data = (FIXTURES / "good.dcm").read_bytes()
+    place = data.index(b"\x02\x00\x10\x00UI")
+    end = place + 8 + int.from_bytes(data[place + 6 : place + 8], "little")
+    length = int.from_bytes(data[140:144], "little") - (end - place)
+    (tmp_path / "a.dcm").write_bytes(data[:140] + length.to_bytes(4, "little") + data[144:place] + data[end:])
+    np.testing.assert_array_equal(light(tmp_path / "a.dcm"), light(FIXTURES / "good.dcm"))
 
 
 def test_any_cut_of_a_file_is_refused(tmp_path):

@@ -13,18 +13,18 @@ from metatransformer.data.records import Index, Records, counted, listing, natur
 # Files that stand beside data without being data.
 _DOCUMENT = re.compile(
     r"(readme|licen[cs]e|copying|notice|changelog|citation|authors)([._-].*)?|(sha\d+|md5)sums?(\.txt)?"
-    r"|checksums?(\.\w+)?|thumbs\.db|desktop\.ini",
+    r"|checksums?(\.\w+)?|thumbs\.db|desktop\.ini|dicomdir",
     re.IGNORECASE,
 )
 _FOREIGN = {"__MACOSX", "__pycache__"}
 
 
 def accepts(name: str, *, suffixes: Sequence[str]) -> bool:
-    """Returns whether a file name ends as one of ``suffixes`` says; ``""`` stands for no ending at
-    all."""
+    """Returns whether a file name ends as one of ``suffixes`` says; ``""`` stands for no ending at all, or for one of
+    digits (names such as 1.2.840.5)."""
     low = name.lower()
     ends = any(low.endswith(suffix) for suffix in suffixes if suffix)
-    return ends or ("" in suffixes and not Path(name).suffix)
+    return ends or ("" in suffixes and not Path(name).suffix.strip(".0123456789"))
 
 
 def scan(root: Path, *, suffixes: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,16 +1,16 @@
 """X-ray: one channel of light, from DICOM or ordinary pictures, by the image tokenizer.
 
-File: DICOM (.dcm, .dicom: one grey frame; modality and VOI tables applied, MONOCHROME1 inverted),
-PNG, JPEG, TIFF, BMP of 8 or 16 bits; colour is read as its luminance. In memory: an array [h, w] of
-uint8, uint16, or floating-point values of 0 (black) to 1 (white).
-Tokens: each picture is standardised by itself or by the trunk's pixel statistics (``window``) and
-resized to whole patches in its own aspect; the trunk's patch kernel summed over RGB; positions
-resampled to the real grid; the summary token starts as the class token. With ``window=full`` a grey
-picture gets the tokens that the image tokenizer would give it.
-Sources: Meta-Transformer section 3.2 (arXiv 2307.10802): X-rays by the image tokenizer; DICOM PS3.3
-C.7.6.3, C.11.1, C.11.2 for what the stored values mean.
-Errors: no DICOM, several frames, colour DICOM, no pixels, damaged or empty file, a window without
-width, values outside 0..1, an aspect ratio beyond 16.
+File: DICOM (.dcm, .dicom, .ima, or no ending as archives export it, with or without the preamble; modality and VOI
+tables applied, MONOCHROME1 inverted, of several frames the middle one), PNG, JPEG, TIFF, BMP of 8 or 16 bits; colour is
+read as its luminance. In memory: an array [h, w] of uint8, uint16, or floating-point values of 0 (black) to 1 (white).
+Tokens: each picture is standardised by itself or by the trunk's pixel statistics (``window``) and resized to whole
+patches in its own aspect; the trunk's patch kernel summed over RGB; positions resampled to the real grid; the summary
+token starts as the class token. With ``window=full`` a grey picture gets the tokens that the image tokenizer would give
+it.
+Sources: Meta-Transformer section 3.2 (arXiv 2307.10802): X-rays by the image tokenizer; DICOM PS3.3 C.7.6.3, C.11.1,
+C.11.2 for what the stored values mean.
+Errors: no DICOM, no pixels, damaged or empty file, a window without width, values outside 0..1, an aspect ratio beyond
+16.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,6 +22,7 @@ import numpy as np
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, View
+from metatransformer.data.records import counted
 from metatransformer.modalities._picture.pixels import (
     as_share,
     check_picture_options,
@@ -36,7 +37,7 @@ from metatransformer.modalities._picture.pixels import (
 )
 from metatransformer.nn.image import PictureTokenizer, level_statistics, level_stem
 
-DICOM = (".dcm", ".dicom")
+DICOM = (".dcm", ".dicom", ".ima", "")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 # Measured on chest X-rays (5 folds of 922 training pictures, patients apart, frozen focus-s14):
@@ -79,6 +80,7 @@ class XrayTransform(Transform):
         self.options = options
         self.patch, self.level = stem.patch_size, level_statistics(stem)
         self.side_ = 224 if options.size == "auto" else options.size
+        self._films: set[str] = set()
 
     def fit(self, samples: Iterable[View]) -> None:
         """Learns the side from the first 256 pictures."""
@@ -89,6 +91,8 @@ class XrayTransform(Transform):
 
     def __call__(self, sample: View) -> View:
         """Returns ``pixels`` [h, w, 1] float32 in deviations, whose sides are whole patches."""
+        if "frames" in sample.inputs:
+            self._films.add(sample.key)
         light = luminance(as_share(sample.inputs["pixels"], where=sample.key))
         mean, std = spread(light) if self.options.window == "picture" else self.level
         light = standardise(light, mean=mean, std=std)[:, :, None]
@@ -100,6 +104,11 @@ class XrayTransform(Transform):
         pixels = random_crop(sample.inputs["pixels"], rng, least=self.options.crop)
         axes = (1,) if self.options.flip else ()
         return sample.with_inputs({"pixels": random_mirror(pixels, rng, axes=axes)})
+
+    def doubts(self) -> tuple[str, ...]:
+        """Returns how many files held several pictures."""
+        count, self._films = len(self._films), set()
+        return (f"{counted(count, 'file')} with several frames, of which the middle one was taken",) if count else ()
 
     def state(self) -> dict[str, Any]:
         """Returns the learned side."""
@@ -117,15 +126,16 @@ def tokenizer(options: XrayOptions, transform: Transform, width: int, stem: Stem
 
 
 def load(record: Record) -> dict[str, np.ndarray]:
-    """Returns ``pixels``: of a DICOM file what it shows as 0..1, else as the file or array has
-    them.
+    """Returns ``pixels``: of a DICOM file what it shows as 0..1, with the number of its ``frames`` where there are
+    several; else as the file or array has them.
     """
     if record.path is None:
         return {"pixels": np.asarray(record.value)}
-    if record.path.name.lower().endswith(DICOM):
+    if not record.path.name.lower().endswith(PICTURES):
         from metatransformer.modalities.xray.dicom import read_dicom
 
-        return {"pixels": read_dicom(record.path)}
+        pixels, frames = read_dicom(record.path)
+        return {"pixels": pixels} if frames == 1 else {"pixels": pixels, "frames": np.array(frames)}
     from metatransformer.modalities._picture.read import read_image
 
     return {"pixels": read_image(record.path)}

@@ -1,100 +1,117 @@
 """Grey pictures of DICOM files as a person sees them: 0 is black, 1 is white.
 
-Stored values -> modality LUT (rescale slope and intercept, or a table) -> VOI LUT (a table, or the
-first window; where there is neither, the picture's own range) -> inverted for MONOCHROME1.
-Sources: DICOM PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT, with its three window functions),
-C.7.6.3 (photometric interpretation, pixel padding).
-Limits: one frame of one sample a pixel, 8 to 16 bits. Overlays and presentation states are not
-applied; compressed pixels need pylibjpeg and its decoders.
+Stored values -> modality LUT (rescale slope and intercept, or a table) -> VOI LUT (a table, or the first window; where
+there is neither, the picture's own range) -> inverted for MONOCHROME1; what is padding is black. Colour and palettes
+become their luminance.
+Sources: DICOM PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT, with its three window functions), C.7.6.3 (photometric
+interpretation, pixel padding); PS3.10 7.1 for the preamble, which some archives leave out.
+Limits: of several frames the middle one is read; 8 to 16 bits. Overlays and presentation states are not applied;
+compressed pixels need pylibjpeg and its decoders.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
+from metatransformer.data.limits import require_pixels
+from metatransformer.modalities._picture.pixels import luminance
 
-# What broken files make the library and its decoders raise. RuntimeError: no decoder could read the
-# pixels; the others: an element is missing, short, or of another kind than the standard says.
-_BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    NotImplementedError,
-    RuntimeError,
-)
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_PALETTE = "PALETTE COLOR"
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", _PALETTE)
+# What a file without preamble begins with: group 0002 or 0008, in either byte order.
+_BARE = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 
 
-def read_dicom(path: str | Path) -> np.ndarray:
-    """Returns ``[h, w]`` float32 of 0 (black) to 1 (white).
+class _Window(NamedTuple):
+    center: float
+    width: float
+    function: str
+
+
+class _Grey(NamedTuple):
+    """A picture behind its modality LUT: ``values`` [h, w], where it is ``padding``, and its window or what the table
+    makes of it as ``shown``, 0..1; None where the file has none.
+    """
+
+    values: np.ndarray
+    padding: np.ndarray
+    window: _Window | None
+    shown: np.ndarray | None
+
+
+def read_dicom(path: str | Path) -> tuple[np.ndarray, int]:
+    """Returns ``[h, w]`` float32 of 0 (black) to 1 (white), and how many frames the file has (the middle one is read).
 
     Raises:
-        DataError: no such file, no DICOM, no pixels, several frames, colour, a damaged file.
+        DataError: no such file, no DICOM, no pixels, another kind of picture, a damaged file.
         MissingDependencyError: pydicom, or the decoder of a compressed file, is not installed.
     """
     path = Path(path)
-    pydicom = _pydicom()
+    dataset = _open(path)
+    with _border(path):
+        has_pixels, modality = "PixelData" in dataset, dataset.get("Modality", "unknown")
+        kind, bits = str(dataset.get("PhotometricInterpretation", "missing")), dataset.get("BitsAllocated", "missing")
+        frames = int(dataset.get("NumberOfFrames") or 1)
+    if not has_pixels:
+        raise DataError(path, must="hold a picture", found=f"none (modality {modality})", do="Remove it.")
+    if kind not in (*_GREY, *_COLOURS):
+        raise DataError(path, must=f"be grey or colour ({', '.join((*_GREY, *_COLOURS))})", found=kind)
+    if bits not in (8, 16):
+        raise DataError(path, must="have 8 or 16 bits a pixel", found=str(bits))
+    with _border(path):
+        height, width = int(dataset.Rows), int(dataset.Columns)
+    require_pixels(path, height=height, width=width)
+    _require_decoder(dataset, path=path)
+    if kind not in _GREY:
+        return _colour(dataset, kind=kind, frame=frames // 2, path=path), frames
+    grey = _grey(dataset, frame=frames // 2, path=path)
+    light = _light(grey, where=path)
+    light = 1.0 - light if kind == "MONOCHROME1" else light
+    return np.where(grey.padding, 0.0, light).astype(np.float32), frames
+
+
+def _open(path: Path) -> Any:
+    """Returns the dataset of a file; what of it is read later may still be damaged."""
+    try:
+        import pydicom
+        from pydicom import uid
+    except ImportError as error:
+        raise MissingDependencyError("pydicom", extra="xray", purpose="reading DICOM") from error
     if not path.is_file():
         raise DataError(path, must="be a DICOM file", found="nothing there or a folder")
     if path.stat().st_size == 0:
         raise DataError(path, must="be a DICOM file", found="a file of 0 bytes", do="Remove it.")
-    try:
-        dataset = pydicom.dcmread(path)
-    except pydicom.errors.InvalidDicomError as error:
-        raise DataError(
-            path,
-            must="be a DICOM file",
-            found="no mark 'DICM' behind the first 128 bytes",
-            do="Remove it, or save it anew with a DICOM program.",
-        ) from error
-    except _BROKEN as error:
-        raise _damaged(path, error) from error
-    _require_grey(dataset, path=path)
-    _require_decoder(dataset, path=path)
-    try:
-        return _display(dataset, where=path)
-    except DataError:
-        raise
-    except _BROKEN as error:
-        raise _damaged(path, error) from error
+    with path.open("rb") as file:
+        start = file.read(132)
+    if start[128:] != b"DICM" and not start.startswith(_BARE):
+        found, do = "no mark 'DICM' behind the first 128 bytes", "Remove it, or save it anew with a DICOM program."
+        raise DataError(path, must="be a DICOM file", found=found, do=do)
+    with _border(path):
+        dataset = pydicom.dcmread(path, force=True)
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            implicit, little = dataset.original_encoding
+            known = {(True, True): "ImplicitVRLittleEndian", (False, True): "ExplicitVRLittleEndian"}
+            name = known.get((bool(implicit), bool(little)), "ExplicitVRBigEndian")
+            dataset.file_meta.TransferSyntaxUID = getattr(uid, name)
+        return dataset
 
 
-def _require_grey(dataset: Any, *, path: Path) -> None:
-    """Refuses what is no single grey picture."""
-    if "PixelData" not in dataset:
-        kind = dataset.get("Modality", "unknown")
-        raise DataError(path, must="hold a picture", found=f"none (modality {kind})", do="Remove it.")
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames != 1:
-        raise DataError(
-            path,
-            must="hold one frame",
-            found=f"{frames} frames",
-            do="Save each frame as a file of its own.",
-        )
-    kind = dataset.get("PhotometricInterpretation", "missing")
-    if kind not in ("MONOCHROME1", "MONOCHROME2"):
-        raise DataError(
-            path,
-            must="be grey (photometric interpretation MONOCHROME1 or MONOCHROME2)",
-            found=str(kind),
-        )
-    bits = dataset.get("BitsAllocated", "missing")
-    if bits not in (8, 16):
-        raise DataError(path, must="have 8 or 16 bits a pixel", found=str(bits))
+def _border(path: Path) -> foreign:
+    return foreign(path, "pydicom", must="be a whole DICOM file", do="Remove it or copy it again.")
 
 
 def _require_decoder(dataset: Any, *, path: Path) -> None:
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if not syntax.is_compressed:
-        return
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
+    with _border(path):
+        syntax = dataset.file_meta.TransferSyntaxUID
+        packed = syntax.is_compressed
+    if not packed:
+        return
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
@@ -104,82 +121,60 @@ def _require_decoder(dataset: Any, *, path: Path) -> None:
         raise MissingDependencyError("pylibjpeg", extra="xray", purpose=purpose)
 
 
-def _display(dataset: Any, *, where: Path) -> np.ndarray:
-    """Returns the pixels through both tables, 0..1, MONOCHROME1 inverted."""
-    from pydicom.pixels import apply_modality_lut
+def _colour(dataset: Any, *, kind: str, frame: int, path: Path) -> np.ndarray:
+    """Returns the luminance ``[h, w]`` of a colour picture or of one with a palette."""
+    from pydicom.pixels.processing import apply_color_lut
+    from pydicom.pixels.utils import pixel_array
 
-    stored = dataset.pixel_array
-    values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float64)
-    if dataset.get("VOILUTSequence"):
-        light = _table(values, dataset)
-    elif dataset.get("WindowWidth") is not None:
-        light = _window(values, dataset, where=where)
-    else:
-        return _own_range(values, dataset, padding=_padding(stored, dataset))
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        light = 1.0 - light
-    return light.astype(np.float32)
-
-
-def _table(values: np.ndarray, dataset: Any) -> np.ndarray:
-    from pydicom.pixels import apply_voi
-
-    bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-    shown = apply_voi(np.rint(values).astype(np.int64), dataset)
-    return np.clip(np.asarray(shown, dtype=np.float64) / (2**bits - 1), 0.0, 1.0)
+    with _border(path):
+        colours = pixel_array(dataset, index=frame)
+        full = 2.0 ** int(dataset.BitsStored) - 1
+        if kind == _PALETTE:
+            colours = apply_color_lut(colours, dataset)
+            full = float(np.iinfo(colours.dtype).max)
+    if colours.ndim != 3 or colours.shape[2] != 3:
+        raise DataError(path, must="hold a picture [rows, columns, 3]", found=f"the shape {colours.shape}")
+    return np.clip(luminance(colours) / np.float32(full), 0, 1)
 
 
-def _window(values: np.ndarray, dataset: Any, *, where: Path) -> np.ndarray:
-    """Returns the values through the first window, by the function that the file names."""
-    center, width = _first(dataset.WindowCenter), _first(dataset.WindowWidth)
-    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
-    if width < 1 if function == "LINEAR" else width <= 0:
-        raise DataError(
-            where,
-            must=f"have a window width {'of at least 1' if function == 'LINEAR' else 'above 0'}",
-            found=f"{width:g}",
-            do="Repair or remove the window.",
-        )
+def _grey(dataset: Any, *, frame: int, path: Path) -> _Grey:
+    """Returns a grey picture with all that says how it is shown."""
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi
+    from pydicom.pixels.utils import pixel_array
+
+    window = shown = None
+    with _border(path):
+        stored = pixel_array(dataset, index=frame)
+        values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float64)
+        if dataset.get("VOILUTSequence"):
+            full = 2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1
+            shown = np.asarray(apply_voi(np.rint(values).astype(np.int64), dataset), dtype=np.float64) / full
+        elif dataset.get("WindowWidth") is not None:
+            center, width = (np.ravel(value)[0] for value in (dataset.WindowCenter, dataset.WindowWidth))
+            window = _Window(float(center), float(width), str(dataset.get("VOILUTFunction") or "LINEAR").upper())
+        padding = np.zeros(stored.shape, dtype=bool)
+        if (value := dataset.get("PixelPaddingValue")) is not None:
+            ends = value, dataset.get("PixelPaddingRangeLimit", value)
+            padding = (stored >= min(ends)) & (stored <= max(ends))
+    if values.ndim != 2:
+        raise DataError(path, must="hold a picture [rows, columns]", found=f"the shape {values.shape}")
+    return _Grey(values, padding, window, shown)
+
+
+def _light(grey: _Grey, *, where: Path) -> np.ndarray:
+    """Returns how bright the values are, 0..1: by the table, by the window, or over their own range."""
+    if grey.shown is not None:
+        return np.clip(grey.shown, 0.0, 1.0)
+    if grey.window is None:
+        real = grey.values[~grey.padding]
+        low, high = (real.min(), real.max()) if real.size else (0.0, 0.0)
+        return np.clip((grey.values - low) / max(high - low, 1e-9), 0.0, 1.0)
+    center, width, function = grey.window
+    if not (width >= 1 if function == "LINEAR" else width > 0):
+        must = f"have a window width {'of at least 1' if function == 'LINEAR' else 'above 0'}"
+        raise DataError(where, must=must, found=f"{width:g}", do="Repair or remove the window.")
     if function == "SIGMOID":
-        return 1.0 / (1.0 + np.exp(-4.0 * (values - center) / width))
+        return 1.0 / (1.0 + np.exp(-4.0 * (grey.values - center) / width))
     if function == "LINEAR":  # between the centres of the first and the last grey level
         center, width = center - 0.5, max(width - 1.0, 1e-6)
-    return np.clip((values - center) / width + 0.5, 0.0, 1.0)
-
-
-def _first(value: Any) -> float:
-    return float(value if isinstance(value, str | int | float) else value[0])
-
-
-def _own_range(values: np.ndarray, dataset: Any, *, padding: np.ndarray) -> np.ndarray:
-    """Returns the values spread from the picture's least to its greatest; what is padding is black."""
-    real = values[~padding]
-    low, high = (real.min(), real.max()) if real.size else (0.0, 0.0)
-    light = np.clip((values - low) / max(high - low, 1e-9), 0.0, 1.0)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        light = 1.0 - light
-    return np.where(padding, 0.0, light).astype(np.float32)
-
-
-def _padding(stored: np.ndarray, dataset: Any) -> np.ndarray:
-    """Returns which stored values stand for "no picture here"."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None:
-        return np.zeros(stored.shape, dtype=bool)
-    limit = dataset.get("PixelPaddingRangeLimit", value)
-    return (stored >= min(value, limit)) & (stored <= max(value, limit))
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    do = "Remove it or copy it again."
-    return DataError(path, must="be a whole DICOM file", found=f"a damaged one ({reason})", do=do)
-
-
-def _pydicom() -> Any:
-    try:
-        import pydicom
-        import pydicom.errors
-    except ImportError as error:
-        raise MissingDependencyError("pydicom", extra="xray", purpose="reading DICOM") from error
-    return pydicom
+    return np.clip((grey.values - center) / width + 0.5, 0.0, 1.0)
