@@ -75,7 +75,7 @@ def _baseline(fitted: Fitted, split: str) -> torch.Tensor:
     modality, task = fitted.pipeline.modality, fitted.pipeline.task
     known = [fitted.loaders[name] for name in known_splits(fitted.pipeline)]
     raws = [_raw_features(loader) for loader in known]
-    x = sparse.vstack(raws, format="csr") if modality.baseline == "sparse" else np.concatenate(raws)
+    x: Any = sparse.vstack(raws, format="csr") if modality.baseline == "sparse" else np.concatenate(raws)
     y = np.concatenate([plain_target(loader, task) for loader in known])
     raw = _raw_features(fitted.loaders[split])
     model = suited(_estimator(task.baseline, kind=modality.baseline, shape=x.shape), task)
@@ -128,7 +128,8 @@ class PerLabel(BaseEstimator):
             known = ~np.isnan(column)
             answers = column[known].astype(int)
             several = len(np.unique(answers)) > 1
-            self.models_.append(clone(self.estimator).fit(x[known], answers) if several else None)
+            model: Any = clone(self.estimator)
+            self.models_.append(model.fit(x[known], answers) if several else None)
             self.rates_.append(answers.mean() if known.any() else 0.5)
         return self
 

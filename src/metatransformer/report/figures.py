@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from metatransformer.core.figures import Confusion, Lines, Scatter
@@ -133,8 +134,7 @@ def sample_picture(draw: Any, sample: Any) -> tuple[Picture, str]:
 
     The words stand once below all samples: in a picture of this size they could not be read.
     """
-    figure = Figure(figsize=(2.05, 1.75), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
+    figure = Figure(figsize=(2.05, 1.75), layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LINE)

@@ -122,11 +122,10 @@ class Classify(Task):
         truth, guess = target.numpy(), probability.argmax(axis=1)
         labels = range(len(self.classes_))
         present = np.unique(truth)
-        recall = measure.recall_score(truth, guess, labels=present, average=None, zero_division=0)
         result = {
             "accuracy": float(measure.accuracy_score(truth, guess)),
-            "balanced_accuracy": float(np.mean(recall)),
-            "macro_f1": float(measure.f1_score(truth, guess, labels=present, average="macro", zero_division=0)),
+            "balanced_accuracy": float(measure.recall_score(truth, guess, labels=present, average="macro")),
+            "macro_f1": float(measure.f1_score(truth, guess, labels=present, average="macro")),
             "log_loss": float(measure.log_loss(truth, probability, labels=labels)),
         }
         if len(present) > 1 or len(np.unique(guess)) > 1:

@@ -122,7 +122,7 @@ class Multilabel(Task):
             both = 0 < y.sum() < len(y)
             row["auroc"] = float(measure.roc_auc_score(y, p)) if both else GAP
             row["average_precision"] = float(measure.average_precision_score(y, p)) if both else GAP
-            row["f1"] = float(measure.f1_score(y, p > 0, zero_division=0)) if both else GAP
+            row["f1"] = float(measure.f1_score(y, p > 0)) if both else GAP
             rows.append(row)
         return rows
 
