@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS, Record
@@ -25,6 +27,8 @@ _SPELLINGS = {
     "test": "test",
     "testing": "test",
 }
+pc: Any = pyarrow.compute  # its functions are made at import, where no type checker sees them
+
 _NUMBER = re.compile(r"(\d+)", re.ASCII)
 _LISTED = ("keys", "paths", "parts", "targets", "splits", "groups")
 _COLUMNS = ("keys", "paths", "parts", "values", "targets", "splits", "groups")
@@ -267,18 +271,34 @@ def _natural_part(part: str) -> tuple[str | int, ...]:
 
 def natural_order(keys: Sequence[str]) -> list[int]:
     """Returns the places of the keys in the order of ``natural_key``; fast where all are numbers, as rows of tables."""
-    heads, _, tails = zip(*(key.rpartition("/") for key in keys), strict=True) if keys else ((), (), ())
-    depths = {head.count("/") for head in set(heads)}
-    if len(depths) == 1 and all(tail.isdecimal() and tail.isascii() and len(tail) < 19 for tail in tails):
+    numbered = _numbered(keys)
+    if numbered is not None:
         # Folders of one depth stand in an order of their own, and a key's number decides inside each.
-        parts = {head: natural_key(head)[0] for head in set(heads)}
-        rank = {part: place for place, part in enumerate(sorted(set(parts.values())))}
-        folders, numbers = np.array([rank[parts[head]] for head in heads]), np.array([int(tail) for tail in tails])
+        (heads, codes), numbers = numbered
+        parts = [natural_key(head)[0] for head in heads]
+        rank = {part: place for place, part in enumerate(sorted(set(parts)))}
+        folders = np.array([rank[part] for part in parts])[codes]
         order = np.lexsort((numbers, folders))
         steps = np.diff(folders[order]) != 0
         if (steps | (np.diff(numbers[order]) != 0)).all():  # else texts break a tie, as of 7 and 07
             return order.tolist()
     return sorted(range(len(keys)), key=lambda place: natural_key(keys[place]))
+
+
+def _numbered(keys: Sequence[str]) -> tuple[tuple[list[str], np.ndarray], np.ndarray] | None:
+    """Returns the folders (each once, and their places) and the numbers of keys that all are ``folders/number``."""
+    try:
+        found = pc.extract_regex(pa.array(keys, pa.string()), r"^(?P<folder>(?:[^\n]*/)?)(?P<number>[0-9]{1,18})$")
+    except UnicodeEncodeError:
+        return None
+    if found.null_count or not keys:
+        return None
+    folders = pc.struct_field(found, "folder").dictionary_encode()
+    heads = folders.dictionary.to_pylist()
+    if len({head.count("/") for head in heads}) > 1:
+        return None
+    numbers = pc.cast(pc.struct_field(found, "number"), pa.int64())
+    return (heads, folders.indices.to_numpy()), numbers.to_numpy()
 
 
 def require_unique(keys: Sequence[str], *, where: object) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 from metatransformer.core.errors import DataError, nearest
 from metatransformer.core.samples import SPLITS
 from metatransformer.data.columns import MISSING
+from metatransformer.data.delimited import numbers
 from metatransformer.data.folder import accepts
 from metatransformer.data.records import (
     Index,
@@ -24,7 +25,7 @@ from metatransformer.data.records import (
     split_name,
     split_spellings,
 )
-from metatransformer.data.table import TABLE_SUFFIXES, numbers, read_table
+from metatransformer.data.table import TABLE_SUFFIXES, read_table
 
 
 def index_table(

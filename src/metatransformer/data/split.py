@@ -8,15 +8,24 @@ scikit-learn is imported where it splits: it takes a second, and indexing alone 
 
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from metatransformer.core.errors import DataError, UsageError
-from metatransformer.core.samples import Record
-from metatransformer.data.records import Index, Records, counted, listing, natural_key, natural_order, require_unique
+from metatransformer.core.samples import SPLITS, Record
+from metatransformer.data.records import (
+    Index,
+    Records,
+    counted,
+    listing,
+    natural_key,
+    natural_order,
+    objects,
+    require_unique,
+)
 
 
 def split_records(
@@ -42,23 +51,22 @@ def split_records(
     _check_fractions(val_fraction, test_fraction)
     records = Records.of(records)
     given = _given(records)
-    splits = [split or "train" for split in records.splits]
+    splits = objects([split or "train" for split in records.splits])
     notes: list[str] = []
     wanted = {} if given else {"test": test_fraction}
     if "val" not in given:
         wanted["val"] = val_fraction
     wanted = {name: fraction for name, fraction in wanted.items() if fraction > 0}
     if wanted:
-        train = [i for i, split in enumerate(splits) if split == "train"]
+        train = np.flatnonzero(splits == "train")
         cutter = _Cutter(records, train=train, seed=seed, stratify=stratify)
         for name, fraction in wanted.items():
             # Fractions are of the whole, also for the second cut.
-            for i in cutter.cut(fraction * len(train), name=name):
-                splits[i] = name
-        notes += [_made(splits, given=given, cutter=cutter, seed=seed), *cutter.notes]
+            splits[cutter.cut(fraction * len(train), name=name)] = name
+        notes += [_made(Counter(splits.tolist()), given=given, cutter=cutter, seed=seed), *cutter.notes]
         if not cutter.grouped and all(map(_is_file, records.paths, records.values)):
             notes.append("files are split one by one: a manifest's column 'group' keeps those of one person together")
-    done = records.replace(splits=splits, drawn=frozenset(wanted))
+    done = records.replace(splits=splits.tolist(), drawn=frozenset(wanted))
     if stratify:
         _require_known_classes(done)
     return Index(done, (*notes, *_torn_groups(done)))
@@ -97,22 +105,24 @@ def cross_folds(
 class _Cutter:
     """Cuts one part after the other from ``train``, positions in ``records``."""
 
-    def __init__(self, records: Records, *, train: list[int], seed: int, stratify: bool) -> None:
-        self.train = [train[place] for place in natural_order([records.keys[i] for i in train])]
+    def __init__(self, records: Records, *, train: np.ndarray, seed: int, stratify: bool) -> None:
+        self.train = train[natural_order(records.take(train).keys)]
         self.seed, self.stratify = seed, stratify
-        self.labels, self.groups = records.targets, records.groups
-        self.grouped = any(self.groups[i] is not None for i in train)
+        self.grouped = any(records.groups[i] is not None for i in train.tolist())
         self.small: set[str] = set()
-        lonely = [i for i in train if self.groups[i] is None]
-        if self.grouped and lonely:
+        lonely = [i for i in train.tolist() if records.groups[i] is None] if self.grouped else []
+        if lonely:
             raise DataError(
                 "the data",
                 must="have a group for every item, or for none",
                 found=f"{counted(len(lonely), 'item')} without one, {records.keys[lonely[0]]} first",
                 do="Give an item that belongs to no group one of its own.",
             )
-        if stratify and (bare := [i for i in train if self.labels[i] is None]):
+        if stratify and (bare := [i for i in train.tolist() if records.targets[i] is None]):
             raise DataError(records.keys[bare[0]], must="have a label, to be split by classes", found="none")
+        nothing = np.zeros(len(records), dtype=np.int64)
+        self.classes, self.labels = _codes(records.targets) if stratify else ([], nothing)
+        self.groups = _codes(records.groups)[1] if self.grouped else nothing
 
     @property
     def notes(self) -> list[str]:
@@ -121,40 +131,36 @@ class _Cutter:
             return []
         return [f"too few items to be in every split, so kept in train: {listing(sorted(self.small))}"]
 
-    def cut(self, size: float, *, name: str) -> list[int]:
+    def cut(self, size: float, *, name: str) -> np.ndarray:
         """Returns about ``size`` positions and takes them from ``train``."""
         chosen = self._by_groups(size, name=name) if self.grouped else self._by_items(size, name=name)
-        gone = set(chosen)
-        self.train = [i for i in self.train if i not in gone]
+        self.train = self.train[~np.isin(self.train, chosen)]
         return chosen
 
-    def _by_items(self, size: float, *, name: str) -> list[int]:
+    def _by_items(self, size: float, *, name: str) -> np.ndarray:
         from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
+        counts = np.bincount(self.labels[self.train])
         pool, classes = self.train, 1
         if self.stratify:
-            counts = Counter(self.labels[i] for i in pool)
-            self.small |= {f"{c!r} ({n})" for c, n in counts.items() if n < 2}
-            pool = [i for i in pool if counts[self.labels[i]] > 1]
-            classes = len({self.labels[i] for i in pool})
+            self.small |= {f"{self.classes[code]!r} (1)" for code in np.flatnonzero(counts == 1)}
+            pool = pool[counts[self.labels[pool]] > 1]
+            classes = int((counts > 1).sum())
         # At least one item of every class on both sides of the cut.
         count = min(max(round(size), classes), len(pool) - classes)
-        if count < classes or not pool:
+        if count < classes or not len(pool):
             raise self._too_few(len(self.train), noun="item", name=name)
-        if not self.stratify:
-            splitter = ShuffleSplit(n_splits=1, test_size=count, random_state=self.seed)
-            ((_, places),) = splitter.split(pool)
-        else:
-            stratified = StratifiedShuffleSplit(n_splits=1, test_size=count, random_state=self.seed)
-            ((_, places),) = stratified.split(pool, _codes([self.labels[i] for i in pool]))
-        return [pool[place] for place in places]
+        kind = StratifiedShuffleSplit if self.stratify else ShuffleSplit
+        splitter = kind(n_splits=1, test_size=count, random_state=self.seed)
+        ((_, places),) = splitter.split(pool, self.labels[pool])
+        return pool[places]
 
-    def _by_groups(self, size: float, *, name: str) -> list[int]:
+    def _by_groups(self, size: float, *, name: str) -> np.ndarray:
         from sklearn.model_selection import GroupShuffleSplit
 
         pool = self.train
-        groups = _codes([self.groups[i] for i in pool])
-        count = len(set(groups.tolist()))
+        groups = self.groups[pool]
+        count = len(np.unique(groups))
         if count < 2:
             raise self._too_few(count, noun="group", name=name)
         share = size / len(pool)
@@ -163,9 +169,8 @@ class _Cutter:
             splitter = GroupShuffleSplit(n_splits=1, test_size=number, random_state=self.seed)
             ((_, places),) = splitter.split(pool, groups=groups)
         else:
-            labels = _codes([self.labels[i] for i in pool])
-            places = _best_fold(labels, groups=groups, share=share, seed=self.seed)
-        return [pool[place] for place in places]
+            places = _best_fold(self.labels[pool], groups=groups, share=share, seed=self.seed)
+        return pool[places]
 
     def _too_few(self, count: int, *, noun: str, name: str) -> DataError:
         return DataError(
@@ -196,12 +201,12 @@ def _best_fold(labels: np.ndarray, *, groups: np.ndarray, share: float, seed: in
     return min(found, key=badness)
 
 
-def _codes(values: Sequence[Any]) -> np.ndarray:
-    """Returns whole numbers for values of any type, numbered so that the order of the items does
+def _codes(values: Sequence[Any]) -> tuple[list[Any], np.ndarray]:
+    """Returns the different values, of any type, and the place of each value among them; the order of the items does
     not matter."""
     order = sorted(set(values), key=lambda value: (str(type(value)), natural_key(str(value))))
     number = {value: i for i, value in enumerate(order)}
-    return np.array([number[value] for value in values])
+    return order, np.array([number[value] for value in values], dtype=np.int64)
 
 
 def _check_fractions(val: float, test: float) -> None:
@@ -237,8 +242,8 @@ def _given(records: Records) -> set[str]:
     return names
 
 
-def _made(splits: list[str], *, given: set[str], cutter: _Cutter, seed: int) -> str:
-    counts = {name: splits.count(name) for name in ("train", "val", "test")}
+def _made(found: Mapping[str, int], *, given: set[str], cutter: _Cutter, seed: int) -> str:
+    counts = {name: found.get(name, 0) for name in SPLITS}
     how = [f"seed {seed}"]
     if cutter.grouped:
         how.insert(0, "whole groups together")
@@ -249,7 +254,7 @@ def _made(splits: list[str], *, given: set[str], cutter: _Cutter, seed: int) -> 
         whole = counts["train"] + counts["val"]
         share = f"{100 * counts['val'] / whole:.0f} % of train made val"
         return f"no val split found: {share} ({numbers}), {', '.join(how)}"
-    shares = "/".join(f"{100 * c / len(splits):.0f}" for c in counts.values() if c)
+    shares = "/".join(f"{100 * c / sum(counts.values()):.0f}" for c in counts.values() if c)
     names = "/".join(name for name, count in counts.items() if count)
     return f"no split found: {shares} % {names} made ({numbers}), {', '.join(how)}"
 

@@ -6,20 +6,17 @@ is not missing is a number; codes with a leading zero (007, postal codes) stay t
 of a CSV is found from its first lines: , ; tab or |.
 """
 
-import csv
-import io
 import json
-import re
 from collections.abc import Collection, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from metatransformer.core.errors import DataError
 from metatransformer.data.columns import MISSING
+from metatransformer.data.delimited import as_numbers, as_texts, decode, parse, rows_of, without
 from metatransformer.data.limits import read_bytes
 
 _DELIMITED = (".csv", ".tsv", ".tab")
@@ -33,7 +30,6 @@ TABLE_SUFFIXES = (
 )
 # Endings under which repositories keep tables without saying so; read as CSV.
 _PLAIN = (".txt", ".data", ".test", ".dat")
-_ZERO_FIRST = re.compile(r"[+-]?0\d", re.ASCII)
 
 
 def read_table(
@@ -80,32 +76,13 @@ def read_columns(path: str | Path) -> tuple[str, ...]:
     if kind == "lines":
         number, line = next(_lines(content), (1, "{}"))
         return tuple(_object(line, where=f"{path}, line {number}"))
-    _, names = next(_rows(content, path=path, quoted=True), (1, []))
+    _, names = next(rows_of(content, path=path, quoted=True), (1, []))
     return tuple(names)
 
 
 def first_line(path: Path) -> int:
     """Returns the line of a table's first row, below its header; 0 where rows are no lines."""
     return {"parquet": 0, "lines": 1, "delimited": 2}[_kind(path)]
-
-
-def numbers(values: Sequence[str | None]) -> np.ndarray | None:
-    """Returns text as numbers (NaN where None), or None when one field is no number or has a
-    leading zero."""
-    present = [value for value in values if value is not None]
-    if not present:
-        return None
-    try:
-        found: np.ndarray = np.asarray(pd.to_numeric(pd.Series(present, dtype=object)))
-    except (ValueError, TypeError, OverflowError):
-        return None
-    if found.dtype.kind not in "iuf" or any(_ZERO_FIRST.match(value) for value in present):
-        return None
-    if len(present) == len(values):
-        return found
-    column = np.full(len(values), np.nan)
-    column[[value is not None for value in values]] = found
-    return column
 
 
 def _kind(path: Path) -> str:
@@ -128,103 +105,30 @@ def _kind(path: Path) -> str:
 
 def read_content(path: Path) -> str:
     """Returns a whole text file, uncompressed and decoded."""
+    return decode(_read_bytes(path), path=path)
+
+
+def _read_bytes(path: Path) -> bytes:
     data = read_bytes(path)
-    if not data.strip():
+    if not data or data.isspace():
         raise DataError(path, must="hold a table", found="an empty file")
-    return decode(data, path=path)
-
-
-def decode(data: bytes, *, path: Path, latin: bool = False) -> str:
-    """Returns the bytes of a file as text; with ``latin``, what is not UTF-8 is Latin-1.
-
-    Raises:
-        DataError: they are not UTF-8, with the line, or binary.
-    """
-    try:
-        content = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if latin and b"\0" not in data:
-            return data.decode("latin-1")
-        wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
-        guess = "UTF-16" if wide else "perhaps Latin-1 or Windows-1252"
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}, line {line}",
-            must="be UTF-8 text",
-            found=f"the byte 0x{data[error.start]:02x} ({guess})",
-            do="Save it as UTF-8 (in a spreadsheet: CSV UTF-8).",
-        ) from error
-    if "\0" in content:
-        raise DataError(path, must="be text", found="a binary file")
-    return content
+    return data
 
 
 def _read_delimited(path: Path, *, header: bool, text: bool, missing: Collection[str], quoted: bool) -> pd.DataFrame:
-    rows = _rows(read_content(path), path=path, quoted=quoted)
-    first_line, first = next(rows)
+    first, columns = parse(_read_bytes(path), path=path, quoted=quoted)
     numbered = [f"column_{i}" for i in range(1, len(first) + 1)]
     named = [name or f"unnamed_{i}" for i, name in enumerate(first, start=1)]
     names = named if header else numbered
     _require_different(names, path=path)
-    body = [] if header else [first]
-    for line, row in rows:
-        if len(row) != len(names):
-            raise DataError(
-                f"{path}, line {line}",
-                must=f"have {len(names)} fields like line {first_line}",
-                found=f"{len(row)}",
-                do="Repair the line; a field that holds the separator needs quotation marks.",
-            )
-        body.append(row)
-    empty = set(missing)
-    columns: dict[str, Any] = {}
-    for name, fields in zip(names, zip(*body, strict=True), strict=False):
-        values = [None if field in empty else field for field in fields]
-        found = None if text else numbers(values)
-        columns[name] = pd.Series(values, dtype=object) if found is None else found
-    return pd.DataFrame(columns)
-
-
-def _rows(content: str, *, path: Path, quoted: bool) -> Iterator[tuple[int, list[str]]]:
-    """Yields line number (of the row's end) and stripped fields; empty lines are skipped."""
-    try:
-        delimiter = _delimiter(content, name=path.name)
-    except csv.Error as error:
-        raise DataError(path, must="be a table of text fields", found=f"'{error}'") from error
-    reader = csv.reader(
-        io.StringIO(content, newline=""),
-        delimiter=delimiter,
-        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
-        skipinitialspace=delimiter != "\t",
-        strict=True,
-    )
-    try:
-        for row in reader:
-            fields = [field.strip() for field in row]
-            if len(fields) > 1 or (fields and fields[0]):
-                yield reader.line_num, fields
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, line {reader.line_num}",
-            must="close every quotation mark and double those inside a field",
-            found=f"'{error}'",
-            do="Repair the line, or read the table with quoted=False if the marks are letters.",
-        ) from error
-
-
-def _delimiter(content: str, *, name: str) -> str:
-    if any(end in name.lower() for end in (".tsv", ".tab")):
-        return "\t"
-    lines = [line for line in islice(io.StringIO(content, newline=""), 20) if line.strip()]
-    # Cells may hold the separator in quotes, which only the parser knows.
-    widths = {
-        mark: {len(row) for row in csv.reader(lines, delimiter=mark, skipinitialspace=mark != "\t")} for mark in ",;\t|"
-    }
-    for mark, found in widths.items():
-        if len(found) == 1 and max(found) > 1:
-            return mark
-    # Nothing fits throughout: take what the first line has most of, so that the odd line is named.
-    return max(widths, key=lambda mark: lines[0].count(mark)) if lines else ","
+    if not header:
+        columns = [pa.concat_arrays([pa.array([f], c.type), c]) for f, c in zip(first, columns, strict=True)]
+    found: dict[str, Any] = {}
+    for name, column in zip(names, columns, strict=True):
+        fields = without(column, missing)
+        values = None if text else as_numbers(fields)
+        found[name] = pd.Series(as_texts(fields), dtype=object) if values is None else values
+    return pd.DataFrame(found)
 
 
 def _require_different(names: Sequence[str], *, path: Path) -> None:

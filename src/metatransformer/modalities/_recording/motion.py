@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from metatransformer.core.errors import DataError
+from metatransformer.data.delimited import numbers
 from metatransformer.data.records import counted, listing
-from metatransformer.data.table import first_line, numbers, read_columns, read_table
+from metatransformer.data.table import first_line, read_columns, read_table
 
 MOTION_SUFFIXES = (".csv", ".tsv", ".parquet", ".npy", ".json", ".ts")
 STANDARD_G = 9.80665

@@ -18,8 +18,8 @@ import numpy as np
 
 from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
+from metatransformer.data.delimited import decode
 from metatransformer.data.limits import read_bytes
-from metatransformer.data.table import decode
 from metatransformer.modalities.graph.graphs import Graph
 
 RADIUS = 2  # bonds around an atom that make a circular substructure, as ECFP4 has it

@@ -11,9 +11,9 @@ import numpy as np
 
 from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
+from metatransformer.data.delimited import decode
 from metatransformer.data.limits import read_bytes
 from metatransformer.data.records import counted
-from metatransformer.data.table import decode
 from metatransformer.modalities.graph.graphs import Graph, make_graph
 
 _MARKS = str.maketrans(",;\t", "   ")

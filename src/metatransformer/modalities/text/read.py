@@ -15,10 +15,11 @@ import pandas as pd
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import SPLITS
+from metatransformer.data.delimited import decode, numbers
 from metatransformer.data.folder import accepts
 from metatransformer.data.index import index_files, index_table, require_there
 from metatransformer.data.records import Index, Records, Table, listing, split_name
-from metatransformer.data.table import TABLE_SUFFIXES, decode, numbers, read_columns, read_content, read_table
+from metatransformer.data.table import TABLE_SUFFIXES, read_columns, read_content, read_table
 
 FILE_SUFFIXES = (".txt",)
 LABEL, SPLIT, GROUP, PATH = "label", "split", "group", "path"

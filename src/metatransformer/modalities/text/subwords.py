@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metatransformer.core.errors import DataError, MissingDependencyError
-from metatransformer.data.table import decode
+from metatransformer.data.delimited import decode
 
 UNKNOWN = "[UNK]"
 LONGEST = 100  # letters; BERT takes a longer word for unknown
