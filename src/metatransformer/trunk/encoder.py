@@ -98,7 +98,7 @@ class Encoder(Trunk):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
         self.is_frozen = False
-        self._as_shared: tuple[tuple[int, bool], ...] | None = None
+        self._as_shared: tuple[int, ...] | None = None  # torch's counts of changes in place, then
 
     @property
     def is_shared(self) -> bool:
@@ -153,11 +153,15 @@ class Encoder(Trunk):
     def share(self) -> None:
         """Freezes the trunk for good, because several models will hold it. Its copies are free again."""
         self.freeze()
-        self._as_shared = self._changes()
+        self._as_shared = tuple(parameter._version for parameter in self.parameters())
 
     def require_untouched(self) -> None:
         """Raises UsageError when a parameter of a shared trunk was changed, or may learn."""
-        if self._as_shared not in (None, self._changes()):
+        if self._as_shared is None:
+            return
+        # A move to another kind of device may begin the count anew.
+        counts = zip(self.parameters(), self._as_shared, strict=True)
+        if any(parameter.requires_grad or parameter._version > then for parameter, then in counts):
             raise self._refuse("changed parameters")
 
     def requires_grad_(self, requires_grad: bool = True) -> "Encoder":
@@ -165,10 +169,6 @@ class Encoder(Trunk):
         if requires_grad and self.is_shared:
             raise self._refuse("a wish to train it")
         return super().requires_grad_(requires_grad)
-
-    def _changes(self) -> tuple[tuple[int, bool], ...]:
-        """Returns torch's count of changes in place of each parameter, and whether it learns."""
-        return tuple((parameter._version, parameter.requires_grad) for parameter in self.parameters())
 
     @staticmethod
     def _refuse(found: str) -> UsageError:
