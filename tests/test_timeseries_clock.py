@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from metatransformer.core.errors import DataError
+from metatransformer.modalities._recording.times import Rows, parse_times
 from metatransformer.modalities.timeseries.clock import find_step, missing_rows, usual_period
 from metatransformer.modalities.timeseries.series import Layout, read_series
-from metatransformer.modalities.timeseries.times import Rows, parse_times
 
 ROWS = Rows("t.csv", 2)
 

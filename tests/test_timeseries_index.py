@@ -9,10 +9,10 @@ import pytest
 from common import FIXTURES
 
 from metatransformer.core.errors import DataError, UsageError
+from metatransformer.modalities._recording.times import Rows, parse_times
 from metatransformer.modalities.timeseries.clock import find_step, missing_rows, usual_period
 from metatransformer.modalities.timeseries.index import index_series, read_all
 from metatransformer.modalities.timeseries.series import Layout, read_series
-from metatransformer.modalities.timeseries.times import Rows, parse_times
 from metatransformer.modalities.timeseries.windows import Cut, cut_windows, last_window, window_scale
 
 ROWS = Rows("t.csv", 2)

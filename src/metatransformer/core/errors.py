@@ -26,6 +26,10 @@ class DataError(MetaTransformerError, ValueError):
     """A file, a sample or a table does not hold what its modality declares."""
 
 
+class UnlabelledError(DataError):
+    """Samples have no labels, where some are asked for; without labels they may be read."""
+
+
 class UsageError(MetaTransformerError, ValueError):
     """An argument, an option or a recipe key is wrong."""
 

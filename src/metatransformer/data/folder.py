@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from metatransformer.core.errors import DataError
+from metatransformer.core.errors import DataError, UnlabelledError
 from metatransformer.data.records import Index, Records, counted, listing, natural_key, split_name
 
 # Files that stand beside data without being data.
@@ -164,7 +164,7 @@ def _one_class(targets: Sequence[str | None], *, paths: list[list[str]], root: P
 def _unlabelled(root: Path, *, missing: list[str], total: int) -> DataError:
     tables = [p.name for p in sorted(root.iterdir()) if p.suffix.lower() in (".csv", ".tsv", ".parquet")]
     hint = f" If {root / tables[0]} is such a manifest, name it instead." if tables else ""
-    return DataError(
+    return UnlabelledError(
         root,
         must="hold one folder per class, so that every file has a label",
         found=f"{len(missing):,} of {counted(total, 'file')} outside a class folder ({listing(missing, most=3)})",

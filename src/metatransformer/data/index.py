@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metatransformer.core.errors import DataError
+from metatransformer.core.errors import DataError, UnlabelledError
 from metatransformer.data.folder import accepts, index_folder, scan
 from metatransformer.data.manifest import index_manifest, is_manifest
 from metatransformer.data.parts import Parts, expand_parts
@@ -121,7 +121,7 @@ def _index_items(items: list[Any], *, suffixes: Sequence[str], require_labels: b
     if not items:
         raise DataError("the data", must="hold at least one item", found="an empty list")
     if require_labels:
-        raise DataError(
+        raise UnlabelledError(
             "the data",
             must="bring a label for every item",
             found=f"{len(items)} items without labels",

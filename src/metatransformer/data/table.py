@@ -6,7 +6,9 @@ is not missing is a number; codes with a leading zero (007, postal codes) stay t
 of a CSV is found from its first lines: , ; tab or |.
 """
 
+import gzip
 import json
+import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ TABLE_SUFFIXES = (
 )
 # Endings under which repositories keep tables without saying so; read as CSV.
 _PLAIN = (".txt", ".data", ".test", ".dat")
+# What stands before some tables: comments that begin with //, and a line sep=; that names the separator.
+_BEFORE = re.compile(rb"\A(?:\xef\xbb\xbf)?(?:(?:sep=.|//[^\n]*)\s*?\r?\n)+", re.IGNORECASE)
 
 
 def read_table(
@@ -39,14 +43,15 @@ def read_table(
     text: bool = False,
     missing: Collection[str] = MISSING,
     quoted: bool = True,
+    repeated: bool = False,
 ) -> pd.DataFrame:
     """Returns a table; a missing value is None in text and NaN in numbers.
 
     ``header`` says whether the first line names the columns; else they are column_1, column_2, ...;
     a nameless one is unnamed_1. ``text`` leaves the fields of a text table as they are written,
     ``missing`` lists the fields that mean "no value", and ``quoted=False`` takes quotation marks as
-    letters, as many TSV files mean them. All four concern text tables; JSON lines and Parquet bring
-    names and types.
+    letters, as many TSV files mean them. ``repeated`` lets names be repeated: the second x is x.1, as
+    in pandas. All five concern text tables; JSON lines and Parquet bring names and types.
 
     Raises:
         DataError: no such file, another ending, not UTF-8, no row, a line with too many or too few
@@ -60,7 +65,7 @@ def read_table(
     elif kind == "lines":
         frame = _read_lines(path)
     else:
-        frame = _read_delimited(path, header=header, text=text, missing=missing, quoted=quoted)
+        frame = _read_delimited(path, header=header, text=text, missing=missing, quoted=quoted, repeated=repeated)
     if frame.empty:
         raise DataError(path, must="have at least one row", found="none")
     return frame
@@ -82,7 +87,8 @@ def read_columns(path: str | Path) -> tuple[str, ...]:
 
 def first_line(path: Path) -> int:
     """Returns the line of a table's first row, below its header; 0 where rows are no lines."""
-    return {"parquet": 0, "lines": 1, "delimited": 2}[_kind(path)]
+    kind = _kind(path)
+    return 2 + _lines_before(path) if kind == "delimited" else {"parquet": 0, "lines": 1}[kind]
 
 
 def _kind(path: Path) -> str:
@@ -109,17 +115,30 @@ def read_content(path: Path) -> str:
 
 
 def _read_bytes(path: Path) -> bytes:
-    data = read_bytes(path)
+    """Returns a whole text file, uncompressed; lines before its table are empty."""
+    data = _BEFORE.sub(lambda lines: b"\n" * lines.group().count(b"\n"), read_bytes(path), count=1)
     if not data or data.isspace():
         raise DataError(path, must="hold a table", found="an empty file")
     return data
 
 
-def _read_delimited(path: Path, *, header: bool, text: bool, missing: Collection[str], quoted: bool) -> pd.DataFrame:
+def _lines_before(path: Path) -> int:
+    """Returns how many lines stand before the table: comments, and empty ones."""
+    with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
+        head = file.read(2**16)
+    rest = _BEFORE.sub(b"", head, count=1).removeprefix(b"\xef\xbb\xbf").lstrip()
+    return head.count(b"\n", 0, len(head) - len(rest))
+
+
+def _read_delimited(
+    path: Path, *, header: bool, text: bool, missing: Collection[str], quoted: bool, repeated: bool
+) -> pd.DataFrame:
     first, columns = parse(_read_bytes(path), path=path, quoted=quoted)
     numbered = [f"column_{i}" for i in range(1, len(first) + 1)]
     named = [name or f"unnamed_{i}" for i, name in enumerate(first, start=1)]
     names = named if header else numbered
+    if repeated:
+        names = [f"{name}.{n}" if (n := names[:place].count(name)) else name for place, name in enumerate(names)]
     _require_different(names, path=path)
     if not header:
         columns = [pa.concat_arrays([pa.array([f], c.type), c]) for f, c in zip(first, columns, strict=True)]
@@ -175,7 +194,9 @@ def _read_parquet(path: Path, *, rows: bool = True) -> pd.DataFrame:
     try:
         if not rows:
             return pq.read_schema(path).empty_table().to_pandas()
-        return pq.read_table(path).to_pandas()
+        frame = pq.read_table(path).to_pandas()
+        coded = {name: kind.categories.dtype for name, kind in frame.dtypes.items() if kind.name == "category"}
+        return frame.astype(coded)  # how a column is packed says nothing of what it holds
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(
             path,

@@ -2,10 +2,11 @@
 
 from argparse import Namespace
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from metatransformer.core.errors import UsageError
+from metatransformer.core.errors import UnlabelledError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.task import Task
 from metatransformer.data.index import Index
@@ -226,14 +227,20 @@ def check(options: Namespace) -> Result:
     console = Console()
     modality = get_modality(options.modality)
     recipe = _recipe(options, first={"encoder": "test"})
-    index = read_index(
+    read = partial(
+        read_index,
         modality,
         options.data,
         options=recipe.input,
         target=recipe.task.target,
-        labelled=bool(recipe.task.target) or modality.source.continues,  # what 'fit' would ask for
         header=recipe.data.header,
     )
+    try:  # what 'fit' would ask for
+        index = read(labelled=bool(recipe.task.target) or modality.source.continues)
+    except UnlabelledError:
+        if recipe.task.target:
+            raise
+        index = read(labelled=False)
     for note in index.notes:
         console.note(note)
     stem = load_encoder(recipe.encoder).stem

@@ -8,7 +8,6 @@ here.
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,35 +16,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError
-from metatransformer.data.delimited import numbers
+from metatransformer.data.delimited import decode, numbers
+from metatransformer.data.limits import read_bytes
+from metatransformer.data.numpy_files import map_npy
 from metatransformer.data.records import counted, listing
 from metatransformer.data.table import first_line, read_columns, read_table
+from metatransformer.modalities._recording.channels import (
+    UNITS,
+    column_numbers,
+    is_counter,
+    seconds_of,
+    split_unit,
+    time_unit,
+)
 
 MOTION_SUFFIXES = (".csv", ".tsv", ".parquet", ".npy", ".json", ".ts")
-STANDARD_G = 9.80665
-
-# What a column's unit, as it stands in brackets behind its name, is in SI: the unit and the factor.
-UNITS = {
-    "g": ("m/s2", STANDARD_G),
-    "mg": ("m/s2", STANDARD_G / 1000),
-    "m/s2": ("m/s2", 1.0),
-    "m/s^2": ("m/s2", 1.0),
-    "m/s²": ("m/s2", 1.0),
-    "deg/s": ("rad/s", np.pi / 180),
-    "°/s": ("rad/s", np.pi / 180),
-    "dps": ("rad/s", np.pi / 180),
-    "rad/s": ("rad/s", 1.0),
-}
-_UNIT = re.compile(r"^(?P<name>.*?)[ _]*[\[(](?P<unit>[^\])]*)[\])]$")
-_TIME = re.compile(
-    r"(?:time|timestamp|date_?time|elapsed|t)(?:_?(?P<unit>s|sec|seconds|ms|us|ns))?"
-    r"|(?P<word>seconds)(?:_elapsed)?",
-    re.IGNORECASE,
-)
-_SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-# Clock readings between the years 2001 and 2286 tell their own unit; other numbers are counts.
-EPOCHS = ((1e9, 1e10, "s"), (1e12, 1e13, "ms"), (1e15, 1e16, "us"), (1e18, 1e19, "ns"))
 _RATES = ("rate_hz", "sampling_rate_hz", "sampling_rate", "sample_rate", "frequency", "rate", "fs")
 
 
@@ -80,17 +67,40 @@ def read_motion(path: str | Path) -> Motion:
         raise DataError(path, must="be a recording", found="a file of 0 bytes", do="Remove it.")
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        return motion_from_array(_read_npy(path), where=path)
+        return motion_from_array(map_npy(path), where=path)
     if suffix == ".json":
         return _read_json(path)
     if suffix not in MOTION_SUFFIXES or suffix == ".ts":
         known = ", ".join(end for end in MOTION_SUFFIXES if end != ".ts")
         raise DataError(path, must=f"end in {known}", found=f"the ending '{path.suffix}'")
+    frame, row = read_motion_table(path)
+    return motion_from_frame(frame, where=path, row=row)
+
+
+def read_motion_table(path: Path) -> tuple[pd.DataFrame, tuple[str, int]]:
+    """Returns a table, a row of units below its names taken into them; and what its rows are called and begin with.
+
+    Raises:
+        DataError: what ``read_table`` raises; but names may be repeated.
+    """
     header = not is_headless(path)
-    frame = read_table(path, header=header)
+    frame = read_table(path, header=header, repeated=True)
     # Rows are lines of a text table; a Parquet file counts them from 0.
     first = first_line(path) - (not header)
-    return motion_from_frame(frame, where=path, row=("line", first) if first else ("row", 0))
+    row = ("line", first) if first else ("row", 0)
+    if header and first and (units := _units_below(frame)):
+        names = [f"{name} [{unit}]" if unit else name for name, unit in zip(frame.columns, units, strict=True)]
+        frame, row = frame.iloc[1:].set_axis(names, axis=1).reset_index(drop=True), ("line", first + 1)
+    return frame, row
+
+
+def _units_below(frame: pd.DataFrame) -> list[str]:
+    """Returns the first row where it holds units: no number itself, but above columns of numbers; else nothing."""
+    cells = ["" if pd.isna(cell) else str(cell).strip(" ()[]") for cell in frame.iloc[0]]
+    if len(frame) < 2 or not any(cells) or any(_number(cell) is not None for cell in cells):
+        return []
+    below = [numbers([None if pd.isna(cell) else str(cell) for cell in frame[name].iloc[1:]]) for name in frame.columns]
+    return cells if any(values is not None for values in below) else []
 
 
 def motion_from_array(array: np.ndarray, *, where: object, rate_hz: float = 0.0) -> Motion:
@@ -158,8 +168,12 @@ def require_no_gap(times: np.ndarray, *, most: float, where: object) -> None:
 
 
 def is_headless(path: Path) -> bool:
-    """Returns whether the first line of a text table holds numbers, not names."""
-    return path.suffix.lower() != ".parquet" and all(_number(name) is not None for name in read_columns(path))
+    """Returns whether the first line of a text table holds numbers, not names; 0, 1, 2, ... are names, as of pandas."""
+    if path.suffix.lower() == ".parquet":
+        return False
+    names = read_columns(path)
+    counted_up = len(names) > 1 and list(names) == [str(place) for place in range(len(names))]
+    return not counted_up and all(_number(name) is not None for name in names)
 
 
 def _number(text: str) -> float | None:
@@ -167,18 +181,6 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(
-            path,
-            must="be a whole NPY file of numbers",
-            found=f"'{error}'",
-            do="Write it again with numpy.save.",
-        ) from error
 
 
 def motion_from_frame(
@@ -191,22 +193,23 @@ def motion_from_frame(
     Raises:
         DataError: what ``read_motion`` raises of a table.
     """
+    frame = _spread(frame, where=where)
     times: np.ndarray | None = None
     names, units, columns, texts = [], [], [], []
     for position, title in enumerate(map(str, frame.columns)):
         column = frame.iloc[:, position]
-        name, unit = _split_unit(title)
-        if match := _TIME.fullmatch(name):
-            found = unit or (match["unit"] or match["word"] or "").lower()
+        name, unit = split_unit(title)
+        stated = "" if column.dtype.kind in "mM" else time_unit(name)
+        if stated is not None:
             if times is None:
-                times = _times(column, title=title, unit=found, where=where, row=row)
+                times = seconds_of(column, title=title, unit=(unit or stated).lower(), where=where, row=row)
             continue
-        values = _numbers(column)
+        values = column_numbers(column)
         if values is None:
             texts.append(title)
             continue
-        if position == 0 and title in ("unnamed_1", "Unnamed: 0") and len(values) > 1 and (np.diff(values) == 1).all():
-            continue  # the index of a table that pandas wrote: it would tell the place in the recording
+        if is_counter(name, values, first=position == 0):
+            continue
         unit, factor = UNITS.get(unit.lower(), (unit, 1.0))
         names.append(name)
         units.append(unit)
@@ -217,84 +220,6 @@ def motion_from_frame(
     if not missing:
         _require_finite(values, names=names, where=where, row=row)
     return Motion(values, tuple(names), tuple(units), times, rate_hz, tuple(texts))
-
-
-def _split_unit(title: str) -> tuple[str, str]:
-    """Returns ``acc_x [g]`` as ``acc_x`` and ``g``."""
-    match = _UNIT.match(title.strip())
-    return (match["name"], match["unit"].strip()) if match else (title.strip(), "")
-
-
-def _numbers(column: pd.Series) -> np.ndarray | None:
-    """Returns a column as float64, NaN where a value is missing; None when it holds text."""
-    if column.dtype.kind in "iufb":
-        return column.to_numpy(dtype=np.float64)
-    cells = [None if pd.isna(cell) else str(cell) for cell in column]
-    if all(cell is None for cell in cells):
-        return np.full(len(cells), np.nan)
-    found = numbers(cells)
-    return None if found is None else found.astype(np.float64)
-
-
-def _times(column: pd.Series, *, title: str, unit: str, where: object, row: tuple[str, int]) -> np.ndarray:
-    """Returns the seconds since the first time step.
-
-    Raises:
-        DataError: a missing time, no time, an unknown unit, or times that do not increase.
-    """
-    word, first = row
-    if missing := np.flatnonzero(column.isna()).tolist():
-        raise DataError(
-            f"{where}, {word} {missing[0] + first}, column '{title}'",
-            must="have a time in every row",
-            found=f"{counted(len(missing), 'row')} without one",
-        )
-    values = _numbers(column)
-    if values is None:
-        seconds = _clock(column, title=title, where=where)
-    else:
-        seconds = (values - values[0]) * _unit_of_time(values, unit=unit, title=title, where=where)
-    back = np.flatnonzero(np.diff(seconds) <= 0)
-    if len(back):
-        place = int(back[0])
-        same = seconds[place + 1] == seconds[place]
-        raise DataError(
-            f"{where}, {word} {place + 1 + first}, column '{title}'",
-            must="be later than the row before",
-            found="the same time again" if same else "an earlier time",
-            do="Sort the rows by time and remove repetitions.",
-        )
-    return seconds
-
-
-def _clock(column: pd.Series, *, title: str, where: object) -> np.ndarray:
-    try:
-        moments = pd.to_datetime(column, format="ISO8601", utc=True)
-    except (ValueError, TypeError) as error:
-        raise DataError(
-            f"{where}, column '{title}'",
-            must="hold numbers or times such as 2024-05-01T12:00:00.020",
-            found=f"'{column.iloc[0]}'",
-        ) from error
-    return (moments - moments.iloc[0]).dt.total_seconds().to_numpy(dtype=np.float64)
-
-
-def _unit_of_time(values: np.ndarray, *, unit: str, title: str, where: object) -> float:
-    """Returns how many seconds one unit of these times is."""
-    if unit in _SECONDS:
-        return _SECONDS[unit]
-    for low, high, name in EPOCHS:
-        if low <= values[0] < high and low <= values[-1] < high:
-            return _SECONDS[name]
-    # Motion is sampled more often than once a second: steps below 1 can only be seconds.
-    if len(values) > 1 and 0 < np.median(np.diff(values)) < 1:
-        return 1.0
-    raise DataError(
-        f"{where}, column '{title}'",
-        must="say the unit of its numbers",
-        found=f"steps of {np.median(np.diff(values)):g}" if len(values) > 1 else "one row",
-        do=f"Call it '{title}_s', '{title}_ms', '{title}_us' or '{title}_ns'.",
-    )
 
 
 def _require_finite(values: np.ndarray, *, names: Sequence[str], where: object, row: tuple[str, int]) -> None:
@@ -311,11 +236,13 @@ def _require_finite(values: np.ndarray, *, names: Sequence[str], where: object, 
 
 
 def _read_json(path: Path) -> Motion:
+    text = decode(read_bytes(path), path=path)
+    with foreign(path, "json", must="be whole JSON"):
+        content = json.loads(text)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(path, must="be whole JSON", found=f"'{error}'") from error
-    found = list(_series(content, rate_hz=0.0))
+        found = list(_series(content, rate_hz=0.0))
+    except RecursionError as error:
+        raise DataError(path, must="be nested a few levels deep", found="hundreds of them") from error
     if len(found) != 1:
         raise DataError(
             path,
@@ -324,15 +251,27 @@ def _read_json(path: Path) -> Motion:
         )
     steps, rate_hz = found[0]
     if isinstance(steps[0], Mapping):
-        rows = [dict(_flat(step)) for step in steps]
-        _require_same_keys(rows, where=path)
-        frame = pd.DataFrame(rows)
+        frame = _flat_frame(steps, where=path)
     else:
         if len({len(step) for step in steps}) != 1:
             raise DataError(path, must="have as many axes at every time step", found="more and less")
         names = [f"axis_{i + 1}" for i in range(len(steps[0]))]
         frame = pd.DataFrame(steps, columns=names)
     return motion_from_frame(frame, where=path, row=("time step", 0), rate_hz=rate_hz)
+
+
+def _spread(frame: pd.DataFrame, *, where: object) -> pd.DataFrame:
+    """Returns a table whose cells hold lists or mappings, as those of Parquet can, with a column for each value."""
+    loose = frame.loc[:, [kind.kind == "O" for kind in frame.dtypes]]
+    if not loose.map(lambda cell: isinstance(cell, Mapping | list | np.ndarray)).any(axis=None):
+        return frame
+    return _flat_frame(frame.to_dict("records"), where=where)
+
+
+def _flat_frame(steps: Sequence[Mapping[Any, Any]], *, where: object) -> pd.DataFrame:
+    rows = [dict(_flat(step)) for step in steps]
+    _require_same_keys(rows, where=where)
+    return pd.DataFrame(rows)
 
 
 def _series(node: Any, *, rate_hz: float) -> Iterator[tuple[list[Any], float]]:
@@ -361,7 +300,7 @@ def _flat(step: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in step.items():
         if isinstance(value, Mapping):
             yield from ((f"{name}.{inner}", cell) for inner, cell in _flat(value))
-        elif isinstance(value, list):
+        elif isinstance(value, list | np.ndarray):
             yield from ((f"{name}_{i + 1}", cell) for i, cell in enumerate(value))
         else:
             yield name, value

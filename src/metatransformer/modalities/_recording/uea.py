@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from metatransformer.core.errors import DataError
+from metatransformer.data.delimited import decode
+from metatransformer.data.limits import read_bytes
 from metatransformer.data.records import counted
 
 _CACHED_FILES = 2  # train and test; a file is read once and its cases are cut out of it
@@ -98,15 +100,12 @@ def _cases(path: Path) -> _Cases:
 def _parsed(path: Path, size: int, modified: int) -> _Cases:
     """Returns the file's cases; size and time belong to the key, so that a changed file is read."""
     del size, modified
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(path, must="be UTF-8 text", found=f"'{error}'") from error
+    text = decode(read_bytes(path), path=path, latin=True)
     header: dict[str, list[str]] = {}
     lines: list[tuple[int, str]] = []
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.strip()
-        if not line or line.startswith("#"):
+        if not line or line[0] in "#%":
             continue
         if "data" in header:
             lines.append((number, line))

@@ -2,8 +2,10 @@
 
 File: CSV, TSV, Parquet (one row a time step, one column an axis, perhaps a column of time), NPY
 ``[t, axes]``, JSON (one list of time steps), UEA ``.ts`` (several recordings in one file); one or
-more axes of accelerometer, gyroscope, magnetometer, orientation. In memory: an array ``[t, axes]``,
-or a mapping with ``values`` and, if known, ``rate_hz``, ``times_s``, ``names``, ``units``.
+more axes of accelerometer, gyroscope, magnetometer, orientation. Units stand in brackets behind a
+name or in a row below the names; columns that count rows or packets are left out. In memory: an
+array ``[t, axes]``, or a mapping with ``values`` and, if known, ``rate_hz``, ``times_s``, ``names``,
+``units``.
 A long recording with a label in every row (``--target activity``), and perhaps a column ``subject``
 and ``split``, is cut into windows; so is any recording with ``sample=window``. A split then keeps the
 windows of one subject, else of one file, together.

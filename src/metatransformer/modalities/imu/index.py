@@ -14,12 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from metatransformer.core.errors import DataError
+from metatransformer.core.errors import DataError, UnlabelledError
 from metatransformer.core.samples import Record
 from metatransformer.data.index import Index, index_files
 from metatransformer.data.manifest import PATHS, is_manifest
 from metatransformer.data.records import Records, counted, listing, require_unique, split_name, split_spellings
-from metatransformer.data.table import first_line, read_columns, read_table
+from metatransformer.data.table import read_columns
 from metatransformer.modalities._recording.motion import (
     MOTION_SUFFIXES,
     Motion,
@@ -28,6 +28,7 @@ from metatransformer.modalities._recording.motion import (
     motion_from_frame,
     motion_from_mapping,
     read_motion,
+    read_motion_table,
 )
 from metatransformer.modalities._recording.uea import read_uea, uea_parts
 from metatransformer.modalities.imu.windows import MotionWindow, Stretch, WindowCut, about_windows, cut_stretch
@@ -75,7 +76,7 @@ def _require_label_somewhere(index: Index, data: Any, *, name: str) -> None:
     if others or path is None or record.target is not None or path.suffix.lower() not in _TABLES:
         return
     if isinstance(data, str | Path) and Path(data).is_file():
-        raise DataError(
+        raise UnlabelledError(
             path,
             must=f"have a column '{name}' with the label of each time step",
             found=f"the columns {listing(read_columns(path), most=12)}",
@@ -170,7 +171,7 @@ def _cut(index: Index, *, name: str, labelled: bool, cut: WindowCut) -> Index:
 
 
 def _no_label(record: Record, name: str) -> DataError:
-    return DataError(
+    return UnlabelledError(
         record.path or record.key,
         must=f"have a column '{name}' with the label of each time step",
         found="none, and no label of the whole file",
@@ -228,8 +229,7 @@ def _frame(record: Record) -> tuple[pd.DataFrame | None, tuple[str, int]]:
     path = record.path
     if path is None or path.suffix.lower() not in _TABLES or is_headless(path):
         return None, ("row", 0)
-    line = first_line(path)
-    return read_table(path, header=True), ("line", line) if line else ("row", 0)
+    return read_motion_table(path)
 
 
 def _in_memory_or_file(record: Record) -> Motion:

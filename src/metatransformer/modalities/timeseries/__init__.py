@@ -1,8 +1,9 @@
 """Time series: the look-back as a page of lines, one line a cycle, and as numbers beside the trunk.
 
 File: CSV, TSV, Parquet, JSON lines or a DataFrame; wide (a column of times, a column a series) or
-long (columns id, time, value); a folder of them is several groups of series. Times are ISO 8601 or
-seconds since 1970, with or without zone, one constant step. With ``sample=file``, for
+long (columns id, time, value); a folder of them is several groups of series. Times are ISO 8601,
+seconds since 1970 or what can mean only one day, with or without zone, at one constant step of the
+clock or of a calendar (months, quarters, fiscal years, working days). With ``sample=file``, for
 classification, what the modality imu reads: a file a sample (CSV, TSV, Parquet, NPY, JSON), or UEA
 ``.ts``; then ``head.pool=grid`` keeps channels apart.
 Forecasts: ``--target`` names the columns to forecast (none = all; several with commas);

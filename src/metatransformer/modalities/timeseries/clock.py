@@ -13,7 +13,7 @@ import pandas as pd
 
 from metatransformer.core.errors import DataError
 from metatransformer.data.records import counted
-from metatransformer.modalities.timeseries.times import Rows, Times
+from metatransformer.modalities._recording.times import Rows, Times
 
 _DAY = 86400 * 10**9
 _HOUR = 3600 * 10**9

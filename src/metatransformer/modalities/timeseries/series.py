@@ -19,8 +19,8 @@ from metatransformer.core.errors import DataError, UsageError, nearest
 from metatransformer.data.records import counted, listing, split_name, split_spellings
 from metatransformer.data.rows import split_target
 from metatransformer.data.table import first_line, read_table
+from metatransformer.modalities._recording.times import Rows, Times, parse_times
 from metatransformer.modalities.timeseries.clock import Step, find_step, missing_rows, usual_period
-from metatransformer.modalities.timeseries.times import Rows, Times, parse_times
 
 TIME_NAMES = ("timestamp", "ds", "date", "datetime", "date_time", "time")
 ID_NAMES = ("unique_id", "id", "item_id", "series_id", "series")

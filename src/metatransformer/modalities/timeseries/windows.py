@@ -13,8 +13,8 @@ import numpy as np
 from metatransformer.core.errors import DataError
 from metatransformer.core.future import Future
 from metatransformer.core.samples import SPLITS
+from metatransformer.modalities._recording.times import Times
 from metatransformer.modalities.timeseries.series import Series
-from metatransformer.modalities.timeseries.times import Times
 
 # Below this share of a series' own deviation a window counts as flat: its spread is not divided by.
 FLAT = 0.1

@@ -9,8 +9,9 @@ import pandas as pd
 
 from metatransformer.core.errors import DataError
 from metatransformer.data.records import counted
-from metatransformer.modalities._recording.motion import EPOCHS
 
+# Clock readings between the years 2001 and 2286 tell their own unit; other numbers are counts.
+EPOCHS = ((1e9, 1e10, "s"), (1e12, 1e13, "ms"), (1e15, 1e16, "us"), (1e18, 1e19, "ns"))
 LAST_YEAR = 2262  # the year in which 64 bits of nanoseconds end
 
 _OFFSET = re.compile(r"[T ]\d\d.*(?:Z|[+-]\d\d:?(?:\d\d)?)$")

@@ -1,0 +1,143 @@
+"""What the columns of a recording are: times in any unit, axes with theirs, and what recorders count beside them."""
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from metatransformer.core.errors import DataError
+from metatransformer.data.delimited import numbers
+from metatransformer.data.records import counted
+from metatransformer.modalities._recording.times import EPOCHS, Rows, parse_times
+
+STANDARD_G = 9.80665
+
+# What a column's unit, as it stands in brackets behind its name, is in SI: the unit and the factor.
+UNITS = {
+    "g": ("m/s2", STANDARD_G),
+    "mg": ("m/s2", STANDARD_G / 1000),
+    **dict.fromkeys(("m/s2", "m/s^2", "m/s²", "m/s/s", "m s-2", "m s^-2", "m*s^-2"), ("m/s2", 1.0)),
+    **dict.fromkeys(("deg/s", "°/s", "dps", "deg/sec", "degrees/s"), ("rad/s", np.pi / 180)),
+    **dict.fromkeys(("rad/s", "rad/sec"), ("rad/s", 1.0)),
+}
+_SECONDS = dict.fromkeys(("s", "sec", "seconds"), 1.0) | dict.fromkeys(("ms", "msec", "millis", "milliseconds"), 1e-3)
+_SECONDS |= dict.fromkeys(("us", "µs", "usec", "micros", "microseconds"), 1e-6)
+_SECONDS |= dict.fromkeys(("ns", "nsec", "nanos", "nanoseconds"), 1e-9)
+_UNIT = re.compile(r"^(?P<name>.*?)[ _]*[\[(](?P<unit>[^\])]*)[\])]$")
+_TIME = re.compile(
+    r"(?:(?:(?:unix|elapsed|relative|logging|sensor)[_ ]?)?time|time_?stamp|date_?time|elapsed|epoch|t)"
+    rf"(?:[_ ]?(?P<unit>{'|'.join(_SECONDS)}))?|(?P<word>seconds)(?:_elapsed)?",
+    re.IGNORECASE,
+)
+_HOURS = re.compile(r"\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?")
+# What recorders number their rows or packets by, with a clock of their own; none of it is motion.
+_COUNTER = re.compile(
+    r"(?:packet|sample|frame|row|line|record|sequence|seq|data)?[ _]?"
+    r"(?:counter|count|index|idx|number|no|nr|num|id|frame|sample|seq|sampletimefine|sample_time_fine)[.#]?",
+    re.IGNORECASE,
+)
+
+
+def split_unit(title: str) -> tuple[str, str]:
+    """Returns ``acc_x [g]`` as ``acc_x`` and ``g``; the mark of a comment before a first name (numpy's) is no part."""
+    title = title.strip().removeprefix("#").strip()
+    match = _UNIT.match(title)
+    return (match["name"], match["unit"].strip()) if match else (title, "")
+
+
+def time_unit(name: str) -> str | None:
+    """Returns the unit that a column of times has in its name, "" where it states none, None for another column."""
+    match = _TIME.fullmatch(name)
+    return (match["unit"] or match["word"] or "").lower() if match else None
+
+
+def is_counter(title: str, values: np.ndarray, *, first: bool) -> bool:
+    """Returns whether a column numbers rows or packets: whole numbers that rise, but for a few starts anew.
+
+    It would tell the place in the recording. ``first``: it is the first column, where pandas writes its index.
+    """
+    steps = np.diff(values)
+    if not len(steps) or not (values == np.round(values)).all():
+        return False
+    if title in ("unnamed_1", "Unnamed: 0"):
+        return first and bool((steps == 1).all())
+    return bool(_COUNTER.fullmatch(title)) and float(np.mean(steps > 0)) > 0.9
+
+
+def column_numbers(column: pd.Series) -> np.ndarray | None:
+    """Returns a column as float64, NaN where a value is missing; None when it holds text."""
+    missing = column.isna().to_numpy()
+    if column.dtype.kind in "iufb" or missing.all():
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    found = numbers([None if gone else str(cell) for cell, gone in zip(column, missing, strict=True)])
+    return None if found is None else found.astype(np.float64)
+
+
+def seconds_of(column: pd.Series, *, title: str, unit: str, where: object, row: tuple[str, int]) -> np.ndarray:
+    """Returns the seconds since the first time step.
+
+    Raises:
+        DataError: a missing time, no time, an unknown unit, or times that do not increase.
+    """
+    word, first = row
+    if missing := np.flatnonzero(column.isna()).tolist():
+        raise DataError(
+            f"{where}, {word} {missing[0] + first}, column '{title}'",
+            must="have a time in every row",
+            found=f"{counted(len(missing), 'row')} without one",
+        )
+    values = column.dt.total_seconds().to_numpy() if column.dtype.kind == "m" else column_numbers(column)
+    if values is None:
+        seconds = _clock(column, title=title, where=where)
+    elif column.dtype.kind == "m":
+        seconds = values - values[0]
+    else:
+        seconds = (values - values[0]) * _unit_of_time(values, unit=unit, title=title, where=where)
+    back = np.flatnonzero(np.diff(seconds) <= 0)
+    if len(back):
+        place = int(back[0])
+        same = seconds[place + 1] == seconds[place]
+        raise DataError(
+            f"{where}, {word} {place + 1 + first}, column '{title}'",
+            must="be later than the row before",
+            found="the same time again" if same else "an earlier time",
+            do="Sort the rows by time and remove repetitions.",
+        )
+    return seconds
+
+
+def _clock(column: pd.Series, *, title: str, where: object) -> np.ndarray:
+    """Returns the seconds since the first of times of a day, which may run over midnight, or of dates with times."""
+    text = column.astype(str).str.strip()
+    if column.dtype.kind != "M" and text.str.fullmatch(_HOURS).all():
+        short = text.str.count(":") == 1
+        spans = pd.to_timedelta((text + short.map({True: ":00", False: ""})).str.replace(",", "."))
+        seconds = spans.dt.total_seconds().to_numpy()
+        return seconds - seconds[0] + 86400 * np.cumsum(np.diff(seconds, prepend=seconds[0]) < -43200)
+    try:
+        times = parse_times(column, rows=Rows(where, 0), title=title)
+    except DataError as error:
+        raise DataError(
+            f"{where}, column '{title}'",
+            must="hold numbers or times such as 2024-05-01T12:00:00.020",
+            found=error.found,
+        ) from error
+    return np.asarray((times - times[0]).total_seconds(), dtype=np.float64)
+
+
+def _unit_of_time(values: np.ndarray, *, unit: str, title: str, where: object) -> float:
+    """Returns how many seconds one unit of these times is."""
+    if unit in _SECONDS:
+        return _SECONDS[unit]
+    for low, high, name in EPOCHS:
+        if low <= values[0] < high and low <= values[-1] < high:
+            return _SECONDS[name]
+    # Motion is sampled more often than once a second: steps below 1 can only be seconds.
+    if len(values) > 1 and 0 < np.median(np.diff(values)) < 1:
+        return 1.0
+    raise DataError(
+        f"{where}, column '{title}'",
+        must="say the unit of its numbers",
+        found=f"steps of {np.median(np.diff(values)):g}" if len(values) > 1 else "one row",
+        do=f"Call it '{title}_s', '{title}_ms', '{title}_us' or '{title}_ns'.",
+    )
