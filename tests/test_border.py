@@ -71,3 +71,13 @@ def test_deflate_shrinks_by_no_more_than_its_bound():
 
     zeros = np.zeros(1 << 24, np.uint8)
     assert zeros.nbytes / len(zlib.compress(zeros.tobytes(), 9)) <= DEFLATE
+
+
+def test_a_comprehension_is_part_of_the_block():
+    ours = {"__name__": "metatransformer.made", "foreign": foreign}
+    block = "def read(call):\n    with foreign('a.x', 'libx'):\n        return [call(n) for n in (1, 0)]\n"
+    exec(block + "def divide(n):\n    return 1 / n\n", ours)
+    with pytest.raises(DataError, match="libx: 'division by zero'"):
+        ours["read"](lambda n: 1 / n)
+    with pytest.raises(ZeroDivisionError):
+        ours["read"](ours["divide"])

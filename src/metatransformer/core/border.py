@@ -62,6 +62,10 @@ def words(error: BaseException) -> str:
 def _is_ours(trace: TracebackType) -> bool:
     """Returns whether an error came through a function of this package that was called from the ``with`` block."""
     inner = trace.tb_next
-    while inner is not None and inner.tb_frame.f_globals.get("__name__", "").partition(".")[0] != _OURS:
+    while inner is not None:
+        # A comprehension or lambda is part of the block, although it has a frame of its own.
+        ours = inner.tb_frame.f_globals.get("__name__", "").partition(".")[0] == _OURS
+        if ours and not inner.tb_frame.f_code.co_name.startswith("<"):
+            return True
         inner = inner.tb_next
-    return inner is not None
+    return False

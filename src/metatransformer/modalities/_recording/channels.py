@@ -108,7 +108,7 @@ def seconds_of(column: pd.Series, *, title: str, unit: str, where: object, row: 
 
 def _clock(column: pd.Series, *, title: str, where: object) -> np.ndarray:
     """Returns the seconds since the first of times of a day, which may run over midnight, or of dates with times."""
-    text = column.astype(str).str.strip()
+    text = column.map(str).str.strip()
     if column.dtype.kind != "M" and text.str.fullmatch(_HOURS).all():
         short = text.str.count(":") == 1
         spans = pd.to_timedelta((text + short.map({True: ":00", False: ""})).str.replace(",", "."))

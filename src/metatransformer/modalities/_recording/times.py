@@ -58,7 +58,8 @@ def parse_times(column: pd.Series, *, style: str = "", zone: str = "", rows: Row
         must, found = "have a time in every row", f"{counted(len(missing), 'row')} without one"
         raise DataError(f"{rows.name(missing[0])}, {where}", must=must, found=found)
     if column.dtype.kind in "iuf" and not style:
-        times = _from_numbers(column.to_numpy(), rows=rows, where=where)
+        values = column.to_numpy(dtype=np.float64) if column.dtype.kind == "f" else column.to_numpy()
+        times = _from_numbers(values, rows=rows, where=where)
         if not isinstance(times, pd.DatetimeIndex):
             return times
     else:
@@ -88,7 +89,7 @@ def _from_numbers(values: np.ndarray, *, rows: Rows, where: str) -> Times:
 
 def _from_text(column: pd.Series, *, style: str, rows: Rows, where: str) -> pd.DatetimeIndex:
     text = column.dtype.kind != "M"  # of dates with and without a zone
-    column = column.astype(str).str.strip() if text else column
+    column = column.map(str).str.strip() if text else column
     if text and not style:
         column = _as_iso(column)
         style = _usual_style(column, rows=rows, where=where)

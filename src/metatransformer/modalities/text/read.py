@@ -277,7 +277,7 @@ def _index_table(frame: pd.DataFrame, *, where: str, target: str, labelled: bool
 
 def _as_numbers(column: pd.Series) -> pd.Series:
     """Returns a column of texts as numbers where every one is a number."""
-    values = [None if pd.isna(value) else value for value in column]
+    values = column.astype(object).where(column.notna(), None).tolist()
     if not all(isinstance(value, str) for value in values if value is not None):
         return column
     found = numbers(values)

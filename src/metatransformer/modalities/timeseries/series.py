@@ -204,7 +204,7 @@ def _from_long(frame: pd.DataFrame, layout: Layout, *, time: str, rows: Rows) ->
         if missing := np.flatnonzero(frame[column].isna()).tolist():
             must, found = "say its series in every row", f"{counted(len(missing), 'row')} without"
             raise DataError(f"{rows.name(missing[0])}, column '{column}'", must=must, found=found)
-    names = frame[columns].astype(str).agg("/".join, axis=1)
+    names = frame[columns].map(str).agg("/".join, axis=1)
     target = layout.target or (_find(frame, layout.values, VALUE_NAMES, option="values", where=rows.where),)
     series: list[Series] = []
     for name, part in frame.drop(columns=columns).groupby(names, sort=False):
