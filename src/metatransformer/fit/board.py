@@ -2,7 +2,8 @@
 
 Nothing runs beside the training: a full disk shows in the call that met it, and no thread is left
 to fail later. tensorboardX's own writers have such a thread (SummaryWriter), or replace the file that
-a run goes on with (RecordWriter), so only its messages and checksums are used. Framing: TFRecord (length, its checksum, the event, its checksum), little-endian.
+a run goes on with (RecordWriter), so only its messages and checksums are used. Framing: TFRecord
+(length, its checksum, the event, its checksum), little-endian.
 """
 
 import struct
