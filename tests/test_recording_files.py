@@ -83,6 +83,11 @@ def test_a_unit_has_several_spellings(unit: str, tmp_path: Path):
     assert read_motion(write(tmp_path / "a.csv", f"acc ({unit})\n1\n2.5\n")).units == ("m/s2",)
 
 
+def test_decimal_commas_are_numbers(tmp_path: Path):
+    motion = read_motion(write(tmp_path / "a.csv", "time_s;x\n0,00;1,5\n0,02;-2,25\n"))
+    assert motion.values.tolist() == [[1.5], [-2.25]] and motion.times_s.tolist() == [0, 0.02]
+
+
 # --- times
 
 

@@ -354,6 +354,14 @@ def test_an_index_says_how_the_table_was_understood():
         index_series(table(), files=False, layout=Layout(), cut=CUT, labelled=False, label="", header=False)
 
 
+@pytest.mark.parametrize(("cells", "last"), [("{},5", 30.5), ("${}.25", 30.25), ('"1,{:03}.5"', 1030.5)])
+def test_numbers_are_read_as_people_write_them(cells: str, last: float, tmp_path: Path):
+    rows = [f"2024-01-{n + 1:02};{cells.format(n)}" for n in range(31)]
+    (tmp_path / "a.csv").write_text("\n".join(["date;y", *rows]))
+    (one,) = read_series(tmp_path / "a.csv", layout=Layout())
+    assert one.values[-1] == last
+
+
 # --- panels
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from metatransformer.core.errors import DataError
 from metatransformer.data.delimited import numbers
 from metatransformer.data.records import counted
+from metatransformer.data.spelled import spelled_numbers
 from metatransformer.modalities._recording.times import EPOCHS, Rows, parse_times
 
 STANDARD_G = 9.80665
@@ -69,8 +70,9 @@ def column_numbers(column: pd.Series) -> np.ndarray | None:
     missing = column.isna().to_numpy()
     if column.dtype.kind in "iufb" or missing.all():
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
-    found = numbers([None if gone else str(cell) for cell, gone in zip(column, missing, strict=True)])
-    return None if found is None else found.astype(np.float64)
+    cells = [None if gone else str(cell) for cell, gone in zip(column, missing, strict=True)]
+    found = numbers(cells)
+    return spelled_numbers(cells) if found is None else found.astype(np.float64)
 
 
 def seconds_of(column: pd.Series, *, title: str, unit: str, where: object, row: tuple[str, int]) -> np.ndarray:

@@ -18,6 +18,7 @@ import pandas as pd
 from metatransformer.core.errors import DataError, UsageError, nearest
 from metatransformer.data.records import counted, listing, split_name, split_spellings
 from metatransformer.data.rows import split_target
+from metatransformer.data.spelled import spelled_numbers
 from metatransformer.data.table import first_line, read_table
 from metatransformer.modalities._recording.times import Rows, Times, parse_times
 from metatransformer.modalities.timeseries.clock import Step, find_step, missing_rows, usual_period
@@ -283,12 +284,17 @@ def _numbers(column: pd.Series, *, title: str, place: Rows) -> np.ndarray:
         values = column.to_numpy(dtype=np.float64)
     else:
         values = np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
-        if (bad := np.flatnonzero(np.isnan(values) & column.notna().to_numpy())).size:
+        missing = column.isna().to_numpy()
+        if (np.isnan(values) & ~missing).any():
+            cells = [None if gone else str(cell) for cell, gone in zip(column, missing, strict=True)]
+            spelled = spelled_numbers(cells)
+            values = values if spelled is None else spelled
+        if (bad := np.flatnonzero(np.isnan(values) & ~missing)).size:
             raise DataError(
                 f"{place.name(int(bad[0]))}, column '{title}'",
                 must="hold numbers",
                 found=f"{column.iloc[int(bad[0])]!r} ({counted(len(bad), 'such cell')})",
-                do="Repair it, or leave the column out with input.ignore.",
+                do="Repair it (write 1234.5), or leave the column out with input.ignore.",
             )
     if (bad := np.flatnonzero(np.abs(values) > LARGEST)).size:
         must, found = "hold finite numbers", counted(len(bad), "infinite value")
