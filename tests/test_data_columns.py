@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from metatransformer.core.errors import DataError
 from metatransformer.data.columns import (
+    Cells,
     Column,
     as_number,
     as_word,
@@ -24,6 +25,15 @@ from metatransformer.data.columns import (
     is_code,
     parse_number,
 )
+from metatransformer.data.records import objects
+
+
+def kind_of(name, cells, *, keys):
+    return column_kind(name, Cells.of(objects(cells)), keys=keys)
+
+
+def words_of(cells, *, share, most):
+    return common_words(Cells.of(objects(cells)), share=share, most=most)
 
 
 def keys(count: int) -> list[str]:
@@ -114,31 +124,44 @@ def test_codes():
     ],
 )
 def test_kinds(cells: list, kind: str):
-    assert column_kind("c", cells, keys=keys(len(cells))) == kind
+    assert kind_of("c", cells, keys=keys(len(cells))) == kind
+
+
+@pytest.mark.parametrize("column", [[3, 1, 3], [0.5, 2.0, 0.5], [True, False, True], [2.0, float("nan"), 1.0]])
+def test_arrays_of_numbers_are_what_lists_of_them_are(column: list):
+    one, two = Cells.of(np.array(column)), Cells.of(objects([None if x != x else x for x in column]))
+    assert one.words == two.words and one.codes.tolist() == two.codes.tolist()
+    assert one.different == two.different and one.counts.tolist() == two.counts.tolist()
+    np.testing.assert_array_equal(one.numbers("abc", where="c"), two.numbers("abc", where="c"))
+
+
+def test_true_and_one_are_different_cells():
+    cells = Cells.of(objects([True, 1, None, 1.0, "1", True]))
+    assert cells.codes.tolist() == [0, 1, -1, 2, 3, 0] and cells.words == ["True", "1", "1", "1"]
 
 
 def test_texts_that_hardly_repeat_are_an_identifier_unless_they_are_few():
     names = [f"name {i}" for i in range(23)]
-    assert column_kind("c", names, keys=keys(23)) == "identifier"
-    assert column_kind("c", names[:19], keys=keys(19)) == "category"
+    assert kind_of("c", names, keys=keys(23)) == "identifier"
+    assert kind_of("c", names[:19], keys=keys(19)) == "category"
 
 
 def test_codes_and_numbers_that_only_tell_rows_apart():
     codes = [f"{i:06}" for i in range(23)]
-    assert column_kind("c", codes, keys=keys(23)) == "identifier"
-    assert column_kind("c", codes[:5] * 5, keys=keys(25)) == "category"
+    assert kind_of("c", codes, keys=keys(23)) == "identifier"
+    assert kind_of("c", codes[:5] * 5, keys=keys(25)) == "category"
     rows = [7, 9, 12, *range(20, 40)]  # of the training split
     places = [f"train/{row}" for row in rows]
-    assert column_kind("c", [row + 1 for row in rows], keys=places) == "numbering"
-    assert column_kind("c", [str(row + 1) for row in rows], keys=places) == "numbering"
-    assert column_kind("c", [row + (row > 30) for row in rows], keys=places) == "number"
-    assert column_kind("c", rows, keys=[f"x{row}" for row in rows]) == "number"
+    assert kind_of("c", [row + 1 for row in rows], keys=places) == "numbering"
+    assert kind_of("c", [str(row + 1) for row in rows], keys=places) == "numbering"
+    assert kind_of("c", [row + (row > 30) for row in rows], keys=places) == "number"
+    assert kind_of("c", rows, keys=[f"x{row}" for row in rows]) == "number"
 
 
 def test_a_stray_text_among_numbers_is_refused_with_its_row():
     cells = [float(i) for i in range(30)] + ["12 years"]
     with pytest.raises(DataError) as caught:
-        column_kind("age", cells, keys=keys(31))
+        kind_of("age", cells, keys=keys(31))
     assert "column 'age': must hold numbers" in str(caught.value)
     assert "1 of 31 that are none, '12 years' in row row 30" in str(caught.value)
 
@@ -146,14 +169,14 @@ def test_a_stray_text_among_numbers_is_refused_with_its_row():
 @pytest.mark.parametrize("text", ["2024-02-29", "29.2.2024", "2/29/24", "2024-02-29T10:00:00"])
 def test_dates_are_refused_with_the_way_out(text: str):
     with pytest.raises(DataError, match="found dates, such as .* Turn it into numbers first"):
-        column_kind("day", [text, text.replace("29", "28"), None], keys=keys(3))
+        kind_of("day", [text, text.replace("29", "28"), None], keys=keys(3))
 
 
 def test_common_and_rare_words():
     cells = ["b"] * 5 + ["a"] * 5 + ["c"] * 2 + ["d"] + [None] * 7
-    assert common_words(cells, share=0.1, most=7) == (("a", "b", "c"), ("d",))
-    assert common_words(cells, share=0.0, most=2) == (("a", "b"), ("c", "d"))
-    assert common_words(cells[::-1], share=0.0, most=1) == (("a",), ("b", "c", "d"))
+    assert words_of(cells, share=0.1, most=7) == (("a", "b", "c"), ("d",))
+    assert words_of(cells, share=0.0, most=2) == (("a", "b"), ("c", "d"))
+    assert words_of(cells[::-1], share=0.0, most=1) == (("a",), ("b", "c", "d"))
 
 
 def test_a_number_that_is_none_names_row_and_column():

@@ -6,6 +6,7 @@ import math
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -13,6 +14,8 @@ from metatransformer.core.batch import Batch, collate
 from metatransformer.core.errors import DataError, NotFittedError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, View
+from metatransformer.data.index import index_table
+from metatransformer.data.records import Views, objects
 from metatransformer.modalities.tabular import (
     COLUMN_STD,
     MODALITY,
@@ -160,6 +163,40 @@ def test_options_overrule_what_is_inferred():
     transform = fitted(columns, categories=("zip", "day"))
     assert [column.words for column in transform.columns_][0] == ("10", "20")
     assert transform(sample({"zip": 20.0, "day": "2024-01-02"})).inputs["cells"].tolist() == [3, 3]
+
+
+def test_a_table_is_learned_by_columns_as_it_is_by_rows():
+    rng = np.random.default_rng(0)
+    count = 211
+    frame = pd.DataFrame(
+        {
+            "float": np.where(rng.random(count) < 0.1, np.nan, rng.normal(size=count)),
+            "whole": rng.integers(0, 9, count),
+            "number": np.arange(count) + 5,
+            "word": rng.choice(["a", " b ", "?", "c d"], count),
+            "truth": rng.random(count) < 0.5,
+            "code": [f"{number:04}" for number in rng.integers(0, 50, count)],
+            "name": [f"person {number}" for number in range(count)],
+            "mixed": objects([1, True, 2.0, "1", None] * 42 + [3]),
+            "same": 4,
+        }
+    )
+    index = index_table(frame, target=None)
+    rows = [View(record.key, load(record)) for record in index.records]
+    states = []
+    for samples in (Views(index.records, load=load), rows):
+        transform = TabularTransform(TabularOptions(rare=0.02), Stem())
+        transform.fit(samples)
+        states.append(transform.state())
+    assert states[0] == states[1]
+    assert [c["name"] for c in states[0]["columns"]] == ["float", "whole", "word", "truth", "code", "mixed"]
+    for bad in ({"float": math.inf}, {"mixed": [3]}, {"whole": -math.inf}):
+        index = index_table(frame.astype(object).assign(**{name: [bad[name]] * count for name in bad}), target=None)
+        with pytest.raises(DataError) as by_row:
+            load(index.records[0])
+        with pytest.raises(DataError) as by_column:
+            TabularTransform(TabularOptions(), Stem()).fit(Views(index.records, load=load))
+        assert str(by_column.value) == str(by_row.value)
 
 
 def test_a_named_column_that_does_not_exist_is_refused():

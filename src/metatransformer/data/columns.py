@@ -11,11 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from metatransformer.core.errors import DataError
+from metatransformer.data.records import objects
 
 # Texts that mean "not measured"; pandas reads all but '?' as missing by itself. "None" and "-" are
 # words of their own in enough tables ("no garage") to stay categories.
@@ -151,11 +154,86 @@ def as_word(cell: Cell) -> str:
     return str(cell)
 
 
-def column_kind(name: str, cells: Sequence[Cell], *, keys: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class Cells:
+    """The clean cells of a column: ``values`` holds each different one once, in the order in which they first come.
+
+    ``codes`` [n] are their places there, -1 where a cell is missing.
+    """
+
+    values: np.ndarray
+    codes: np.ndarray
+
+    @classmethod
+    def of(cls, column: np.ndarray) -> "Cells":
+        """Returns a column as ``data.records.Table`` has it; True, 1 and 1.0 are different cells."""
+        if column.dtype != object or pd.api.types.infer_dtype(column, skipna=True) == "string":
+            codes, values = pd.factorize(column)
+            return cls(np.asarray(values), codes)
+        places: dict[tuple[type, Any], int] = {}
+        codes = [-1 if x is None else places.setdefault((type(x), x), len(places)) for x in column.tolist()]
+        return cls(objects([value for _, value in places]), np.array(codes, dtype=np.int64))
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """How often each value occurs."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.values))
+
+    @cached_property
+    def words(self) -> list[str]:
+        """Each value as a category."""
+        return [as_word(value) for value in self.values.tolist()]
+
+    @cached_property
+    def different(self) -> int:
+        """The number of different categories."""
+        return len(set(self.words)) if self.values.dtype == object else len(self.values)
+
+    def key(self, value: int, keys: Sequence[str]) -> str:
+        """Returns the first of the rows that hold a value."""
+        return keys[int(np.argmax(self.codes == value))]
+
+    def numbers(self, keys: Sequence[str], *, where: str) -> np.ndarray:
+        """Returns each value as a number, NaN where it is none; ``where`` names the place within a row.
+
+        Raises:
+            DataError: a number that is not finite.
+        """
+        if self.values.dtype != object:
+            return self.values.astype(np.float64)
+        found = np.full(len(self.values), np.nan)
+        for place, value in enumerate(self.values):
+            try:
+                number = as_number(value, where="")
+            except DataError as error:
+                raise _not_finite(value, where=f"row {self.key(place, keys)}: {where}") from error
+            found[place] = np.nan if number is None else number
+        return found
+
+
+def clean_column(column: np.ndarray, *, name: str, keys: Sequence[str]) -> np.ndarray:
+    """Returns a table's column with every cell as ``clean`` gives it.
+
+    Raises:
+        DataError: an infinity, or a cell that is no single value, with its row.
+    """
+    if column.dtype != object:
+        far = np.flatnonzero(np.abs(column) >= LARGEST) if column.dtype.kind == "f" else []
+        for row in far[:1]:
+            clean(column[row], where=f"row {keys[row]}: column '{name}'")
+        return column
+    if pd.api.types.infer_dtype(column, skipna=True) == "string":
+        codes, values = pd.factorize(column)
+        return objects([*(clean(value, where="") for value in values), None])[codes]
+    cells = zip(keys, column.tolist(), strict=True)
+    return objects([clean(cell, where=f"row {key}: column '{name}'") for key, cell in cells])
+
+
+def column_kind(name: str, cells: Cells, *, keys: Sequence[str]) -> str:
     """Returns ``number``, ``category``, or why the column tells nothing: ``empty``, ``constant``,
     ``identifier``, ``numbering``.
 
-    ``cells`` are clean training cells, ``keys`` their rows. Truth values are categories. Texts that
+    ``cells`` are training cells, ``keys`` their rows. Truth values are categories. Texts that
     all read as numbers are numbers; one code with a leading zero makes the column categories. A
     column of texts of which nine in ten occur once is an identifier; one of whole numbers that
     rises by 1 from row to row numbers them.
@@ -163,62 +241,66 @@ def column_kind(name: str, cells: Sequence[Cell], *, keys: Sequence[str]) -> str
     Raises:
         DataError: dates or times, or a column of numbers with a few texts in it.
     """
-    known = [(key, cell) for key, cell in zip(keys, cells, strict=True) if cell is not None]
+    values, known = cells.values.tolist(), int(cells.counts.sum())
     if not known:
         return "empty"
-    distinct = {as_word(cell) for _, cell in known}
-    if len(distinct) == 1 and len(known) == len(cells):
+    if cells.different == 1 and known == len(cells.codes):
         return "constant"
-    texts = [cell for _, cell in known if isinstance(cell, str)]
-    _refuse_dates(name, texts, cells=len(known))
+    _refuse_dates(name, cells, known=known)
     words = "category"
-    if len(known) >= FEWEST_FOR_IDENTIFIER and len(distinct) > 0.9 * len(known):
+    if known >= FEWEST_FOR_IDENTIFIER and cells.different > 0.9 * known:
         words = "identifier"
-    if any(is_code(text) for text in texts):
+    if any(isinstance(value, str) and is_code(value) for value in values):
         return words
-    if all(isinstance(cell, bool) for _, cell in known):
+    if all(isinstance(value, bool) for value in values):
         return "category"
-    other = [pair for pair in known if as_number(pair[1], where=f"row {pair[0]}: {name}") is None]
-    if not other:
-        return "numbering" if words == "identifier" and _numbers_rows(known) else "number"
-    if len(other) <= (1 - NEARLY_ALL) * len(known):
+    numbers = cells.numbers(keys, where=name)
+    other = np.flatnonzero(np.isnan(numbers))
+    if not len(other):
+        return "numbering" if words == "identifier" and _numbers_rows(numbers, cells, keys=keys) else "number"
+    count = int(cells.counts[other].sum())
+    if count <= (1 - NEARLY_ALL) * known:
         raise DataError(
             f"column '{name}'",
             must="hold numbers, as nearly all of its cells do",
-            found=f"{len(other)} of {len(known)} that are none, '{other[0][1]}' in row {other[0][0]}",
+            found=f"{count} of {known} that are none, '{values[other[0]]}' in row {cells.key(int(other[0]), keys)}",
             do="Repair them, leave them empty if they mean 'missing', or name the column in "
             "'categories' (or 'ignore').",
         )
     return words
 
 
-def _numbers_rows(known: Sequence[tuple[str, Cell]]) -> bool:
+def _numbers_rows(numbers: np.ndarray, cells: Cells, *, keys: Sequence[str]) -> bool:
     """Returns whether every cell is its row's number, but for where the count begins; a key ends in that number."""
-    places = [key.rpartition("/")[2] for key, _ in known]
+    known = cells.codes >= 0
+    places = [key.rpartition("/")[2] for key, here in zip(keys, known.tolist(), strict=True) if here]
     if not all(place.isdecimal() for place in places):
         return False
-    return len({float(str(cell)) - int(place) for place, (_, cell) in zip(places, known, strict=True)}) == 1
+    return len(np.unique(numbers[cells.codes[known]] - np.array([float(place) for place in places]))) == 1
 
 
-def _refuse_dates(name: str, texts: Sequence[str], *, cells: int) -> None:
-    dates = [text for text in texts if _DATE.fullmatch(text)]
-    if dates and len(dates) >= NEARLY_ALL * cells:
+def _refuse_dates(name: str, cells: Cells, *, known: int) -> None:
+    texts = [isinstance(value, str) and bool(_DATE.fullmatch(value)) for value in cells.values.tolist()]
+    dates = np.flatnonzero(texts)
+    if len(dates) and cells.counts[dates].sum() >= NEARLY_ALL * known:
         raise DataError(
             f"column '{name}'",
             must="hold numbers or categories",
-            found=f"dates, such as '{dates[0]}'",
+            found=f"dates, such as '{cells.values[dates[0]]}'",
             do="Turn it into numbers first (year, month, weekday, days since a start), "
             "or name the column in 'ignore' (or 'categories').",
         )
 
 
-def common_words(cells: Sequence[Cell], *, share: float, most: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def common_words(cells: Cells, *, share: float, most: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns the common and the rare words, each sorted.
 
     Common words fill at least ``share`` of all rows and are among the ``most`` frequent.
     """
-    counts = Counter(as_word(cell) for cell in cells if cell is not None)
-    enough = share * len(cells)
+    counts: Counter[str] = Counter()
+    for word, count in zip(cells.words, cells.counts.tolist(), strict=True):
+        counts[word] += count
+    enough = share * len(cells.codes)
     # Sorted by word first, so that ties do not depend on the order of the rows.
     ranked = sorted(sorted(counts), key=lambda word: -counts[word])
     common = {word for word in ranked[:most] if counts[word] >= enough}

@@ -4,7 +4,7 @@ them."""
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from metatransformer.core.errors import DataError
-from metatransformer.core.samples import SPLITS, Record
+from metatransformer.core.samples import SPLITS, Record, View
 
 # Spellings of the three splits that data sets in the wild use, lower case.
 _SPELLINGS = {
@@ -219,6 +219,16 @@ class Records(Sequence[Record]):
 
     def __repr__(self) -> str:
         return f"<{counted(len(self), 'record')}>"
+
+
+class Views(Iterable[View]):
+    """The raw views of records, each read by ``load`` when its turn comes; ``records`` may hold a whole table."""
+
+    def __init__(self, records: Iterable[Record], *, load: Callable[[Record], Mapping[str, Any]]) -> None:
+        self.records, self._load = Records.of(records), load
+
+    def __iter__(self) -> Iterator[View]:
+        return (View(record.key, self._load(record)) for record in self.records)
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,8 @@ def _targets(columns: _Columns, *, target: str, where: object) -> list[Any]:
 def _cells(column: pd.Series, *, missing: frozenset[str]) -> np.ndarray:
     """Returns a column as ``Table`` has it: texts without spaces around them, each different one once in memory."""
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufb":
-        return column.to_numpy()
+        found = column.to_numpy()
+        return found if found.dtype.kind != "f" or found.itemsize in (4, 8) else found.astype(np.float64)
     if pd.api.types.infer_dtype(column, skipna=True) == "string":
         codes, texts = pd.factorize(column)
         return objects([*(_field(text, missing=missing) for text in texts.tolist()), None])[codes]

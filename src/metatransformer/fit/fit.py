@@ -8,7 +8,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS, Record
 from metatransformer.core.task import Task
 from metatransformer.data.identity import data_identity
-from metatransformer.data.records import Records
+from metatransformer.data.records import Records, Views
 from metatransformer.data.write import write_table
 from metatransformer.fit.adapt import fit_by_epochs
 from metatransformer.fit.fitted import Fitted
@@ -21,7 +21,7 @@ from metatransformer.infer.loader import Loader, require_targets
 from metatransformer.machine.console import Console
 from metatransformer.machine.device import choose_device
 from metatransformer.modalities import get_modality
-from metatransformer.pipeline import Pipeline, Reader, build_pipeline, make_task, read_raw
+from metatransformer.pipeline import Pipeline, Reader, build_pipeline, make_task
 from metatransformer.recipe import Recipe, keeps_trunk
 from metatransformer.trunk import load_encoder
 from metatransformer.trunk.encoder import Encoder
@@ -58,7 +58,7 @@ def fit(
         recipe,
         modality=modality,
         trunk=trunk,
-        samples=(read_raw(modality, record) for record in parts["train"]),
+        samples=Views(parts["train"], load=modality.load),
         targets=parts["train"].targets,
     )
     for note in pipeline.transform.notes:

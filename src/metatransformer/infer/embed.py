@@ -15,7 +15,7 @@ from metatransformer.core.errors import MetaTransformerError, UsageError
 from metatransformer.core.modality import Tokenizer
 from metatransformer.core.samples import Record
 from metatransformer.data.identity import data_identity
-from metatransformer.data.records import Records
+from metatransformer.data.records import Records, Views
 from metatransformer.data.shards import open_shards
 from metatransformer.infer.evaluate import run_batches
 from metatransformer.infer.loader import Loader
@@ -23,7 +23,7 @@ from metatransformer.machine.console import Console
 from metatransformer.machine.device import choose_device
 from metatransformer.nn.lowrank import Adapters
 from metatransformer.nn.pool import POOLS, pool, pooled_width
-from metatransformer.pipeline import Pipeline, Reader, read_raw
+from metatransformer.pipeline import Pipeline, Reader
 from metatransformer.recipe import Recipe, to_dict
 from metatransformer.trunk import Pretrained
 from metatransformer.trunk.encoder import Encoder, bytes_hash
@@ -154,5 +154,5 @@ def embed_to(model: EmbeddingModel, records: Sequence[Record], out: Path, *, con
 
 def fit_reader(reader: Reader, records: Sequence[Record]) -> Reader:
     """Lets the reader's transform learn from these records and returns it."""
-    reader.transform.fit(read_raw(reader.modality, record) for record in records)
+    reader.transform.fit(Views(records, load=reader.modality.load))
     return reader

@@ -9,6 +9,7 @@ from metatransformer.core.errors import DataError, MetaTransformerError, UsageEr
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
 from metatransformer.data.index import Index, index_files, index_table, split_records
+from metatransformer.data.records import Records, Views
 from metatransformer.data.rows import split_target
 from metatransformer.infer.loader import require_targets
 from metatransformer.machine.console import Console
@@ -108,23 +109,24 @@ def split_index(index: Index, recipe: Recipe, *, console: Console) -> Index:
 def check_records(reader: Reader, records: Sequence[Record], *, console: Console) -> list[tuple[str, str]]:
     """Reads every record as ``fit`` would and returns ``(key, message)`` of each that is bad."""
     problems: list[tuple[str, str]] = []
-    good: list[Record] = []
+    good: list[int] = []
+    records = Records.of(records)
     with console.bar("reading", total=len(records)) as bar:
-        for record in records:
+        for place, record in enumerate(records):
             try:
                 read_raw(reader.modality, record)
-                good.append(record)
+                good.append(place)
             except MetaTransformerError as error:
                 problems.append((record.key, str(error)))
             bar.advance()
     if not good:
         return problems
     try:
-        reader.transform.fit(read_raw(reader.modality, record) for record in good)
+        reader.transform.fit(Views(records.take(good), load=reader.modality.load))
     except MetaTransformerError as error:
         return [*problems, ("the data as a whole", str(error))]
     with console.bar("checking", total=len(good)) as bar:
-        for record in good:
+        for record in records.take(good):
             try:
                 reader.sample(record)
             except MetaTransformerError as error:

@@ -14,7 +14,7 @@ Errors: an infinity, a date, a stray text among numbers, a list in a cell, a mis
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -40,15 +40,18 @@ from metatransformer.data.columns import (
     RARE,
     UNKNOWN,
     Cell,
+    Cells,
     Column,
     as_word,
     clean,
+    clean_column,
     column_from,
     column_kind,
     column_notes,
     common_words,
     parse_number,
 )
+from metatransformer.data.records import Views, objects
 from metatransformer.data.table import TABLE_SUFFIXES
 from metatransformer.modalities.tabular.unseen import UnseenWords
 from metatransformer.nn.numeric import Periodic, PiecewiseLinear, bin_edges
@@ -134,16 +137,14 @@ class TabularTransform(Transform):
             DataError: a column cannot be decided (dates, stray texts), or none is left.
             UsageError: an option names a column that does not exist.
         """
-        samples, options = list(samples), self.options
-        keys = [sample.key for sample in samples]
-        rows = [sample.inputs["row"] for sample in samples]
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        _require_known(options, names)
+        options = self.options
+        keys, table = _by_columns(samples)
+        _require_known(options, table)
         columns: list[Column] = []
         self.dropped_ = {}
-        for name in names:
-            cells = [row.get(name) for row in rows]
-            kind = self._kind(name, cells, keys=keys, alone=len(names) == 1)
+        for name, column in table.items():
+            cells = Cells.of(column)
+            kind = self._kind(name, cells, keys=keys, alone=len(table) == 1)
             if kind in _REASONS:
                 self.dropped_[name] = _REASONS[kind]
             elif kind == "number":
@@ -155,18 +156,18 @@ class TabularTransform(Transform):
             raise DataError(
                 "table",
                 must="have a column to learn from beside the target",
-                found=f"{len(rows)} rows of {len(names)} columns, left out: {self.dropped_}",
+                found=f"{len(keys)} rows of {len(table)} columns, left out: {self.dropped_}",
             )
         self._take(columns)
         self.notes_ = tuple(column_notes(self.columns_, dropped=self.dropped_))
 
-    def _kind(self, name: str, cells: Sequence[Cell], *, keys: Sequence[str], alone: bool) -> str:
+    def _kind(self, name: str, cells: Cells, *, keys: Sequence[str], alone: bool) -> str:
         options = self.options
         if name in options.ignore:
             return "ignored"
         forced = {"category": options.categories, "number": options.numbers}
         kinds = [kind for kind, named in forced.items() if name in named]
-        if kinds and any(cell is not None for cell in cells):
+        if kinds and len(cells.values):
             return kinds[0]
         return "number" if (kind := column_kind(name, cells, keys=keys)) == "numbering" and alone else kind
 
@@ -243,7 +244,18 @@ class TabularTransform(Transform):
         self._take(column_from(column) for column in state["columns"])
 
 
-def _require_known(options: TabularOptions, names: Sequence[str]) -> None:
+def _by_columns(samples: Iterable[View]) -> tuple[Sequence[str], dict[str, np.ndarray]]:
+    """Returns the keys of the samples and their columns of clean cells; those of a table are taken as they are."""
+    if isinstance(samples, Views) and (table := samples.records.table) is not None:
+        keys = samples.records.keys
+        return keys, {name: clean_column(table.column(name), name=name, keys=keys) for name in table.names}
+    samples = list(samples)
+    rows = [sample.inputs["row"] for sample in samples]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [sample.key for sample in samples], {name: objects([row.get(name) for row in rows]) for name in names}
+
+
+def _require_known(options: TabularOptions, names: Collection[str]) -> None:
     for option in ("ignore", "categories", "numbers"):
         for name in getattr(options, option):
             if name not in names:
@@ -251,9 +263,11 @@ def _require_known(options: TabularOptions, names: Sequence[str]) -> None:
                 raise UsageError(f"input.{option}", must=must, found=repr(name), do=do)
 
 
-def _learn_number(name: str, cells: Sequence[Cell], *, keys: Sequence[str], bins: int) -> Column:
-    known = [(cell, key) for cell, key in zip(cells, keys, strict=True) if cell is not None]
-    values = np.array([parse_number(cell, name=name, key=key) for cell, key in known])
+def _learn_number(name: str, cells: Cells, *, keys: Sequence[str], bins: int) -> Column:
+    numbers = cells.numbers(keys, where=f"column '{name}'")
+    for odd in np.flatnonzero(np.isnan(numbers)).tolist()[:1]:
+        parse_number(cells.values.tolist()[odd], name=name, key=cells.key(odd, keys))  # says what is wrong with it
+    values = numbers[cells.codes[cells.codes >= 0]]
     # Where the only two states are one value and "missing", there is no spread to divide by.
     column = Column(name, "number", mean=float(values.mean()), scale=float(values.std()) or 1.0)
     standard = (values - column.mean) / column.scale
