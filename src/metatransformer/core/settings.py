@@ -59,7 +59,7 @@ def _known(kind: type, values: Any, *, prefix: str) -> dict[str, Any]:
     """Returns the values, all of whose keys are settings; a number where a text belongs is a text: a column 2024."""
     if not isinstance(values, Mapping):
         raise UsageError(f"recipe section '{prefix.rstrip('.')}'", must="hold keys", found=repr(values))
-    types = {item.name: item.type for item in dataclasses.fields(kind)}
+    types: dict[str, Any] = {item.name: item.type for item in dataclasses.fields(kind)}
     found = dict(values)
     for key, value in values.items():
         if key not in types:

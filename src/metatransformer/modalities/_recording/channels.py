@@ -21,9 +21,12 @@ UNITS = {
     **dict.fromkeys(("deg/s", "°/s", "dps", "deg/sec", "degrees/s"), ("rad/s", np.pi / 180)),
     **dict.fromkeys(("rad/s", "rad/sec"), ("rad/s", 1.0)),
 }
-_SECONDS = dict.fromkeys(("s", "sec", "seconds"), 1.0) | dict.fromkeys(("ms", "msec", "millis", "milliseconds"), 1e-3)
-_SECONDS |= dict.fromkeys(("us", "µs", "usec", "micros", "microseconds"), 1e-6)
-_SECONDS |= dict.fromkeys(("ns", "nsec", "nanos", "nanoseconds"), 1e-9)
+_SECONDS: dict[str, float] = {
+    **dict.fromkeys(("s", "sec", "seconds"), 1.0),
+    **dict.fromkeys(("ms", "msec", "millis", "milliseconds"), 1e-3),
+    **dict.fromkeys(("us", "µs", "usec", "micros", "microseconds"), 1e-6),
+    **dict.fromkeys(("ns", "nsec", "nanos", "nanoseconds"), 1e-9),
+}
 _UNIT = re.compile(r"^(?P<name>.*?)[ _]*[\[(](?P<unit>[^\])]*)[\])]$")
 _TIME = re.compile(
     r"(?:(?:(?:unix|elapsed|relative|logging|sensor)[_ ]?)?time|time_?stamp|date_?time|elapsed|epoch|t)"

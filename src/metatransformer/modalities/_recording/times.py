@@ -70,8 +70,9 @@ def parse_times(column: pd.Series, *, style: str = "", zone: str = "", rows: Row
 def _from_numbers(values: np.ndarray, *, rows: Rows, where: str) -> Times:
     for low, high, unit in EPOCHS:
         if (values >= low).all() and (values < high).all():
-            times = pd.DatetimeIndex(pd.to_datetime(values, unit=unit, utc=True)).as_unit("ns")
-            return times.round("us") if values.dtype.kind == "f" and unit == "s" else times  # what a double resolves
+            if unit == "s" and values.dtype.kind == "f":  # more than microseconds a double does not resolve
+                values, unit = np.rint(values * 1e6).astype(np.int64), "us"
+            return pd.DatetimeIndex(pd.to_datetime(values, unit=unit, utc=True)).as_unit("ns")
     whole = values.astype(np.int64)
     if (odd := np.flatnonzero(whole != values)).size:
         raise DataError(

@@ -187,4 +187,4 @@ def _triangles(graph: Graph, degree: np.ndarray) -> float:
     rank = np.argsort(np.argsort(degree, kind="stable"))
     a, b = np.where((rank[pairs[:, 0]] < rank[pairs[:, 1]])[:, None], pairs, pairs[:, ::-1]).T
     up = sparse.csr_array((np.ones(len(a)), (a, b)), shape=(graph.count, graph.count))
-    return float((up @ up).multiply(up).sum())
+    return float(((up @ up) * up).sum())  # of sparse arrays, * goes entry by entry

@@ -208,10 +208,10 @@ def _quietly(parse: Any, *, where: object) -> tuple[Any, list[str]]:
 
 
 def _graph(molecule: Any, *, title: str, where: object) -> Graph:
-    from rdkit.Chem import AllChem
+    from rdkit.Chem import rdDepictor
 
     with foreign(where, "RDKit", must=_MUST, do=_WAY_OUT):
-        AllChem.Compute2DCoords(molecule)
+        rdDepictor.Compute2DCoords(molecule)
         places = molecule.GetConformer().GetPositions()[:, :2]
     atoms, bonds = list(molecule.GetAtoms()), list(molecule.GetBonds())
     edges = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in bonds]

@@ -85,7 +85,7 @@ def _most_frequent(steps: np.ndarray) -> int:
 
 def _calendar_step(times: pd.DatetimeIndex, *, usual: int, odd: bool) -> Step | None:
     """Returns the step of the calendar on which all times stand, None where a fixed length will do."""
-    local = times.tz_localize(None)
+    local: Any = times.tz_localize(None)  # what fields it has, pandas' types do not say
     days = local.normalize()
     if usual < _DAY - _HOUR or len((local - days).unique()) > 1:  # the shortest day of summer time; one time of day
         return None
@@ -103,7 +103,7 @@ def _calendar_step(times: pd.DatetimeIndex, *, usual: int, odd: bool) -> Step | 
     return next((Step(one, one.name.partition("-")[0]) for one in half if all(map(one.is_on_offset, days))), None)
 
 
-def _monthly_step(days: pd.DatetimeIndex) -> Step | None:
+def _monthly_step(days: Any) -> Step | None:
     """Returns a step of whole months: between first or last (working) days, the same days, or the same weekdays."""
     months = np.asarray(days.year * 12 + days.month)
     apart = np.diff(months)

@@ -67,7 +67,7 @@ def _picture(window: Window, prediction: np.ndarray) -> Any:
     future = window.future
     axes.plot(series.times[first:now], series.values[first:now], color="#5f6975", linewidth=1.2, label="history")
     joined = [series.values[now - 1], *in_unit(window, prediction)]
-    times = series.times[now - 1 : now].append(window.times)
+    times: Any = series.times[now - 1 : now].append(window.times)
     if future is not None:
         axes.plot(times, [series.values[now - 1], *future.values], color="#1c2430", linewidth=1.2, label="truth")
     axes.plot(times, joined, color="#c0392b", linewidth=1.6, label="forecast")

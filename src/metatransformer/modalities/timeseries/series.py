@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -189,7 +190,7 @@ def _find(frame: pd.DataFrame, given: str, usual: Sequence[str], *, option: str,
 def _from_wide(frame: pd.DataFrame, layout: Layout, *, time: str, rows: Rows) -> list[Series]:
     numbers = frame.drop(columns=[name for name in (time, "split") if name in frame.columns])
     first = next(iter(numbers.columns), "")
-    if first in ("unnamed_1", "Unnamed: 0") and first not in layout.target and _rises_by_one(numbers[first]):
+    if first in ("unnamed_1", "Unnamed: 0") and first not in layout.target and _rises_by_one(numbers.iloc[:, 0]):
         return _from_wide(frame.drop(columns=first), layout, time=time, rows=rows)  # pandas' index is no series
     target = layout.target or tuple(name for name in numbers.columns if name not in layout.known)
     return _series(frame, layout, time=time, target=target, rows=rows, name="")
@@ -205,11 +206,12 @@ def _from_long(frame: pd.DataFrame, layout: Layout, *, time: str, rows: Rows) ->
         if missing := np.flatnonzero(frame[column].isna()).tolist():
             must, found = "say its series in every row", f"{counted(len(missing), 'row')} without"
             raise DataError(f"{rows.name(missing[0])}, column '{column}'", must=must, found=found)
-    names = frame[columns].map(str).agg("/".join, axis=1)
+    name, *more = (frame[column].map(str) for column in columns)
+    names = name.str.cat(more, sep="/") if more else name
     target = layout.target or (_find(frame, layout.values, VALUE_NAMES, option="values", where=rows.where),)
     series: list[Series] = []
-    for name, part in frame.drop(columns=columns).groupby(names, sort=False):
-        series += _series(part, layout, time=time, target=target, rows=rows, name=str(name))
+    for title, part in frame.drop(columns=columns).groupby(names, sort=False):
+        series += _series(part, layout, time=time, target=target, rows=rows, name=str(title))
     return series
 
 
@@ -224,10 +226,11 @@ def _series(
     frame = frame.reset_index(drop=True)
     splits = _splits(frame.pop("split"), place=place) if "split" in frame.columns else ()
     column = frame.pop(time) if time else pd.Series(np.arange(len(frame)))
-    times = parse_times(column, style=layout.style, zone=layout.zone, rows=place, title=time)
-    if len(times) < 3 and layout.short == "skip":
-        times = pd.RangeIndex(len(times))
-    step = Step(1, "1") if isinstance(times, pd.RangeIndex) else find_step(times, rows=place, title=time)
+    if len(column) < 3 and layout.short == "skip":
+        times, step = pd.Index(np.arange(len(column))), Step(1, "1")
+    else:
+        times = parse_times(column, style=layout.style, zone=layout.zone, rows=place, title=time)
+        step = find_step(times, rows=place, title=time)
     values = {str(title): _numbers(column, title=str(title), place=place) for title, column in frame.items()}
     others = [title for title in values if title not in target and title not in layout.known]
     ahead = _rows_ahead(values, now=[*target, *others]) if layout.known else 0
@@ -240,16 +243,17 @@ def _series(
         kept = {title: _bridged(cells, grid, fill=layout.fill) for title, cells in kept.items()}
         splits = [splits[row] for row in np.maximum.accumulate(grid)] if splits else ()
         times = step.grid(times)
-    times = times[: len(times) - ahead]
-    past = np.stack([kept[title] for title in others], axis=1) if others else np.zeros((len(times), 0))
-    known = [kept[title] for title in layout.known]
-    ready = np.stack(known, axis=1) if known else np.zeros((len(times), 0))
-    made = []
-    for title in target:
-        label = title if not name else name if len(target) == 1 else f"{name}/{title}"
-        covariates = (*others, *layout.known)
-        made.append(Series(label, kept[title], times, step, past, ready, title, tuple(splits), covariates))
-    return made
+    count = len(times) - ahead
+    past, ready = (
+        np.stack([kept[title] for title in titles], axis=1) if titles else np.zeros((count, 0))
+        for titles in (others, layout.known)
+    )
+    covariates = (*others, *layout.known)
+    labels = {title: title if not name else name if len(target) == 1 else f"{name}/{title}" for title in target}
+    return [
+        Series(label, kept[title], times[:count], step, past, ready, title, tuple(splits), covariates)
+        for title, label in labels.items()
+    ]
 
 
 def _splits(column: pd.Series, *, place: Rows) -> list[str]:
@@ -352,7 +356,7 @@ def _refuse_gaps(grid: np.ndarray, times: Times, step: Step, *, fill: str, place
     row, missing = int(grid[gaps[0]]), int((grid < 0).sum())
     summer = ""
     if isinstance(times, pd.DatetimeIndex) and times.tz is None and isinstance(step.size, pd.Timedelta):
-        before = times[grid[gaps]]
+        before: Any = times[grid[gaps]]
         if (before.hour < 4).all() and missing * step.size == len(gaps) * pd.Timedelta("1h"):
             summer = (
                 "Local times leave an hour out when summer time begins: name their zone (input.zone=Europe/Berlin). "
