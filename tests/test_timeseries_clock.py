@@ -123,6 +123,12 @@ def test_dates_that_can_mean_two_days_are_refused_with_both_styles():
     assert times_of(["01/02/2020"], style="%d/%m/%Y")[0] == pd.Timestamp("2020-02-01")
 
 
+@pytest.mark.parametrize("zone", ["Europe", "Europe/Nowhere", "/etc", "../x", "UTC+2", "x" * 300, "\0"])
+def test_what_is_no_zone_is_said(zone: str):
+    with pytest.raises(DataError, match="must hold times of the zone"):
+        times_of(["2024-05-01"], zone=zone)
+
+
 @pytest.mark.parametrize("numbers", [[1949, 1950, 1951], [199901, 199902, 199977], [0, 1, 2]])
 def test_other_whole_numbers_count(numbers: list[int]):
     assert list(times_of(numbers)) == numbers

@@ -175,7 +175,7 @@ def _in_zone(times: pd.DatetimeIndex, zone: str, *, where: str) -> pd.DatetimeIn
         if times.tz is not None:
             return times.tz_convert(zone)
         return times.tz_localize(zone, ambiguous="infer", nonexistent="raise")
-    except (KeyError, ValueError) as error:  # unknown zones are a KeyError of zoneinfo
+    except (LookupError, ValueError, OSError) as error:  # zoneinfo: no such zone, no name of one, a folder of them
         raise DataError(
             where,
             must=f"hold times of the zone '{zone}' (input.zone)",

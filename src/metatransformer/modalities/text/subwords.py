@@ -13,6 +13,7 @@ from typing import Any
 
 from metatransformer.core.errors import DataError, MissingDependencyError
 from metatransformer.data.delimited import decode
+from metatransformer.data.limits import read_bytes
 
 UNKNOWN = "[UNK]"
 LONGEST = 100  # letters; BERT takes a longer word for unknown
@@ -67,7 +68,7 @@ def read_vocabulary(path: Path) -> SubWords:
     """
     if not path.is_file():
         raise DataError(path, must="be a vocab.txt or a tokenizer.json", found="nothing there or a folder")
-    content = decode(path.read_bytes(), path=path)
+    content = decode(read_bytes(path), path=path)
     if path.suffix.lower() == ".json":
         words = _words_of_json(content, path=path)
     else:
@@ -85,7 +86,7 @@ def _words_of_json(content: str, *, path: Path) -> list[str]:
         model = json.loads(content)["model"]
         kind, numbers = model["type"], model["vocab"]
         words = sorted(numbers, key=numbers.__getitem__)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
         found = f"another file ({type(error).__name__}: {error})"
         raise DataError(path, must="be a tokenizer.json", found=found) from error
     if kind != "WordPiece" or sorted(numbers.values()) != list(range(len(words))):
