@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metatransformer.core.errors import DataError
-from metatransformer.data import delimited
+from metatransformer.core.errors import DataError, UsageError
+from metatransformer.data import delimited, limits
 from metatransformer.data.delimited import numbers, rows_of
 from metatransformer.data.table import read_columns, read_table
 
@@ -58,6 +60,26 @@ def test_compressed_windows_and_marked_files(tmp_path):
         read_table(path, header=True)
 
 
+def test_a_packed_table_that_swells_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(b"a,b\n" + b"0,0\n" * 500_000))
+    assert len(read_table(path, header=True)) == 500_000  # little in any case
+    monkeypatch.setattr(limits, "MOST_BYTES", 1000)
+    most = 100 * path.stat().st_size
+    words = f"unpack to at most {most:,} bytes; found more.*set METATRANSFORMER_UNPACKED_MB"
+    with pytest.raises(DataError, match=words):
+        read_table(path, header=True)
+    monkeypatch.setenv("METATRANSFORMER_UNPACKED_MB", "3")
+    assert len(read_table(path, header=True)) == 500_000
+    monkeypatch.setenv("METATRANSFORMER_UNPACKED_MB", "much")
+    with pytest.raises(UsageError, match="must be a whole number of megabytes; found 'much'"):
+        read_table(path, header=True)
+    path.write_bytes(gzip.compress(path.read_bytes()))  # nothing swells: a packed table of random bytes is no bomb
+    with pytest.raises(DataError, match="binary|UTF-8"):
+        monkeypatch.delenv("METATRANSFORMER_UNPACKED_MB")
+        read_table(path, header=True)
+
+
 def test_lines_and_parquet(tmp_path):
     path = written(tmp_path, '{"a": 1, "b": "x"}\n\n{"a": null}\n', name="a.jsonl")
     found = read_table(path, header=True)
@@ -68,6 +90,16 @@ def test_lines_and_parquet(tmp_path):
     with pytest.raises(DataError, match="line 1: must be one JSON object; found a list"):
         read_table(written(tmp_path, "[1]\n", name="a.jsonl"), header=True)
     assert read_columns(FIXTURES / "good.parquet") == ("age", "weight", "colour", "code", "label")
+
+
+def test_a_parquet_file_of_more_cells_than_it_can_hold_is_refused(tmp_path):
+    # A column of one value is stored once, whatever its length: a hundred million cells in a few kilobytes.
+    table = pa.table({"a": pa.array(np.zeros(10**6, dtype=np.int8)).dictionary_encode()})
+    with pq.ParquetWriter(tmp_path / "a.parquet", table.schema) as writer:
+        for _ in range(100):
+            writer.write_table(table)
+    with pytest.raises(DataError, match="a.parquet: must hold what its header announces; found 100,000,000 x 1 cells"):
+        read_table(tmp_path / "a.parquet", header=True)
 
 
 def test_unquoted_marks(tmp_path):

@@ -6,16 +6,21 @@ Sources: zlib's technical notes (DEFLATE, 1032:1); TIFF 6.0 for PackBits and LZW
 """
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
-from metatransformer.core.errors import DataError
+from metatransformer.core.errors import DataError, UsageError
 
 MOST_PIXELS = 178_956_970  # of one picture: 13,377 x 13,377; in RGB half a gigabyte
 
-MOST_BYTES = 2**31  # of one file, unpacked: beyond it a table or text does not fit into an ordinary memory
+# A packed text may unpack to this many bytes in any case, and to a hundred times its own: real tables and texts come to
+# 3 to 30 times, one of zeros to 200, a bomb to 1032. A variable of the environment allows more, in MB.
+MOST_BYTES = 2**28
+USUAL = 100
+VARIABLE = "METATRANSFORMER_UNPACKED_MB"
 
 # The most bytes that can come out of one byte of a file, a little rounded up.
 STORED = 1
@@ -40,17 +45,29 @@ def read_bytes(path: Path) -> bytes:
     """Returns a whole file, unpacked where its name ends in .gz.
 
     Raises:
-        DataError: it cannot be read, is damaged, or unpacks to more than ``MOST_BYTES``.
+        DataError: it cannot be read, is damaged, or unpacks to more than its size lets expect.
     """
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        if path.suffix.lower() != ".gz":
+            return path.read_bytes()
+        most = _most_unpacked(path)
+        with gzip.open(path) as file:
+            data = file.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
         found = f"'{getattr(error, 'strerror', '') or error}'"
         raise DataError(path, must="be a readable file", found=found) from error
-    if len(data) > MOST_BYTES:
-        raise DataError(path, must=f"unpack to at most {MOST_BYTES:,} bytes", found="more", do="Cut it into parts.")
+    if len(data) > most:
+        do = f"If that is right, unpack it first, or set {VARIABLE} to the number of megabytes to allow."
+        raise DataError(path, must=f"unpack to at most {most:,} bytes", found="more, perhaps a bomb", do=do)
     return data
+
+
+def _most_unpacked(path: Path) -> int:
+    most = max(MOST_BYTES, USUAL * path.stat().st_size)
+    told = os.environ.get(VARIABLE, "")
+    if told and not told.isdecimal():
+        raise UsageError(VARIABLE, must="be a whole number of megabytes", found=repr(told))
+    return max(most, int(told or 0) * 10**6)
 
 
 def require_room(path: Path, *, shape: Iterable[int], bytes_each: float, what: str, ratio: float = STORED) -> None:

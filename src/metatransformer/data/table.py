@@ -16,10 +16,11 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError
 from metatransformer.data.columns import MISSING
 from metatransformer.data.delimited import as_numbers, as_texts, decode, parse, rows_of, without
-from metatransformer.data.limits import read_bytes
+from metatransformer.data.limits import DEFLATE, MOST_BYTES, read_bytes, require_room
 
 _DELIMITED = (".csv", ".tsv", ".tab")
 _LINES = (".jsonl", ".ndjson")
@@ -188,19 +189,15 @@ def _object(line: str, *, where: str) -> dict[str, Any]:
 
 
 def _read_parquet(path: Path, *, rows: bool = True) -> pd.DataFrame:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with foreign(path, "pyarrow", must="be a whole Parquet file", do="Write or copy it again."):
         if not rows:
             return pq.read_schema(path).empty_table().to_pandas()
+        about = pq.read_metadata(path)
+        if 8 * about.num_rows * about.num_columns > MOST_BYTES:  # a column of one value takes no bytes
+            shape = (about.num_rows, about.num_columns)
+            require_room(path, shape=shape, bytes_each=8, what="cells", ratio=DEFLATE)
         frame = pq.read_table(path).to_pandas()
         coded = {name: kind.categories.dtype for name, kind in frame.dtypes.items() if kind.name == "category"}
         return frame.astype(coded)  # how a column is packed says nothing of what it holds
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise DataError(
-            path,
-            must="be a whole Parquet file",
-            found="a damaged or foreign one",
-            do="Write or copy it again.",
-        ) from error
