@@ -90,9 +90,9 @@ def _from_numbers(values: np.ndarray, *, rows: Rows, where: str) -> Times:
 
 def _from_text(column: pd.Series, *, style: str, rows: Rows, where: str) -> pd.DatetimeIndex:
     text = column.dtype.kind != "M"  # of dates with and without a zone
-    column = column.map(str).str.strip() if text else column
-    if text and not style:
-        column = _as_iso(column)
+    column = column.map(str) if text else column
+    if text and not style and not _is_iso(column.iloc[:1]):
+        column = _as_iso(column.str.strip())
         style = _usual_style(column, rows=rows, where=where)
     try:
         times = pd.DatetimeIndex(pd.to_datetime(column, format=style or "ISO8601", utc=True)).as_unit("ns")
@@ -109,6 +109,10 @@ def _from_text(column: pd.Series, *, style: str, rows: Rows, where: str) -> pd.D
     else:
         zoned = _have_offsets(column, style=style, rows=rows, where=where)
     return times if zoned else times.tz_localize(None)
+
+
+def _is_iso(column: pd.Series) -> bool:
+    return bool(pd.to_datetime(column, format="ISO8601", errors="coerce", utc=True).notna().all())
 
 
 def _as_iso(column: pd.Series) -> pd.Series:
@@ -130,7 +134,7 @@ def _usual_style(column: pd.Series, *, rows: Rows, where: str) -> str:
         DataError: several styles read the whole column, as different days.
     """
     head = column.iloc[:1]
-    if pd.to_datetime(head, format="ISO8601", errors="coerce", utc=True).notna().all():
+    if _is_iso(head):
         return ""
     found: dict[str, pd.Series] = {}
     for style in map("".join, product(_DATES, _CLOCKS)):
