@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from metatransformer.core.batch import Batch, collate
 from metatransformer.core.modality import Modality
-from metatransformer.core.samples import Record, View
+from metatransformer.core.samples import Record, Sample, View
 from metatransformer.faces.cli import main
+from metatransformer.infer.loader import Loader
+from metatransformer.infer.sources import examples_of
 from metatransformer.modalities import get_modality
-from metatransformer.pipeline import Pipeline, build_pipeline
+from metatransformer.pipeline import Pipeline, build_pipeline, fields_of
 from metatransformer.recipe import Recipe, make_recipe
 from metatransformer.trunk import Pretrained, load_encoder
 
@@ -56,8 +59,8 @@ def make_records(modality: Modality, *, train: int, val: int = 0, test: int = 0,
     ]
 
 
-def make_samples(modality: Modality, count: int, *, seed: int = 0) -> list[View]:
-    """Returns raw samples, of the classes "a" and "b" in turn."""
+def make_views(modality: Modality, count: int, *, seed: int = 0) -> list[View]:
+    """Returns raw views, of the classes "a" and "b" in turn."""
     records = make_records(modality, train=count, seed=seed)
     return [View(record.key, modality.load(record)) for record in records]
 
@@ -65,7 +68,7 @@ def make_samples(modality: Modality, count: int, *, seed: int = 0) -> list[View]
 def tiny_recipe(modality: Modality, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Returns a recipe on the tests' trunk, in float32 on the CPU."""
     given = {**SMALL, **modality.synthetic, **TINY.get(modality.name, {}), **(overrides or {})}
-    return make_recipe(modality.name, options=modality.options, defaults=modality.defaults, base={}, overrides=given)
+    return make_recipe(modality.name, base={}, overrides=given)
 
 
 def tiny_pipeline(
@@ -74,14 +77,20 @@ def tiny_pipeline(
     """Returns an untrained pipeline that has seen ``count`` samples; ``trunk`` None loads the recipe's."""
     modality = get_modality(name)
     recipe = tiny_recipe(modality, overrides)
-    samples = make_samples(modality, count)
-    return build_pipeline(
-        recipe,
-        modality=modality,
-        trunk=trunk or load_encoder(recipe.encoder),
-        samples=samples,
-        targets=["ab"[number % 2] for number in range(count)],
-    )
+    examples = examples_of(make_records(modality, train=count), recipe)
+    return build_pipeline(recipe, trunk=trunk or load_encoder(recipe.encoder), examples=examples)
+
+
+def batch_of(pipeline: Pipeline, views: Sequence[View]) -> Batch:
+    """Returns raw views of the one input as a batch for the model."""
+    (name,) = pipeline.route
+    samples = [Sample(view.key, {name: pipeline.transform(view)}) for view in views]
+    return collate(samples, fields=fields_of(pipeline.route))
+
+
+def loader_of(pipeline: Pipeline, records: Sequence[Record], *, cache_mb: int = 8) -> Loader:
+    """Returns a loader of records with their targets."""
+    return Loader(pipeline.route, examples_of(records, pipeline.recipe), cache_mb=cache_mb, tasks=pipeline.tasks)
 
 
 def settings_of(name: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:

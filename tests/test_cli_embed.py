@@ -31,8 +31,17 @@ def test_embed_writes_one_vector_for_each_file(pictures: Path, tmp_path: Path, c
 
 
 def test_embed_by_a_trained_model(pictures: Path, trained: Path, tmp_path: Path, call: Run):
-    status, result, err = call(["embed", pictures / "a", "--model", trained, "--out", tmp_path / "e.parquet"])
+    words = ["embed", pictures / "a", "--model", trained, "--out"]
+    status, result, err = call([*words, tmp_path / "s.parquet", "--pool", "summary"])
     assert status == 0 and (result["rows"], result["width"]) == (12, 32), err
+    status, result, err = call([*words, tmp_path / "e.parquet"])  # what the head predicts from, as ``transform``
+    assert status == 0 and (result["rows"], result["width"]) == (12, 64), err
+    found = np.stack(pd.read_parquet(tmp_path / "e.parquet")["embedding"])
+    files = [pictures / key for key in pd.read_parquet(tmp_path / "e.parquet")["id"].map("a/{}".format)]
+    np.testing.assert_allclose(mt.load(trained).transform(files), found, atol=1e-5)
+    status, _, err = call([*words, tmp_path / "x.parquet", "--pool", "nonsense"])
+    assert status == 2
+    assert_one_message(err, "pool: must be one of summary, mean, .*features; found 'nonsense'")
 
 
 def test_embed_continues_neither_with_another_model_nor_on_changed_files(
@@ -43,12 +52,13 @@ def test_embed_continues_neither_with_another_model_nor_on_changed_files(
     words = ["embed", folder, *IMAGE, "--out", out, *SETTINGS]
     assert call(words)[0] == 0
     # A head alone leaves the vectors as they are.
-    assert call(["embed", folder, "--model", trained, "--out", out])[1]["done_before"] == 12
+    by_model = ["embed", folder, "--out", out, "--pool", "summary", "--model"]
+    assert call([*by_model, trained])[1]["done_before"] == 12
     ends = tmp_path / "ends"
     # A fresh head: a solved one would be kept, untuned, where an epoch is no gain.
     learn = ["fit", pictures, *IMAGE, "--tune", "ends", "--epochs", 1, "--out", ends, *SETTINGS, "head.hidden=3"]
     assert call(learn)[0] == 0
-    for other in (["embed", folder, "--model", ends, "--out", out], [*words, "input.size=32"]):
+    for other in ([*by_model, ends], [*words, "input.size=32"]):
         status, _, err = call(other)
         assert status == 2 and "another model or other settings" in " ".join(err.split()), err
     file = min(folder.iterdir())

@@ -17,9 +17,10 @@ from common import (
     FIXTURES,
     SMALL,
     TINY,
+    batch_of,
     make_records,
-    make_samples,
     make_values,
+    make_views,
     run,
     run_alone,
     settings_of,
@@ -29,13 +30,13 @@ from common import (
 )
 
 import metatransformer.fit.fit as fit_module
+import metatransformer.pipeline as pipeline_module
 from metatransformer import Classifier, DataError, NotFittedError, WeightsError
-from metatransformer.core.batch import Batch, collate
 from metatransformer.core.samples import View
 from metatransformer.infer.sources import read_index
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality, modality_module, modality_names
-from metatransformer.pipeline import Pipeline, read_raw
+from metatransformer.pipeline import Pipeline, fit_reader
 from metatransformer.saved import load_pipeline
 from metatransformer.trunk import load_encoder
 
@@ -52,14 +53,9 @@ def same(a: View, b: View) -> bool:
     )
 
 
-def batch_of(pipeline: Pipeline, samples: list[View]) -> dict[str, Batch]:
-    ready = [pipeline.transform(sample) for sample in samples]
-    return {pipeline.modality.name: collate(ready, fields=pipeline.modality.fields)}
-
-
 def outputs_of(pipeline: Pipeline, samples: list[View]) -> torch.Tensor:
     with torch.no_grad():
-        return pipeline.model.eval()(batch_of(pipeline, samples), head=pipeline.recipe.task.name)
+        return pipeline.model.eval()(batch_of(pipeline, samples), task=pipeline.task_name)
 
 
 # --- files and arrays -------------------------------------------------------------------------------------------------
@@ -92,25 +88,17 @@ def test_broken_files_are_refused_with_their_name(name: str):
 
 
 def read_file(modality, file: Path):
-    pipeline = replace_reader(modality)
-    options = tiny_recipe(modality).input
-    index = read_index(modality, file, options=options, labelled=False)
-    pipeline.transform.fit(read_raw(modality, record) for record in index.records)
+    recipe, trunk = tiny_recipe(modality), load_encoder("test")
+    index = read_index(modality, file, options=recipe.input, labelled=False)
+    reader = fit_reader(recipe, modality.name, trunk=trunk, records=index.records)
     for record in index.records:
-        pipeline.sample(record)
-
-
-def replace_reader(modality):
-    from metatransformer.pipeline import Reader
-
-    recipe = tiny_recipe(modality)
-    return Reader(modality, modality.transform(recipe.input, load_encoder("test").stem))
+        reader.view(record)
 
 
 @every_modality
 def test_synthetic_samples_satisfy_the_fields(name: str):
     pipeline = tiny_pipeline(name)
-    for sample in make_samples(pipeline.modality, 5, seed=1):
+    for sample in make_views(pipeline.modality, 5, seed=1):
         ready = pipeline.transform(sample)
         assert ready.inputs.keys() == pipeline.modality.fields.keys()
         for field, declared in pipeline.modality.fields.items():
@@ -122,7 +110,7 @@ def test_synthetic_samples_satisfy_the_fields(name: str):
 @every_modality
 def test_wrong_arrays_are_refused_with_sample_and_field(name: str):
     pipeline = tiny_pipeline(name)
-    ready = pipeline.transform(make_samples(pipeline.modality, 1)[0])
+    ready = pipeline.transform(make_views(pipeline.modality, 1)[0])
     for field, declared in pipeline.modality.fields.items():
         good = ready.inputs[field]
         bad = {
@@ -149,7 +137,7 @@ def test_wrong_arrays_are_refused_with_sample_and_field(name: str):
 @every_modality
 def test_transform_is_deterministic_and_leaves_its_input_alone(name: str):
     pipeline = tiny_pipeline(name)
-    for sample in make_samples(pipeline.modality, 3, seed=2):
+    for sample in make_views(pipeline.modality, 3, seed=2):
         before = copy.deepcopy(dict(sample.inputs))
         first, second = pipeline.transform(sample), pipeline.transform(sample)
         assert same(first, second)
@@ -160,7 +148,7 @@ def test_transform_is_deterministic_and_leaves_its_input_alone(name: str):
 @every_modality
 def test_augmentation_follows_its_generator_and_stays_in_the_fields(name: str):
     pipeline = tiny_pipeline(name)
-    ready = pipeline.transform(make_samples(pipeline.modality, 1)[0])
+    ready = pipeline.transform(make_views(pipeline.modality, 1)[0])
     before = copy.deepcopy(dict(ready.inputs))
     one, two = (pipeline.transform.augment(ready, np.random.default_rng(5)) for _ in range(2))
     assert same(one, two)
@@ -176,7 +164,7 @@ def test_transform_state_goes_through_json(name: str):
     other = pipeline.modality.transform(pipeline.recipe.input, pipeline.trunk.stem)
     other.load_state(state)
     assert json.loads(json.dumps(other.state())) == state
-    for sample in make_samples(pipeline.modality, 3, seed=2):
+    for sample in make_views(pipeline.modality, 3, seed=2):
         assert same(pipeline.transform(sample), other(sample))
 
 
@@ -197,7 +185,7 @@ def test_only_training_samples_are_learned_from(name: str, monkeypatch: pytest.M
         transform.fit = fit
         return transform
 
-    monkeypatch.setattr(fit_module, "get_modality", lambda _: replace(modality, transform=watched))
+    monkeypatch.setattr(pipeline_module, "get_modality", lambda _: replace(modality, transform=watched))
     records = make_records(modality, train=7, val=4, test=3)
     fit_module.fit(records, tiny_recipe(modality, {"tune": "head"}), console=QUIET)
     assert seen == [record.key for record in records if record.split == "train"]
@@ -209,7 +197,7 @@ def test_only_training_samples_are_learned_from(name: str, monkeypatch: pytest.M
 @every_modality
 def test_tokens_have_the_trunks_width_and_one_span(name: str):
     pipeline = tiny_pipeline(name)
-    batch = batch_of(pipeline, make_samples(pipeline.modality, 5))
+    batch = batch_of(pipeline, make_views(pipeline.modality, 5))
     tokens = pipeline.model.tokenize(batch)
     count = tokens.x.shape[1]
     rows = list(range(5)) if tokens.samples is None else tokens.samples.tolist()
@@ -218,7 +206,7 @@ def test_tokens_have_the_trunks_width_and_one_span(name: str):
     assert tokens.x.dtype == torch.float32 and tokens.mask.dtype == torch.bool
     assert tokens.x[tokens.mask].isfinite().all()
     (span,) = tokens.spans
-    assert (span.modality, span.start, span.stop) == (name, 0, count)
+    assert (span.modality, span.input, span.start, span.stop) == (name, name, 0, count)
     assert span.summary is not None and tokens.mask[:, span.summary].all()
     assert len(span.grid) == pipeline.model.tokenizers[name].axes
     assert not span.grid or np.prod(span.grid) == count - 1
@@ -230,7 +218,7 @@ def test_a_sample_alone_equals_itself_in_a_batch(name: str, pool: str):
     if pool == "grid" and not tiny_pipeline(name).model.tokenizers[name].axes:
         return  # tokens in no order lie on no grid
     pipeline = tiny_pipeline(name, {"head.pool": pool})
-    samples = make_samples(pipeline.modality, 5, seed=3)
+    samples = make_views(pipeline.modality, 5, seed=3)
     together = outputs_of(pipeline, samples)
     alone = torch.cat([outputs_of(pipeline, [sample]) for sample in samples])
     # Float32 sums in another order: 1e-6 relative on outputs of size 1; a leak of padding is larger by far.
@@ -240,24 +228,25 @@ def test_a_sample_alone_equals_itself_in_a_batch(name: str, pool: str):
 @every_modality
 def test_padding_that_holds_something_else_changes_nothing(name: str):
     pipeline = tiny_pipeline(name)
-    batch = batch_of(pipeline, make_samples(pipeline.modality, 5, seed=3))[name]
-    other = {}
-    for field, x in batch.inputs.items():
-        mask = batch.masks[field]
+    batch = batch_of(pipeline, make_views(pipeline.modality, 5, seed=3))
+    part, other = batch.parts[name], {}
+    for field, x in part.inputs.items():
+        mask = part.masks[field]
         ragged = pipeline.modality.fields[field].ragged
         shape = [len(x)] + [x.shape[axis + 1] if axis in ragged else 1 for axis in range(x.ndim - 1)]
         real = mask.reshape(shape) if ragged else torch.ones(1, dtype=torch.bool)
         other[field] = torch.where(real, x, torch.full_like(x, 77))
-    model, head = pipeline.model.eval(), pipeline.recipe.task.name
+    changed = replace(batch, parts={name: replace(part, inputs=other)})
+    model = pipeline.model.eval()
     with torch.no_grad():
-        before, after = model({name: batch}, head=head), model({name: replace(batch, inputs=other)}, head=head)
+        before, after = model(batch, task="classify"), model(changed, task="classify")
     torch.testing.assert_close(before, after, atol=2e-6, rtol=2e-5)
 
 
 @every_modality
 def test_outputs_follow_the_order_of_the_batch(name: str):
     pipeline = tiny_pipeline(name)
-    samples = make_samples(pipeline.modality, 5, seed=4)
+    samples = make_views(pipeline.modality, 5, seed=4)
     order = [3, 0, 4, 1, 2]
     shuffled = outputs_of(pipeline, [samples[i] for i in order])
     torch.testing.assert_close(outputs_of(pipeline, samples)[order], shuffled, atol=2e-6, rtol=2e-5)
@@ -268,7 +257,7 @@ def test_gradients_reach_tokenizer_and_head_and_leave_the_trunk_alone(name: str)
     pipeline = tiny_pipeline(name, {"tune": "ends", "head.centres": 0})  # training goes through linear heads
     model = pipeline.model.train()
     assert not model.encoder.training and not any(block.training for block in model.encoder.blocks)
-    model(batch_of(pipeline, make_samples(pipeline.modality, 5)), head="classify").square().sum().backward()
+    model(batch_of(pipeline, make_views(pipeline.modality, 5)), task="classify").square().sum().backward()
     for part in (model.tokenizers, model.heads):
         assert [key for key, p in part.named_parameters() if p.grad is None] == []
     assert sum(p.grad.abs().sum() for p in model.tokenizers.parameters()) > 0
@@ -304,7 +293,7 @@ def test_the_same_seed_gives_the_same_result(name: str):
 @pytest.mark.parametrize("tune", ["head", "ends", "lora", "last:1", "all"])
 def test_a_loaded_model_gives_identical_outputs(name: str, tune: str, tmp_path: Path):
     pipeline = tiny_pipeline(name, {"tune": tune})
-    samples = make_samples(pipeline.modality, 5, seed=6)
+    samples = make_views(pipeline.modality, 5, seed=6)
     pipeline.save(tmp_path, metrics={})
     assert (tmp_path / "encoder.safetensors").exists() == (tune in ("last:1", "all"))
     assert (tmp_path / "adapters").exists() == (tune == "lora")

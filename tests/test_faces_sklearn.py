@@ -1,6 +1,5 @@
 """The scikit-learn face: its manners, every kind of input, and what is said when something is wrong."""
 
-import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 import metatransformer as mt
 from metatransformer.core.errors import DataError
-from metatransformer.core.samples import Record
+from metatransformer.data.examples import Examples
 from metatransformer.modalities import get_modality
 
 IMAGE = get_modality("image")
@@ -263,12 +262,13 @@ def test_what_the_user_must_change_is_said(arrays, given: dict, y: Any, message:
 
 def test_groups_stay_together(arrays, monkeypatch: pytest.MonkeyPatch):
     pictures, labels = arrays
-    seen: list[Record] = []
-    monkeypatch.setattr("metatransformer.faces.sklearn.fit", lambda records, *_, **__: seen.extend(records) or 1 / 0)
+    seen: list[Examples] = []
+    monkeypatch.setattr("metatransformer.faces.sklearn.fit", lambda examples, *_, **__: seen.append(examples) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         classifier().fit(pictures, labels, groups=np.arange(30) // 3)
-    assert [record.group for record in seen] == [str(place // 3) for place in range(30)]
-    train, val = ({r.group for r in seen if r.split == split} for split in ("train", "val"))
+    (examples,) = seen
+    assert list(examples.groups) == [str(place // 3) for place in range(30)]
+    train, val = (set(examples.split(split).groups) for split in ("train", "val"))
     assert train and val and not train & val
 
 
@@ -319,14 +319,19 @@ def test_a_saved_embedder_is_the_same(arrays, tmp_path: Path):
     again = mt.load(tmp_path)
     assert type(again) is mt.Embedder and again.encoder == "test" and again.recipe["input.size"] == 16
     assert np.array_equal(again.transform(arrays[0]), made.transform(arrays[0]))
-    with pytest.raises(mt.WeightsError, match="must be the one with digest"):
+    with pytest.raises(mt.WeightsError, match="must compute what was recorded"):
         mt.load(tmp_path, encoder="random:1:test")
-    (tmp_path / "tokenizer.safetensors").write_bytes(b"x" * 99)
-    with pytest.raises(mt.DataError, match="must hold the saved tokenizer"):
+    (tmp_path / "tokenizers" / "image.safetensors").write_bytes(b"x" * 99)
+    with pytest.raises(mt.DataError, match="must hold the parameters that model.json describes"):
         mt.load(tmp_path)
-    about = json.loads((tmp_path / "embedder.json").read_text(encoding="utf-8"))
-    (tmp_path / "embedder.json").write_text(json.dumps(about | {"format": 99}), encoding="utf-8")
-    with pytest.raises(mt.DataError, match="must have format 1; found 99"):
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '"x"', '{"format": 99}', '{"format": 1}', '{"format": 1, "arguments": 3}']
+)
+def test_a_damaged_embedder_of_before_is_named(tmp_path: Path, content: str):
+    (tmp_path / "embedder.json").write_text(content, encoding="utf-8")
+    with pytest.raises(mt.DataError, match="embedder.json: must (be valid JSON|have a format of 1 to 2|be as it was)"):
         mt.load(tmp_path)
 
 

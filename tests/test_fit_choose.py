@@ -12,9 +12,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 from metatransformer.core.errors import UsageError
 from metatransformer.data.split import cross_folds
 from metatransformer.fit.choose import PATIENCE, STRETCHES, Choice, best_of
+from metatransformer.fit.closed_form import Basis, cross_outputs, fit_probes
 from metatransformer.fit.fit import fit
 from metatransformer.fit.fitted import Fitted
-from metatransformer.fit.probe import Basis, cross_outputs, fit_probes
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.tasks.classify import Classify, ClassifyOptions
@@ -135,8 +135,6 @@ def test_the_kept_head_is_the_one_of_the_kept_line():
 def test_folds_are_refused_where_heads_have_no_closed_form():
     with pytest.raises(UsageError, match=r"optim.folds: must be 'auto' or 0 for heads by likelihood.*found 4"):
         run({"optim.folds": 4, "optim.solver": "likelihood", "head.centres": 0}, drawn=True)
-    with pytest.raises(UsageError, match=r"optim.folds: must be 'auto' or 0 for heads .*augmented views.*found 4"):
-        run({"optim.folds": 4, "optim.views": 1, "tune": "ends", "optim.epochs": 1}, drawn=True)
     with pytest.raises(UsageError, match="'optim.folds': must be 'auto', 0 or at least 2; found 1"):
         run({"optim.folds": 1}, drawn=True)
 

@@ -10,23 +10,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from common import make_records, run, run_alone, tiny_pipeline, tiny_recipe, words_of
+from common import loader_of, make_records, run, run_alone, tiny_pipeline, tiny_recipe, words_of
 from PIL import Image
 from safetensors.torch import load_file
 
-import metatransformer.fit.adapt as adapt_module
+import metatransformer.fit.by_epochs as by_epochs_module
 import metatransformer.fit.train as train_module
 from metatransformer.core.errors import DataError, UsageError
+from metatransformer.fit.context import Context
 from metatransformer.fit.fit import fit
+from metatransformer.fit.memo import Memo
+from metatransformer.fit.objective import Supervised
 from metatransformer.fit.run import RunFolder
 from metatransformer.fit.solve import choose_head
 from metatransformer.fit.train import Trainer
 from metatransformer.infer.evaluate import compute_outputs
-from metatransformer.infer.loader import Loader, Place
+from metatransformer.infer.loader import Place
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 
 QUIET = Console(quiet=True)
+ALONE = Context(run=None, place=Place(), memo=Memo(most_mb=0), console=QUIET)
 SETTINGS = {"tune": "ends", "data.batch_size": 4, "optim.lr": 1e-2}
 
 
@@ -34,22 +38,21 @@ def make_trainer(settings: Mapping[str, Any], *, count: int = 12, start_loss: fl
     pipeline = tiny_pipeline("image", {**SETTINGS, **settings})
     loaders = {}
     for split, seed in (("train", 0), ("val", 1)):
-        records = make_records(pipeline.modality, train=count, seed=seed)
-        loaders[split] = Loader(pipeline.reader, records, cache_mb=8, task=pipeline.task)
+        loaders[split] = loader_of(pipeline, make_records(pipeline.modality, train=count, seed=seed))
         loaders[split].prepare(QUIET, title=split)
-    return Trainer(pipeline, **loaders, start_loss=start_loss, run=None, place=Place(), console=QUIET)
+    return Trainer(pipeline, Supervised(pipeline.tasks), **loaders, start_loss=start_loss, context=ALONE)
 
 
 # --- schedule, groups, choice -----------------------------------------------------------------------------------------
 
 
 def test_the_schedule_by_hand():
-    # 12 samples in batches of 4: 3 steps an epoch, 12 in all, a quarter of them warm-up.
-    trainer = make_trainer({"optim.epochs": 4, "optim.warmup": 0.25})
-    found = [trainer._schedule(step) for step in range(13)]
-    cosine = [0.5 * (1 + np.cos(np.pi * k / 9)) for k in range(10)]
+    # 12 samples in batches of 4: 3 steps an epoch, 30 in all, a tenth of them warm-up.
+    trainer = make_trainer({"optim.epochs": 10})
+    found = [trainer._schedule(step) for step in range(31)]
+    cosine = [0.5 * (1 + np.cos(np.pi * k / 27)) for k in range(28)]
     assert found == pytest.approx([1 / 3, 2 / 3, 1, *cosine])
-    assert found[3] == 1 and found[12] == pytest.approx(0)
+    assert found[3] == 1 and found[30] == pytest.approx(0)
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(1, 40), (25, 40), (109, 9), (250, 4), (4000, 4)])
@@ -82,9 +85,9 @@ def test_what_was_learned_before_learns_slower(tune: str, start_loss: float | No
 
 def test_random_tokenizers_learn_at_the_whole_rate():
     pipeline = tiny_pipeline("tabular", {"tune": "ends"})
-    records = make_records(pipeline.modality, train=6)
-    loader = Loader(pipeline.reader, records, cache_mb=8, task=pipeline.task)
-    trainer = Trainer(pipeline, train=loader, val=loader, start_loss=None, run=None, place=Place(), console=QUIET)
+    loader = loader_of(pipeline, make_records(pipeline.modality, train=6))
+    objective = Supervised(pipeline.tasks)
+    trainer = Trainer(pipeline, objective, train=loader, val=loader, start_loss=None, context=ALONE)
     assert {group["base"] for group in trainer.optimizer.param_groups} == {pipeline.recipe.optim.lr}
 
 
@@ -122,8 +125,9 @@ def test_training_goes_through_a_narrow_solved_head(noise, monkeypatch: pytest.M
     monkeypatch.setattr(Trainer, "fit", watched)
     fitted = fit(noise, image_recipe({"head.pool": "grid", "head.cells": 2}), console=QUIET)
     ((narrow, loss),) = seen
-    assert (narrow.kind, narrow.centres, fitted.pipeline.head.kind) == ("both", 0, "grid")
-    assert narrow.features < fitted.pipeline.head.features
+    own = fitted.pipeline.head.readout
+    assert (narrow.readout.facts.pool, narrow.centres, own.facts.pool) == ("both", 0, "grid")
+    assert narrow.readout.features < own.features
     assert 0 < loss < np.log(2)  # better than guessing: it is solved
     assert fitted.pipeline.head is fitted.pipeline.model.head("classify")
 
@@ -138,8 +142,8 @@ def test_what_training_changed_is_kept_where_validation_gains(
     same = (0.5, 0.7)
     told = iter([same, same, (accuracy, loss), same])  # untuned, narrow, tuned; and once more where untuned is kept
 
-    def choose(fitted, lessons, *, run, console, by_split=False):
-        choice = choose_head(fitted, lessons, run=run, console=console, by_split=by_split)
+    def choose(fitted, lessons, context, *, by_split=False):
+        choice = choose_head(fitted, lessons, context, by_split=by_split)
         accuracy, loss = next(told)
         return replace(choice, scores={**choice.scores, "accuracy": accuracy}, loss=loss)
 
@@ -149,7 +153,7 @@ def test_what_training_changed_is_kept_where_validation_gains(
         trainer.progress.kept, trainer.progress.history = 1, [{"epoch": 0}, {"epoch": 1}]
         return trainer.progress
 
-    monkeypatch.setattr(adapt_module, "choose_head", choose)
+    monkeypatch.setattr(by_epochs_module, "choose_head", choose)
     monkeypatch.setattr(Trainer, "fit", train)
     fitted = fit(noise, image_recipe({}), console=QUIET)
     before = tiny_pipeline("image", SETTINGS).model.tokenizer("image").patches.weight
@@ -172,11 +176,11 @@ def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch):
     trainer = make_trainer({"optim.epochs": 4})
     seen: list[torch.Tensor] = []
 
-    def score(pipeline, loader, *, console, title):
-        seen.append(pipeline.head.net[-1].weight.detach().clone())
+    def scores():
+        seen.append(trainer.pipeline.head.net[-1].weight.detach().clone())
         return {"accuracy": [0.2, 0.8, 0.8, 0.6][len(seen) - 1], "log_loss": 0.5}
 
-    monkeypatch.setattr(train_module, "score", score)
+    monkeypatch.setattr(trainer, "_scores", scores)
     history = trainer.fit().history
     assert [line["val_accuracy"] for line in history] == [0.2, 0.8, 0.8, 0.6]
     assert torch.equal(trainer.pipeline.head.net[-1].weight, seen[1])  # the first of equals
@@ -196,25 +200,8 @@ def test_of_epochs_that_cannot_be_told_apart_the_one_of_least_loss_is_kept(
 ):
     trainer = make_trainer({"optim.epochs": 3})
     answers = iter(zip(accuracy, loss, strict=True))
-    monkeypatch.setattr(
-        train_module, "score", lambda *_, **__: dict(zip(("accuracy", "log_loss"), next(answers), strict=True))
-    )
+    monkeypatch.setattr(trainer, "_scores", lambda: dict(zip(("accuracy", "log_loss"), next(answers), strict=True)))
     assert trainer.fit().kept == kept
-
-
-def test_training_stops_when_nothing_is_gained(monkeypatch: pytest.MonkeyPatch):
-    trainer = make_trainer({"optim.epochs": 9, "optim.patience": 2})
-    scores = iter([0.5, 0.7, 0.6, 0.7, 0.9])
-    monkeypatch.setattr(train_module, "score", lambda *_, **__: {"accuracy": next(scores), "log_loss": 1.0})
-    assert [line["epoch"] for line in trainer.fit().history] == [1, 2, 3, 4]
-
-
-def test_a_run_that_had_stopped_does_not_go_on(monkeypatch: pytest.MonkeyPatch):
-    trainer = make_trainer({"optim.epochs": 9, "optim.patience": 2})
-    trainer.progress.stale, trainer.progress.epoch = 2, 4  # as its checkpoint has it
-    trainer.progress.weights = {name: p.detach().clone() for name, p in trainer.learning.items()}
-    monkeypatch.setattr(trainer, "_epoch", lambda bar: pytest.fail("it trains"))
-    assert trainer.fit().epoch == 4
 
 
 def test_dropout_follows_from_seed_and_step_and_leaves_the_callers_numbers_alone():
@@ -259,7 +246,8 @@ def test_a_loss_that_is_not_finite_is_said(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_gradients_are_clipped(monkeypatch: pytest.MonkeyPatch):
-    trainer = make_trainer({"optim.clip": 0.1, "optim.epochs": 1})
+    monkeypatch.setattr(train_module, "CLIP", 0.1)
+    trainer = make_trainer({"optim.epochs": 1})
     norms: list[float] = []
     step = trainer.optimizer.step
 

@@ -11,7 +11,7 @@ import torch
 from common import SMALL, run, tiny_pipeline, words_of
 
 from metatransformer import Classifier
-from metatransformer.core.batch import collate
+from metatransformer.core.batch import stack_views
 from metatransformer.core.errors import DataError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, View
@@ -322,7 +322,7 @@ def test_a_recording_beyond_max_windows_is_drawn_as_several_pictures():
     assert shapes == [(1, 8 * side, 6), (1, 64 * side, 6), (11, 8 * side, 6)]
 
     def tokens(*samples: View):
-        batch = collate(samples, fields=MODALITY.fields)
+        batch = stack_views(samples, fields=MODALITY.fields)
         return tokenizer(batch.inputs, batch.masks)
 
     alone, together = tokens(short), tokens(short, long)

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from common import make_records, tiny_pipeline
+from common import loader_of, make_records, tiny_pipeline
 
+from metatransformer.core.batch import Batch
 from metatransformer.core.errors import DataError
 from metatransformer.infer.loader import Loader, Place
 from metatransformer.machine.console import Console
@@ -22,9 +23,13 @@ def loader() -> Loader:
 
 def make_loader(*, cache_mb: int, count: int = COUNT) -> Loader:
     pipeline = tiny_pipeline("image")
-    made = Loader(pipeline.reader, make_records(pipeline.modality, train=count), cache_mb=cache_mb, task=pipeline.task)
+    made = loader_of(pipeline, make_records(pipeline.modality, train=count), cache_mb=cache_mb)
     made.prepare(QUIET, title="train")
     return made
+
+
+def pixels_of(batch: Batch) -> torch.Tensor:
+    return batch.parts["image"].inputs["pixels"]
 
 
 def plan(loader: Loader, *, seed: int = 0, epoch: int = 0, place: Place | None = None) -> list[list[int]]:
@@ -48,7 +53,7 @@ def test_the_order_follows_from_seed_and_epoch(loader: Loader):
 
 
 def test_batches_hold_samples_of_similar_size(loader: Loader):
-    sizes = [sum(a.nbytes for a in loader.sample(i).inputs.values()) for i in range(COUNT)]
+    sizes = [sum(a.nbytes for a in loader.view(i).inputs.values()) for i in range(COUNT)]
     ranges = sorted((min(sizes[i] for i in chunk), max(sizes[i] for i in chunk)) for chunk in plan(loader))
     assert all(high <= low for (_, high), (low, _) in zip(ranges, ranges[1:], strict=False))
 
@@ -71,7 +76,7 @@ def test_a_batch_smaller_than_the_processes_repeats_a_sample():
 def test_skipped_batches_are_those_before_a_kill(loader: Loader):
     whole, rest = epoch(loader), epoch(loader, skip=2)
     assert [batch.keys for batch in whole[2:]] == [batch.keys for batch in rest]
-    assert torch.equal(whole[-1].inputs["pixels"], rest[-1].inputs["pixels"])
+    assert torch.equal(pixels_of(whole[-1]), pixels_of(rest[-1]))
 
 
 def test_augmentation_is_new_in_each_epoch_and_repeatable(loader: Loader):
@@ -79,7 +84,8 @@ def test_augmentation_is_new_in_each_epoch_and_repeatable(loader: Loader):
         batches = epoch(loader, number=number, augment=augment)
         where = {key: (batch, row) for batch in batches for row, key in enumerate(batch.keys)}
         batch, row = where["sample 0"]
-        return batch.inputs["pixels"][row][batch.masks["pixels"][row]].numpy()
+        part = batch.parts["image"]
+        return part.inputs["pixels"][row][part.masks["pixels"][row]].numpy()
 
     assert np.array_equal(pixels(0), pixels(0)) and not np.array_equal(pixels(0), pixels(1))
     assert np.array_equal(pixels(0, augment=False), pixels(1, augment=False))
@@ -89,7 +95,8 @@ def test_targets_stand_beside_their_samples(loader: Loader):
     assert loader.target is not None
     for indices, batch in loader.in_order(batch_size=4):
         assert batch.keys == tuple(f"sample {index}" for index in indices)
-        assert batch.target is not None and torch.equal(batch.target, loader.target[indices])
+        target = batch.targets["classify"]
+        assert target.rows is None and torch.equal(target.values, loader.target[indices])
 
 
 def test_all_samples_come_in_order_of_size(loader: Loader):
@@ -101,16 +108,17 @@ def test_the_cache_ends_at_its_limit_and_changes_nothing(monkeypatch: pytest.Mon
     cached, bare = make_loader(cache_mb=64), make_loader(cache_mb=0)
     reads: list[str] = []
     for loader in (cached, bare):
-        read = loader.reader.modality.load
+        reader = loader.route["image"]
+        read = reader.modality.load
 
         def load(record, read=read):
             reads.append(record.key)
             return read(record)
 
-        loader.reader = replace(loader.reader, modality=replace(loader.reader.modality, load=load))
-    before = [batch.inputs["pixels"] for batch in epoch(cached)]
+        loader.route = {"image": replace(reader, modality=replace(reader.modality, load=load))}
+    before = [pixels_of(batch) for batch in epoch(cached)]
     assert reads == []
-    after = [batch.inputs["pixels"] for batch in epoch(bare)]
+    after = [pixels_of(batch) for batch in epoch(bare)]
     assert len(reads) == COUNT
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
@@ -119,7 +127,7 @@ def test_a_bad_sample_shows_before_training():
     pipeline = tiny_pipeline("image")
     records = make_records(pipeline.modality, train=3)
     records[1] = replace(records[1], value=np.zeros((5, 7), dtype=np.float32))
-    loader = Loader(pipeline.reader, records, cache_mb=1, task=pipeline.task)
+    loader = loader_of(pipeline, records, cache_mb=1)
     with pytest.raises(DataError, match="sample 1: pixels: must be uint8"):
         loader.prepare(QUIET, title="train")
 
@@ -127,5 +135,5 @@ def test_a_bad_sample_shows_before_training():
 def test_unknown_labels_leave_the_target_out():
     pipeline = tiny_pipeline("image")
     records = [replace(record, target=None) for record in make_records(pipeline.modality, train=3)]
-    loader = Loader(pipeline.reader, records, cache_mb=1, task=pipeline.task)
-    assert loader.target is None and next(loader.in_order(batch_size=3))[1].target is None
+    loader = loader_of(pipeline, records, cache_mb=1)
+    assert loader.target is None and not next(loader.in_order(batch_size=3))[1].targets

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metatransformer.core.batch import collate
+from metatransformer.core.batch import stack_views
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, View
@@ -121,7 +121,7 @@ def test_a_clip_alone_equals_itself_in_a_padded_batch(lengths):
 
 
 def parts(samples: list[View]) -> tuple[dict, dict]:
-    batch = collate(samples, fields=MODALITY.fields)
+    batch = stack_views(samples, fields=MODALITY.fields)
     return batch.inputs, batch.masks
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from common import FIXTURES, run, tiny_pipeline
+from common import FIXTURES, batch_of, run, tiny_pipeline
 from matplotlib.figure import Figure
 
 from metatransformer import Regressor
-from metatransformer.core.batch import collate
+from metatransformer.core.batch import stack_views
 from metatransformer.core.errors import DataError, NotFittedError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, View
@@ -122,10 +122,9 @@ def test_numbers_that_rdkit_cannot_compute_are_gaps():
 
 
 def outputs(pipeline, *values) -> torch.Tensor:
-    ready = [pipeline.transform(raw(value)) for value in values]
-    batch = collate(ready, fields=MODALITY.fields)
+    batch = batch_of(pipeline, [raw(value) for value in values])
     with torch.no_grad():
-        return pipeline.model.eval()({"graph": batch}, head=pipeline.recipe.task.name)
+        return pipeline.model.eval()(batch, task=pipeline.task_name)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +153,7 @@ def test_directions_count_where_they_are_known():
     pipeline = tiny_pipeline("graph", {"input.identifiers": "laplacian"})
     pipeline.transform.fit([raw(graph) for graph in graphs])
     tokenizer = MODALITY.tokenizer(pipeline.recipe.input, pipeline.transform, 32, pipeline.trunk.stem)
-    batch = collate([pipeline.transform(raw(graph)) for graph in graphs], fields=MODALITY.fields)
+    batch = stack_views([pipeline.transform(raw(graph)) for graph in graphs], fields=MODALITY.fields)
     edge = tokenizer(batch.inputs, batch.masks).x[:, 1 + len(pipeline.transform.whole_) + 3 + 2]  # the third edge
     assert not torch.allclose(edge[0], edge[1]) and torch.allclose(edge[2], edge[3])
 
@@ -274,7 +273,7 @@ def test_regressor_takes_smiles_and_keeps_its_state(tmp_path: Path):
     model.fit(smiles, [float(len(s)) for s in smiles])
     guess = model.predict(["CCO", "CCCCCCCCCO"])
     model.save(tmp_path / "m")
-    state = json.loads((tmp_path / "m" / "model.json").read_text())["transform"]
+    state = json.loads((tmp_path / "m" / "model.json").read_text())["inputs"]["graph"]["transform"]
     assert {"nodes", "links", "whole", "kinds"} == state.keys()
     from metatransformer import load as load_model
 

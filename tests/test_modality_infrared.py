@@ -11,7 +11,7 @@ import torch
 from common import FIXTURES, run
 from PIL import Image
 
-from metatransformer.core.batch import collate
+from metatransformer.core.batch import stack_views
 from metatransformer.core.errors import DataError, MissingDependencyError, NotFittedError, UsageError
 from metatransformer.core.samples import Record, View
 from metatransformer.modalities.infrared import MODALITY, InfraredOptions, InfraredTransform, features, load
@@ -285,7 +285,7 @@ def test_one_channel_and_three_equal_ones_give_the_same_tokens():
     for training in (square(), np.stack([square(), square(1), square(2)], axis=-1)):
         ready = transform()
         ready.fit([in_memory(training)])
-        batch = collate([ready(in_memory(square(5)))], fields=MODALITY.fields)
+        batch = stack_views([ready(in_memory(square(5)))], fields=MODALITY.fields)
         tokenizer = MODALITY.tokenizer(ready.options, ready, WIDTH, STEM)
         assert tokenizer.patches.weight.shape[1] == ready.channels_ and tokenizer.native
         with torch.no_grad():

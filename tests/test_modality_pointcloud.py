@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from common import FIXTURES, make_records, make_samples, tiny_pipeline, tiny_recipe
+from common import FIXTURES, batch_of, make_records, make_views, tiny_pipeline, tiny_recipe
 
-from metatransformer.core.batch import collate
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, View
@@ -174,17 +173,17 @@ def test_groups_learn_and_are_saved(tmp_path: Path):
 
 def test_a_padded_cloud_has_the_same_groups():
     pipeline = tiny_pipeline("pointcloud", GROUPS)
-    ready = [pipeline.transform(sample) for sample in make_samples(MODALITY, 5)]
-    together = pipeline.model.tokenize({"pointcloud": collate(ready, fields=MODALITY.fields)})
-    for row, sample in enumerate(ready):
-        alone = pipeline.model.tokenize({"pointcloud": collate([sample], fields=MODALITY.fields)})
+    views = make_views(MODALITY, 5)
+    together = pipeline.model.tokenize(batch_of(pipeline, views))
+    for row, view in enumerate(views):
+        alone = pipeline.model.tokenize(batch_of(pipeline, [view]))
         torch.testing.assert_close(together.x[row], alone.x[0], atol=2e-6, rtol=2e-5)
 
 
 def test_gradients_reach_every_parameter_of_groups():
     pipeline = tiny_pipeline("pointcloud", GROUPS)
-    ready = [pipeline.transform(sample) for sample in make_samples(MODALITY, 5)]
-    pipeline.model({"pointcloud": collate(ready, fields=MODALITY.fields)}, head="classify").square().sum().backward()
+    batch = batch_of(pipeline, make_views(MODALITY, 5))
+    pipeline.model(batch, task="classify").square().sum().backward()
     assert [name for name, p in pipeline.model.tokenizers.named_parameters() if p.grad is None] == []
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from metatransformer.core.batch import Batch, collate
+from metatransformer.core.batch import Part, stack_views
 from metatransformer.core.errors import DataError, NotFittedError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, View
@@ -52,8 +52,8 @@ def tokenizer(transform: TabularTransform, *, width: int = WIDTH) -> TabularToke
     return TabularTokenizer(transform.options, transform, width, Stem())
 
 
-def batch(transform: TabularTransform, rows: list[dict]) -> Batch:
-    return collate([transform(sample(row)) for row in rows], fields=MODALITY.fields)
+def batch(transform: TabularTransform, rows: list[dict]) -> Part:
+    return stack_views([transform(sample(row)) for row in rows], fields=MODALITY.fields)
 
 
 MIXED = {

@@ -11,7 +11,7 @@ from common import FIXTURES, run, settings_of, tiny_recipe, words_of
 
 from metatransformer import Classifier
 from metatransformer.bench.datasets.text import whole_phrases
-from metatransformer.core.batch import collate
+from metatransformer.core.batch import stack_views
 from metatransformer.core.errors import DataError, NotFittedError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, View
@@ -63,7 +63,7 @@ def tokenizer(transform: TextTransform, *, width: int = WIDTH, seed: int = 0) ->
 
 
 def tokens(transform: TextTransform, *values, seed: int = 0):
-    batch = collate([transform(sample(value)) for value in values], fields=MODALITY.fields)
+    batch = stack_views([transform(sample(value)) for value in values], fields=MODALITY.fields)
     return tokenizer(transform, seed=seed)(batch.inputs, batch.masks)
 
 
@@ -209,7 +209,7 @@ def test_known_vectors_carry_words_that_training_never_saw(monkeypatch: pytest.M
     other.load_state(json.loads(json.dumps(transform.state())))
     rebuilt = tokenizer(other, seed=1)
     rebuilt.load_state_dict(tokenizer(transform).state_dict())
-    batch = collate([other(sample("good"))], fields=MODALITY.fields)
+    batch = stack_views([other(sample("good"))], fields=MODALITY.fields)
     torch.testing.assert_close(rebuilt(batch.inputs, batch.masks).x, one.x)
 
 
@@ -217,7 +217,7 @@ def test_tokens_have_the_size_that_patches_have(monkeypatch: pytest.MonkeyPatch)
     vectors = torch.randn(len(WORDS), 384, generator=torch.Generator().manual_seed(0)).half()
     monkeypatch.setattr(module, "load_words", lambda name: Words(name, WORDS, vectors, ""))
     transform = fitted("a good film", neighbours=1)
-    batch = collate([transform(sample("a good bad film is it ?"))], fields=MODALITY.fields)
+    batch = stack_views([transform(sample("a good bad film is it ?"))], fields=MODALITY.fields)
     x = tokenizer(transform, width=384)(batch.inputs, batch.masks).x[0, 1:]
     # Words of length 2.5 and places of a tenth of that, about at right angles; seven words.
     assert x.norm(dim=1).mean().item() == pytest.approx(2.5, rel=0.05)

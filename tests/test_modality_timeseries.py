@@ -13,11 +13,10 @@ from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, View
 from metatransformer.core.task import TaskOptions
+from metatransformer.fit.closed_form import Basis, fit_probes
 from metatransformer.fit.fit import fit
-from metatransformer.fit.probe import Basis, fit_probes
 from metatransformer.machine.console import Console
 from metatransformer.modalities.timeseries import (
-    DEFAULTS,
     MODALITY,
     TimeseriesOptions,
     TimeseriesTokenizer,
@@ -277,7 +276,7 @@ def test_direct_features_are_penalised_less():
 
 def tiny(**more):
     settings = {**SMALL, **SHORT, "task.name": "forecast", **more}
-    return make_recipe("timeseries", options=TimeseriesOptions, defaults=DEFAULTS, base={}, overrides=settings)
+    return make_recipe("timeseries", base={}, overrides=settings)
 
 
 def test_a_series_that_repeats_is_continued_and_controls_keep_the_direct_path():

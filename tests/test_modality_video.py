@@ -10,7 +10,7 @@ from common import FIXTURES, run
 from matplotlib.figure import Figure
 from PIL import Image
 
-from metatransformer.core.batch import collate
+from metatransformer.core.batch import stack_views
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import Record, View
 from metatransformer.modalities import get_modality
@@ -111,7 +111,7 @@ def test_a_still_video_has_the_features_of_its_picture():
         options = modality.options(size=SIDE, **({"level": "kept"} if name == "video" else {}))
         change = modality.transform(options, STEM)
         ready = change(View("x", modality.load(Record("x", value=value))))
-        batch = collate([ready], fields=modality.fields)
+        batch = stack_views([ready], fields=modality.fields)
         tokens.append(modality.tokenizer(options, change, 32, STEM)(batch.inputs, batch.masks).x)
     image, video = tokens
     # One patch: the class token and it; the video repeats it in each of its steps. Float32 sums in another order.

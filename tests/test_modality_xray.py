@@ -9,7 +9,7 @@ import torch
 from common import FIXTURES, run
 from PIL import Image
 
-from metatransformer.core.batch import collate
+from metatransformer.core.batch import stack_views
 from metatransformer.core.errors import DataError, MissingDependencyError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, View
@@ -59,7 +59,7 @@ def test_full_window_gives_the_tokens_of_the_image_tokenizer():
         modality = get_modality(name)
         chosen = modality.options(size=2 * PATCH, **options)
         ready = modality.transform(chosen, STEM)
-        batch = collate([ready(in_memory(grey))], fields=modality.fields)
+        batch = stack_views([ready(in_memory(grey))], fields=modality.fields)
         tokenizer = modality.tokenizer(chosen, ready, STEM.class_token.shape[0], STEM)
         assert tokenizer.native
         with torch.no_grad():

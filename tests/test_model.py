@@ -3,28 +3,30 @@
 import copy
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
-from common import make_records, make_samples, tiny_pipeline, tiny_recipe
+from common import batch_of as collated
+from common import make_records, make_views, tiny_pipeline, tiny_recipe
 
-from metatransformer.core.batch import Batch, collate
+from metatransformer.core.batch import Batch
 from metatransformer.core.errors import DataError, UsageError, WeightsError
+from metatransformer.fit.by_epochs import narrowed
 from metatransformer.fit.fit import fit, say_what_learns
 from metatransformer.infer.evaluate import compute_outputs
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
-from metatransformer.pipeline import Pipeline, narrowed, read_blocks
+from metatransformer.pipeline import Pipeline, read_blocks
 from metatransformer.saved import load_pipeline
 from metatransformer.trunk import load_encoder
 
 NAME = "image"
 
 
-def batch_of(pipeline: Pipeline, *, count: int = 3) -> dict[str, Batch]:
-    samples = [pipeline.transform(sample) for sample in make_samples(pipeline.modality, count)]
-    return {NAME: collate(samples, fields=pipeline.modality.fields)}
+def batch_of(pipeline: Pipeline, *, count: int = 3) -> Batch:
+    return collated(pipeline, make_views(pipeline.modality, count))
 
 
 ENDS = {"tokenizers", "heads"}
@@ -76,13 +78,13 @@ def test_a_saved_model_answers_as_fit_said_also_in_bfloat16(tmp_path):
 def test_a_copy_has_adapters_of_its_own(copied):
     pipeline = tiny_pipeline(NAME, {"tune": "lora:3", "head.read": [1]})
     model, batch = pipeline.model.eval(), batch_of(pipeline)
-    other, before = copied(model), model.pooled(batch, head="classify")
-    assert torch.equal(other.pooled(batch, head="classify"), before)
+    other, before = copied(model), model.features(batch, task="classify")
+    assert torch.equal(other.features(batch, task="classify"), before)
     with torch.no_grad():
         for layer in other.adapters.layers.values():
             layer.up.fill_(1.0)
-    assert torch.equal(model.pooled(batch, head="classify"), before)
-    assert not torch.equal(other.pooled(batch, head="classify"), before)
+    assert torch.equal(model.features(batch, task="classify"), before)
+    assert not torch.equal(other.features(batch, task="classify"), before)
 
 
 def test_adapters_start_without_effect_and_then_add_their_product():
@@ -90,8 +92,8 @@ def test_adapters_start_without_effect_and_then_add_their_product():
     plain = tiny_pipeline(NAME, {"tune": "ends", "head.read": [1]}, trunk=own)
     adapted = tiny_pipeline(NAME, {"tune": "lora:3", "head.read": [1]})
     batch = batch_of(plain)
-    before = plain.model.eval().pooled(batch, head="classify")
-    assert torch.equal(adapted.model.eval().pooled(batch, head="classify"), before)
+    before = plain.model.eval().features(batch, task="classify")
+    assert torch.equal(adapted.model.eval().features(batch, task="classify"), before)
     assert adapted.model.adapters is not None
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -100,27 +102,29 @@ def test_adapters_start_without_effect_and_then_add_their_product():
             # What low-rank adapters mean: W x + 2 B A x, as if the weight itself had been changed.
             linear = plain.model.encoder.get_submodule(name.replace("/", "."))
             linear.weight += 2.0 * layer.up @ layer.down
-    after = adapted.model.pooled(batch, head="classify")
+    after = adapted.model.features(batch, task="classify")
     assert not torch.allclose(after, before, atol=1e-2)
-    torch.testing.assert_close(after, plain.model.pooled(batch, head="classify"), atol=1e-5, rtol=1e-5)  # float32 sums
+    torch.testing.assert_close(
+        after, plain.model.features(batch, task="classify"), atol=1e-5, rtol=1e-5
+    )  # float32 sums
     assert adapted.trunk.encoder.bytes_hash() != plain.trunk.encoder.bytes_hash()
 
 
 def test_models_with_different_adapters_and_without_share_one_trunk():
     trunk = load_encoder("test")
-    one, other, plain = (tiny_pipeline(NAME, {"tune": "lora:3", "head.read": [1, 3]}, trunk=trunk) for _ in range(3))
-    plain.model.tune("ends")
+    modes = ("lora:3", "lora:3", "ends")
+    one, other, plain = (tiny_pipeline(NAME, {"tune": mode, "head.read": [1, 3]}, trunk=trunk) for mode in modes)
     models = [pipeline.model.eval() for pipeline in (one, other, plain)]
     batch = batch_of(one)
-    before = plain.model.pooled(batch, head="classify")
+    before = plain.model.features(batch, task="classify")
     for number, model in enumerate(models[:2]):
         draw = torch.Generator().manual_seed(number)
         for layer in model.adapters.layers.values():
             layer.up.data = torch.randn(layer.up.shape, generator=draw)
-    alone = [copy.deepcopy(model).pooled(batch, head="classify") for model in models]
+    alone = [copy.deepcopy(model).features(batch, task="classify") for model in models]
     for number in (0, 2, 1, 1, 0):
         assert models[number].encoder is trunk.encoder
-        assert torch.equal(models[number].pooled(batch, head="classify"), alone[number])
+        assert torch.equal(models[number].features(batch, task="classify"), alone[number])
     assert torch.equal(alone[2], before)
     assert not torch.allclose(alone[0], alone[1], atol=1e-2) and not torch.allclose(alone[0], before, atol=1e-2)
 
@@ -155,9 +159,9 @@ def test_blocks_are_counted_from_both_ends(read: list[int]):
     pipeline = tiny_pipeline(NAME, {"head.read": read, "head.pool": "both"})
     depth = pipeline.trunk.encoder.config.depth
     blocks = tuple({-1: depth, -2: depth - 1}.get(number, number) for number in read)
-    assert pipeline.head.blocks == blocks
+    assert pipeline.head.readout.blocks == blocks
     width = pipeline.trunk.encoder.config.width
-    features = pipeline.model.eval().pooled(batch_of(pipeline), head="classify")
+    features = pipeline.model.eval().features(batch_of(pipeline), task="classify")
     assert features.shape == (3, 2 * width * len(blocks))
 
 
@@ -170,7 +174,7 @@ def test_a_block_beyond_the_trunk_is_refused():
 
 def test_no_trunk_has_only_what_comes_before_it():
     pipeline = tiny_pipeline(NAME, {"encoder": "identity:test", "head.read": [1, -1]})
-    assert pipeline.head.blocks == (0,) == read_blocks(pipeline.recipe, depth=0)
+    assert pipeline.head.readout.blocks == (0,) == read_blocks(pipeline.recipe.head.read, depth=0)
     tokens = pipeline.model.tokenize(batch_of(pipeline))
     assert torch.equal(pipeline.model.encoder.encode(tokens).x, tokens.x)
 
@@ -178,8 +182,9 @@ def test_no_trunk_has_only_what_comes_before_it():
 def test_the_forward_pass_is_the_sum_of_its_parts():
     pipeline = tiny_pipeline(NAME, {"head.read": [-1]})
     model, batch = pipeline.model.eval(), batch_of(pipeline)
-    tokens = model.encoder.encode(model.tokenizers[NAME](batch[NAME].inputs, batch[NAME].masks))
-    torch.testing.assert_close(model(batch, head="classify"), model.heads["classify"]([tokens]))
+    part = batch.parts[NAME]
+    tokens = model.encoder.encode(model.tokenizers[NAME](part.inputs, part.masks).named(NAME))
+    torch.testing.assert_close(model(batch, task="classify"), model.heads["classify"]([tokens]))
 
 
 def test_modalities_of_one_sample_stand_side_by_side():
@@ -187,13 +192,15 @@ def test_modalities_of_one_sample_stand_side_by_side():
     model = MetaTransformer(
         tokenizers={"left": one.model.tokenizers[NAME], "right": one.model.tokenizers[NAME]},
         encoder=one.model.encoder,
-        heads=dict(one.model.heads),
+        heads={},
     ).eval()
-    batch = batch_of(one)[NAME]
-    alone = one.model.tokenize({NAME: batch})
-    both = model.tokenize({"left": batch, "right": batch})
-    assert both.x.shape[1] == 2 * alone.x.shape[1] and len(both.spans) == 2
-    assert model({"left": batch, "right": batch}, head="classify").shape == (3, 2)
+    batch = batch_of(one)
+    alone, part = one.model.tokenize(batch), batch.parts[NAME]
+    both = model.tokenize(replace(batch, parts={"left": part, "right": part}))
+    assert both.x.shape[1] == 2 * alone.x.shape[1]
+    assert [span.input for span in both.spans] == ["left", "right"]
+    for name in ("left", "right"):
+        assert torch.equal(both.part(name).x, alone.x)
 
 
 # --- the saved folder -------------------------------------------------------------------------------------------------
@@ -204,8 +211,8 @@ def test_a_folder_with_its_trunk_needs_no_other(tmp_path, monkeypatch: pytest.Mo
     pipeline.save(tmp_path, metrics={"val": {"accuracy": 1.0}}, standalone=True)
     monkeypatch.setattr("metatransformer.saved.load_encoder", None)
     batch = batch_of(pipeline)
-    again = load_pipeline(tmp_path).model(batch, head="classify")
-    assert torch.equal(again, pipeline.model.eval()(batch, head="classify"))
+    again = load_pipeline(tmp_path).model(batch, task="classify")
+    assert torch.equal(again, pipeline.model.eval()(batch, task="classify"))
 
 
 def test_a_kernel_head_comes_back_with_its_centres(tmp_path, capsys: pytest.CaptureFixture[str]):
@@ -218,8 +225,8 @@ def test_a_kernel_head_comes_back_with_its_centres(tmp_path, capsys: pytest.Capt
     assert counts["trainable"] == 2 * (17 + 1)
     fitted.pipeline.save(tmp_path, metrics={})
     batch = batch_of(fitted.pipeline)
-    again = load_pipeline(tmp_path).model(batch, head="classify")
-    assert torch.equal(again, fitted.pipeline.model.eval()(batch, head="classify"))
+    again = load_pipeline(tmp_path).model(batch, task="classify")
+    assert torch.equal(again, fitted.pipeline.model.eval()(batch, task="classify"))
 
 
 def test_a_kernel_head_says_that_it_leaves_samples_out(capsys: pytest.CaptureFixture[str]):
@@ -238,14 +245,15 @@ def test_a_head_that_starts_fresh_is_no_kernel(capsys: pytest.CaptureFixture[str
     assert tiny_pipeline("image", {"tune": "ends", "head.centres": 5}).head.centres == 5
 
 
-def test_a_narrow_head_takes_the_place_and_no_random_numbers():
+def test_a_narrow_head_stands_beside_the_own_one_and_takes_no_random_numbers():
     pipeline = tiny_pipeline("image", {"tune": "ends", "head.pool": "grid", "head.centres": 5})
     numbers = torch.get_rng_state()
     narrow = narrowed(pipeline)
     assert torch.equal(torch.get_rng_state(), numbers)
-    assert narrow.head is narrow.model.head("classify") is pipeline.head
-    assert (narrow.head.kind, narrow.head.centres, narrow.solves) == ("both", 0, True)
-    assert narrow.head.features == 2 * 32 * len(narrow.head.blocks)
+    assert narrow.head is narrow.model.head("classify") is not pipeline.head
+    assert narrow.model.encoder is pipeline.model.encoder and narrow.model.adapters is pipeline.model.adapters
+    assert (narrow.head.readout.facts.pool, narrow.head.centres, narrow.head.solved) == ("both", 0, True)
+    assert narrow.head.readout.features == 2 * 32 * len(narrow.head.readout.blocks)
 
 
 def test_a_model_from_before_heads_were_solved_in_every_mode_loads(tmp_path):
@@ -253,12 +261,15 @@ def test_a_model_from_before_heads_were_solved_in_every_mode_loads(tmp_path):
     pipeline = tiny_pipeline("image", {"tune": "ends", "head.hidden": 3})  # so has this one
     pipeline.save(tmp_path, metrics={})
     path = tmp_path / "model.json"
-    description = json.loads(path.read_text(encoding="utf-8"))
-    assert description.pop("norm") == "layer"
-    path.write_text(json.dumps(description), encoding="utf-8")
+    now = json.loads(path.read_text(encoding="utf-8"))
+    assert now["tasks"]["classify"]["solved"] is False
+    before = {key: now[key] for key in ("recipe", "encoder", "metrics")} | {"format": 1}
+    before |= {"transform": now["inputs"]["image"]["transform"], "task": now["tasks"]["classify"]["state"]}
+    path.write_text(json.dumps(before), encoding="utf-8")
     batch = batch_of(pipeline)
-    again = load_pipeline(tmp_path).model(batch, head="classify")
-    assert torch.equal(again, pipeline.model.eval()(batch, head="classify"))
+    with torch.no_grad():
+        again = load_pipeline(tmp_path).model(batch, task="classify")
+        assert torch.equal(again, pipeline.model.eval()(batch, task="classify"))
 
 
 @pytest.mark.parametrize(
@@ -266,9 +277,9 @@ def test_a_model_from_before_heads_were_solved_in_every_mode_loads(tmp_path):
     [
         ("model.json", None, DataError, "must be a saved model .a folder with model.json.; found no model.json"),
         ("model.json", b"{", DataError, "model.json: must be valid JSON"),
-        ("model.json", b"[1]", DataError, "model.json: must have format 1; found None"),
+        ("model.json", b"[1]", DataError, "model.json: must have a format of 1 to 2; found None"),
         ("model.json", b'{"format": 1}', DataError, "model.json: must be as it was saved; found .*KeyError: 'recipe'"),
-        ("model.json", b'{"format": 99}', DataError, "model.json: must have format 1; found 99"),
+        ("model.json", b'{"format": 99}', DataError, "model.json: must have a format of 1 to 2; found 99"),
         ("heads/classify.safetensors", None, DataError, "must hold the parameters that model.json describes"),
         ("heads/classify.safetensors", b"x", DataError, "must hold the parameters that model.json describes"),
         ("tokenizers/image.safetensors", b"x" * 99, DataError, "Copy the whole model folder again"),
@@ -305,7 +316,7 @@ def test_a_trunk_whose_bytes_changed_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("share", "block"), [(0.5, 3), (0.33, 2), (0.01, 1)])
 def test_a_share_of_the_depth_names_a_block(share: float, block: int):
-    assert tiny_pipeline(NAME, {"head.read": [share]}).head.blocks == (block,)
+    assert tiny_pipeline(NAME, {"head.read": [share]}).head.readout.blocks == (block,)
 
 
 def test_a_share_beyond_the_depth_is_refused():

@@ -87,7 +87,7 @@ def test_report_is_the_same_for_every_name_of_a_trunk_mode(tmp_path: Path) -> No
 @pytest.mark.parametrize(("kept", "words"), [(0, "the model is the untuned one"), (1, "solved on the tuned features")])
 def test_report_says_what_training_through_a_narrow_head_came_to(tmp_path: Path, kept: int, words: str) -> None:
     fitted = fitted_image({"tune": "ends", "optim.epochs": 1})
-    fitted.kept = kept
+    fitted.outcome.kept = kept
     write_report(fitted, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "a narrow linear head that the rest was trained through" in page and words in page

@@ -12,6 +12,7 @@ from sklearn.svm import SVC
 
 from metatransformer.bench.strong import MANY, _candidates, _joined, _mfcc
 from metatransformer.core.samples import Record
+from metatransformer.data.examples import Examples
 from metatransformer.infer.loader import Loader
 from metatransformer.modalities import get_modality
 from metatransformer.modalities.audio import RATE_HZ
@@ -24,7 +25,8 @@ from metatransformer.trunk import load_encoder
 def loader_of(name: str, records: list[Record]) -> Loader:
     modality = get_modality(name)
     transform = modality.transform(tiny_recipe(modality).input, load_encoder("test").stem)
-    return Loader(Reader(modality, transform), records, cache_mb=1, task=None)
+    examples = Examples.of(records, input=name, task="")
+    return Loader({name: Reader(modality, transform)}, examples, cache_mb=1, tasks={})
 
 
 def sound(wave: np.ndarray) -> np.ndarray:
@@ -44,7 +46,7 @@ def test_cepstra_follow_a_sound_and_not_the_silence_around_it():
 
 def test_plain_features_of_a_video_see_its_brightness():
     clips = [Record(key, value=np.full((8, 32, 32), level, dtype=np.uint8)) for key, level in (("a", 51), ("b", 204))]
-    dark, bright = (plain_features(loader_of("video", clips), i)[0] for i in range(2))
+    dark, bright = (plain_features(loader_of("video", clips), i, "video")[0] for i in range(2))
     assert (dark, bright) == pytest.approx((0.2, 0.8))
 
 

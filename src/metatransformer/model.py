@@ -1,33 +1,50 @@
-"""The whole model: tokenizers + one trunk + heads, and the modes that say which of them learn."""
+"""The whole model: a tokenizer an input, one trunk, a head a task, and the modes that say which of them learn."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from metatransformer.core.batch import Batch
 from metatransformer.core.errors import UsageError
 from metatransformer.core.modality import Tokenizer
+from metatransformer.core.readout import Readout
 from metatransformer.core.tokens import Tokens
 from metatransformer.nn.block import LayerScale
+from metatransformer.nn.head import Head
 from metatransformer.nn.lowrank import Adapters
 from metatransformer.recipe import keeps_trunk, tune_mode
-from metatransformer.tasks.head import Head
 from metatransformer.trunk.encoder import Encoder
 
 
 class MetaTransformer(nn.Module):
-    """``heads[task](encoder(Tokens.cat(tokenizers[m](batch[m]) for each modality m)))``."""
+    """``heads[t](encoder(Tokens.cat(tokenizers[i](batch[i]) for each input i that the task t sees)))``.
 
-    def __init__(self, *, tokenizers: Mapping[str, Tokenizer], encoder: Encoder, heads: Mapping[str, Head]) -> None:
+    Where there are several inputs, a learned vector of each (0 at first) is added to its tokens. ``adapters`` stand
+    beside the trunk, which other models may share.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizers: Mapping[str, Tokenizer],
+        encoder: Encoder,
+        heads: Mapping[str, Head],
+        adapters: Adapters | None = None,
+    ) -> None:
         super().__init__()
         self.tokenizers = nn.ModuleDict(tokenizers)
         self.encoder = encoder
         self.heads = nn.ModuleDict(heads)
-        self.adapters: Adapters | None = None
+        self.adapters = adapters
+        several = tokenizers if len(tokenizers) > 1 else ()
+        self.origins = nn.ParameterDict({name: nn.Parameter(torch.zeros(encoder.config.width)) for name in several})
 
-    def tokenizer(self, modality: str) -> Tokenizer:
-        """Returns the tokenizer of a modality."""
-        tokenizer = self.tokenizers[modality]
+    def tokenizer(self, name: str) -> Tokenizer:
+        """Returns the tokenizer of an input."""
+        tokenizer = self.tokenizers[name]
         assert isinstance(tokenizer, Tokenizer)
         return tokenizer
 
@@ -37,34 +54,46 @@ class MetaTransformer(nn.Module):
         assert isinstance(head, Head)
         return head
 
+    def with_heads(self, heads: Mapping[str, Head]) -> "MetaTransformer":
+        """Returns a model of the same tokenizers, trunk and adapters behind other heads."""
+        tokenizers = {name: self.tokenizer(name) for name in self.tokenizers}
+        other = MetaTransformer(tokenizers=tokenizers, encoder=self.encoder, heads=heads, adapters=self.adapters)
+        other.origins = self.origins
+        return other
+
     def tune(self, mode: str) -> None:
         """Chooses what learns: ``head`` the heads; ``ends`` tokenizers and heads, with gradients through the frozen
         trunk (the paper's F); ``all`` everything (the paper's T); ``norm``, ``lora:RANK`` and ``last:K`` what
-        ``recipe.Recipe`` says of them. Call it on the complete model.
+        ``recipe.Recipe`` says of them. Where the trunk itself learns it must be this model's own.
 
         Raises:
             UsageError: an unknown mode, or more blocks than the heads need.
         """
         kind, number = tune_mode(mode)
         assert keeps_trunk(mode) or not self.encoder.is_shared, "other models hold this trunk"
-        self.tokenizers.requires_grad_(kind != "head")
+        ends = kind != "head"
+        self.tokenizers.requires_grad_(ends)
+        self.origins.requires_grad_(ends)
         self.heads.requires_grad_(True)
-        needed = max(block for name in self.heads for block in self.head(name).blocks)
         if kind == "all":
             self.encoder.unfreeze()
         else:
             self.encoder.freeze()
-        self.adapters = Adapters(self.encoder, rank=number, depth=needed) if kind == "lora" else None
         if kind == "norm":
             for module in self.encoder.modules():
                 if isinstance(module, nn.LayerNorm | LayerScale):
                     module.requires_grad_(True)
         elif kind == "last":
+            needed = self.depth_read()
             if number > needed:
                 must = f"name at most {needed} blocks, as the head reads"
                 raise UsageError("recipe key 'tune'", must=must, found=mode)
             self.encoder.blocks[needed - number : needed].requires_grad_(True)
             self.encoder.norm.requires_grad_(True)
+
+    def depth_read(self) -> int:
+        """Returns the last block that a head reads."""
+        return max(block for name in self.heads for block in self.head(name).readout.blocks)
 
     def parameter_counts(self) -> dict[str, dict[str, int]]:
         """Returns trainable and total parameters of tokenizer, trunk and head, counted on the complete model.
@@ -72,7 +101,7 @@ class MetaTransformer(nn.Module):
         Adapters count as trunk.
         """
         trunk = nn.ModuleList([self.encoder] if self.adapters is None else [self.encoder, self.adapters])
-        parts = {"tokenizer": self.tokenizers, "trunk": trunk, "head": self.heads}
+        parts = {"tokenizer": nn.ModuleList([self.tokenizers, self.origins]), "trunk": trunk, "head": self.heads}
         return {
             name: {
                 "trainable": sum(p.numel() for p in part.parameters() if p.requires_grad),
@@ -81,18 +110,51 @@ class MetaTransformer(nn.Module):
             for name, part in parts.items()
         }
 
-    def tokenize(self, batches: Mapping[str, Batch]) -> Tokens:
-        """Returns the tokens of all given modalities of the same samples, side by side."""
-        return Tokens.cat([self.tokenizer(name)(batch.inputs, batch.masks) for name, batch in batches.items()])
+    def tokenize(self, batch: Batch, *, inputs: Sequence[str] = ()) -> Tokens:
+        """Returns the tokens of the given inputs (of all, by default) of the same samples, side by side.
 
-    def layers(self, batches: Mapping[str, Batch], *, head: str) -> list[Tokens]:
-        """Returns the trunk's tokens after each block that the head reads."""
-        return self.encoder.read(self.tokenize(batches), after=self.head(head).blocks, adapters=self.adapters)
+        Raises:
+            UsageError: no sample of the batch has any of them.
+        """
+        wanted = [name for name in self.tokenizers if not inputs or name in inputs]
+        found = [self._tokens(name, batch) for name in wanted if name in batch.parts]
+        if not found:
+            raise UsageError("batch", must=f"hold one of the inputs {', '.join(wanted)}", found="none of them")
+        tokens = Tokens.cat(found)
+        return tokens if len(wanted) == len(found) else self._with_gaps(tokens, wanted, batch)
 
-    def pooled(self, batches: Mapping[str, Batch], *, head: str) -> Tensor:
-        """Returns the pooled features ``[B, F]`` that the head predicts from."""
-        return self.head(head).pooled(self.layers(batches, head=head))
+    def _tokens(self, name: str, batch: Batch) -> Tokens:
+        part = batch.parts[name]
+        tokens = self.tokenizer(name)(part.inputs, part.masks).named(name)
+        if name in self.origins:
+            tokens = tokens.with_x(tokens.x + self.origins[name].to(tokens.x.dtype))
+        return tokens.spread(part.rows, count=len(batch))
 
-    def forward(self, batches: Mapping[str, Batch], head: str) -> Tensor:
-        """Returns the outputs ``[B, outputs]`` of one head."""
-        return self.head(head)(self.layers(batches, head=head))
+    def _with_gaps(self, tokens: Tokens, wanted: Sequence[str], batch: Batch) -> Tokens:
+        """Returns the tokens with direct features of 0 for inputs that no sample of the batch has."""
+        widths = {name: self.tokenizer(name).direct for name in wanted}
+        if not any(widths.values()):
+            return tokens
+        known = iter(
+            []
+            if tokens.direct is None
+            else tokens.direct.split([widths[n] for n in wanted if n in batch.parts and widths[n]], dim=1)
+        )
+        ready = [
+            next(known) if n in batch.parts else tokens.x.new_zeros(len(batch), widths[n]) for n in wanted if widths[n]
+        ]
+        return replace(tokens, direct=torch.cat(ready, dim=1))
+
+    def read_out(self, batch: Batch, readout: Readout) -> Tensor:
+        """Returns what a readout makes of the tokens of the inputs that it sees."""
+        tokens = self.tokenize(batch, inputs=tuple(readout.facts.axes))
+        return readout(self.encoder.read(tokens, after=readout.blocks, adapters=self.adapters))
+
+    def features(self, batch: Batch, *, task: str) -> Float[Tensor, "S F"]:
+        """Returns the features that the head of a task predicts from."""
+        return self.read_out(batch, self.head(task).readout)
+
+    def forward(self, batch: Batch, task: str) -> Float[Tensor, "S C"]:
+        """Returns the outputs of one task."""
+        head = self.head(task)
+        return head.predict(self.read_out(batch, head.readout))

@@ -1,12 +1,12 @@
-"""A pipeline: everything between a record and its prediction, as one object that is saved and loaded as a folder.
+"""A pipeline: everything between a record and its prediction or its vector, as one object that is saved as a folder.
 
-The folder holds ``model.json`` (format number, recipe, learned transform state, task state, the trunk's name, hash,
-fingerprint and shape), ``tokenizers/<modality>.safetensors``, ``heads/<task>.safetensors``, and ``encoder.safetensors``
-only where the trunk was tuned or a standalone copy was asked for. No pickle anywhere.
+The folder holds ``model.json`` (format number, recipe, learned state of transforms and tasks, the trunk's name, hash,
+fingerprint and shape), ``tokenizers/<input>.safetensors``, ``heads/<task>.safetensors``, and ``encoder.safetensors``
+only where the trunk was tuned or a standalone copy was asked for. No pickle anywhere. ``saved.py`` reads it back.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,100 +15,148 @@ import torch
 from safetensors.torch import save_file
 
 from metatransformer.core.errors import UsageError
+from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Stem, Tokenizer, Transform
+from metatransformer.core.readout import Facts, Readout
 from metatransformer.core.samples import Record, View
 from metatransformer.core.task import Task
+from metatransformer.data.examples import Examples
+from metatransformer.data.records import Views
 from metatransformer.data.write import atomic_file, write_json
+from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
-from metatransformer.recipe import Recipe, keeps_trunk, to_dict
+from metatransformer.nn.head import Head
+from metatransformer.nn.lowrank import Adapters
+from metatransformer.readouts import make_readout
+from metatransformer.recipe import HeadOptions, Recipe, keeps_trunk, only, to_dict, tune_mode
 from metatransformer.tasks import get_task
-from metatransformer.tasks.head import Head, Standardise
 from metatransformer.trunk import Pretrained
-from metatransformer.trunk.encoder import EncoderConfig
 
-FORMAT = 1
+FORMAT = 2
 ADAPTERS = Path("adapters/adapter_model.safetensors")  # PEFT's names
+ORIGINS = "origins.safetensors"
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A modality with its transform: records in, checked samples for the tokenizer out."""
+    """A modality with its transform: records in, checked views for the tokenizer out."""
 
     modality: Modality
     transform: Transform
 
-    def sample(self, record: Record) -> View:
+    def raw(self, record: Record) -> View:
+        """Returns the raw arrays of one record."""
+        return View(record.key, self.modality.load(record))
+
+    def view(self, record: Record) -> View:
         """Returns the transformed, checked arrays of one record.
 
         Raises:
             DataError: the file or its content is not what the modality declares.
         """
-        sample = self.transform(read_raw(self.modality, record))
+        view = self.transform(self.raw(record))
         for name, field in self.modality.fields.items():
-            field.check(sample.inputs[name], where=f"{record.key}: {name}")
-        return sample
+            field.check(view.inputs[name], where=f"{record.key}: {name}")
+        return view
 
 
-def read_raw(modality: Modality, record: Record) -> View:
-    """Returns the raw arrays of one record."""
-    return View(record.key, modality.load(record))
+Route = Mapping[str, Reader]  # by input
+
+
+def fields_of(route: Route) -> dict[str, Mapping[str, Field]]:
+    """Returns the fields of each input, for ``collate``."""
+    return {name: reader.modality.fields for name, reader in route.items()}
 
 
 @dataclass
 class Pipeline:
-    """A modality's transform, the model and the task, with the identity of the trunk below them."""
+    """How inputs are read, the model, and the tasks, with the identity of the trunk below them.
+
+    One without tasks gives vectors only.
+    """
 
     recipe: Recipe
-    reader: Reader
-    task: Task
+    route: dict[str, Reader]
+    tasks: dict[str, Task]
     model: MetaTransformer
     trunk: Pretrained
 
     @property
+    def reader(self) -> Reader:
+        """The reader of the one input."""
+        return only(self.route, what="input")
+
+    @property
     def modality(self) -> Modality:
-        """The pipeline's one modality."""
+        """The modality of the one input."""
         return self.reader.modality
 
     @property
     def transform(self) -> Transform:
-        """The modality's fitted transform."""
+        """The fitted transform of the one input."""
         return self.reader.transform
 
     @property
-    def head(self) -> Head:
-        """The head of the pipeline's one task."""
-        return self.model.head(self.recipe.task.name)
+    def task(self) -> Task:
+        """The one task; ``of_task`` narrows a pipeline to one."""
+        return only(self.tasks, what="task")
 
     @property
-    def solves(self) -> bool:
-        """Whether the head is solved on features, not trained by epochs."""
-        return isinstance(self.head.norm, Standardise)
+    def task_name(self) -> str:
+        """What the one task is called in the recipe."""
+        return only({name: name for name in self.tasks}, what="task")
 
-    def put_head(self, head: Head) -> None:
-        """Sets another head in the place of the one that the model has."""
-        self.model.heads[self.recipe.task.name] = head
+    @property
+    def head(self) -> Head:
+        """The head of the one task."""
+        return self.model.head(self.task_name)
 
-    def save(self, folder: Path, *, metrics: dict[str, Any], standalone: bool = False) -> None:
+    def of_task(self, name: str) -> "Pipeline":
+        """Returns the same pipeline as one of this task alone."""
+        if len(self.tasks) == 1:
+            return self
+        return dataclasses.replace(self, recipe=self.recipe.of_task(name), tasks={name: self.tasks[name]})
+
+    def save(self, folder: Path, *, metrics: Mapping[str, Any], standalone: bool = False) -> None:
         """Writes the folder; ``standalone`` includes the trunk although it was not tuned."""
         folder.mkdir(parents=True, exist_ok=True)
         for known in ("model.json", "embedder.json"):  # an earlier model's, which would vouch for half of this one
             (folder / known).unlink(missing_ok=True)
-        name, task = self.modality.name, self.recipe.task.name
-        _save(self.model.tokenizer(name), folder / "tokenizers" / f"{name}.safetensors")
-        _save(self.head, folder / "heads" / f"{task}.safetensors")
+        model = self.model
         with_trunk = standalone or not keeps_trunk(self.recipe.tune)
+        description = self._description(with_trunk=with_trunk)
+        for name, about in description["inputs"].items():
+            _save(model.tokenizer(name).state_dict(), folder / about["tokenizer"])
+        for name, about in description["tasks"].items():
+            _save(model.head(name).state_dict(), folder / about["head"])
         if with_trunk:
-            _save(self.model.encoder, folder / "encoder.safetensors")
-        if self.model.adapters is not None:
-            _save_tensors(self.model.adapters.tensors(), folder / ADAPTERS)
-            write_json(folder / ADAPTERS.parent / "adapter_config.json", self.model.adapters.config())
-        description = {
+            _save(model.encoder.state_dict(), folder / "encoder.safetensors")
+        if len(model.origins):
+            _save(model.origins.state_dict(), folder / ORIGINS)
+        if model.adapters is not None:
+            _save(model.adapters.tensors(), folder / ADAPTERS)
+            write_json(folder / ADAPTERS.parent / "adapter_config.json", model.adapters.config())
+        # Last, so that a folder with a model.json is complete.
+        write_json(folder / "model.json", description | {"metrics": metrics})
+
+    def _description(self, *, with_trunk: bool) -> dict[str, Any]:
+        heads = {name: self.model.head(name) for name in self.tasks}
+        return {
             "format": FORMAT,
             "recipe": to_dict(self.recipe),
-            "transform": self.transform.state(),
-            "task": self.task.state(),
-            "centres": self.head.centres,
-            "norm": "standard" if isinstance(self.head.norm, Standardise) else "layer",
+            "inputs": {
+                name: {"transform": reader.transform.state(), "tokenizer": f"tokenizers/{name}.safetensors"}
+                for name, reader in self.route.items()
+            },
+            "tasks": {
+                name: {
+                    "state": task.state(),
+                    "solved": heads[name].solved,
+                    "centres": heads[name].centres,
+                    "head": f"heads/{name}.safetensors",
+                }
+                for name, task in self.tasks.items()
+            },
             "encoder": {
                 "name": self.trunk.name,
                 "sha256": self.trunk.sha256,
@@ -119,56 +167,150 @@ class Pipeline:
                 "included": with_trunk,
                 "bytes": self.model.encoder.bytes_hash(),
             },
-            "metrics": metrics,
         }
-        # Last, so that a folder with a model.json is complete.
-        write_json(folder / "model.json", description)
 
 
-def build_pipeline(
-    recipe: Recipe,
-    *,
-    modality: Modality,
-    trunk: Pretrained,
-    samples: Iterable[View],
-    targets: Sequence[Any],
-) -> Pipeline:
-    """Returns an untrained pipeline whose transform and task have learned from the raw training samples.
-
-    The trunk is compared with itself after the model is complete: nothing may have touched it.
+@dataclass(frozen=True)
+class HeadPlan:
+    """How a task's head is built: ``solved`` on features or trained (None: as the tokenizers suggest), and how many
+    ``centres`` its kernel has where it is solved, 0 = it is linear.
     """
-    transform = modality.transform(recipe.input, trunk.stem)
-    transform.fit(samples)
-    task = make_task(recipe, modality=modality)
-    task.fit(targets)
-    centres = min(recipe.head.centres, len(targets))
-    return assemble(recipe, modality=modality, trunk=trunk, transform=transform, task=task, centres=centres, norm="")
+
+    solved: bool | None
+    centres: int
 
 
-def make_task(recipe: Recipe, *, modality: Modality) -> Task:
-    """Returns the unfitted task of a recipe; the metric is the modality's own unless the recipe names one.
+def build_pipeline(recipe: Recipe, *, trunk: Pretrained, examples: Examples) -> Pipeline:
+    """Returns an untrained pipeline whose transforms and tasks have learned from the training samples.
+
+    Raises:
+        MetaTransformerError: what the data or the recipe must change.
+    """
+    route = {
+        name: fit_reader(recipe, name, trunk=trunk, records=examples.inputs[name].records) for name in recipe.inputs
+    }
+    tasks = {}
+    for name in recipe.tasks:
+        tasks[name] = make_task(recipe, name)
+        tasks[name].fit([examples.targets[name][row] for row in examples.known(name)])
+    solved = True if recipe.tune == "head" else None
+    plans = {
+        name: HeadPlan(solved, min(recipe.head_of(name).centres, len(examples.known(name)))) for name in recipe.tasks
+    }
+    pipeline = assemble(recipe, trunk=trunk, route=route, tasks=tasks, plans=plans)
+    pipeline.model.tune(recipe.tune)
+    return pipeline
+
+
+def fit_reader(recipe: Recipe, name: str, *, trunk: Pretrained, records: Sequence[Record]) -> Reader:
+    """Returns the reader of an input whose transform has learned from these records."""
+    reader = make_reader(recipe, name, stem=trunk.stem)
+    reader.transform.fit(Views(records, load=reader.modality.load))
+    return reader
+
+
+def make_reader(recipe: Recipe, name: str, *, stem: Stem) -> Reader:
+    """Returns the reader of an input, which has learned nothing yet."""
+    modality = get_modality(recipe.inputs[name].modality)
+    return Reader(modality, modality.transform(recipe.inputs[name].options, stem))
+
+
+def make_task(recipe: Recipe, name: str) -> Task:
+    """Returns an unfitted task of a recipe; the metric is the modality's own unless the recipe names one.
 
     Raises:
         UsageError: an unknown task or metric.
     """
-    options = recipe.task
-    metric = options.metric or (modality.metric if options.name == modality.task else "")
-    return get_task(options.name)(dataclasses.replace(options, metric=metric))
+    options = recipe.tasks[name]
+    if not options.metric:
+        # Of several inputs where they agree.
+        own = {(modality.task, modality.metric) for modality in map(get_modality, recipe.modalities)}
+        task, metric = own.pop() if len(own) == 1 else ("", "")
+        options = dataclasses.replace(options, metric=metric if options.name == task else "")
+    return get_task(options.name)(options)
 
 
-def read_blocks(recipe: Recipe, *, depth: int) -> tuple[int, ...]:
-    """Returns the blocks that the head reads, counted from the front; the identity trunk (depth 0) has only 0.
+def assemble(
+    recipe: Recipe,
+    *,
+    trunk: Pretrained,
+    route: dict[str, Reader],
+    tasks: dict[str, Task],
+    plans: Mapping[str, HeadPlan],
+) -> Pipeline:
+    """Returns a pipeline of what was learned or loaded; nothing here changes the trunk or draws its parameters."""
+    if not keeps_trunk(recipe.tune):
+        trunk = trunk.own_copy()  # others of this process may share it
+    width = trunk.encoder.config.width
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.run.seed)
+        tokenizers = {
+            name: reader.modality.tokenizer(recipe.inputs[name].options, reader.transform, width, trunk.stem)
+            for name, reader in route.items()
+        }
+        heads = {}
+        for name, task in tasks.items():
+            options = recipe.head_of(name)
+            seen = {given: tokenizers[given] for given in recipe.inputs_of(name)}
+            # Where frozen features carry meaning, heads are solved on them whatever else learns.
+            carries = all(tokenizer.native for tokenizer in seen.values()) and not options.hidden
+            solved = carries if plans[name].solved is None else plans[name].solved
+            plan = HeadPlan(solved, plans[name].centres if solved else 0)
+            heads[name] = make_head(options, readout_of(options, seen, trunk=trunk), task, plan=plan)
+    trunk.encoder.require_untouched()
+    adapters = _adapters(recipe, trunk, heads)
+    model = MetaTransformer(tokenizers=tokenizers, encoder=trunk.encoder, heads=heads, adapters=adapters)
+    return Pipeline(recipe, route, tasks, model, trunk)
+
+
+def readout_of(options: HeadOptions, inputs: Mapping[str, Tokenizer], *, trunk: Pretrained) -> Readout:
+    """Returns a readout of the inputs with these tokenizers."""
+    config = trunk.encoder.config
+    facts = Facts(
+        axes={name: tokenizer.axes for name, tokenizer in inputs.items()},
+        blocks=read_blocks(options.read, depth=config.depth),
+        width=config.width,
+        pool=options.pool,
+        cells=options.cells,
+        direct=sum(tokenizer.direct for tokenizer in inputs.values()),
+    )
+    return make_readout(options.readout, facts)
+
+
+def make_head(options: HeadOptions, readout: Readout, task: Task, *, plan: HeadPlan) -> Head:
+    """Returns an untrained head."""
+    return Head(
+        readout,
+        outputs=task.outputs,
+        solved=bool(plan.solved),
+        hidden=options.hidden,
+        dropout=options.dropout,
+        centres=plan.centres,
+        gamma=options.gamma,
+    )
+
+
+def _adapters(recipe: Recipe, trunk: Pretrained, heads: Mapping[str, Head]) -> Adapters | None:
+    kind, rank = tune_mode(recipe.tune)
+    if kind != "lora":
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.run.seed)
+        depth = max(block for head in heads.values() for block in head.readout.blocks)
+        return Adapters(trunk.encoder, rank=rank, depth=depth)
+
+
+def read_blocks(read: Sequence[int | float], *, depth: int) -> tuple[int, ...]:
+    """Returns the blocks to read after, counted from the front; the identity trunk (depth 0) has only 0.
 
     A fraction is a share of the depth, at least the first block.
 
     Raises:
         UsageError: a block beyond the trunk's depth, a share that is not between 0 and 1, or none.
     """
-    if not recipe.head.read:
+    if not read:
         raise UsageError("head.read", must="name at least one block", found="none")
-    if depth == 0:
-        return (0,)
-    return tuple(_block(k, depth=depth) for k in recipe.head.read)
+    return (0,) if depth == 0 else tuple(_block(k, depth=depth) for k in read)
 
 
 def _block(k: int | float, *, depth: int) -> int:
@@ -181,84 +323,12 @@ def _block(k: int | float, *, depth: int) -> int:
     return k if k >= 0 else depth + 1 + k
 
 
-def narrowed(pipeline: Pipeline) -> Pipeline:
-    """Returns the same model behind a new linear head of few features, to train through.
-
-    Means over a grid become one mean beside the summary token. The model has that head from now on.
-    """
-    own = pipeline.recipe.head
-    kind = "both" if own.pool in ("grid", "columns") else own.pool
-    head = dataclasses.replace(own, pool=kind, centres=0)
-    recipe = dataclasses.replace(pipeline.recipe, head=head)
-    narrow = dataclasses.replace(pipeline, recipe=recipe)
-    tokenizer = pipeline.model.tokenizer(pipeline.modality.name)
-    with torch.random.fork_rng(devices=[]):  # its random start is replaced anyway
-        narrow.put_head(_head(recipe, tokenizer, pipeline.task, config=pipeline.model.encoder.config, solved=True))
-    return narrow
-
-
-def assemble(
-    recipe: Recipe,
-    *,
-    modality: Modality,
-    trunk: Pretrained,
-    transform: Transform,
-    task: Task,
-    centres: int,
-    norm: str,
-) -> Pipeline:
-    """Returns a pipeline of what was learned or loaded; ``norm`` is that of a saved head, "" for a new one."""
-    if not keeps_trunk(recipe.tune):
-        trunk = trunk.own_copy()
-    config = trunk.encoder.config
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.run.seed)
-        tokenizer = modality.tokenizer(recipe.input, transform, config.width, trunk.stem)
-        # Where frozen features carry meaning, heads are solved on them whatever else learns.
-        solved = norm == "standard" if norm else recipe.tune == "head" or (tokenizer.native and not recipe.head.hidden)
-        head = _head(recipe, tokenizer, task, config=config, solved=solved, centres=centres if solved else 0)
-    model = MetaTransformer(
-        tokenizers={modality.name: tokenizer},
-        encoder=trunk.encoder,
-        heads={recipe.task.name: head},
-    )
-    trunk.encoder.require_untouched()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.run.seed)
-        model.tune(recipe.tune)
-    return Pipeline(recipe, Reader(modality, transform), task, model, trunk)
-
-
-def _head(
-    recipe: Recipe, tokenizer: Tokenizer, task: Task, *, config: EncoderConfig, solved: bool, centres: int = 0
-) -> Head:
-    """Returns an untrained head; one that is solved standardises by statistics, others by a LayerNorm."""
-    return Head(
-        width=config.width,
-        outputs=task.outputs,
-        kind=recipe.head.pool,
-        cells=recipe.head.cells,
-        axes=tokenizer.axes,
-        blocks=read_blocks(recipe, depth=config.depth),
-        norm="standard" if solved else "layer",
-        hidden=recipe.head.hidden,
-        dropout=recipe.head.dropout,
-        direct=tokenizer.direct,
-        centres=centres,
-        gamma=recipe.head.gamma,
-    )
-
-
 def _stem_shapes(stem: Stem) -> dict[str, Any]:
     shapes = {name: list(tensor.shape) for name, tensor in stem.tensors().items()}
     return {"shapes": shapes, "mean": stem.mean, "std": stem.std}
 
 
-def _save(module: torch.nn.Module, path: Path) -> None:
-    _save_tensors(module.state_dict(), path)
-
-
-def _save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with atomic_file(path) as temporary:

@@ -1,5 +1,13 @@
 """A recipe: every setting of one run, typed, with defaults.
 
+A model has named inputs, each of one modality, and named tasks, each on some of the inputs::
+
+    inputs: {photo: {modality: image, size: 140}, rest: {modality: tabular}}
+    tasks: {outcome: {name: classify, target: outcome}, days: {name: regress, target: days, head: {pool: mean}}}
+
+For one input and one task there is a short form, which is what most people write: ``modality: image``, ``input: {size:
+140}``, ``task: {target: outcome}``. The input is then called as its modality and the task as its kind.
+
 Values come from five places, later ones win: the defaults below, the modality's ``defaults``, a recipe file (YAML, or a
 Python file with a function ``recipe`` that returns a mapping), the flags of the command line, and dotted overrides
 (``optim.lr=1e-3``). An unknown key is an error that names the nearest valid one. The resolved recipe is written to the
@@ -9,18 +17,36 @@ run folder and can be used as a recipe file again.
 import dataclasses
 import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import yaml
 
-from metatransformer.core.errors import UsageError
+from metatransformer.core.errors import UsageError, nearest
 from metatransformer.core.settings import require, typed
 from metatransformer.core.task import TaskOptions
+from metatransformer.modalities import get_modality
 from metatransformer.tasks import get_task
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+# Settings of older revisions that are no more, with the values that they had by default.
+GONE: Mapping[str, Any] = MappingProxyType(
+    {
+        "task.label_smoothing": 0.0,
+        "task.class_weight": "none",  # is of classes alone
+        "optim.warmup": 0.1,
+        "optim.clip": 1.0,
+        "optim.patience": 0,
+        "optim.views": 0,
+    }
+)
+PLURAL = ("modality", "input", "inputs", "task", "tasks")  # keys of inputs and tasks, in both forms
+
+_NAME = re.compile(r"\w[\w-]*", re.ASCII)  # of an input or a task: it names a file
 TUNE_MODES = ("head", "ends", "norm", "lora", "last:K", "all")
 LORA_RANK = 8
 
@@ -48,6 +74,14 @@ def keeps_trunk(text: str) -> bool:
 
 
 @dataclass(frozen=True)
+class InputOptions:
+    """One input: its modality, and the modality's own settings (see ``metatransformer modalities NAME``)."""
+
+    modality: str
+    options: Any = None
+
+
+@dataclass(frozen=True)
 class HeadOptions:
     """How the trunk's tokens become outputs.
 
@@ -56,6 +90,7 @@ class HeadOptions:
     behind the last one read are not computed. ``pool`` is the summary token, the mean of the other tokens,
     both, the ``max`` of each feature over the other tokens, or the means in a ``grid`` of ``cells`` parts an
     axis, which keeps where or when something is (``columns``: parts of the last axis only, which keeps when).
+    Each input is pooled by itself. Another ``readout`` than "pooled" may be brought by a package.
     ``hidden`` > 0 puts one hidden layer before the output. ``centres`` > 0 answers, where the head is solved (see
     ``Recipe``), by how near a sample is to up to that many training samples (kernel ridge: Gaussian, ``gamma`` times
     the mean squared difference of standardised features) instead of by a linear layer; their features are kept in the
@@ -64,6 +99,7 @@ class HeadOptions:
     """
 
     read: tuple[int | float, ...] = (-1,)
+    readout: str = "pooled"
     pool: Literal["summary", "mean", "max", "both", "grid", "columns"] = "both"
     cells: int = 4
     hidden: int = 0
@@ -87,20 +123,18 @@ class HeadOptions:
 
 @dataclass(frozen=True)
 class OptimOptions:
-    """AdamW with linear warm-up and cosine decay.
+    """AdamW with linear warm-up over a tenth of the steps, cosine decay, and gradients clipped to a norm of 1.
 
     ``lr`` is for new parameters, a tenth of it for adapters and for a head that was solved before, ``trunk_lr`` for
     what came with the trunk: its blocks, and a tokenizer that uses its front end.
 
     ``epochs`` "auto" takes as many as make about 1,000 steps, at least 4 and at most 40: small data needs more
-    passes. ``warmup`` is the share of all steps; ``patience`` the number of epochs without a better
-    validation score after which training stops (0 = never); ``average`` the decay of an exponential moving
+    passes. ``average`` is the decay of an exponential moving
     average of the weights (0 = none), which is then what is validated and kept. In tune mode ``head`` there
     is no such training: ``l2`` lists the penalties that are tried ("auto": those that suit the solver). A validation
     split chooses among them, or ``folds`` of train and val together, which also try a kernel's ``head.gamma`` times
     1/4, 1/2, 2 and 4 (0: never; "auto": 5 where the validation split is only drawn, samples are at most 3,000 and heads
-    are solved by squares). ``refit`` fits the chosen head again on train and val together, and ``views`` is how many
-    augmented copies of each training sample are cached besides the plain one. ``solver`` "squares" fits
+    are solved by squares). ``refit`` fits the chosen head again on train and val together. ``solver`` "squares" fits
     classes by least squares on their indicators, "likelihood" by cross entropy; numbers are always fitted
     by squares, labels of which several may hold always by likelihood.
     """
@@ -109,11 +143,7 @@ class OptimOptions:
     trunk_lr: float = 1e-5
     weight_decay: float = 0.05
     epochs: int | Literal["auto"] = "auto"
-    warmup: float = 0.1
-    clip: float = 1.0
-    patience: int = 0
     average: float = 0.0
-    views: int = 0
     l2: tuple[float, ...] | Literal["auto"] = "auto"
     folds: int | Literal["auto"] = "auto"
     solver: Literal["squares", "likelihood"] = "squares"
@@ -126,11 +156,7 @@ class OptimOptions:
             "trunk_lr": (0 <= self.trunk_lr < math.inf, "be at least 0 and finite"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "be at least 0 and finite"),
             "epochs": (self.epochs == "auto" or self.epochs >= 1, "be 'auto' or at least 1"),
-            "warmup": (0 <= self.warmup <= 1, "lie in [0, 1], a share of all steps"),
-            "clip": (self.clip >= 0, "be at least 0 (0 = no clipping)"),
-            "patience": (self.patience >= 0, "be at least 0 (0 = never stop early)"),
             "average": (0 <= self.average < 1, "lie in [0, 1)"),
-            "views": (self.views >= 0, "be at least 0"),
             "folds": (self.folds in ("auto", 0) or self.folds >= 2, "be 'auto', 0 or at least 2"),
             "l2": (penalties, "list at least one penalty, each at least 0 and finite"),
         }
@@ -175,9 +201,9 @@ class RunOptions:
         require(self, key="recipe key 'run.{}'", rules=rules)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """One run. ``input`` are the modality's own options (see ``metatransformer modalities NAME``), ``task`` the task's.
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What the inputs and tasks of a model have in common.
 
     ``tune`` says what learns: ``head`` the head alone; ``ends`` tokenizer and head, through the frozen trunk; ``norm``
     the trunk's norms and layer scales besides; ``lora`` or ``lora:RANK`` low-rank adapters in its attention besides;
@@ -186,11 +212,8 @@ class Recipe:
     ``head`` does, on tuned or untuned features, whichever validation prefers.
     """
 
-    modality: str
     encoder: str = "meta-b16"
     tune: str = "ends"
-    input: Any = None
-    task: TaskOptions = field(default_factory=TaskOptions)
     head: HeadOptions = field(default_factory=HeadOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     data: DataOptions = field(default_factory=DataOptions)
@@ -198,6 +221,79 @@ class Recipe:
 
     def __post_init__(self) -> None:
         tune_mode(self.tune)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Shared):
+    """One run: inputs and tasks by name, and what they share."""
+
+    inputs: Mapping[str, InputOptions]
+    tasks: Mapping[str, TaskOptions]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in (*self.inputs, *self.tasks):
+            if not _NAME.fullmatch(name):
+                must = "be called with letters, digits, _ and -"
+                raise UsageError("recipe, an input or task", must=must, found=repr(name))
+        for name, task in self.tasks.items():
+            if bad := [given for given in task.inputs if given not in self.inputs]:
+                key, do = f"recipe key 'tasks.{name}.inputs'", nearest(bad[0], self.inputs)
+                raise UsageError(key, must="name inputs of the recipe", found=repr(bad[0]), do=do)
+            self.head_of(name)
+
+    @property
+    def input(self) -> Any:
+        """The settings of the one input's modality."""
+        return only(self.inputs, what="input").options
+
+    @property
+    def modality(self) -> str:
+        """The modality of the one input."""
+        return only(self.inputs, what="input").modality
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modality of each input."""
+        return tuple(given.modality for given in self.inputs.values())
+
+    @property
+    def task(self) -> TaskOptions:
+        """The one task."""
+        return only(self.tasks, what="task")
+
+    def head_of(self, task: str) -> HeadOptions:
+        """Returns the settings of a task's head."""
+        changes = self.tasks[task].head
+        if not changes:
+            return self.head
+        return typed(HeadOptions, dataclasses.asdict(self.head) | dict(changes), prefix=f"tasks.{task}.head.")
+
+    def inputs_of(self, task: str) -> tuple[str, ...]:
+        """Returns the inputs that a task sees, in the recipe's order."""
+        wanted = self.tasks[task].inputs
+        return tuple(name for name in self.inputs if not wanted or name in wanted)
+
+    def of_task(self, task: str) -> "Recipe":
+        """Returns the recipe with this task alone; its inputs stay those of the model."""
+        return dataclasses.replace(self, tasks={task: self.tasks[task]}, head=self.head_of(task))
+
+    def with_settings(self, settings: Mapping[str, Mapping[str, Any]]) -> "Recipe":
+        """Returns the recipe with other settings of inputs, by the input's name."""
+        changed = {
+            name: dataclasses.replace(given, options=dataclasses.replace(given.options, **settings.get(name, {})))
+            for name, given in self.inputs.items()
+        }
+        return dataclasses.replace(self, inputs=changed)
+
+
+T = TypeVar("T")
+
+
+def only(named: Mapping[str, T], *, what: str) -> T:
+    """Returns the one value of a mapping; to ask this of a model with several is a mistake of the caller's."""
+    assert len(named) == 1, f"one {what} was asked for; the model has {', '.join(named) or 'none'}"
+    return next(iter(named.values()))
 
 
 def with_tune(recipe: Recipe, tune: str) -> Recipe:
@@ -208,32 +304,112 @@ def with_tune(recipe: Recipe, tune: str) -> Recipe:
     return dataclasses.replace(recipe, tune=tune, head=head)
 
 
+@runtime_checkable
+class Kind(Protocol):
+    """What a recipe needs to know of a modality."""
+
+    @property
+    def options(self) -> type:
+        """The dataclass of its own settings."""
+        ...
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Its changes to the general defaults, by dotted key."""
+        ...
+
+    @property
+    def task(self) -> str:
+        """What is learned of it by default."""
+        ...
+
+
 def make_recipe(
-    modality: str,
+    inputs: str | Mapping[str, str] = "",
     *,
-    options: type,
-    defaults: Mapping[str, Any],
     base: Mapping[str, Any],
     overrides: Sequence[str] | Mapping[str, Any],
+    defaults: Mapping[str, Any] = NOTHING,
+    known: Callable[[str], Kind] = get_modality,
 ) -> Recipe:
     """Returns the resolved recipe.
 
-    ``options`` is the dataclass of the modality's own settings, ``defaults`` its changes to the general
-    defaults, ``base`` the content of a recipe file, ``overrides`` a mapping of dotted keys or a list of
-    ``key.sub=value`` texts.
+    ``inputs`` is a modality (the short form), or modalities by the names of the inputs; "" where ``base`` says them.
+    ``base`` is the content of a recipe file, ``overrides`` a mapping of dotted keys or a list of ``key.sub=value``
+    texts, ``defaults`` are changes to the modalities' own; ``known`` finds a modality.
 
     Raises:
         UsageError: an unknown key (with the nearest valid one), or a value of the wrong type.
     """
-    chosen = _merged(base, parse_overrides(overrides))
-    tree = _merged(_suited(defaults, chosen), chosen)
-    if tree.get("modality", modality) != modality:
-        raise UsageError("recipe key 'modality'", must=f"be '{modality}' here", found=repr(tree["modality"]))
-    given = tree.pop("input", None) or {}
-    values = typed(options, given, prefix="input.")
-    task = task_options(tree.pop("task", {}), prefix="task.")
-    recipe = typed(Recipe, tree | {"modality": modality}, prefix="")
-    return dataclasses.replace(recipe, input=values, task=task)
+    chosen = merged(base, parse_overrides(overrides))
+    given = _given_inputs(inputs, chosen)
+    kinds = {name: known(values["modality"]) for name, values in given.items()}
+    usual = _default_task(kinds)
+    tree = merged(_suited(_agreed(kinds) | dict(defaults), chosen, usual=usual), chosen)
+    own = _options(kinds, given, tree.get("input"), defaults=defaults)
+    tasks = _tasks(tree, default=usual)
+    shared = typed(Shared, {key: value for key, value in tree.items() if key not in PLURAL}, prefix="")
+    fields = {item.name: getattr(shared, item.name) for item in dataclasses.fields(shared)}
+    return Recipe(inputs=own, tasks=tasks, **fields)
+
+
+def _given_inputs(inputs: str | Mapping[str, str], chosen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns for each input what was given of it, with its modality."""
+    plural = chosen.get("inputs") or {}
+    if not isinstance(plural, Mapping):
+        raise UsageError("recipe section 'inputs'", must="hold inputs by name", found=repr(plural))
+    named = {name: {"modality": item} if isinstance(item, str) else dict(item) for name, item in plural.items()}
+    if isinstance(inputs, str):
+        modality = inputs or chosen.get("modality", "")
+        if inputs and chosen.get("modality", inputs) != inputs:
+            raise UsageError("recipe key 'modality'", must=f"be '{inputs}' here", found=repr(chosen["modality"]))
+        if modality and named:
+            raise UsageError("recipe", must="have either a modality or inputs", found="both")
+        named = named or ({modality: {"modality": modality}} if modality else {})
+    else:
+        for name, modality in inputs.items():
+            if named.setdefault(name, {"modality": modality}).setdefault("modality", modality) != modality:
+                found = repr(named[name]["modality"])
+                raise UsageError(f"recipe key 'inputs.{name}.modality'", must=f"be '{modality}' here", found=found)
+    for name, values in named.items():
+        if "modality" not in values:
+            raise UsageError(f"recipe key 'inputs.{name}'", must="say its modality", found="none")
+    if not named:
+        raise UsageError("recipe", must="say a modality or inputs", found="neither")
+    return named
+
+
+def _options(
+    kinds: Mapping[str, Kind], given: Mapping[str, Mapping[str, Any]], short: Any, *, defaults: Mapping[str, Any]
+) -> dict[str, InputOptions]:
+    """Returns the typed settings of each input; ``short`` are those of the only one, given without its name."""
+    if _is_bad(short):
+        raise UsageError("recipe section 'input'", must="hold keys", found=repr(short))
+    if short and len(kinds) > 1:
+        key = next(iter(short))
+        do = f"Name the input: {', '.join(f'inputs.{name}.{key}' for name in kinds)}."
+        raise UsageError(f"recipe key 'input.{key}'", must="be of the one input", found=f"{len(kinds)} inputs", do=do)
+    found = {}
+    for name, kind in kinds.items():
+        usual = merged(kind.defaults, defaults if len(kinds) == 1 else {}).get("input", {})
+        own = {key: value for key, value in given[name].items() if key != "modality"}
+        prefix = "input." if len(kinds) == 1 else f"inputs.{name}."
+        options = typed(kind.options, {**usual, **own, **(short or {})}, prefix=prefix)
+        found[name] = InputOptions(given[name]["modality"], options)
+    return found
+
+
+def _tasks(tree: Mapping[str, Any], *, default: str) -> dict[str, TaskOptions]:
+    """Returns the typed tasks; ``task.NAME`` is of the only one."""
+    short, plural = tree.get("task"), tree.get("tasks")
+    if plural is None:
+        one = task_options(short if _is_bad(short) else {"name": default, **(short or {})}, prefix="task.")
+        return {one.name: one}
+    if short:
+        raise UsageError("recipe", must="have either one task or tasks by name", found="both")
+    if not isinstance(plural, Mapping):
+        raise UsageError("recipe section 'tasks'", must="hold tasks by name", found=repr(plural))
+    return {name: task_options(values, prefix=f"tasks.{name}.") for name, values in plural.items()}
 
 
 def task_options(values: Any, *, prefix: str) -> TaskOptions:
@@ -249,7 +425,22 @@ def _task_name(values: Any, default: str) -> str:
     return str(values.get("name", default)) if isinstance(values, Mapping) else default
 
 
-def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+def _is_bad(section: Any) -> bool:
+    return section is not None and not isinstance(section, Mapping)
+
+
+def _default_task(kinds: Mapping[str, Kind]) -> str:
+    """Returns what is learned by default: of one input what its modality says, of several classes."""
+    return next(iter(kinds.values())).task if len(kinds) == 1 else TaskOptions.name
+
+
+def _agreed(kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """Returns the defaults on which the modalities of all inputs agree."""
+    first, *others = (dict(kind.defaults) for kind in kinds.values())
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+
+
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Returns dotted keys as one tree; later layers win."""
     tree: dict[str, Any] = {}
     for layer in layers:
@@ -258,15 +449,18 @@ def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _suited(defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a modality's defaults, without those that another task or tune mode, if chosen, has no use for."""
-    usual = defaults.get("task.name", TaskOptions.name)
+def _suited(defaults: Mapping[str, Any], chosen: Mapping[str, Any], *, usual: str) -> dict[str, Any]:
+    """Returns the defaults beside those of inputs, without what another task than the ``usual`` one, or another tune
+    mode, if chosen, cannot use.
+    """
+    usual = defaults.get("task.name", usual)
     name = _task_name(chosen.get("task"), usual)
     known = {item.name for item in dataclasses.fields(get_task(name).options)}
     dropped = {key for key in defaults if name != usual and key.startswith("task.") and key[5:] not in known}
     solved = chosen.get("tune", defaults.get("tune")) == "head"
     dropped |= {"head.hidden", "head.dropout"} if solved else set()
-    return {key: value for key, value in defaults.items() if key not in dropped}
+    sections = ("input.", "task.") if "tasks" in chosen else ("input.",)
+    return {key: value for key, value in defaults.items() if key not in dropped and not key.startswith(sections)}
 
 
 def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
@@ -320,18 +514,52 @@ def read_recipe(path: Path) -> dict[str, Any]:
             raise UsageError(where, must="be valid YAML in UTF-8", found=str(error)) from error
     if not isinstance(content, Mapping):
         raise UsageError(where, must="hold keys and values", found=type(content).__name__)
-    return dict(content)
+    tree = merged(content)
+    for key, value in gone(tree).items():  # a run of an older revision wrote them
+        section, _, name = key.partition(".")
+        if value == GONE[key]:
+            del tree[section][name]
+    return tree
+
+
+def gone(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a recipe, by dotted key, that older revisions had and that are no more."""
+    name = _task_name(tree.get("task"), TaskOptions.name)
+    known = {f"task.{item.name}" for item in dataclasses.fields(get_task(name).options)}
+    found = {}
+    for key in GONE.keys() - known:
+        section, _, own = key.partition(".")
+        if isinstance(tree.get(section), Mapping) and own in tree[section]:
+            found[key] = tree[section][own]
+    return found
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Returns the recipe as plain values for YAML and JSON; ``make_recipe`` takes them back as ``base``."""
+    """Returns the recipe as plain values for YAML and JSON, which ``make_recipe`` takes back as ``base``.
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+    In the short form where it has one input and one task under their usual names.
+    """
+    inputs = {name: {"modality": one.modality, **_plain(one.options)} for name, one in recipe.inputs.items()}
+    tasks = {
+        name: {key: value for key, value in _plain(one).items() if value not in ([], {})}
+        for name, one in recipe.tasks.items()
+    }
+    tree: dict[str, Any] = {"inputs": inputs}
+    if len(inputs) == 1 and recipe.modality in inputs:
+        own = inputs[recipe.modality]
+        tree = {"modality": own.pop("modality"), "input": own}
+    tree |= {"encoder": recipe.encoder, "tune": recipe.tune}
+    usual = len(tasks) == 1 and recipe.task.name in tasks
+    tree |= {"task": tasks[recipe.task.name]} if usual else {"tasks": tasks}
+    return tree | {name: _plain(getattr(recipe, name)) for name in ("head", "optim", "data", "run")}
 
-    return plain(dataclasses.asdict(recipe))
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def to_yaml(recipe: Recipe) -> str:

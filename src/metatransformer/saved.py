@@ -1,4 +1,7 @@
-"""Reading a saved pipeline back: its folder is checked part by part, and its trunk is found and compared."""
+"""Reading a saved pipeline back: its folder is checked part by part, and its trunk is found and compared.
+
+Folders of older revisions are migrated while they are read (``migrate.py``); the folder itself is not changed.
+"""
 
 import dataclasses
 import json
@@ -10,21 +13,23 @@ from typing import Any
 import safetensors
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from metatransformer.core.errors import DataError, MetaTransformerError, WeightsError
 from metatransformer.core.modality import Stem
-from metatransformer.modalities import get_modality
-from metatransformer.nn.lowrank import Adapters
-from metatransformer.pipeline import ADAPTERS, FORMAT, Pipeline, assemble, make_task
+from metatransformer.migrate import migrated
+from metatransformer.model import MetaTransformer
+from metatransformer.pipeline import ADAPTERS, FORMAT, ORIGINS, HeadPlan, Pipeline, assemble, make_reader, make_task
 from metatransformer.recipe import make_recipe
 from metatransformer.trunk import Pretrained, load_encoder
 from metatransformer.trunk.encoder import Encoder, EncoderConfig
 
 ENTRY = ("name", "sha256", "fingerprint", "licence", "config", "stem", "included", "bytes")  # of the trunk
+AGAIN = "Copy the whole model folder again."
 
 
 def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> Pipeline:
-    """Returns a saved pipeline, ready to predict.
+    """Returns a saved pipeline, ready to predict and to embed.
 
     ``encoder`` names another place of the same trunk (a path); by default the name in the folder is resolved.
     ``device``: where it will run; the one that it was trained on need not be here.
@@ -33,48 +38,64 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
         DataError: the folder is not a saved model, or a part of it is missing or damaged.
         WeightsError: the trunk found is not the one that the model was trained on.
     """
-    description = _read_description(folder)
-    entry = description["encoder"]
-    modality = get_modality(description["recipe"]["modality"])
-    settings = {item.name for item in dataclasses.fields(modality.options)}
-    if later := sorted(settings - set(description["recipe"].get("input") or {})):
-        do = "Fit it again: it would be read with today's default, on which it was not fitted."
-        raise DataError(folder / "model.json", must=f"say input.{later[0]}", found="a model from before it", do=do)
-    recipe = make_recipe(
-        modality.name,
-        options=modality.options,
-        defaults={},
-        base=description["recipe"],
-        overrides={"run.device": device},
-    )
-    if entry["included"]:
-        with _intact(folder / "model.json"):
-            trunk = _included_trunk(folder, entry)
-    else:
-        trunk = load_encoder(encoder or entry["name"])
-        with _intact(folder / "model.json"):
-            where = f"{folder}: trunk '{entry['name']}'"
-            trunk.require_same(config=entry["config"], fingerprint=entry["fingerprint"], where=where)
-            trunk = _normalising_alike(trunk, entry["stem"])
-    transform = modality.transform(recipe.input, trunk.stem)
-    task = make_task(recipe, modality=modality)
-    with _intact(folder / "model.json"):
-        transform.load_state(description["transform"])
-        task.load_state(description["task"])
-        centres = int(description.get("centres", 0))  # models of before have none
-        norm = description.get("norm") or ("standard" if recipe.tune == "head" else "layer")  # nor a norm
-    pipeline = assemble(
-        recipe, modality=modality, trunk=trunk, transform=transform, task=task, centres=centres, norm=norm
-    )
-    _load(pipeline.model.tokenizer(modality.name), folder / "tokenizers" / f"{modality.name}.safetensors")
-    _load(pipeline.head, folder / "heads" / f"{recipe.task.name}.safetensors")
-    if pipeline.model.adapters is not None:
-        _load_adapters(pipeline.model.adapters, folder / ADAPTERS)
-    pipeline.model.eval()
+    path = folder / "model.json"
+    description = read_description(folder)
+    with _intact(path):
+        recipe = make_recipe(base=description["recipe"], overrides={"run.device": device})
+    trunk = _trunk(folder, description["encoder"], encoder=encoder)
+    route = {name: make_reader(recipe, name, stem=trunk.stem) for name in recipe.inputs}
+    tasks = {name: make_task(recipe, name) for name in description["tasks"]}
+    with _intact(path):
+        for name, reader in route.items():
+            reader.transform.load_state(description["inputs"][name]["transform"])
+        for name, task in tasks.items():
+            task.load_state(description["tasks"][name]["state"])
+        about = description["tasks"].items()
+        plans = {name: HeadPlan(bool(told["solved"]), int(told["centres"])) for name, told in about}
+    pipeline = assemble(recipe, trunk=trunk, route=route, tasks=tasks, plans=plans)
+    _load_parts(pipeline.model, folder, description)
+    pipeline.model.requires_grad_(False).eval()
     return pipeline
 
 
-def _included_trunk(folder: Path, entry: dict[str, Any]) -> Pretrained:
+def _load_parts(model: MetaTransformer, folder: Path, description: Mapping[str, Any]) -> None:
+    for name in model.tokenizers:
+        _load(model.tokenizer(name), folder / description["inputs"][name]["tokenizer"])
+    for name in model.heads:
+        _load(model.head(name), folder / description["tasks"][name]["head"])
+    if len(model.origins):
+        _load(model.origins, folder / ORIGINS)
+    if model.adapters is not None:
+        path = folder / ADAPTERS
+        with _whole(path, must="hold the adapters that model.json describes"):
+            model.adapters.take(load_file(path))
+
+
+def _trunk(folder: Path, entry: Mapping[str, Any], *, encoder: str) -> Pretrained:
+    """Returns the trunk of the folder, or the one that is found where the folder or the caller says."""
+    path = folder / "model.json"
+    if entry["included"]:
+        with _intact(path):
+            return _included_trunk(folder, entry)
+    trunk = load_encoder(encoder or entry["name"])
+    if not entry["fingerprint"]:  # of an embedder of format 1
+        return _of_digest(trunk, entry["sha256"], where=f"{folder}: trunk '{trunk.name}'")
+    with _intact(path):
+        where = f"{folder}: trunk '{entry['name']}'"
+        trunk.require_same(config=entry["config"], fingerprint=entry["fingerprint"], where=where)
+        # The pixel statistics of the training: a file of the same bytes may not tell its own.
+        mean, std = (tuple(entry["stem"][name]) for name in ("mean", "std"))
+    return dataclasses.replace(trunk, stem=dataclasses.replace(trunk.stem, mean=mean, std=std))
+
+
+def _of_digest(trunk: Pretrained, sha256: str, *, where: str) -> Pretrained:
+    if trunk.sha256 != sha256:
+        do = "Name its place: load(folder, encoder=PATH)."
+        raise WeightsError(where, must=f"be the one with digest {sha256[:12]}", found=trunk.sha256[:12], do=do)
+    return trunk
+
+
+def _included_trunk(folder: Path, entry: Mapping[str, Any]) -> Pretrained:
     encoder = Encoder(EncoderConfig(**entry["config"]))
     _load(encoder, folder / "encoder.safetensors")
     if encoder.bytes_hash() != entry["bytes"]:
@@ -82,7 +103,7 @@ def _included_trunk(folder: Path, entry: dict[str, Any]) -> Pretrained:
             folder / "encoder.safetensors",
             must="hold the trunk that model.json describes",
             found="other bytes",
-            do="Copy the whole model folder again.",
+            do=AGAIN,
         )
     shapes = entry["stem"]
     # Only the shapes matter: the tokenizer's saved parameters replace the values.
@@ -101,10 +122,55 @@ def _included_trunk(folder: Path, entry: dict[str, Any]) -> Pretrained:
     )
 
 
-def _normalising_alike(trunk: Pretrained, told: Mapping[str, Any]) -> Pretrained:
-    """Returns the trunk with the pixel statistics of the training: a file of the same bytes may not tell its own."""
-    mean, std = (tuple(told[name]) for name in ("mean", "std"))
-    return dataclasses.replace(trunk, stem=dataclasses.replace(trunk.stem, mean=mean, std=std))
+def saved_model(run: Path) -> Path:
+    """Returns the model folder of a run folder, or the folder itself when it is a model.
+
+    Raises:
+        DataError: the run was not finished and has no model yet.
+    """
+    if (run / "run.json").is_file() and not (run / "model" / "model.json").is_file():
+        raise DataError(
+            run,
+            must="be a finished run",
+            found="one that was interrupted before it had a model",
+            do="Continue it with the same 'fit' command.",
+        )
+    return run / "model" if (run / "model" / "model.json").is_file() else run
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Returns what ``model.json`` says, in today's form.
+
+    Raises:
+        DataError: there is none, it is damaged, or a later revision wrote it.
+    """
+    path = next((folder / name for name in ("model.json", "embedder.json") if (folder / name).is_file()), None)
+    if path is None:
+        raise DataError(
+            folder,
+            must="be a saved model (a folder with model.json)",
+            found="no model.json",
+            do="Name a run's model folder, or fit first.",
+        )
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(path, must="be valid JSON", found=str(error), do=AGAIN) from error
+    form = description.get("format") if isinstance(description, dict) else None
+    if not isinstance(form, int) or not 1 <= form <= FORMAT:
+        do = "Use the version of metatransformer that wrote it, or a later one."
+        raise DataError(path, must=f"have a format of 1 to {FORMAT}", found=repr(form), do=do)
+    with _intact(path):
+        description = migrated(description, path=path)
+        _ = description["recipe"], description["inputs"].items(), description["tasks"].items()
+        _ = [description["encoder"][key] for key in ENTRY]
+    return description
+
+
+def _load(module: torch.nn.Module, path: Path) -> None:
+    with _whole(path, must="hold the parameters that model.json describes"):
+        tensors: dict[str, Tensor] = load_file(path)
+        module.load_state_dict(tensors)
 
 
 @contextmanager
@@ -115,60 +181,14 @@ def _intact(path: Path) -> Iterator[None]:
     except MetaTransformerError:
         raise
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            path,
-            must="be as it was saved",
-            found=f"values that cannot be read ({type(error).__name__}: {error})",
-            do="Copy the whole model folder again.",
-        ) from error
+        found = f"values that cannot be read ({type(error).__name__}: {error})"
+        raise DataError(path, must="be as it was saved", found=found, do=AGAIN) from error
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / "model.json"
-    if not path.is_file():
-        raise DataError(
-            folder,
-            must="be a saved model (a folder with model.json)",
-            found="no model.json",
-            do="Name a run's model folder, or fit first.",
-        )
+@contextmanager
+def _whole(path: Path, *, must: str) -> Iterator[None]:
+    """Says of a file of parameters that is not there, damaged or another's what it should be."""
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(path, must="be valid JSON", found=str(error)) from error
-    form = description.get("format") if isinstance(description, dict) else None
-    if form != FORMAT:
-        raise DataError(
-            path,
-            must=f"have format {FORMAT}",
-            found=repr(form),
-            do="Use the version of metatransformer that wrote it.",
-        )
-    with _intact(path):
-        _ = description["recipe"]["modality"], description["transform"], description["task"]
-        _ = [description["encoder"][key] for key in ENTRY]
-    return description
-
-
-def _load_adapters(adapters: Adapters, path: Path) -> None:
-    try:
-        adapters.take(load_file(path))
-    except (OSError, safetensors.SafetensorError, ValueError) as error:
-        raise DataError(
-            path,
-            must="hold the adapters that model.json describes",
-            found=str(error).splitlines()[-1].strip(),
-            do="Copy the whole model folder again.",
-        ) from error
-
-
-def _load(module: torch.nn.Module, path: Path) -> None:
-    try:
-        module.load_state_dict(load_file(path))
-    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
-        raise DataError(
-            path,
-            must="hold the parameters that model.json describes",
-            found=str(error).splitlines()[-1].strip(),
-            do="Copy the whole model folder again.",
-        ) from error
+        yield
+    except (OSError, safetensors.SafetensorError, RuntimeError, ValueError) as error:
+        raise DataError(path, must=must, found=str(error).splitlines()[-1].strip(), do=AGAIN) from error

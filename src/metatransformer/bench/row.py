@@ -23,16 +23,16 @@ from metatransformer.bench.datasets import DATA_SETS, DataSet, Fold
 from metatransformer.bench.strong import strong_baseline
 from metatransformer.core.errors import MetaTransformerError, UsageError
 from metatransformer.core.samples import Record
+from metatransformer.data.examples import Examples
 from metatransformer.data.index import Index
 from metatransformer.data.records import Records
 from metatransformer.data.write import append_bytes
 from metatransformer.fit.fit import fit
 from metatransformer.fit.fitted import Fitted, stays_untuned
 from metatransformer.fit.memo import Memo
-from metatransformer.infer.sources import split_index
+from metatransformer.infer.sources import prepared
 from metatransformer.machine.about import revision
 from metatransformer.machine.console import Console
-from metatransformer.modalities import get_modality
 from metatransformer.recipe import Recipe, make_recipe, with_tune
 from metatransformer.report.controls import control_outputs, with_random_trunk, without_trunk
 
@@ -90,13 +90,13 @@ def run_row(data_set: DataSet, *, data: Path, plan: Plan, results: Results, cons
         part = _fewer(records) if plan.quick else records
         for seed in range(plan.seeds):
             recipe = _recipe(data_set, plan, seed=seed)
-            index = split_index(Index(Records.of(part)), recipe, console=console)
-            _run_models(data_set, index, recipe, plan=plan, fold=number, results=results, memo=memo, console=console)
+            examples, _ = prepared(Index(Records.of(part)), recipe, console=console)
+            _run_models(data_set, examples, recipe, plan=plan, fold=number, results=results, memo=memo, console=console)
 
 
 def _run_models(
     data_set: DataSet,
-    index: Index,
+    examples: Examples,
     recipe: Recipe,
     *,
     plan: Plan,
@@ -113,7 +113,7 @@ def _run_models(
             continue
         console.note(f"{data_set.name}, fold {fold + 1}, seed {seed}: {variant}")
         start = time.monotonic()
-        fitted = fit(index.records, changed, memo=memo, console=console)
+        fitted = fit(examples, changed, memo=memo, console=console)
         more = _about(fitted, seconds=time.monotonic() - start)
         if not results.has(variant, fold=fold, seed=seed):
             results.add(variant, fold=fold, seed=seed, scores=fitted.metrics["test"], more=more)
@@ -156,14 +156,8 @@ def _variants(data_set: DataSet, recipe: Recipe, plan: Plan, *, fold: int) -> It
 
 
 def _recipe(data_set: DataSet, plan: Plan, *, seed: int) -> Recipe:
-    modality = get_modality(data_set.modality)
-    return make_recipe(
-        data_set.modality,
-        options=modality.options,
-        defaults={**modality.defaults, "encoder": plan.encoder, **data_set.overrides, "run.seed": seed},
-        base={},
-        overrides=list(plan.overrides),
-    )
+    defaults = {"encoder": plan.encoder, **data_set.overrides, "run.seed": seed}
+    return make_recipe(data_set.modality, base={}, overrides=list(plan.overrides), defaults=defaults)
 
 
 def _about(fitted: Fitted, *, seconds: float) -> dict[str, Any]:

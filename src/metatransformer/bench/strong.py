@@ -40,6 +40,7 @@ from metatransformer.fit.fitted import Fitted
 from metatransformer.infer.loader import Loader
 from metatransformer.modalities.audio import RATE_HZ
 from metatransformer.nn.spectrogram import heard, log_mel
+from metatransformer.recipe import only
 from metatransformer.report.controls import (
     as_outputs,
     fit_weighed,
@@ -219,10 +220,10 @@ class _Components(PCA):
 
 def _features(kind: str, fitted: Fitted) -> dict[str, Any]:
     by_sample: dict[str, Callable[[Loader, int], np.ndarray]] = {
-        "plain": plain_features,
+        "plain": lambda loader, i: plain_features(loader, i, *loader.route),
         "hog": _hog,
         "mfcc": _mfcc,
-        "direct": lambda loader, i: loader.sample(i).inputs["direct"],
+        "direct": lambda loader, i: loader.view(i).inputs["direct"],
     }
     if kind in by_sample:
         one = by_sample[kind]
@@ -241,7 +242,7 @@ def _hog(loader: Loader, index: int) -> np.ndarray:
     """Returns the histograms of oriented gradients of a transformed picture, resized to 112 x 112."""
     from skimage.feature import hog
 
-    pixels = torch.from_numpy(np.array(loader.sample(index).inputs["pixels"], dtype=np.float32)).mean(dim=-1)
+    pixels = torch.from_numpy(np.array(loader.view(index).inputs["pixels"], dtype=np.float32)).mean(dim=-1)
     size = (112, 112)
     square = torch.nn.functional.interpolate(pixels[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
     return hog(square.numpy(), **HOG).astype(np.float32)
@@ -249,7 +250,7 @@ def _hog(loader: Loader, index: int) -> np.ndarray:
 
 def _mfcc(loader: Loader, index: int) -> np.ndarray:
     """Returns 13 cepstral coefficients and their steps, without silent ends: mean, deviation, means of 8 stretches."""
-    wave = loader.reader.modality.load(loader.records[index])["wave"]
+    wave = only(loader.route, what="input").raw(loader.records[index]).inputs["wave"]
     energy = log_mel(wave, rate_hz=RATE_HZ, mels=40)  # [t, m]
     cepstrum = dct(energy[heard(energy, depth=SILENT)], axis=1, norm="ortho")[:, :13]
     steps = np.gradient(cepstrum, axis=0) if len(cepstrum) > 1 else np.zeros_like(cepstrum)
@@ -307,7 +308,7 @@ def _minirocket(fitted: Fitted) -> dict[str, Any]:
     numba.config.THREADING_LAYER = "workqueue"
 
     def rows(loader: Loader) -> list[np.ndarray]:
-        recordings = (loader.sample(i).inputs["motion"] for i in range(len(loader)))  # [pictures, t, axes]
+        recordings = (loader.view(i).inputs["motion"] for i in range(len(loader)))  # [pictures, t, axes]
         return [motion.reshape(-1, motion.shape[2]).T for motion in recordings]
 
     series = {name: rows(loader) for name, loader in _items(fitted)}

@@ -1,45 +1,104 @@
-"""Batches: samples of one modality, padded and masked as their fields declare."""
+"""Batches: samples side by side, each input padded and masked as its modality's fields declare."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from metatransformer.core.fields import Field
-from metatransformer.core.samples import View
+from metatransformer.core.samples import Sample, View
+
+
+@dataclass(frozen=True)
+class Part:
+    """One input of a batch.
+
+    ``inputs[name]`` is ``[R, *axes]``, ``masks[name]`` is ``[R, *ragged axes]`` (True = real). ``rows`` [R] are the
+    places of the samples that have this input, in rising order; None where all have it.
+    """
+
+    inputs: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor]
+    rows: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Part":
+        """Returns the part on another device."""
+        move = {name: x.to(device, non_blocking=True) for name, x in self.inputs.items()}
+        masks = {name: x.to(device, non_blocking=True) for name, x in self.masks.items()}
+        return Part(move, masks, None if self.rows is None else self.rows.to(device, non_blocking=True))
+
+    def take(self, samples: Tensor, *, count: int) -> "Part | None":
+        """Returns the part of some of ``count`` samples, None where none of them has this input."""
+        own = torch.arange(count, device=samples.device) if self.rows is None else self.rows
+        place = torch.full((count,), -1, device=samples.device).index_put(
+            (own,), torch.arange(len(own), device=own.device)
+        )
+        rows = place[samples]
+        kept = rows[rows >= 0]
+        if not len(kept):
+            return None
+        inputs, masks = ({name: x[kept] for name, x in group.items()} for group in (self.inputs, self.masks))
+        return Part(inputs, masks, None if len(kept) == len(samples) else (rows >= 0).nonzero().flatten())
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a task's ``encode`` made of the labels of a batch: ``values`` of the samples at ``rows``, None = of all."""
+
+    values: Tensor
+    rows: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Target":
+        """Returns the target on another device."""
+        rows = None if self.rows is None else self.rows.to(device, non_blocking=True)
+        return Target(self.values.to(device, non_blocking=True), rows)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors for a tokenizer, with the keys of their samples.
+    """Tensors for the tokenizers, with the keys of their samples.
 
-    ``inputs[name]`` is ``[B, *axes]``, ``masks[name]`` is ``[B, *ragged axes]`` (True = real); ``target`` is what the
-    task's ``encode`` made of the labels, None when they are unknown.
+    ``parts`` are by input, ``targets`` by task; an input or a target that no sample of the batch has is left out.
     """
 
     keys: tuple[str, ...]
-    inputs: Mapping[str, Tensor]
-    masks: Mapping[str, Tensor]
-    target: Tensor | None = None
+    parts: Mapping[str, Part]
+    targets: Mapping[str, Target] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def take(self, samples: Tensor) -> "Batch":
+        """Returns some of the samples without targets."""
+        parts = {name: part.take(samples, count=len(self)) for name, part in self.parts.items()}
+        found = {name: part for name, part in parts.items() if part is not None}
+        return Batch(tuple(self.keys[place] for place in samples.tolist()), found)
 
     def to(self, device: torch.device) -> "Batch":
         """Returns the batch on another device."""
         return replace(
             self,
-            inputs={name: x.to(device, non_blocking=True) for name, x in self.inputs.items()},
-            masks={name: x.to(device, non_blocking=True) for name, x in self.masks.items()},
-            target=None if self.target is None else self.target.to(device, non_blocking=True),
+            parts={name: part.to(device) for name, part in self.parts.items()},
+            targets={name: target.to(device) for name, target in self.targets.items()},
         )
 
 
-def collate(samples: Sequence[View], *, fields: Mapping[str, Field], target: Tensor | None = None) -> Batch:
-    """Returns transformed samples as one batch; ``fields`` are the modality's."""
+def stack_views(views: Sequence[View], *, fields: Mapping[str, Field], rows: Tensor | None = None) -> Part:
+    """Returns transformed views of one modality, whose ``fields`` these are, as one part of a batch."""
     inputs, masks = {}, {}
-    for name, field in fields.items():
-        array, mask = field.stack([sample.inputs[name] for sample in samples])
+    for name, declared in fields.items():
+        array, mask = declared.stack([view.inputs[name] for view in views])
         inputs[name], masks[name] = torch.from_numpy(array), torch.from_numpy(mask)
-    return Batch(tuple(sample.key for sample in samples), inputs, masks, target)
+    return Part(inputs, masks, rows)
+
+
+def collate(samples: Sequence[Sample], *, fields: Mapping[str, Mapping[str, Field]]) -> Batch:
+    """Returns transformed samples as one batch without targets; ``fields`` are those of each input's modality."""
+    parts = {}
+    for name, declared in fields.items():
+        found = [(row, view) for row, sample in enumerate(samples) if (view := sample.views[name]) is not None]
+        if found:
+            rows = None if len(found) == len(samples) else torch.tensor([row for row, _ in found])
+            parts[name] = stack_views([view for _, view in found], fields=declared, rows=rows)
+    return Batch(tuple(sample.key for sample in samples), parts)

@@ -151,7 +151,8 @@ class Modality:
     would use, as brightness, a baseline behind it would be too weak; ``draw`` paints a transformed sample on
     matplotlib axes; ``synthesize`` makes a sample of class ``label`` for tests and self-checks, and ``synthetic``
     holds recipe settings that its samples need.
-    ``title`` is its name in a report, where that is not the name with a capital.
+    ``before`` names settings that came after models were saved, with the values at which they change nothing: older
+    models are read with these. ``title`` is its name in a report, where that is not the name with a capital.
     ``native`` says in words what is used of the trunk's own front end, ``example`` what a typical ``fit`` is given,
     where that is no folder with one folder a class and no plain table.
 
@@ -183,6 +184,7 @@ class Modality:
     extra: str = ""
     example: str = ""
     title: str = ""
+    before: Mapping[str, Any] = field(default_factory=dict)
     arrange: Callable[[Sequence[Record], Any], Any] | None = None
     illustrate: Callable[[Sequence[Record], Any, Path], Sequence[Path]] | None = None
 

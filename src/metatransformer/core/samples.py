@@ -1,7 +1,8 @@
-"""Records and views: where one item of data stands, and what was read from there.
+"""Records, views and samples: where one item of data stands, what was read from there, and what belongs together.
 
 A ``Record`` is cheap and holds no data of a file; a modality's ``load`` turns it into a ``View``, its ``Transform``
-into the arrays that its tokenizer takes. Everything here is numpy, so that reading and checking need no torch.
+into the arrays that its tokenizer takes. A ``Sample`` has a view for each named input. Everything here is numpy, so
+that reading and checking need no torch.
 """
 
 from collections.abc import Mapping
@@ -51,3 +52,16 @@ class View:
     def nbytes(self) -> int:
         """How many bytes its arrays take."""
         return sum(array.nbytes for array in self.inputs.values())
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a model sees of one sample: a view for each named input, None where the sample does not have it."""
+
+    key: str
+    views: Mapping[str, View | None]
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes its arrays take."""
+        return sum(view.nbytes for view in self.views.values() if view is not None)

@@ -7,7 +7,7 @@ that nothing outside asks which task it is.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -21,12 +21,15 @@ from metatransformer.core.figures import Cards, Section
 @dataclass(frozen=True)
 class TaskOptions:
     """What is learned. ``name`` is the kind of task, ``target`` names the column of a table or manifest; ``metric``
-    chooses the best epoch or head. A task with settings of its own has a subclass of this.
+    chooses the best epoch or head. ``inputs`` are those that the task sees, () = all. ``head`` are changes to the
+    recipe's ``head`` for this task alone. A task with settings of its own has a subclass of this.
     """
 
     name: str = "classify"
     target: str = ""
     metric: str = ""
+    inputs: tuple[str, ...] = ()
+    head: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from metatransformer.core.errors import UsageError
 
 @dataclass(frozen=True)
 class Span:
-    """The stretch ``[start, stop)`` of the token axis that one modality fills.
+    """The stretch ``[start, stop)`` of the token axis that one input fills.
 
     ``summary`` is the absolute position of its summary (class) token, None when it has none. ``grid`` is how
     the other tokens lie, row-major: ``()`` unordered, ``(t,)``, ``(h, w)``, ``(t, h, w)``; in a padded batch
-    it is the padded grid.
+    it is the padded grid. ``input`` is the name of the model's input, empty before a model has given it.
     """
 
     modality: str
@@ -27,6 +27,7 @@ class Span:
     stop: int
     summary: int | None = None
     grid: tuple[int, ...] = ()
+    input: str = ""
 
     def shift(self, offset: int) -> "Span":
         """Returns the same span ``offset`` tokens further on."""
@@ -39,8 +40,8 @@ class Tokens:
     """A batch of token sequences with its mask and the spans that say what stands where.
 
     A sample may fill several rows that do not attend to each other: the windows of a long text, the clips of a video,
-    the views of a shape. Then ``samples`` holds the number of the sample that each row belongs to (0, 1, ... in rising
-    order, none left out), and pooling averages over a sample's rows; None means one row a sample.
+    a picture and its mirror image. Then ``samples`` holds the number of the sample that each row belongs to (0, 1, ...
+    in rising order, none left out), and pooling averages over a sample's rows; None means one row a sample.
 
     ``direct`` are features of each sample that go to the head beside the trunk (the window of a series, which a
     forecast must continue exactly); they are part of every control as well, so that a trunk is credited with its own
@@ -63,39 +64,80 @@ class Tokens:
         """The width D of a token."""
         return self.x.shape[-1]
 
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+        return self.x.shape[0] if self.samples is None else int(self.samples[-1]) + 1
+
     def with_x(self, x: Float[Tensor, "B N D"]) -> "Tokens":
         """Returns the same layout with other embeddings."""
         return replace(self, x=x)
 
+    def named(self, name: str) -> "Tokens":
+        """Returns the same tokens as those of the model's input ``name``."""
+        return replace(self, spans=tuple(replace(span, input=name) for span in self.spans))
+
+    def part(self, name: str) -> "Tokens | None":
+        """Returns the tokens of one input of the model without ``direct``, None where no sample has it."""
+        for span in self.spans:
+            if span.input == name:
+                stretch = slice(span.start, span.stop)
+                return Tokens(self.x[:, stretch], self.mask[:, stretch], (span.shift(-span.start),), self.samples)
+        return None
+
+    def rows(self, kept: Bool[Tensor, " B"]) -> "Tokens":
+        """Returns the tokens of some rows without ``direct``; samples are counted anew."""
+        samples = None if self.samples is None else torch.unique(self.samples[kept], return_inverse=True)[1]
+        return Tokens(self.x[kept], self.mask[kept], self.spans, samples)
+
+    def spread(self, places: Int[Tensor, " R"] | None, *, count: int) -> "Tokens":
+        """Returns these samples as those at ``places`` (rising) of ``count``.
+
+        The others get one row without real tokens, and ``direct`` of 0.
+        """
+        if places is None:
+            return self
+        own = places if self.samples is None else places[self.samples]
+        absent = torch.ones(count, dtype=torch.bool, device=own.device)
+        absent[places] = False
+        owners, order = torch.sort(torch.cat([own, absent.nonzero().flatten()]), stable=True)
+        gaps = int(absent.sum())
+        x = torch.cat([self.x, self.x.new_zeros(gaps, *self.x.shape[1:])])[order]
+        mask = torch.cat([self.mask, self.mask.new_zeros(gaps, self.mask.shape[1])])[order]
+        direct = None
+        if self.direct is not None:
+            direct = self.direct.new_zeros(count, self.direct.shape[1]).index_copy(0, places, self.direct)
+        return Tokens(x, mask, self.spans, None if self.samples is None else owners, direct)
+
     @staticmethod
     def cat(parts: Sequence["Tokens"]) -> "Tokens":
-        """Returns the modalities of one sample side by side on the token axis.
+        """Returns the inputs of the same samples side by side on the token axis.
+
+        Where a sample fills several rows in one part, each of them stands beside each row of the others: so the mean
+        over its rows counts every row of a part alike.
 
         Raises:
-            UsageError: no part, parts of different width, or one of several rows a sample beside another.
+            UsageError: no part, or parts of different width.
         """
         widths = {part.width for part in parts}
         if len(widths) != 1:
             raise UsageError("Tokens.cat", must="get parts of one width", found=f"widths {sorted(widths)}")
         if len(parts) == 1:
             return parts[0]
-        if any(part.samples is not None for part in parts):
-            raise UsageError(
-                "Tokens.cat",
-                must="get one row of tokens a sample from each modality",
-                found="several rows a sample",
-                do="Give the modality one window, clip or view a sample.",
-            )
         direct = [part.direct for part in parts if part.direct is not None]
         spans: list[Span] = []
         offset = 0
         for part in parts:
             spans += [span.shift(offset) for span in part.spans]
             offset += part.x.shape[1]
+        samples, rows = _pairings(parts)
         return Tokens(
-            x=torch.cat([part.x for part in parts], dim=1),
-            mask=torch.cat([part.mask for part in parts], dim=1),
+            x=torch.cat([part.x if row is None else part.x[row] for part, row in zip(parts, rows, strict=True)], dim=1),
+            mask=torch.cat(
+                [part.mask if row is None else part.mask[row] for part, row in zip(parts, rows, strict=True)], dim=1
+            ),
             spans=tuple(spans),
+            samples=samples,
             direct=torch.cat(direct, dim=1) if direct else None,
         )
 
@@ -106,3 +148,16 @@ class Tokens:
             if span.summary is not None:
                 marks[span.summary] = True
         return marks
+
+
+def _pairings(parts: Sequence[Tokens]) -> tuple[Tensor | None, list[Tensor | None]]:
+    """Returns the sample of each joint row, and which row of each part stands in it; None for "as they are"."""
+    if all(part.samples is None for part in parts):
+        return None, [None] * len(parts)
+    device, count = parts[0].x.device, parts[0].count
+    owners = [torch.arange(count, device=device) if part.samples is None else part.samples for part in parts]
+    samples, rows = owners[0], [torch.arange(len(owners[0]), device=device)]
+    for other in owners[1:]:
+        place, row = (samples[:, None] == other[None, :]).nonzero(as_tuple=True)
+        samples, rows = samples[place], [*(before[place] for before in rows), row]
+    return samples, list(rows)

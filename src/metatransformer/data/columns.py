@@ -218,7 +218,7 @@ def clean_column(column: np.ndarray, *, name: str, keys: Sequence[str]) -> np.nd
         DataError: an infinity, or a cell that is no single value, with its row.
     """
     if column.dtype != object:
-        far = np.flatnonzero(np.abs(column) >= LARGEST) if column.dtype.kind == "f" else []
+        far = np.flatnonzero(np.abs(column.astype(np.float64)) >= LARGEST) if column.dtype.kind == "f" else []
         for row in far[:1]:
             clean(column[row], where=f"row {keys[row]}: column '{name}'")
         return column

@@ -55,13 +55,7 @@ def recipe_of(modality: Modality, *, defaults: Mapping[str, Any], keywords: Mapp
     for key in flat_keys(given):
         if key in KEYWORDS:
             raise UsageError(f"recipe key '{key}'", must=f"be given as the argument {KEYWORDS[key]}", found="both ways")
-    return make_recipe(
-        modality.name,
-        options=modality.options,
-        defaults={**modality.defaults, **defaults},
-        base=given,
-        overrides=keywords,
-    )
+    return make_recipe(modality.name, base=given, overrides=keywords, defaults=defaults)
 
 
 def keywords_of(recipe: Recipe) -> dict[str, Any]:

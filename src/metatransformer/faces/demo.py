@@ -24,7 +24,7 @@ from metatransformer.core.samples import SPLITS
 from metatransformer.data.write import write_json
 from metatransformer.fit.fit import fit
 from metatransformer.fit.fitted import Fitted
-from metatransformer.infer.sources import read_index, split_index
+from metatransformer.infer.sources import prepared, read_index
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.recipe import Recipe, make_recipe
@@ -179,9 +179,9 @@ def _run(plan: Plan, out: Path, *, trunk: Pretrained, console: Console) -> dict[
     index = read_index(
         modality, data, options=recipe.input, target=plan.target, labelled=True, header=recipe.data.header
     )
-    index = split_index(index, recipe, console=console)
+    examples, recipe = prepared(index, recipe, console=console)
     # A run that ended without its controls is done again: only a whole result is kept.
-    fitted = fit(index.records, recipe, out=run, overwrite=_is_done(run), console=console)
+    fitted = fit(examples, recipe, out=run, overwrite=_is_done(run), console=console)
     controls = run_controls(fitted, CONTROLS, split="test", console=console)
     write_report(fitted, run / "report.html", controls=controls)
     return _figures(fitted, controls, seconds=time.monotonic() - start)
@@ -200,10 +200,9 @@ def _write_data(plan: Plan, folder: Path) -> None:
 
 
 def _recipe(plan: Plan, trunk: Pretrained) -> Recipe:
-    modality = get_modality(plan.modality)
     read = [block for block in plan.read if block <= trunk.encoder.config.depth] or [-1]
     given = {"encoder": trunk.name, "task.target": plan.target, "head.read": read, **plan.overrides}
-    return make_recipe(plan.modality, options=modality.options, defaults=modality.defaults, base={}, overrides=given)
+    return make_recipe(plan.modality, base={}, overrides=given)
 
 
 def _is_done(run: Path) -> bool:
@@ -230,7 +229,7 @@ def _figures(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, sec
         "trainable": sum(part["trainable"] for part in counts.values()),
         "seconds": round(seconds, 1),
         "says": says,
-        "read": list(pipeline.head.blocks),
+        "read": list(pipeline.head.readout.blocks),
     }
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from metatransformer.core.batch import collate
 from metatransformer.core.errors import MetaTransformerError, MissingDependencyError
 from metatransformer.core.modality import Modality
-from metatransformer.core.samples import View
+from metatransformer.infer.loader import Loader
+from metatransformer.infer.sources import examples_of
 from metatransformer.machine.console import Console
 from metatransformer.machine.device import choose_device, choose_precision
 from metatransformer.machine.versions import missing_packages, version_of
@@ -144,32 +144,19 @@ def run_modality(modality: Modality) -> str:
     if missing:
         raise MissingDependencyError(missing[0], extra=modality.extra, purpose=f"modality '{modality.name}'")
     overrides = {**modality.synthetic, "encoder": "test", "head.read": [-1], "task.name": "classify"}
-    recipe = make_recipe(
-        modality.name, options=modality.options, defaults=modality.defaults, base={}, overrides=overrides
-    )
+    recipe = make_recipe(modality.name, base={}, overrides=overrides)
     rng = np.random.default_rng(0)
     labels = [label for label in range(CLASSES) for _ in range(SAMPLES)]
     records = [modality.made_up(rng, label, key=f"made-up {i}") for i, label in enumerate(labels)]
-    raw = [View(record.key, modality.load(record)) for record in records]
-    pipeline = build_pipeline(
-        recipe,
-        modality=modality,
-        trunk=load_encoder("test"),
-        samples=raw,
-        targets=[record.target for record in records],
-    )
-    samples = []
-    for sample in raw:
-        ready = pipeline.transform(sample)
-        for field_name, field in modality.fields.items():
-            field.check(ready.inputs[field_name], where=f"{sample.key}: {field_name}")
-        samples.append(ready)
-    batch = collate(samples, fields=modality.fields, target=pipeline.task.encode([record.target for record in records]))
-    tokens = pipeline.model.tokenize({modality.name: batch})
-    outputs = pipeline.model({modality.name: batch}, head=recipe.task.name)
-    assert outputs.shape == (len(raw), pipeline.task.outputs), tuple(outputs.shape)
+    examples = examples_of(records, recipe)
+    pipeline = build_pipeline(recipe, trunk=load_encoder("test"), examples=examples)
+    loader = Loader(pipeline.route, examples, cache_mb=0, tasks=pipeline.tasks)
+    ((_, batch),) = loader.in_order(batch_size=len(records))
+    tokens = pipeline.model.tokenize(batch)
+    outputs = pipeline.model(batch, task=pipeline.task_name)
+    assert outputs.shape == (len(records), pipeline.task.outputs), tuple(outputs.shape)
     assert outputs.isfinite().all(), "outputs are not finite"
-    return f"{len(raw)} samples, up to {tokens.x.shape[1]} tokens, {pipeline.task.outputs} outputs"
+    return f"{len(records)} samples, up to {tokens.x.shape[1]} tokens, {pipeline.task.outputs} outputs"
 
 
 def find_problems(packages: dict[str, str], tests: dict[str, dict[str, Any]]) -> list[str]:

@@ -4,32 +4,29 @@ Nothing is trained here: the modality's own front end, the pretrained trunk, a p
 with the trunk, its random weights make the vectors random projections, and a warning says so.
 """
 
-import json
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import safetensors
-from safetensors.torch import load_file, save_file
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
-from metatransformer.core.errors import DataError, UsageError, WeightsError
+from metatransformer.core.errors import UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.data.folder import accepts
-from metatransformer.data.write import atomic_file, write_json
 from metatransformer.faces.arguments import keywords_of, not_fitted, recipe_of, unlabelled
-from metatransformer.infer.embed import EmbeddingModel, fit_reader, pretrained_embedder
-from metatransformer.infer.embed import embed as embed_records
+from metatransformer.infer.embed import embed as embed_examples
+from metatransformer.infer.embed import embedding, untrained, untrained_inputs
+from metatransformer.infer.sources import examples_of
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality, modality_names, usable_modalities
-from metatransformer.pipeline import Reader
+from metatransformer.nn.pool import POOLS
+from metatransformer.pipeline import Pipeline, fit_reader, make_reader
 from metatransformer.recipe import Recipe
-from metatransformer.trunk import Pretrained, load_encoder
-
-FORMAT = 1
+from metatransformer.trunk import load_encoder
 
 
 class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -66,15 +63,16 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def fit(self, X: Any, y: Any = None) -> "Embedder":
         """Lets the transform learn from X what it needs (a side in pixels, a table's columns) and returns itself.
 
-        ``y`` is there for scikit-learn's pipelines and not looked at. Learns ``model_``.
+        ``y`` is there for scikit-learn's pipelines and not looked at. Learns ``pipeline_``.
         """
         del y
         modality = get_modality(self.modality)
         recipe = self._recipe(modality)
         index = unlabelled(modality, X, recipe=recipe)
         trunk = load_encoder(recipe.encoder)
-        reader = fit_reader(Reader(modality, modality.transform(recipe.input, trunk.stem)), index.records)
-        self.model_ = self._model(recipe, trunk=trunk, reader=reader)
+        reader = fit_reader(recipe, modality.name, trunk=trunk, records=index.records)
+        pipeline = untrained(recipe, trunk=trunk, route={modality.name: reader}, console=self._console())
+        self._take(pipeline)
         if index.columns:
             self.n_features_in_ = len(index.columns)
         return self
@@ -83,32 +81,27 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         """Returns one vector a sample, float32 ``[n, D]``; ``[n, 2 D]`` with ``pool="both"``."""
         if not self.__sklearn_is_fitted__():
             raise not_fitted(self, verb="transform")
-        index = unlabelled(self.model_.reader.modality, X, recipe=self.model_.recipe)
-        return embed_records(self.model_, index.records, console=Console(quiet=not self.verbose))
+        index = unlabelled(self.pipeline_.modality, X, recipe=self.pipeline_.recipe)
+        return embed_examples(
+            self._embedding, examples_of(index.records, self.pipeline_.recipe), console=self._console()
+        )
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes a folder for ``load``; the trunk is named in it, not included."""
         if not self.__sklearn_is_fitted__():
             raise not_fitted(self, verb="save")
-        model, place = self.model_, Path(folder)
-        for known in ("model.json", "embedder.json"):  # an earlier one's, which would vouch for half of this
-            (place / known).unlink(missing_ok=True)
-        with atomic_file(place / "tokenizer.safetensors") as temporary:
-            save_file({k: v.cpu().contiguous() for k, v in model.tokenizer.state_dict().items()}, temporary)
-        about = {
-            "format": FORMAT,
-            "arguments": self.get_params() | {"recipe": keywords_of(model.recipe)["recipe"]},
-            "transform": model.reader.transform.state(),
-            "sha256": model.trunk.sha256,
-        }
-        write_json(place / "embedder.json", about)  # last: a folder that has it is complete
+        self.pipeline_.save(Path(folder), metrics={})
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")
+        return hasattr(self, "pipeline_")
 
     @property
     def _n_features_out(self) -> int:
-        return self.model_.width
+        return self._embedding.width
+
+    def _take(self, pipeline: Pipeline) -> None:
+        self._embedding, self.pipeline_ = embedding(pipeline, pool=self.pool), pipeline
+        _warn_untrained(pipeline)
 
     def _recipe(self, modality: Modality) -> Recipe:
         keywords = {
@@ -118,13 +111,21 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             "run.device": self.device,
             "run.precision": self.precision,
         }
-        return recipe_of(modality, defaults={}, keywords=keywords, given=self.recipe)
+        return _of_vectors(recipe_of(modality, defaults={}, keywords=keywords, given=self.recipe), pool=self.pool)
 
-    def _model(self, recipe: Recipe, *, trunk: Pretrained, reader: Reader) -> EmbeddingModel:
-        console = Console(quiet=not self.verbose)
-        model = pretrained_embedder(recipe, trunk=trunk, reader=reader, pool=self.pool, console=console)
-        _warn_untrained(model)
-        return model
+    def _console(self) -> Console:
+        return Console(quiet=not self.verbose)
+
+
+def _of_vectors(recipe: Recipe, *, pool: str) -> Recipe:
+    """Returns the recipe of a pipeline that gives vectors: nothing learns, and ``pool`` is said by its head's settings.
+
+    Raises:
+        UsageError: an unknown pooling.
+    """
+    if pool not in POOLS:
+        raise UsageError("pool", must=f"be one of {', '.join(POOLS)}", found=repr(pool))
+    return replace(recipe, tune="head", head=replace(recipe.head, read=(-1,), pool=pool))  # type: ignore[arg-type]
 
 
 def embed(
@@ -157,51 +158,27 @@ def embed(
             do=f"Use Embedder('{kind.name}').fit_transform(rows), which learns the columns from your rows.",
         )
     keywords = {"encoder": encoder, "run.device": device, "run.precision": precision}
-    resolved = recipe_of(kind, defaults={}, keywords=keywords, given=recipe)
+    resolved = _of_vectors(recipe_of(kind, defaults={}, keywords=keywords, given=recipe), pool=pool)
     console = Console(quiet=not verbose)
     single = _is_single(x, kind)
     index = unlabelled(kind, [x] if single else x, recipe=resolved)
     trunk = load_encoder(encoder)
-    reader = Reader(kind, kind.transform(resolved.input, trunk.stem))
-    model = pretrained_embedder(resolved, trunk=trunk, reader=reader, pool=pool, console=console)
-    _warn_untrained(model)
-    vectors = embed_records(model, index.records, console=console)
+    route = {kind.name: make_reader(resolved, kind.name, stem=trunk.stem)}
+    pipeline = untrained(resolved, trunk=trunk, route=route, console=console)
+    _warn_untrained(pipeline)
+    vectors = embed_examples(embedding(pipeline, pool=pool), examples_of(index.records, resolved), console=console)
     return vectors[0] if single else vectors
 
 
-def load_embedder(folder: Path, *, encoder: str, device: str = "auto") -> Embedder:
-    """Returns a saved embedder; ``encoder`` names another place of the same trunk, ``device`` where it will run.
-
-    Raises:
-        DataError: the folder is damaged, or another version wrote it.
-        WeightsError: the trunk found is not the one that it was made with.
-    """
-    about = json.loads((folder / "embedder.json").read_text(encoding="utf-8"))
-    if about["format"] != FORMAT:
-        raise DataError(folder / "embedder.json", must=f"have format {FORMAT}", found=f"{about['format']}")
-    arguments: dict[str, Any] = {**about["arguments"], "device": device}
-    if encoder:
-        arguments["encoder"] = encoder
-    embedder = Embedder(arguments.pop("modality"), **arguments)
-    modality = get_modality(embedder.modality)
-    recipe = embedder._recipe(modality)
-    trunk = load_encoder(recipe.encoder)
-    if trunk.sha256 != about["sha256"]:
-        raise WeightsError(
-            f"{folder}: trunk '{trunk.name}'",
-            must=f"be the one with digest {about['sha256'][:12]}",
-            found=trunk.sha256[:12],
-            do="Name its place: load(folder, encoder=PATH).",
-        )
-    reader = Reader(modality, modality.transform(recipe.input, trunk.stem))
-    reader.transform.load_state(about["transform"])
-    embedder.model_ = embedder._model(recipe, trunk=trunk, reader=reader)
-    path = folder / "tokenizer.safetensors"
-    try:
-        embedder.model_.tokenizer.load_state_dict(load_file(path))
-    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
-        found = str(error).splitlines()[0]
-        raise DataError(path, must="hold the saved tokenizer", found=found, do="Copy the folder again.") from error
+def embedder_of(pipeline: Pipeline) -> Embedder:
+    """Returns the embedder of a loaded pipeline without tasks."""
+    keywords = keywords_of(pipeline.recipe)
+    for unknown in ("tune", "epochs", "task", "metric"):
+        del keywords[unknown]
+    pool = pipeline.recipe.head.pool
+    assert pool != "columns"
+    embedder = Embedder(keywords.pop("modality"), pool=pool, **keywords)
+    embedder._take(pipeline)
     return embedder
 
 
@@ -235,12 +212,12 @@ def _is_single(x: Any, modality: Modality) -> bool:
     return isinstance(x, Mapping) or (isinstance(x, np.ndarray) and x.dtype.kind not in "OUS")
 
 
-def _warn_untrained(model: EmbeddingModel) -> None:
-    if not model.tokenizer.native:
-        name = model.reader.modality.name
+def _warn_untrained(pipeline: Pipeline) -> None:
+    for name in untrained_inputs(pipeline):
+        modality = pipeline.route[name].modality.name
         warnings.warn(
-            f"the {name} tokenizer was never trained on {name} data: these vectors depend on its random start. Train a "
-            f"Classifier('{name}') or Regressor('{name}') and use its transform.",
+            f"the {modality} tokenizer was never trained on {modality} data: these vectors depend on its random start. "
+            f"Train a Classifier('{modality}') or Regressor('{modality}') and use its transform.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -21,20 +21,22 @@ from torch import Tensor
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
+from metatransformer.data.examples import Examples
 from metatransformer.data.records import Records, listing
 from metatransformer.data.write import write_json
 from metatransformer.faces.arguments import flat_keys, grouped, keywords_of, labelled, not_fitted, recipe_of, unlabelled
-from metatransformer.faces.embedder import Embedder, load_embedder
+from metatransformer.faces.embedder import Embedder, embedder_of
 from metatransformer.fit.fit import fit
-from metatransformer.infer.evaluate import compute_features, compute_outputs
+from metatransformer.infer.embed import FEATURES, embed, embedding
+from metatransformer.infer.evaluate import compute_outputs
 from metatransformer.infer.loader import Loader
-from metatransformer.infer.predict import prediction_table
-from metatransformer.infer.sources import saved_model, settled, split_index
+from metatransformer.infer.predict import arrange, prediction_table
+from metatransformer.infer.sources import examples_of, prepared
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
-from metatransformer.saved import load_pipeline
+from metatransformer.saved import load_pipeline, saved_model
 from metatransformer.tasks import get_task
 
 LABELS = "labels.json"  # beside model.json: the class labels in their own type; the task knows them as text
@@ -98,10 +100,10 @@ class _Estimator(BaseEstimator):
         recipe = self._recipe(modality)
         found = labelled(modality, X, y, recipe=recipe)
         found = found if groups is None else grouped(found, groups)
-        recipe = settled(recipe, found)
-        index = split_index(found, recipe, console=console)
-        labels = self._learn_labels(index.split("train").targets)
-        fitted = fit(index.records, recipe, console=console)
+        examples, recipe = prepared(found, recipe, console=console)
+        (targets,) = examples.split("train").targets.values()
+        labels = self._learn_labels(targets)
+        fitted = fit(examples, recipe, console=console)
         for name, value in labels.items():
             setattr(self, name, value)
         self.pipeline_, self.history_, self.metrics_ = fitted.pipeline, fitted.history, fitted.metrics
@@ -111,8 +113,9 @@ class _Estimator(BaseEstimator):
 
     def transform(self, X: Any) -> np.ndarray:
         """Returns the features ``[n, F]`` that the head predicts from: the trunk's pooled tokens, float32."""
-        loader = self._loader(self._records(X, verb="transform"))
-        return compute_features(self.pipeline_, loader, console=self._console(), title="features").numpy()
+        records = self._records(X, verb="transform")
+        model = embedding(self.pipeline_, pool=FEATURES)
+        return embed(model, self._examples(records), console=self._console())
 
     def save(self, folder: str | os.PathLike[str], *, standalone: bool = False) -> None:
         """Writes a folder for ``load`` and the command line; ``standalone`` puts a frozen trunk into it as well."""
@@ -186,12 +189,13 @@ class _Estimator(BaseEstimator):
         index = labelled(self.pipeline_.modality, X, y, recipe=self.pipeline_.recipe)
         return index.split("test") or index.records
 
-    def _loader(self, records: Sequence[Record]) -> Loader:
-        # Without the task: a label in the data plays no part in a prediction, also not an unknown one.
-        return Loader(self.pipeline_.reader, records, cache_mb=0, task=None)
+    def _examples(self, records: Sequence[Record]) -> Examples:
+        return examples_of(records, self.pipeline_.recipe)
 
     def _outputs(self, records: Sequence[Record]) -> Tensor:
-        return compute_outputs(self.pipeline_, self._loader(records), console=self._console(), title="predicting")
+        # Without the task: a label in the data plays no part in a prediction, also not an unknown one.
+        loader = Loader(self.pipeline_.route, self._examples(records), cache_mb=0, tasks={})
+        return compute_outputs(self.pipeline_, loader, console=self._console(), title="predicting")
 
 
 class Classifier(ClassifierMixin, _Estimator):
@@ -315,9 +319,9 @@ class Forecaster(_Estimator):
         of X, in its unit.
         """
         records = self._records(X, verb="predict")
-        table = prediction_table(self.pipeline_, records, self._outputs(records), split="")
-        arrange = self.pipeline_.modality.arrange
-        return arrange(records, table) if arrange else table
+        examples = self._examples(records)
+        table = prediction_table(self.pipeline_, examples, self._outputs(records), split="")
+        return arrange(self.pipeline_, examples, table)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Returns the negative mean squared error on X, standardised by each series' training rows: greater is better.
@@ -356,9 +360,9 @@ def load(
         WeightsError: the trunk found is not the one that the model was trained on.
     """
     place = saved_model(Path(folder))
-    if (place / "embedder.json").is_file():
-        return load_embedder(place, encoder=encoder, device=device)
     pipeline = load_pipeline(place, encoder=encoder, device=device)
+    if not pipeline.tasks:
+        return embedder_of(pipeline)
     kinds = {kind.__name__: kind for kind in (Classifier, Regressor, Forecaster)}
     if pipeline.task.estimator not in kinds:
         raise UsageError(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metatransformer.core.task import Task
 from metatransformer.data.split import cross_folds
-from metatransformer.fit.probe import Basis, Probe, cross_outputs, fit_probes, sharpness
+from metatransformer.fit.closed_form import Basis, Probe, cross_outputs, fit_probes, sharpness
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline
@@ -154,8 +154,7 @@ def is_closed(recipe: Recipe, task: Task) -> bool:
 
 def drawn_from_few(loaders: Mapping[str, Loader]) -> bool:
     """Returns whether the validation split is one draw of many from few samples, so that folds should choose."""
-    drawn = "val" in loaders["val"].records.drawn
-    return drawn and len(loaders["train"]) + len(loaders["val"]) <= FEW
+    return "val" in loaders["val"].examples.drawn and len(loaders["train"]) + len(loaders["val"]) <= FEW
 
 
 def folds_of(
@@ -163,7 +162,7 @@ def folds_of(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns ``(others, fold)`` for the folds of train and val together, positions in one behind the other."""
     known = [loaders[name] for name in ("train", "val")]
-    groups = [group for loader in known for group in loader.records.groups]
+    groups = [group for loader in known for group in loader.examples.groups]
     targets = torch.cat([loader.target for loader in known if loader.target is not None])
     return cross_folds(groups, classes=targets.numpy() if task.stratified else None, count=count, seed=seed)
 
@@ -172,7 +171,7 @@ def _basis(pipeline: Pipeline, features: Tensor, *, stretch: float) -> Basis:
     head = pipeline.recipe.head
     return Basis.of(
         features,
-        direct=pipeline.head.direct,
+        direct=pipeline.head.readout.direct,
         weight_of_direct=head.direct,
         centres=head.centres,
         gamma=head.gamma,

@@ -1,34 +1,34 @@
 """Fit: from a data set and a recipe to a trained, scored, saved pipeline."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from metatransformer.core.errors import DataError
+from metatransformer.core.modality import Modality
 from metatransformer.core.samples import SPLITS, Record
-from metatransformer.core.task import Task
-from metatransformer.data.identity import data_identity
-from metatransformer.data.records import Records, Views
+from metatransformer.data.examples import Examples
 from metatransformer.data.write import write_table
-from metatransformer.fit.adapt import fit_by_epochs
+from metatransformer.fit.by_epochs import fit_by_epochs
+from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted
 from metatransformer.fit.memo import Memo
 from metatransformer.fit.run import RunFolder
-from metatransformer.fit.solve import fit_head
+from metatransformer.fit.solve import fit_head, require_foldable, require_linear
 from metatransformer.fit.train import join_processes, wait_for_all
 from metatransformer.infer.evaluate import compute_outputs, score_outputs
 from metatransformer.infer.loader import Loader, require_targets
+from metatransformer.infer.sources import examples_of
 from metatransformer.machine.console import Console
 from metatransformer.machine.device import choose_device
-from metatransformer.modalities import get_modality
-from metatransformer.pipeline import Pipeline, Reader, build_pipeline, make_task
+from metatransformer.pipeline import Pipeline, Route, build_pipeline, make_task
 from metatransformer.recipe import Recipe, keeps_trunk
 from metatransformer.trunk import load_encoder
 from metatransformer.trunk.encoder import Encoder
 
 
 def fit(
-    records: Sequence[Record],
+    data: Examples | Sequence[Record],
     recipe: Recipe,
     *,
     out: Path | None = None,
@@ -36,60 +36,70 @@ def fit(
     memo: Memo | None = None,
     console: Console,
 ) -> Fitted:
-    """Trains on the records of split ``train``, chooses on ``val``, scores on both and on ``test`` where there is one.
+    """Trains on the samples of split ``train``, chooses on ``val``, scores on both and on ``test`` where there is one.
 
-    ``out`` is the run folder; an unfinished run in it is continued. ``memo`` holds what other fits computed of records
-    of the same data set.
+    Records are those of the recipe's one input, with the targets of its one task. ``out`` is the run folder; an
+    unfinished run in it is continued. ``memo`` holds what other fits computed of samples of the same data set.
 
     Raises:
         MetaTransformerError: whatever the user must change: data, recipe, weights, folder.
     """
     choose_device(recipe.run.device)  # refused before anything is read
+    examples = data if isinstance(data, Examples) else examples_of(data, recipe)
     place = join_processes()
     console = console if place.rank == 0 else Console(quiet=True)
-    modality = get_modality(recipe.modality)
-    parts = _parts(Records.of(records), task=make_task(recipe, modality=modality))
+    parts = _parts(examples, recipe)
     trunk = load_encoder(recipe.encoder)
-    identity = {"data": data_identity(records), "weights": trunk.sha256}
+    identity = {"data": examples.identity(), "weights": trunk.sha256}
     run = None if out is None else RunFolder(out, place=place)
     if run is not None and place.rank == 0:
         run.check(recipe, identity=identity, overwrite=overwrite)
-    pipeline = build_pipeline(
-        recipe,
-        modality=modality,
-        trunk=trunk,
-        samples=Views(parts["train"], load=modality.load),
-        targets=parts["train"].targets,
-    )
-    for note in pipeline.transform.notes:
-        console.note(note)
+    pipeline = build_pipeline(recipe, trunk=trunk, examples=parts["train"])
     frozen_bytes = pipeline.trunk.encoder.bytes_hash()
+    context = Context(run, place, memo or Memo(most_mb=0), console)
     say_what_learns(pipeline, console)
-    reader = pipeline.reader if memo is None else memo.reader(pipeline)
-    loaders = _loaders(pipeline, parts, reader, console)
+    route = pipeline.route if memo is None else memo.route(pipeline)
+    fitted = Fitted(pipeline, _loaders(pipeline, parts, route, console))
     if run is not None:
         # Not before all data was read: bad data leaves no folder behind, and the run to be overwritten stays. The
         # first process opens the folder, then the others see it complete.
         if place.rank == 0 and run.open(recipe, identity=identity, overwrite=overwrite):
             console.note(f"continuing the unfinished run in {out}")
         wait_for_all(place)
-    fitted = Fitted(pipeline, loaders)
-    if recipe.tune == "head":
-        fit_head(fitted, run=run, place=place, memo=memo, console=console)
-    else:
-        fit_by_epochs(fitted, run=run, place=place, memo=memo, console=console)
+    _learn(fitted, context)
     if keeps_trunk(recipe.tune):
         require_unchanged(pipeline.trunk.encoder, frozen_bytes)
-    _score(fitted, console)
+    for part in fitted.by_task().values():
+        _score(part, console)
     if run is not None:
         _write(fitted, run)
     return fitted
 
 
-def _require_scores(task: Task, loaders: Mapping[str, Loader]) -> None:
+def _learn(fitted: Fitted, context: Context) -> None:
+    """Solves or trains what the tune mode says."""
+    recipe, place = fitted.pipeline.recipe, context.place
+    for part in fitted.by_task().values():
+        if part.pipeline.head.solved:
+            require_foldable(part.pipeline.recipe, part.pipeline.task)
+        if recipe.tune == "head":
+            require_linear(part.pipeline.recipe)
+    if recipe.tune != "head":
+        fit_by_epochs(fitted, context)
+        return
+    if place.world > 1:
+        context.console.note("tune mode 'head' solves its heads in one process: the others repeat the same work")
+    if context.run is not None:
+        context.run.rewind_log(0)  # the heads are cheap: a killed run fits them all again
+    for part in fitted.by_task().values():
+        fit_head(part, context)
+
+
+def _require_scores(part: Fitted) -> None:
     """Raises DataError where the metric cannot be had on a split: now, not when the training is done."""
+    task = part.pipeline.task
     for split in ("val", "test"):
-        loader = loaders.get(split)
+        loader = part.loaders.get(split)
         if loader is not None and loader.target is not None and len(loader):
             try:
                 scores = task.metrics(task.constant().expand(len(loader), -1), loader.target)
@@ -107,79 +117,106 @@ def require_unchanged(encoder: Encoder, bytes_before: str) -> None:
 
 
 def say_what_learns(pipeline: Pipeline, console: Console) -> None:
-    """Prints trunk, tune mode and the trainable parameters of the complete model."""
+    """Prints how the data was understood, trunk, tune mode and the trainable parameters of the complete model."""
+    for reader in pipeline.route.values():
+        for note in reader.transform.notes:
+            console.note(note)
     counts = pipeline.model.parameter_counts()
     learns = " / ".join(f"{part} {n['trainable']:,}" for part, n in counts.items())
     trunk = counts["trunk"]["total"]
-    mode = pipeline.recipe.tune
-    console.note(f"trunk {pipeline.trunk.name} ({trunk:,} parameters), tune mode {mode}")
+    console.note(f"trunk {pipeline.trunk.name} ({trunk:,} parameters), tune mode {pipeline.recipe.tune}")
     console.note(f"trainable parameters: {learns}")
-    if pipeline.recipe.head.centres and not pipeline.solves:
+    kernels = [name for name in pipeline.tasks if pipeline.recipe.head_of(name).centres]
+    if any(not pipeline.model.head(name).solved for name in kernels):
         console.note("the head is linear here, not a kernel (head.centres): it is trained by epochs from a fresh start")
-    tokenizer = pipeline.model.tokenizer(pipeline.modality.name)
-    if mode == "head" and not tokenizer.native and pipeline.modality.defaults.get("tune") == "head":
+    if pipeline.recipe.tune == "head":
+        for name, reader in pipeline.route.items():
+            if not pipeline.model.tokenizer(name).native:
+                _say_random(reader.modality, console)
+
+
+def _say_random(modality: Modality, console: Console) -> None:
+    """Says that a tokenizer keeps its random start; warns where that is not the modality's own choice."""
+    if modality.defaults.get("tune") == "head":
         console.note(
-            f"the {pipeline.modality.name} tokenizer keeps its random start, the default here; --tune ends trains it, "
+            f"the {modality.name} tokenizer keeps its random start, the default here; --tune ends trains it, "
             "at many times the cost"
         )
-    elif mode == "head" and not tokenizer.native:
+    else:
         console.warn(
-            f"tune mode 'head' freezes the {pipeline.modality.name} tokenizer, which has random weights here; "
+            f"tune mode 'head' freezes the {modality.name} tokenizer, which has random weights here; "
             "use --tune ends to train it"
         )
 
 
-def _parts(records: Records, *, task: Task) -> dict[str, Records]:
-    """Returns the records by split; raises DataError for a split without any, and for what is no target of the task."""
-    parts = {name: records.in_split(name) for name in SPLITS}
-    for name in ("train", "val"):
-        if not parts[name]:
-            raise DataError("data", must=f"have samples in the split '{name}'", found="none")
-    require_targets(task, records)
+def _parts(examples: Examples, recipe: Recipe) -> dict[str, Examples]:
+    """Returns the samples by split; raises DataError for a split without any, and for what is no target of its task."""
+    parts = {name: examples.split(name) for name in SPLITS}
+    for task in recipe.tasks:
+        for name in ("train", "val"):
+            if not len(parts[name].known(task)):
+                which = f" with a target of '{task}'" if len(recipe.tasks) > 1 else ""
+                raise DataError("data", must=f"have samples{which} in the split '{name}'", found="none")
+        require_targets(make_task(recipe, task), examples, name=task)
     return parts
 
 
-def _loaders(pipeline: Pipeline, parts: dict[str, Records], reader: Reader, console: Console) -> dict[str, Loader]:
-    total = sum(len(records) for records in parts.values())
+def _loaders(pipeline: Pipeline, parts: dict[str, Examples], route: Route, console: Console) -> dict[str, Loader]:
+    total = sum(len(examples) for examples in parts.values())
     loaders = {}
-    for name, records in parts.items():
-        if records:
-            cache = pipeline.recipe.data.cache_mb * len(records) // total
-            loaders[name] = Loader(reader, records, cache_mb=cache, task=pipeline.task)
+    for name, examples in parts.items():
+        if len(examples):
+            cache = pipeline.recipe.data.cache_mb * len(examples) // total
+            loaders[name] = Loader(route, examples, cache_mb=cache, tasks=pipeline.tasks)
             loaders[name].prepare(console, title=f"{name} samples")
-    _require_scores(pipeline.task, loaders)
+    for part in Fitted(pipeline, loaders).by_task().values():
+        _require_scores(part)
     return loaders
 
 
-def _score(fitted: Fitted, console: Console) -> None:
-    """Scores what fitting has not computed already."""
+def _score(part: Fitted, console: Console) -> None:
+    """Scores what fitting has not computed already, for one task."""
     for name in ("val", "test"):
-        if name not in fitted.loaders:
+        if name not in part.loaders:
             continue
-        loader = fitted.loaders[name]
-        if name not in fitted.outputs:
-            fitted.outputs[name] = compute_outputs(fitted.pipeline, loader, console=console, title=f"scoring {name}")
+        loader = part.loaders[name]
+        if name not in part.outputs:
+            part.outputs[name] = compute_outputs(part.pipeline, loader, console=console, title=f"scoring {name}")
         if loader.target is not None:
-            fitted.metrics[name] = score_outputs(fitted.pipeline, loader, fitted.outputs[name])
+            part.metrics[name] = score_outputs(part.pipeline, loader, part.outputs[name])
 
 
 def _write(fitted: Fitted, run: RunFolder) -> None:
     """Writes model, predictions and metrics; ``run.finish`` comes last and marks the run as done."""
     if not run.writes:
         return
-    from metatransformer.infer.predict import arrange, illustrate, prediction_table
     from metatransformer.report.page import write_report
 
-    fitted.pipeline.save(run.path / "model", metrics=fitted.metrics)
-    tables = []
-    for name, outputs in fitted.outputs.items():
-        records = fitted.loaders[name].records
-        table = prediction_table(fitted.pipeline, records, outputs, split=name)
-        illustrate(fitted.pipeline.modality, records, table, run.path / "pictures" / name)
-        tables.append(arrange(fitted.pipeline.modality, records, table))
+    fitted.pipeline.save(run.path / "model", metrics=fitted.scores())
+    for name, part in fitted.by_task().items():
+        suffix = "" if len(fitted.outcomes) == 1 else f"-{name}"
+        _write_predictions(part, run.path, suffix=suffix)
+        write_report(part, run.path / f"report{suffix}.html")
+    history = {name: outcome.history for name, outcome in fitted.outcomes.items()}
+    run.finish(
+        {
+            "metrics": fitted.scores(),
+            "parameters": fitted.pipeline.model.parameter_counts(),
+            "history": fitted.history if len(history) == 1 else history,
+        }
+    )
+
+
+def _write_predictions(part: Fitted, folder: Path, *, suffix: str) -> None:
+    """Writes the table and the pictures of one task's predictions."""
     import pandas as pd
 
-    write_table(run.path / "predictions.parquet", pd.concat(tables, ignore_index=True))
-    write_report(fitted, run.path / "report.html")
-    counts = fitted.pipeline.model.parameter_counts()
-    run.finish({"metrics": fitted.metrics, "parameters": counts, "history": fitted.history})
+    from metatransformer.infer.predict import arrange, illustrate, prediction_table
+
+    tables = []
+    for name, outputs in part.outputs.items():
+        examples = part.loaders[name].examples
+        table = prediction_table(part.pipeline, examples, outputs, split=name)
+        illustrate(part.pipeline, examples, table, folder / f"pictures{suffix}" / name)
+        tables.append(arrange(part.pipeline, examples, table))
+    write_table(folder / f"predictions{suffix}.parquet", pd.concat(tables, ignore_index=True))

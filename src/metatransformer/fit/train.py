@@ -1,4 +1,4 @@
-"""The one training loop: AdamW with warm-up and cosine, best epoch by validation, early stopping, exact resume.
+"""The one training loop: AdamW with warm-up and cosine, best epoch by validation, exact resume.
 
 Runs on one process or under ``torchrun``: each process takes its share of every batch and the gradients are averaged.
 Only parameters that learn are kept in checkpoints.
@@ -14,10 +14,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from metatransformer.core.batch import Batch
 from metatransformer.core.errors import UsageError
 from metatransformer.fit.choose import within_error
-from metatransformer.fit.run import RunFolder
-from metatransformer.infer.evaluate import score
+from metatransformer.fit.context import Context
+from metatransformer.fit.objective import Objective
+from metatransformer.infer.evaluate import compute_outputs, score_outputs
 from metatransformer.infer.loader import Loader, Place
 from metatransformer.machine.console import Bar, Console
 from metatransformer.machine.device import autocast, choose_device, choose_precision
@@ -26,6 +28,9 @@ from metatransformer.pipeline import Pipeline
 # Of the rate of what is new: adapters and solved heads start at answers that are good already. On infrared pictures the
 # whole rate undid the trunk within an epoch (docs/log.md).
 GENTLE = 0.1
+WARMUP = 0.1  # share of all steps
+CLIP = 1.0  # norm of the gradients
+SUM = "loss"  # of several tasks, which have no score in common
 
 
 def join_processes() -> Place:
@@ -54,7 +59,6 @@ class Progress:
     batch: int = 0
     step: int = 0
     lines: int = 0
-    stale: int = 0
     best: float | None = None
     kept: int = 0  # position in ``history`` of the epoch whose weights these are
     loss_sum: float = 0.0
@@ -68,7 +72,7 @@ def choose_epochs(epochs: int | Literal["auto"], *, steps: int) -> int:
 
 
 class Trainer:
-    """Trains one pipeline; ``run`` None keeps everything in memory.
+    """Trains one pipeline on ``objective``.
 
     ``start_loss`` is the training loss of a head that was solved before; that start then counts as epoch 0, and is kept
     where no epoch betters it.
@@ -77,24 +81,23 @@ class Trainer:
     def __init__(
         self,
         pipeline: Pipeline,
+        objective: Objective,
         *,
         train: Loader,
         val: Loader,
         start_loss: float | None,
-        run: RunFolder | None,
-        place: Place,
-        console: Console,
+        context: Context,
     ) -> None:
-        self.pipeline, self.train, self.val = pipeline, train, val
+        self.pipeline, self.objective, self.train, self.val = pipeline, objective, train, val
         self.start_loss = start_loss
-        self.run, self.place, self.console = run, place, console
+        self.run, self.place, self.console = context.run, context.place, context.console
         self.recipe = pipeline.recipe
         self.device = choose_device(self.recipe.run.device)
         self.precision = choose_precision(self.recipe.run.precision, device=self.device)
         self.model = pipeline.model.to(self.device)
         self.learning = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         optim, data = self.recipe.optim, self.recipe.data
-        plan = train.plan(batch_size=data.batch_size, seed=0, epoch=0, place=place)
+        plan = train.plan(batch_size=data.batch_size, seed=0, epoch=0, place=context.place)
         self.steps_per_epoch = len(plan)
         self.epochs = choose_epochs(optim.epochs, steps=self.steps_per_epoch)
         self.total_steps = self.epochs * self.steps_per_epoch
@@ -119,7 +122,7 @@ class Trainer:
         optim, (part, *_) = self.recipe.optim, name.split(".")
         pretrained = {
             "encoder": self.recipe.tune != "norm",  # norms are few and forgiving
-            "tokenizers": self.model.tokenizer(self.pipeline.modality.name).native,
+            "tokenizers": part == "tokenizers" and self.model.tokenizer(name.split(".")[1]).native,
         }
         if pretrained.get(part, False):
             return optim.trunk_lr
@@ -136,14 +139,10 @@ class Trainer:
         self._resume()
         if self.start_loss is not None and not self.progress.history:
             self._validate(train_loss=self.start_loss)
-        patience = self.recipe.optim.patience
         total = self.total_steps - self.progress.step
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices), self.console.bar("training, steps", total=total) as bar:
             while self.progress.epoch < self.epochs:
-                if patience and self.progress.stale >= patience:  # also of a run that was killed just then
-                    self.console.note(f"stopped early: no gain in {patience} epochs")
-                    break
                 self._epoch(bar)
                 train_loss = self.progress.loss_sum / max(1, self.steps_per_epoch)
                 self.progress.epoch, self.progress.batch, self.progress.loss_sum = self.progress.epoch + 1, 0, 0.0
@@ -173,7 +172,7 @@ class Trainer:
             if self.run is not None and minutes > recipe.run.checkpoint_minutes:
                 self._save()
 
-    def _step(self, batch: Any) -> float:
+    def _step(self, batch: Batch) -> float:
         """Takes one optimiser step and returns the loss."""
         # Dropout, like order and augmentation, follows from seed, step and process: nothing has to be carried over.
         place = self.progress.step * self.place.world + self.place.rank
@@ -181,12 +180,8 @@ class Trainer:
         factor = self._schedule(self.progress.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
-        batch = batch.to(self.device)
-        name, task = self.pipeline.modality.name, self.pipeline.task
         with autocast(self.precision, device=self.device):
-            outputs = self.model({name: batch}, head=self.recipe.task.name)
-        assert batch.target is not None
-        loss = task.loss(outputs.float(), batch.target)
+            loss = self.objective.step(self.model, batch.to(self.device))
         value = float(loss.detach())
         if not math.isfinite(value):
             raise UsageError(
@@ -198,8 +193,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._share_gradients()
-        if self.recipe.optim.clip:
-            nn.utils.clip_grad_norm_(self.learning.values(), self.recipe.optim.clip)
+        nn.utils.clip_grad_norm_(self.learning.values(), CLIP)
         self.optimizer.step()
         self._update_average()
         return value
@@ -222,7 +216,7 @@ class Trainer:
 
     def _schedule(self, step: int) -> float:
         """Returns the factor on the learning rate: linear warm-up, then half a cosine to zero."""
-        warm = max(1, round(self.recipe.optim.warmup * self.total_steps))
+        warm = max(1, round(WARMUP * self.total_steps))
         if step < warm:
             return (step + 1) / warm
         done = (step - warm) / max(1, self.total_steps - warm)
@@ -238,34 +232,56 @@ class Trainer:
 
     def _validate(self, *, train_loss: float) -> None:
         """Scores the averaged weights, keeps the best, logs, and saves a checkpoint."""
-        progress, task = self.progress, self.pipeline.task
+        progress = self.progress
         current = {name: p.detach().clone() for name, p in self.learning.items()}
         self._load(self.average)
         line: dict[str, Any] = {"epoch": progress.epoch, "step": progress.step, "train_loss": train_loss}
         line["lr"] = self.optimizer.param_groups[0]["lr"]
-        scores = score(self.pipeline, self.val, console=Console(quiet=True), title="validating")
-        if self.place.world > 1:  # one rounding error, and some would stop where others go on
-            told = [scores]
-            dist.broadcast_object_list(told, src=0)
-            (scores,) = told
+        scores = self._scores()
         line |= {f"val_{name}": value for name, value in scores.items()}
         kept = progress.history[progress.kept] if progress.history else None
-        better = kept is None or task.is_better(scores[task.primary], progress.best)
-        progress.best = scores[task.primary] if better else progress.best
+        value = scores[self.primary]
+        better = progress.best is None or self._is_better(value, progress.best)
+        progress.best = value if better else progress.best
         if keep := kept is None or self._takes_over(line, kept, better=better):
             progress.kept = len(progress.history)
             progress.weights = {name: t.clone() for name, t in self.average.items()}
         progress.history.append(line)
-        progress.stale = 0 if better or keep else progress.stale + 1
         self._load(current)
         self.console.note(
             f"epoch {progress.epoch}/{self.epochs}: loss {line['train_loss']:.4f}, "
-            f"validation {task.primary} {scores[task.primary]:.4f} (best {progress.best:.4f}{', kept' if keep else ''})"
+            f"validation {self.primary} {value:.4f} (best {progress.best:.4f}{', kept' if keep else ''})"
         )
         if self.run is not None:
             self.run.log(line)
             progress.lines += 1
             self._save()
+
+    def _scores(self) -> dict[str, float]:
+        """Returns the scores of the one task; of several the scores of each, and the sum of their losses."""
+        found: dict[str, float] = {}
+        several = len(self.pipeline.tasks) > 1
+        for name, task in self.pipeline.tasks.items():
+            val = self.val.of_task(name)
+            outputs = compute_outputs(self.pipeline.of_task(name), val, console=Console(quiet=True), title="validating")
+            scores = score_outputs(self.pipeline.of_task(name), val, outputs)
+            found |= {f"{name}_{key}": value for key, value in scores.items()} if several else scores
+            if several:
+                assert val.target is not None
+                found[SUM] = found.get(SUM, 0.0) + float(task.loss(outputs, val.target))
+        if self.place.world > 1:  # one rounding error, and some would stop where others go on
+            told = [found]
+            dist.broadcast_object_list(told, src=0)
+            (found,) = told
+        return found
+
+    @property
+    def primary(self) -> str:
+        """The score that chooses the epoch: of several tasks the sum of their losses."""
+        return SUM if len(self.pipeline.tasks) > 1 else self.pipeline.task.primary
+
+    def _is_better(self, value: float, best: float) -> bool:
+        return value < best if len(self.pipeline.tasks) > 1 else self.pipeline.task.is_better(value, best)
 
     def _takes_over(self, line: dict[str, Any], kept: dict[str, Any], *, better: bool) -> bool:
         """Returns whether an epoch takes the place of the one that is kept.
@@ -273,10 +289,9 @@ class Trainer:
         Of shares that the samples cannot tell from the best it is the one of least loss: a handful of answers that
         flipped would else throw epochs of training away. Of other scores it is the best.
         """
-        task = self.pipeline.task
-        if not (task.ranks and task.higher_is_better):
+        if len(self.pipeline.tasks) > 1 or not (self.pipeline.task.ranks and self.pipeline.task.higher_is_better):
             return better
-        name = f"val_{task.primary}"
+        name = f"val_{self.primary}"
         assert self.progress.best is not None
         enough = within_error(self.progress.best, samples=len(self.val))
         return kept[name] < enough or (line[name] >= enough and line["val_log_loss"] < kept["val_log_loss"])

@@ -1,13 +1,14 @@
 """Running a model over a split: outputs, pooled features, scores."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from metatransformer.core.batch import Batch
 from metatransformer.core.errors import DataError
+from metatransformer.core.readout import Readout
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.machine.device import autocast, choose_device, choose_precision
@@ -20,28 +21,19 @@ _log = logging.getLogger(__name__)
 
 @torch.no_grad()
 def run_batches(
-    compute: Callable[[Mapping[str, Batch]], Tensor],
-    loader: Loader,
-    recipe: Recipe,
-    *,
-    console: Console,
-    title: str,
-    view: int = 0,
+    compute: Callable[[Batch], Tensor], loader: Loader, recipe: Recipe, *, console: Console, title: str
 ) -> Tensor:
-    """Returns ``compute`` of every batch as rows in the order of the loader's records, float32 on the CPU.
+    """Returns ``compute`` of every batch as rows in the order of the loader's samples, float32 on the CPU.
 
-    ``view`` > 0 numbers an augmented copy of the samples. The modules behind ``compute`` are in evaluation mode and on
-    the recipe's device.
+    The modules behind ``compute`` are in evaluation mode and on the recipe's device.
     """
     device = choose_device(recipe.run.device)
     precision = choose_precision(recipe.run.precision, device=device)
-    key = (recipe.run.seed, view) if view else None
-    name = loader.reader.modality.name
     rows: Tensor | None = None
     with console.bar(title, total=len(loader)) as bar:
-        for indices, batch in loader.in_order(batch_size=recipe.data.batch_size, view=key):
+        for indices, batch in loader.in_order(batch_size=recipe.data.batch_size):
             with autocast(precision, device=device):
-                out = compute({name: batch.to(device)})
+                out = compute(batch.to(device))
             if rows is None:
                 rows = torch.empty(len(loader), *out.shape[1:])
             rows[torch.as_tensor(indices)] = out.float().cpu()
@@ -51,26 +43,32 @@ def run_batches(
 
 
 def compute_outputs(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> Tensor:
-    """Returns the head's outputs ``[n, outputs]``."""
-    model, recipe = _ready(pipeline), pipeline.recipe
+    """Returns the outputs ``[n, outputs]`` of the one task."""
+    model, task = _ready(pipeline), pipeline.task_name
 
-    def compute(batches: Mapping[str, Batch]) -> Tensor:
-        return model(batches, head=recipe.task.name)
+    def compute(batch: Batch) -> Tensor:
+        return model(batch, task=task)
 
-    outputs = run_batches(compute, loader, recipe, console=console, title=title)
-    for doubt in pipeline.transform.doubts():
-        _log.warning(doubt)
+    outputs = run_batches(compute, loader, pipeline.recipe, console=console, title=title)
+    for reader in pipeline.route.values():
+        for doubt in reader.transform.doubts():
+            _log.warning(doubt)
     return outputs
 
 
-def compute_features(pipeline: Pipeline, loader: Loader, *, console: Console, title: str, view: int = 0) -> Tensor:
-    """Returns the pooled features ``[n, F]`` that the head predicts from."""
-    model, recipe = _ready(pipeline), pipeline.recipe
+def compute_features(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> Tensor:
+    """Returns the features ``[n, F]`` that the head of the one task predicts from."""
+    return read_out(pipeline, pipeline.head.readout, loader, console=console, title=title)
 
-    def compute(batches: Mapping[str, Batch]) -> Tensor:
-        return model.pooled(batches, head=recipe.task.name)
 
-    return run_batches(compute, loader, recipe, console=console, title=title, view=view)
+def read_out(pipeline: Pipeline, readout: Readout, loader: Loader, *, console: Console, title: str) -> Tensor:
+    """Returns what a readout makes of the trunk's tokens."""
+    model = _ready(pipeline)
+
+    def compute(batch: Batch) -> Tensor:
+        return model.read_out(batch, readout)
+
+    return run_batches(compute, loader, pipeline.recipe, console=console, title=title)
 
 
 def _ready(pipeline: Pipeline) -> MetaTransformer:

@@ -1,23 +1,26 @@
-"""From records to batches: read once, cache, order by seed and epoch alone, pad as little as possible.
+"""From examples to batches: read once, cache, order by seed and epoch alone, pad as little as possible.
 
 Nothing here keeps hidden state: the order of an epoch and every augmentation follow from ``(seed, epoch, index)``, so a
 run that was killed continues with the very batches that it would have seen.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from metatransformer.core.batch import Batch, collate
+from metatransformer.core.batch import Batch, Target, collate
 from metatransformer.core.errors import DataError
-from metatransformer.core.samples import Record, View
+from metatransformer.core.samples import Sample, View
 from metatransformer.core.task import Task
+from metatransformer.data.examples import Examples
 from metatransformer.data.records import Records
 from metatransformer.machine.console import Console
-from metatransformer.pipeline import Reader
+from metatransformer.pipeline import Route, fields_of
+from metatransformer.recipe import only
 
 # Batches per window that is sorted by size before it is cut: large enough that batches are nearly of one length, small
 # enough that an epoch stays random.
@@ -33,44 +36,74 @@ class Place:
     world: int = 1
 
 
-def require_targets(task: Task, records: Records) -> None:
-    """Raises DataError with the first record whose target is none of the task, and how many there are."""
+def require_targets(task: Task, examples: Examples, *, name: str) -> None:
+    """Raises DataError with the first sample whose target is none of the task, and how many there are."""
     refused: list[tuple[int, DataError]] = []
-    for row, target in enumerate(records.targets):
-        if target is not None:
-            try:
-                task.check(target)
-            except DataError as error:
-                refused.append((row, error))
+    for row in examples.known(name).tolist():
+        try:
+            task.check(examples.targets[name][row])
+        except DataError as error:
+            refused.append((row, error))
     if refused:
         row, error = refused[0]
-        place = records.keys[row]
+        place = examples.keys[row]
         if place.isdigit():  # of a table
-            place = f"{records.paths[row] or 'the table'}, row {place} (counted from 0)"
+            paths = [record.path for column in examples.inputs.values() if (record := column[row]) and record.path]
+            place = f"{paths[0] if paths else 'the table'}, row {place} (counted from 0)"
         found = error.found + (f", and {len(refused) - 1} more like it" if len(refused) > 1 else "")
         raise DataError(f"{place}: target", must=error.must, found=found, do=error.do)
 
 
 class Loader:
-    """The records of one split as batches of transformed samples.
+    """The examples of one split as batches of transformed samples.
 
     The deterministic part of the work (reading, transform) is kept in memory up to ``cache_mb``; augmentation is drawn
-    anew in each epoch. ``target`` holds the task's encoded targets, None without a task or where any is unknown.
+    anew in each epoch. ``rows`` and ``encoded`` are by task: which samples have a known target, and what ``encode``
+    made of these.
     """
 
-    def __init__(self, reader: Reader, records: Sequence[Record], *, cache_mb: int, task: Task | None) -> None:
-        self.reader = reader
-        self.records = Records.of(records)
-        self._cache: dict[int, View] = {}
+    def __init__(self, route: Route, examples: Examples, *, cache_mb: int, tasks: Mapping[str, Task]) -> None:
+        self.route = route
+        self.examples = examples
+        self.tasks = dict(tasks)
+        self._cache: dict[int, Sample] = {}
         self._left = cache_mb * 2**20
-        self._sizes = np.zeros(len(self.records))
-        self.target: Tensor | None = None
-        if task is not None and all(target is not None for target in self.records.targets):
-            require_targets(task, self.records)
-            self.target = task.encode(self.records.targets)
+        self._sizes = np.zeros(len(examples))
+        self.rows: dict[str, np.ndarray] = {}
+        self.encoded: dict[str, Tensor] = {}
+        for name, task in self.tasks.items():
+            rows = examples.known(name)
+            if len(rows):
+                require_targets(task, examples, name=name)
+                self.rows[name] = rows
+                self.encoded[name] = task.encode([examples.targets[name][row] for row in rows])
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.examples)
+
+    @property
+    def records(self) -> Records:
+        """The records of the one input."""
+        return only(self.examples.inputs, what="input").records
+
+    def view(self, index: int) -> View:
+        """Returns the transformed view of the one input."""
+        view = only(self.sample(index).views, what="input")
+        assert view is not None, self.examples.keys[index]
+        return view
+
+    @property
+    def target(self) -> Tensor | None:
+        """The encoded targets of the one task, None where there is no task, or any of them is unknown."""
+        name = next(iter(self.tasks), "")
+        return self.encoded[name] if len(self.rows.get(name, ())) == len(self) else None
+
+    def of_task(self, name: str) -> "Loader":
+        """Returns a loader of the samples whose target of this task is known, of all where none is."""
+        rows = self.rows.get(name)
+        if rows is None or len(rows) == len(self):
+            return self if len(self.tasks) == 1 else self.part(range(len(self)), tasks={name: self.tasks[name]})
+        return self.part(rows.tolist(), tasks={name: self.tasks[name]})
 
     def prepare(self, console: Console, *, title: str) -> None:
         """Reads every sample once: errors show before anything is trained, later epochs need no disk.
@@ -83,41 +116,41 @@ class Loader:
                 self.sample(index)
                 bar.advance()
 
-    def sample(self, index: int) -> View:
+    def sample(self, index: int) -> Sample:
         """Returns one transformed sample."""
         if index in self._cache:
             return self._cache[index]
-        sample = self.reader.sample(self.records[index])
-        size = sample.nbytes
-        self._sizes[index] = size
-        if size <= self._left:
-            self._left -= size
+        records = {name: column[index] for name, column in self.examples.inputs.items()}
+        views = {name: None if record is None else self.route[name].view(record) for name, record in records.items()}
+        if not any(views.values()):
+            must = f"have at least one of the inputs {', '.join(views)}"
+            raise DataError(self.examples.keys[index], must=must, found="none")
+        sample = Sample(self.examples.keys[index], views)
+        self._sizes[index] = sample.nbytes
+        if sample.nbytes <= self._left:
+            self._left -= sample.nbytes
             self._cache[index] = sample
         return sample
 
-    def part(self, places: Sequence[int]) -> "Loader":
-        """Returns a loader, without targets, of some of the records; what is in memory is shared."""
-        part = Loader(self.reader, self.records.take(places), cache_mb=0, task=None)
+    def part(self, places: Sequence[int], *, tasks: Mapping[str, Task]) -> "Loader":
+        """Returns a loader of some of the samples and ``tasks``; what is in memory is shared."""
+        part = Loader(self.route, self.examples.take(places), cache_mb=0, tasks=tasks)
         part._sizes = self._sizes[list(places)]
         part._cache = {new: self._cache[old] for new, old in enumerate(places) if old in self._cache}
         return part
 
-    def in_order(self, *, batch_size: int, view: tuple[int, int] | None = None) -> Iterator[tuple[np.ndarray, Batch]]:
-        """Yields ``(indices, batch)`` over all samples, similar sizes together.
-
-        ``view`` None gives the samples as they are, ``(seed, number)`` one augmented copy of each.
-        """
+    def in_order(self, *, batch_size: int) -> Iterator[tuple[np.ndarray, Batch]]:
+        """Yields ``(indices, batch)`` over all samples, similar sizes together."""
         order = np.argsort(self._sizes, kind="stable")
         chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-        yield from self._ahead([(chunk, view) for chunk in chunks])
+        yield from self._ahead(chunks, key=None)
 
     def epoch(
         self, *, batch_size: int, seed: int, epoch: int, augment: bool, place: Place, skip: int
     ) -> Iterator[tuple[np.ndarray, Batch]]:
         """Yields the training batches of one epoch, the first ``skip`` left out (they were done before a kill)."""
         chunks = self.plan(batch_size=batch_size, seed=seed, epoch=epoch, place=place)
-        key = (seed, epoch) if augment else None
-        yield from self._ahead([(chunk, key) for chunk in chunks[skip:]])
+        yield from self._ahead(chunks[skip:], key=(seed, epoch) if augment else None)
 
     def plan(self, *, batch_size: int, seed: int, epoch: int, place: Place) -> list[np.ndarray]:
         """Returns the indices of each batch of one epoch for one process; all processes get as many.
@@ -134,11 +167,13 @@ class Loader:
         rng.shuffle(chunks)
         return [_share(chunk, place) for chunk in chunks]
 
-    def _ahead(self, work: Sequence[tuple[np.ndarray, tuple[int, int] | None]]) -> Iterator[tuple[np.ndarray, Batch]]:
+    def _ahead(
+        self, chunks: Sequence[np.ndarray], *, key: tuple[int, int] | None
+    ) -> Iterator[tuple[np.ndarray, Batch]]:
         """Yields batches that a thread prepares while the caller computes."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             waiting: list[tuple[np.ndarray, Future[Batch]]] = []
-            for indices, key in work:
+            for indices in chunks:
                 waiting.append((indices, pool.submit(self._batch, indices, key)))
                 if len(waiting) > AHEAD:
                     done, future = waiting.pop(0)
@@ -149,12 +184,27 @@ class Loader:
     def _batch(self, indices: np.ndarray, key: tuple[int, int] | None) -> Batch:
         samples = [self.sample(int(index)) for index in indices]
         if key is not None:
-            samples = [
-                self.reader.transform.augment(sample, np.random.default_rng([*key, int(index)]))
-                for sample, index in zip(samples, indices, strict=True)
-            ]
-        target = None if self.target is None else self.target[indices]
-        return collate(samples, fields=self.reader.modality.fields, target=target)
+            samples = [self._augmented(sample, [*key, int(i)]) for sample, i in zip(samples, indices, strict=True)]
+        targets = {name: self._targets(name, indices) for name in self.encoded}
+        found = {name: target for name, target in targets.items() if target is not None}
+        return replace(collate(samples, fields=fields_of(self.route)), targets=found)
+
+    def _augmented(self, sample: Sample, key: Sequence[int]) -> Sample:
+        rng = np.random.default_rng(key)
+        changed = {
+            name: None if view is None else self.route[name].transform.augment(view, rng)
+            for name, view in sample.views.items()
+        }
+        return replace(sample, views=changed)
+
+    def _targets(self, name: str, indices: np.ndarray) -> Target | None:
+        """Returns the targets of a batch, None where none is known."""
+        rows, encoded = self.rows[name], self.encoded[name]
+        if len(rows) == len(self):
+            return Target(encoded[indices])
+        places = np.searchsorted(rows, indices).clip(max=len(rows) - 1)
+        known = rows[places] == indices
+        return Target(encoded[places[known]], torch.from_numpy(np.flatnonzero(known))) if known.any() else None
 
 
 def _share(chunk: np.ndarray, place: Place) -> np.ndarray:

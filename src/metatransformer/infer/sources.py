@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from metatransformer.core.errors import DataError, MetaTransformerError, UsageError
+from metatransformer.core.errors import MetaTransformerError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
+from metatransformer.data.examples import Examples
 from metatransformer.data.index import Index, index_files, index_table, split_records
 from metatransformer.data.records import Records, Views
 from metatransformer.data.rows import split_target
 from metatransformer.infer.loader import require_targets
 from metatransformer.machine.console import Console
-from metatransformer.pipeline import Reader, read_raw
+from metatransformer.pipeline import Reader
 from metatransformer.recipe import DataOptions, Recipe
 from metatransformer.tasks import get_task
 
@@ -51,7 +51,8 @@ def continued(modality: Modality, target: str) -> str:
 
 def settled(recipe: Recipe, index: Index) -> Recipe:
     """Returns the recipe with the modality's settings that the data decided, so that a model reads other data alike."""
-    return replace(recipe, input=replace(recipe.input, **index.settings))
+    (name,) = recipe.inputs
+    return recipe.with_settings({name: index.settings})
 
 
 def with_targets(index: Index, targets: Sequence[Any]) -> Index:
@@ -86,7 +87,8 @@ def split_index(index: Index, recipe: Recipe, *, console: Console) -> Index:
         DataError: what ``split_records`` refuses, or what is no target of the task.
     """
     task, data, usual = get_task(recipe.task.name), recipe.data, DataOptions()
-    require_targets(task(recipe.task), index.records)
+    (name,) = recipe.tasks
+    require_targets(task(recipe.task), examples_of(index.records, recipe), name=name)
     if task.sequential and (data.val_fraction, data.test_fraction) != (usual.val_fraction, usual.test_fraction):
         raise UsageError(
             "data.val_fraction / data.test_fraction",
@@ -106,6 +108,20 @@ def split_index(index: Index, recipe: Recipe, *, console: Console) -> Index:
     return split
 
 
+def prepared(index: Index, recipe: Recipe, *, console: Console) -> tuple[Examples, Recipe]:
+    """Returns the samples of one input with targets of one task, each with a split, and the recipe with the settings
+    that the data decided.
+    """
+    recipe = settled(recipe, index)
+    return examples_of(split_index(index, recipe, console=console).records, recipe), recipe
+
+
+def examples_of(records: Sequence[Record], recipe: Recipe) -> Examples:
+    """Returns the records of the recipe's one input, with the targets of its one task."""
+    (given,), (task,) = recipe.inputs, recipe.tasks
+    return Examples.of(records, input=given, task=task)
+
+
 def check_records(reader: Reader, records: Sequence[Record], *, console: Console) -> list[tuple[str, str]]:
     """Reads every record as ``fit`` would and returns ``(key, message)`` of each that is bad."""
     problems: list[tuple[str, str]] = []
@@ -114,7 +130,7 @@ def check_records(reader: Reader, records: Sequence[Record], *, console: Console
     with console.bar("reading", total=len(records)) as bar:
         for place, record in enumerate(records):
             try:
-                read_raw(reader.modality, record)
+                reader.raw(record)
                 good.append(place)
             except MetaTransformerError as error:
                 problems.append((record.key, str(error)))
@@ -128,24 +144,8 @@ def check_records(reader: Reader, records: Sequence[Record], *, console: Console
     with console.bar("checking", total=len(good)) as bar:
         for record in records.take(good):
             try:
-                reader.sample(record)
+                reader.view(record)
             except MetaTransformerError as error:
                 problems.append((record.key, str(error)))
             bar.advance()
     return problems
-
-
-def saved_model(run: Path) -> Path:
-    """Returns the model folder of a run folder, or the folder itself when it is a model.
-
-    Raises:
-        DataError: the run was not finished and has no model yet.
-    """
-    if (run / "run.json").is_file() and not (run / "model" / "model.json").is_file():
-        raise DataError(
-            run,
-            must="be a finished run",
-            found="one that was interrupted before it had a model",
-            do="Continue it with the same 'fit' command.",
-        )
-    return run / "model" if (run / "model" / "model.json").is_file() else run

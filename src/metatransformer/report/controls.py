@@ -5,6 +5,7 @@ recipe with no trunk. "The frozen pretrained trunk helps" is the difference, als
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,11 @@ from sklearn.preprocessing import StandardScaler
 
 from metatransformer.core.errors import UsageError
 from metatransformer.core.task import Baseline, Task
-from metatransformer.data.records import Records
 from metatransformer.fit.fit import fit
 from metatransformer.fit.fitted import Fitted, refits
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
-from metatransformer.pipeline import Pipeline, read_raw
+from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe, tune_mode
 
 CONTROLS = ("constant", "baseline", "random", "identity")
@@ -72,15 +72,19 @@ def control_outputs(fitted: Fitted, name: str, *, split: str, console: Console) 
 
 def _baseline(fitted: Fitted, split: str) -> torch.Tensor:
     """Fits scikit-learn on raw features of the splits that the model's last fit sees."""
-    modality, task = fitted.pipeline.modality, fitted.pipeline.task
+    task, kind = fitted.pipeline.task, baseline_kind(fitted.pipeline)
     known = [fitted.loaders[name] for name in known_splits(fitted.pipeline)]
-    raws = [_raw_features(loader) for loader in known]
-    x: Any = sparse.vstack(raws, format="csr") if modality.baseline == "sparse" else np.concatenate(raws)
+    x, raw = _raw_features(known, fitted.loaders[split], sparse_rows=kind == "sparse")
     y = np.concatenate([plain_target(loader, task) for loader in known])
-    raw = _raw_features(fitted.loaders[split])
-    model = suited(_estimator(task.baseline, kind=modality.baseline, shape=x.shape), task)
+    model = suited(_estimator(task.baseline, kind=kind, shape=x.shape), task)
     fit_weighed(model, x, y, weight=np.concatenate([weights(loader, task) for loader in known]))
     return as_outputs(model, task, raw)
+
+
+def baseline_kind(pipeline: Pipeline) -> str:
+    """Returns the kind of the plain baseline: the modality's own; a forest for inputs that differ in it."""
+    kinds = {reader.modality.baseline for reader in pipeline.route.values()}
+    return kinds.pop() if len(kinds) == 1 else "forest"
 
 
 def known_splits(pipeline: Pipeline) -> tuple[str, ...]:
@@ -141,21 +145,39 @@ class PerLabel(BaseEstimator):
         return np.log(chance / (1 - chance))
 
 
-def plain_features(loader: Loader, index: int) -> np.ndarray:
-    """Returns the modality's plain vector ``[F]`` of one sample."""
-    modality = loader.reader.modality
-    return modality.features(
-        read_raw(modality, loader.records[index]) if modality.raw_features else loader.sample(index)
-    )
+def plain_features(loader: Loader, index: int, name: str) -> np.ndarray | None:
+    """Returns a modality's plain vector ``[F]`` of one input of a sample, None where the sample lacks it."""
+    reader, record = loader.route[name], loader.examples.inputs[name][index]
+    if record is None:
+        return None
+    view = reader.raw(record) if reader.modality.raw_features else loader.sample(index).views[name]
+    assert view is not None
+    return reader.modality.features(view)
 
 
-def _raw_features(loader: Loader) -> Any:
-    """Returns the plain baseline's features ``[n, F]``, as a sparse matrix where nearly all are 0."""
-    modality = loader.reader.modality
-    rows = (plain_features(loader, i) for i in range(len(loader)))
-    if modality.baseline == "sparse":
-        return sparse.vstack([sparse.csr_matrix(row) for row in rows], format="csr")
-    return np.stack(list(rows))
+def _raw_features(known: Sequence[Loader], scored: Loader, *, sparse_rows: bool) -> tuple[Any, Any]:
+    """Returns the plain baseline's features ``[n, F]`` of the known samples and of those to be scored.
+
+    The inputs stand side by side, with 0 for what a sample lacks; a sparse matrix where nearly all are 0.
+    """
+    loaders = [*known, scored]
+    columns = []
+    for name in scored.route:
+        vectors = [[plain_features(loader, i, name) for i in range(len(loader))] for loader in loaders]
+        columns.append(_columns(vectors, sparse_rows=sparse_rows))
+    beside: Callable[[Any], Any] = (lambda parts: sparse.hstack(parts, format="csr")) if sparse_rows else np.hstack
+    tables = [beside([column[place] for column in columns]) for place in range(len(loaders))]
+    whole = sparse.vstack(tables[:-1], format="csr") if sparse_rows else np.concatenate(tables[:-1])
+    return whole, tables[-1]
+
+
+def _columns(parts: Sequence[Sequence[np.ndarray | None]], *, sparse_rows: bool) -> list[Any]:
+    """Returns the vectors of one input as a table a part."""
+    width = next(len(row) for part in parts for row in part if row is not None)
+    tables = [[np.zeros(width) if row is None else row for row in part] for part in parts]
+    if sparse_rows:
+        return [sparse.vstack([sparse.csr_matrix(row) for row in table], format="csr") for table in tables]
+    return [np.stack(table) for table in tables]
 
 
 def _estimator(learns: Baseline, *, kind: str, shape: tuple[int, ...]) -> Any:
@@ -202,8 +224,7 @@ def _other_trunk(fitted: Fitted, kind: str, split: str, console: Console) -> tor
     """Trains the same recipe on a random trunk or on none, with the pretrained trunk's own front end."""
     recipe = fitted.pipeline.recipe
     changed = with_random_trunk(recipe, seed=recipe.run.seed) if kind == "random" else without_trunk(recipe)
-    records = Records.joined([loader.records for loader in fitted.loaders.values()])
-    return fit(records, changed, console=console).outputs[split]
+    return fit(fitted.examples, changed, console=console).outputs[split]
 
 
 def with_random_trunk(recipe: Recipe, *, seed: int) -> Recipe:

@@ -80,12 +80,14 @@ def join_reports(reports: Sequence[Path], path: Path, *, summary: Summary) -> No
 def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """Returns everything that the template shows, as texts, rows and pictures."""
     pipeline, task = fitted.pipeline, fitted.pipeline.task
-    recipe, modality = pipeline.recipe, pipeline.modality
+    recipe, modalities = pipeline.recipe, [reader.modality for reader in pipeline.route.values()]
+    source = modalities[0].source
     split = scored_split(fitted)
-    new = "new.csv" if modality.source.kind == "table" else f"new{next(iter(modality.source.suffixes), '')}"
+    new = "new.csv" if source.kind == "table" else f"new{next(iter(source.suffixes), '')}"
+    named = " and ".join(modality.title or modality.name.capitalize() for modality in modalities)
     return {
         "run": run.name,
-        "title": f"{modality.title or modality.name.capitalize()} {task.title}",
+        "title": f"{named} {task.title}",
         "target": recipe.task.target,
         "counts": [(name, len(fitted.loaders[name])) for name in SPLITS if name in fitted.loaders],
         "extent": task.extent,
@@ -200,7 +202,7 @@ def _curve(fitted: Fitted) -> figures.Picture | None:
 
 def _through(fitted: Fitted) -> str:
     """Returns what a training through a solved head came to, empty where there was none."""
-    if not fitted.pipeline.solves or fitted.kept is None or "epoch" not in fitted.history[fitted.kept]:
+    if not fitted.pipeline.head.solved or fitted.kept is None or "epoch" not in fitted.history[fitted.kept]:
         return ""
     course = (
         "The curve is that of a narrow linear head that the rest was trained through; epoch 0 is before any training."
@@ -232,14 +234,16 @@ def _cell(cell: str | int | float) -> str:
 
 def _grid(fitted: Fitted, split: str) -> dict[str, Any]:
     """Returns the cards of the chosen samples, and what the axes of their pictures show."""
-    task, loader, modality = fitted.pipeline.task, fitted.loaders[split], fitted.pipeline.modality
-    told = task.cards(task.decode(fitted.outputs[split]), loader.records.targets)
+    task, loader = fitted.pipeline.task, fitted.loaders[split]
+    told = task.cards(task.decode(fitted.outputs[split]), loader.examples.targets[fitted.pipeline.task_name])
     if told is None:
         return {"grid": [], "axes": "", "worst": ""}
     cards, axes = [], ""
     for i, wrong in choose_samples(told):
-        picture, axes = figures.sample_picture(modality.draw, loader.sample(i))
-        card = {"picture": picture, "key": loader.records[i].key, "wrong": wrong}
+        # Of several inputs the first one that the sample has.
+        name, view = next((name, view) for name, view in loader.sample(i).views.items() if view is not None)
+        picture, axes = figures.sample_picture(fitted.pipeline.route[name].modality.draw, view)
+        card = {"picture": picture, "key": loader.examples.keys[i], "wrong": wrong}
         card |= {"guess": told.guesses[i], "truth": told.truths[i]}
         card["sure"] = "" if told.sure is None else f", {100 * told.sure[i]:.0f} %"
         cards.append(card)

@@ -18,7 +18,7 @@ def _is_task(found: object) -> bool:
     return isinstance(found, type) and issubclass(found, Task)
 
 
-TASKS = Registry(__name__, kind="task", constant="TASK", check=_is_task, besides=("head",))
+TASKS = Registry(__name__, kind="task", constant="TASK", check=_is_task)
 
 
 def task_names() -> list[str]:

@@ -9,28 +9,21 @@ from typing import Any
 from metatransformer.core.errors import UnlabelledError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.task import Task
-from metatransformer.data.index import Index
-from metatransformer.infer.embed import (
-    EmbeddingModel,
-    embed_to,
-    fit_reader,
-    pretrained_embedder,
-    trained_embedder,
-)
+from metatransformer.data.examples import Examples
+from metatransformer.infer.embed import FEATURES, embed_to, embedding, untrained
 from metatransformer.infer.sources import (
     check_records,
     continued,
+    examples_of,
+    prepared,
     read_index,
-    saved_model,
-    settled,
-    split_index,
     without_column,
 )
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
-from metatransformer.pipeline import Pipeline
+from metatransformer.pipeline import Pipeline, fit_reader, make_reader
 from metatransformer.recipe import Recipe, make_recipe, parse_overrides, read_recipe
-from metatransformer.saved import load_pipeline
+from metatransformer.saved import load_pipeline, saved_model
 
 Result = tuple[dict[str, Any], int]
 SHOWN = 4  # metrics in a table of 80 columns; the JSON line and the report hold all
@@ -39,7 +32,7 @@ SHOWN = 4  # metrics in a table of 80 columns; the JSON line and the report hold
 def fit(options: Namespace) -> Result:
     """Trains a model and prints its scores, with controls where asked."""
     from metatransformer.data.write import write_json
-    from metatransformer.fit.fit import fit as fit_records
+    from metatransformer.fit.fit import fit as fit_examples
     from metatransformer.report.controls import CONTROLS, run_controls
     from metatransformer.report.page import write_report
 
@@ -54,10 +47,9 @@ def fit(options: Namespace) -> Result:
         labelled=True,
         header=recipe.data.header,
     )
-    recipe = settled(recipe, index)
-    index = split_index(index, recipe, console=console)
+    examples, recipe = prepared(index, recipe, console=console)
     out = Path(options.out)
-    fitted = fit_records(index.records, recipe, out=out, overwrite=options.overwrite, console=console)
+    fitted = fit_examples(examples, recipe, out=out, overwrite=options.overwrite, console=console)
     split = "test" if "test" in fitted.metrics else "val"
     controls = {}
     if options.controls:
@@ -125,7 +117,7 @@ def evaluate(options: Namespace) -> Result:
         console.note("this data brings no splits: the score flatters if the model has learned from some of it")
     elif "train" in records.splits and split != "train":
         console.warn("no split 'test' here, so all is scored, its split 'train' too, which flatters; --split chooses")
-    loader = Loader(pipeline.reader, records, cache_mb=0, task=pipeline.task)
+    loader = Loader(pipeline.route, examples_of(records, recipe), cache_mb=0, tasks=pipeline.tasks)
     metrics = score(pipeline, loader, console=console, title="scoring")
     show_scores({split or "all": metrics}, {}, task=pipeline.task, split=split, console=console)
     return {"metrics": metrics, "samples": len(records), "split": split or "all"}, 0
@@ -135,7 +127,7 @@ def predict(options: Namespace) -> Result:
     """Writes one prediction for each input, in order."""
     from metatransformer.data.write import check_table_ending, require_writable, write_table
     from metatransformer.infer.predict import arrange, illustrate
-    from metatransformer.infer.predict import predict as predict_records
+    from metatransformer.infer.predict import predict as predict_examples
 
     console = Console()
     check_table_ending(options.out)
@@ -155,10 +147,11 @@ def predict(options: Namespace) -> Result:
     for note in index.notes:
         console.note(note)
     index = without_column(index, pipeline.recipe.task.target)
-    table = predict_records(pipeline, index.records, console=console)
-    arranged = arrange(pipeline.modality, index.records, table)
+    examples = examples_of(index.records, pipeline.recipe)
+    table = predict_examples(pipeline, examples, console=console)
+    arranged = arrange(pipeline, examples, table)
     write_table(options.out, arranged)  # before the pictures, which fewer people wait for
-    pictures = illustrate(pipeline.modality, index.records, table, Path(options.out).with_suffix(""))
+    pictures = illustrate(pipeline, examples, table, Path(options.out).with_suffix(""))
     for picture in pictures:
         console.note(f"picture: {picture}")
     console.table("first predictions", list(arranged.columns[:3]), arranged.iloc[:5, :3].itertuples(index=False))
@@ -177,21 +170,22 @@ def embed(options: Namespace) -> Result:
             found = options.overrides[0] if options.overrides else "--target"
             raise UsageError("embed --model", must="get no recipe overrides: the model has its own", found=found)
         pipeline = _saved_pipeline(options.model, options)
-        model = trained_embedder(pipeline, pool=options.pool)
-        index = _embed_index(pipeline.modality, options, recipe=pipeline.recipe, console=console)
+        examples = _embed_examples(pipeline.modality, options, recipe=pipeline.recipe, console=console)
+        model = embedding(pipeline, pool=options.pool or (FEATURES if pipeline.tasks else pipeline.recipe.head.pool))
     else:
         # Float32 unless asked otherwise: embeddings are compared across machines.
         recipe = _recipe(options, first={"run.precision": "float32"})
         modality = get_modality(recipe.modality)
-        index = _embed_index(modality, options, recipe=recipe, console=console)
-        model = _untrained_embedder(recipe, modality, index, pool=options.pool, console=console)
-    place, done = embed_to(model, index.records, Path(options.out), console=console)
-    rows = len(index.records)
+        examples = _embed_examples(modality, options, recipe=recipe, console=console)
+        pipeline = _untrained(recipe, modality, examples, console=console)
+        model = embedding(pipeline, pool=options.pool or "summary")
+    place, done = embed_to(model, examples, Path(options.out), console=console)
+    rows = len(examples)
     console.note(f"{rows} vectors of width {model.width} in {place}")
     return {"out": str(place), "rows": rows, "width": model.width, "done_before": done}, 0
 
 
-def _embed_index(modality: Modality, options: Namespace, *, recipe: Recipe, console: Console) -> Index:
+def _embed_examples(modality: Modality, options: Namespace, *, recipe: Recipe, console: Console) -> Examples:
     index = read_index(
         modality,
         _one_or_all(options.paths),
@@ -202,26 +196,24 @@ def _embed_index(modality: Modality, options: Namespace, *, recipe: Recipe, cons
     )
     for note in index.notes:
         console.note(note)
-    return without_column(index, recipe.task.target)
+    return examples_of(without_column(index, recipe.task.target).records, recipe)
 
 
-def _untrained_embedder(
-    recipe: Recipe, modality: Modality, index: Index, *, pool: str, console: Console
-) -> EmbeddingModel:
-    """Returns a pretrained embedder; only a table's transform learns from the data, as it cannot do without."""
-    from metatransformer.pipeline import Reader
+def _untrained(recipe: Recipe, modality: Modality, examples: Examples, *, console: Console) -> Pipeline:
+    """Returns a pipeline that only embeds; only a table's transform learns from the data, as it cannot do without."""
     from metatransformer.trunk import load_encoder
 
     trunk = load_encoder(recipe.encoder)
-    reader = Reader(modality, modality.transform(recipe.input, trunk.stem))
+    name = modality.name
     if modality.source.kind == "table":
-        reader = fit_reader(reader, index.records)
-    return pretrained_embedder(recipe, trunk=trunk, reader=reader, pool=pool, console=console)
+        reader = fit_reader(recipe, name, trunk=trunk, records=examples.inputs[name].records)
+    else:
+        reader = make_reader(recipe, name, stem=trunk.stem)
+    return untrained(recipe, trunk=trunk, route={name: reader}, console=console)
 
 
 def check(options: Namespace) -> Result:
     """Lists every bad sample and goes on; status 2 when there is one."""
-    from metatransformer.pipeline import Reader
     from metatransformer.trunk import load_encoder
 
     console = Console()
@@ -243,8 +235,7 @@ def check(options: Namespace) -> Result:
         index = read(labelled=False)
     for note in index.notes:
         console.note(note)
-    stem = load_encoder(recipe.encoder).stem
-    reader = Reader(modality, modality.transform(recipe.input, stem))
+    reader = make_reader(recipe, modality.name, stem=load_encoder(recipe.encoder).stem)
     problems = check_records(reader, index.records, console=console)
     for _, message in problems:
         console.note(f"bad: {message}")
@@ -362,15 +353,9 @@ def _recipe(options: Namespace, *, first: Mapping[str, Any] | None = None) -> Re
     given = {key: getattr(options, flag, None) for flag, key in flags.items()}
     overrides = {key: value for key, value in given.items() if value not in (None, "")}
     overrides |= parse_overrides(options.overrides)
-    modality = get_modality(options.modality)
     path = getattr(options, "recipe", "")
-    return make_recipe(
-        options.modality,
-        options=modality.options,
-        defaults={**modality.defaults, **(first or {})},
-        base=read_recipe(Path(path)) if path else {},
-        overrides=overrides,
-    )
+    base = read_recipe(Path(path)) if path else {}
+    return make_recipe(options.modality, base=base, overrides=overrides, defaults=first or {})
 
 
 def _one_or_all(paths: list[str]) -> str | list[str]:

@@ -183,7 +183,8 @@ def _embed(embed: argparse.ArgumentParser) -> None:
     embed.add_argument("--target", default="", metavar="COL", help="a table's column that no vector may see")
     embed.add_argument("--model", default="", metavar="RUN", help="embed with a trained model instead")
     _device(embed)
-    embed.add_argument("--pool", default="summary", help="summary (default), mean, max, both or grid")
+    pool = "summary (default), mean, max, both or grid; of a trained model also features (its default)"
+    embed.add_argument("--pool", default="", help=pool)
     embed.add_argument("--out", required=True, metavar="FILE", help=".parquet for one file, else a folder of shards")
 
 

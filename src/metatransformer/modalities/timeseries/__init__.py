@@ -408,6 +408,7 @@ MODALITY = Modality(
     defaults=DEFAULTS,
     baseline="ridge",
     example="load.csv --target load",
+    before={"short": "refuse"},
     arrange=arrange,
     illustrate=illustrate,
 )

@@ -1,0 +1,39 @@
+"""What one step of training brings down: an objective knows batches and the model, the loop knows neither."""
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from metatransformer.core.batch import Batch
+from metatransformer.core.task import Task
+from metatransformer.model import MetaTransformer
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """The loss of one step."""
+
+    def step(self, model: MetaTransformer, batch: Batch) -> Tensor:
+        """Returns the loss of a batch on the model's device, in float32."""
+        ...
+
+
+class Supervised:
+    """The mean loss of each task over the samples whose target is known, summed over the tasks."""
+
+    def __init__(self, tasks: Mapping[str, Task]) -> None:
+        self.tasks = tasks
+
+    def step(self, model: MetaTransformer, batch: Batch) -> Tensor:
+        """Returns the sum of the tasks' losses."""
+        losses = [self._loss(model, batch, name) for name in self.tasks if name in batch.targets]
+        assert losses, "no sample of the batch has a target"
+        return sum(losses[1:], start=losses[0])
+
+    def _loss(self, model: MetaTransformer, batch: Batch, name: str) -> Tensor:
+        target = batch.targets[name]
+        outputs = model(batch if target.rows is None else batch.take(target.rows), task=name).float()
+        with torch.autocast(outputs.device.type, enabled=False):
+            return self.tasks[name].loss(outputs, target.values)
