@@ -33,12 +33,12 @@ def _make_text(folder: Path, points: np.ndarray, normals: np.ndarray, colours: n
     rows = [",".join(f"{value:.4f}" for value in row) for row in np.concatenate([points, normals, colours], axis=1)]
     (folder / "good.csv").write_text("\n".join(["x,y,z,nx,ny,nz,r,g,b", *rows]) + "\n")
     (folder / "good.txt").write_text("\n".join(["//X;Y;Z", *(";".join(row.split()) for row in plain)]) + "\n")
+    (folder / "good_nan.xyz").write_text("\n".join([*plain[:40], "1 nan 2", *plain[40:]]) + "\n")
     broken = {
         "few": plain[:11],
         "repeated": plain[:11] * 9,
         "ragged": [*plain[:40], "1 2", *plain[40:]],
         "word": [*plain[:40], "1 2 three", *plain[40:]],
-        "nan": [*plain[:40], "1 nan 2", *plain[40:]],
         "two_columns": [line.rsplit(" ", maxsplit=1)[0] for line in plain],
         "only_count": [str(COUNT)],
     }
@@ -75,7 +75,8 @@ def _make_ply(folder: Path, points: np.ndarray, colours: np.ndarray) -> None:
     (folder / "broken_foreign.ply").write_text("This is a text file.\n")
     bad = points.copy()
     bad[[3, 5], [0, 2]] = np.nan, np.inf
-    (folder / "broken_infinite.ply").write_bytes(head + bad.astype("<f4").tobytes())
+    (folder / "good_infinite.ply").write_bytes(head + bad.astype("<f4").tobytes())
+    (folder / "broken_all_nan.ply").write_bytes(head + np.full_like(bad, np.nan).tobytes())
 
 
 def _make_meshes(folder: Path) -> None:

@@ -22,7 +22,9 @@ def map_npy(path: Path) -> np.ndarray:
     Raises:
         DataError: damaged, shorter than its header says, or not an array of plain values.
     """
-    with foreign(path, "numpy", must="be a whole NPY file of numbers", do="Save it anew with numpy.save."):
+    with foreign(
+        path, "numpy", must="be a whole NPY file of numbers", do="Copy it again, or save it anew with numpy.save."
+    ):
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
@@ -33,7 +35,7 @@ def list_npz(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         DataError: damaged, or an array that announces more than the file can hold.
     """
     found = {}
-    with _border(path):
+    with _border(path, "NPZ"):
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 with archive.open(name) as file:
@@ -51,9 +53,10 @@ def read_npz(path: Path, name: str) -> np.ndarray:
         DataError: what ``list_npz`` raises, or an array of objects.
     """
     list_npz(path)
-    with _border(path), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+    with _border(path, "NPZ"), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return archive[name]
 
 
-def _border(path: Path) -> foreign:
-    return foreign(path, "numpy", must="be a whole NPZ file of numbers", do="Save it anew with numpy.savez.")
+def _border(path: Path, kind: str) -> foreign:
+    do = "Copy it again, or save it anew with numpy."
+    return foreign(path, "numpy", must=f"be a whole {kind} file of numbers", do=do)

@@ -1,8 +1,9 @@
 """Point cloud: a shape as a sheet of depth pictures, or as groups around farthest-point centres.
 
-File: PLY (ASCII, binary), XYZ/TXT/PTS/CSV (one point a line), LAS, LAZ, NPY ``[n, 3 or more]``, NPZ (points, normals,
-colors, intensity); meshes as OFF, OBJ, STL, GLB or PLY with faces. In memory: an array ``[n, 3 or more]``, or a mapping
-with ``points`` and, if known, ``normals``, ``colors``, ``intensity``. A mesh becomes ``input.points`` points drawn
+File: PLY (ASCII, binary), XYZ/TXT/PTS/CSV (one point a line), LAS, LAZ, PCD, KITTI's BIN, NPY ``[n, 3 or more]``,
+``[rows, columns, 3 or more]`` or structured, NPZ (points, normals, colors, intensity); meshes as OFF, OBJ, STL, GLB,
+glTF or PLY with faces. In memory: such an array, or a mapping with ``points`` and, if known, ``normals``, ``colors``,
+``intensity``. Points without coordinates (NaN) are left out and counted. A mesh becomes ``input.points`` points drawn
 evenly over its surface, a larger cloud is thinned to as many, both drawn by a fixed seed; of a file of more than 2^20
 points, as many are read, drawn over the whole file. Points that lie upon each other with equal values count once.
 Tokens: ``views``, the default: the cloud is drawn without perspective from the front, the side, above and a corner, as
@@ -13,9 +14,9 @@ neighbours relative to them, a shared network and a maximum (the paper's way; tr
 token starts as the class token.
 Sources: Meta-Transformer section 3.2 (arXiv 2307.10802); PointNet++ (arXiv 1706.02413) and Point-BERT (arXiv
 2111.14819) for groups; MVCNN (arXiv 1505.00880) and P2P (arXiv 2208.02812) for views.
-Errors: NaN or infinite coordinates (with their number), fewer different points than a shape or a group needs, faces
-beyond the vertices, features that a file lacks or does not name, colours beyond their range, a cloud far larger than
-the training clouds where they share a scale (another unit), truncated and foreign files.
+Errors: no point with coordinates, a vertex of a mesh without, fewer different points than a shape or a group needs,
+faces beyond the vertices, features that a file lacks or does not name, colours beyond their range, a cloud far larger
+than the training clouds where they share a scale (another unit), truncated and foreign files.
 """
 
 from collections.abc import Iterable, Mapping
@@ -121,6 +122,7 @@ class PointCloudTransform(Transform):
         self.options = options
         self.size_ = self.top_ = self.dark_ = self.bright_ = 0.0
         self._told: dict[str, int] = {}
+        self._gaps: dict[str, int] = {}
 
     def fit(self, samples: Iterable[View]) -> None:
         """Learns the shared size, the range of colours and of intensities; counts what has to be said.
@@ -154,6 +156,8 @@ class PointCloudTransform(Transform):
             DataError: see the module.
         """
         cloud = Cloud(**sample.inputs)
+        if cloud.gaps:
+            self._gaps[sample.key] = cloud.gaps
         if cloud.faces is not None:
             cloud = sampled(cloud, count=self.options.points, seed=0, where=sample.key)
         values = self._scaled(cloud, self._values(cloud, where=sample.key), where=sample.key)
@@ -240,9 +244,16 @@ class PointCloudTransform(Transform):
             ("meshes", cloud.faces is not None),
             ("large", cloud.faces is None and len(cloud.points) > self.options.points),
             ("cut", cloud.total > LIMIT),
+            ("gaps", cloud.gaps),
             *((feature, set(names) <= set(cloud.names)) for feature, names in FEATURES.items()),
         ):
-            self._told[word] = self._told.get(word, 0) + bool(holds)
+            self._told[word] = self._told.get(word, 0) + int(holds)
+
+    def doubts(self) -> tuple[str, ...]:
+        """Returns how many points had no coordinates."""
+        gaps, self._gaps = self._gaps, {}
+        points, clouds = counted(sum(gaps.values()), "point"), counted(len(gaps), "cloud")
+        return (f"{points} without coordinates (NaN) left out, in {clouds}",) if gaps else ()
 
     def state(self) -> dict[str, Any]:
         """Returns the size and the ranges."""
@@ -269,6 +280,8 @@ class PointCloudTransform(Transform):
             notes.append(f"{told['large']} of {told['clouds']} are thinned to {most:,} points (seed 0; input.points)")
         if told["cut"]:
             notes.append(f"{counted(told['cut'], 'file')} of more than {LIMIT:,} points: as many were drawn from each")
+        if told["gaps"]:
+            notes.append(f"{counted(told['gaps'], 'point')} without coordinates (NaN) left out")
         if self.top_:
             notes.append(f"colours are taken as 0..{self.top_:g}, after the brightest in training")
         unused = [name for name in FEATURES if told[name] and name not in self.options.features]

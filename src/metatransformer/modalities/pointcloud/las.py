@@ -2,12 +2,12 @@
 
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
 
 _ROWS = 1 << 18  # points read at a time
@@ -26,7 +26,8 @@ def read_las(path: Path) -> tuple[tuple[str, ...], Iterator[np.ndarray]]:
         MissingDependencyError: laspy is not installed.
     """
     with _opened(path) as file:
-        known = {name.lower(): name for name in file.header.point_format.dimension_names}
+        with _border(path):
+            known = {name.lower(): name for name in file.header.point_format.dimension_names}
     names = [name for name in _COLUMNS if name in known]
     return ("x", "y", "z", *names), _rows(path, [known[name] for name in names])
 
@@ -34,35 +35,40 @@ def read_las(path: Path) -> tuple[tuple[str, ...], Iterator[np.ndarray]]:
 def _rows(path: Path, names: Sequence[str]) -> Iterator[np.ndarray]:
     total = 0
     with _opened(path) as file:
-        announced = file.header.point_count
-        for points in file.chunk_iterator(_ROWS):
-            columns = [np.asarray(points[name], dtype=np.float64) for name in ("x", "y", "z", *names)]
-            total += len(points)
+        with _border(path):
+            announced, chunks = file.header.point_count, file.chunk_iterator(_ROWS)
+        while True:
+            with _border(path):
+                points = next(chunks, {})
+                columns = [
+                    np.asarray(points[name], dtype=np.float64) for name in ("x", "y", "z", *names) if len(points)
+                ]
+            if not columns:
+                break
+            total += len(columns[0])
             yield np.stack(columns, axis=1)
     if total != announced:
         raise DataError(path, must=f"hold {announced:,} points, as its header says", found=f"{total:,}")
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Opens a file with laspy; what laspy raises inside the block becomes a DataError."""
+def _opened(path: Path) -> Any:
+    """Returns a file opened by laspy."""
     try:
         import laspy
     except ImportError as error:
         raise MissingDependencyError("laspy[lazrs]", extra="pointcloud", purpose="LAS and LAZ files") from error
-    broken = (laspy.errors.LaspyException, OSError, ValueError, RuntimeError, EOFError, struct.error, OverflowError)
-    try:
-        _require_sound(path)
-        with laspy.open(path) as file:
-            yield file
-    except DataError:  # our own, which is a ValueError, from inside the block
-        raise
-    except broken as error:
-        raise DataError(path, must="be a whole LAS or LAZ file", found=f"'{error}'", do="Copy it again.") from error
+    if fault := _fault(path):
+        raise DataError(path, must="be a whole LAS or LAZ file", found=f"'{fault}'", do="Copy it again.")
+    with _border(path):
+        return laspy.open(path)
 
 
-def _require_sound(path: Path) -> None:
-    """Raises ValueError when header or table of chunks announce more than the file can hold.
+def _border(path: Path) -> foreign:
+    return foreign(path, "laspy", must="be a whole LAS or LAZ file", do="Copy it again.")
+
+
+def _fault(path: Path) -> str:
+    """Returns how header or table of chunks announce more than the file can hold; empty where they do not.
 
     laspy walks through as many records as the header announces, and the decompressor of LAZ reserves memory for as many
     chunks as its table announces; where that fails it ends the whole process. Sources: LAS 1.4 specification, public
@@ -73,20 +79,23 @@ def _require_sound(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(105)
         if len(head) < 105 or head[:4] != b"LASF":
-            raise ValueError("no LAS header")
+            return "no LAS header"
         length, points, records, form = struct.unpack_from("<HIIB", head, 94)
         if length + records * _RECORD > points or points > size:
-            raise ValueError(f"a header with {records} records before byte {points}")
+            return f"a header with {records} records before byte {points}"
         if not form & _COMPRESSED:
-            return
-        file.seek(points)
-        (place,) = struct.unpack("<q", file.read(8))
-        if place == -1:
-            file.seek(size - 8)
-            (place,) = struct.unpack("<q", file.read(8))
+            return ""
+        place = _whole_number(file, at=points)
+        place = _whole_number(file, at=max(0, size - 8)) if place == -1 else place
         if not 0 <= place <= size - 8:
-            raise ValueError(f"a table of chunks at byte {place}")
+            return f"a table of chunks at byte {place}"
         file.seek(place)
         _, chunks = struct.unpack("<II", file.read(8))
-        if chunks > size:
-            raise ValueError(f"a table of {chunks} chunks")
+        return f"a table of {chunks} chunks" if chunks > size else ""
+
+
+def _whole_number(file: Any, *, at: int) -> int:
+    """Returns the 8 bytes there as a number, -2 where the file ends before."""
+    file.seek(at)
+    data = file.read(8)
+    return int.from_bytes(data, "little", signed=True) if len(data) == 8 else -2

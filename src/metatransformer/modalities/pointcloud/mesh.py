@@ -1,20 +1,21 @@
-"""Meshes as vertices and triangles: OFF, OBJ and STL, and GLB by trimesh.
+"""Meshes as vertices and triangles: OFF, OBJ and STL, and glTF by trimesh.
 
-The plain formats are read here because a truncated file, an OBJ file of bare points and the ModelNet fault below must
-each be told from a good mesh. Of all four the shape alone is taken: no colours, no materials, nothing beside the file.
+The plain formats are read here: trimesh takes an OFF file that was cut off for a whole one, leaves out vertices of an
+OBJ file, counts its negative corners from the end of the file, and needs a further package for text that is no UTF-8.
+Of all four the shape alone is taken: no colours, no materials.
 """
 
 import re
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
-from metatransformer.modalities.pointcloud.ply import fan
+from metatransformer.modalities.pointcloud.ply import fans
 
-MESH_SUFFIXES = (".off", ".obj", ".stl", ".glb")
+MESH_SUFFIXES = (".off", ".obj", ".stl", ".glb", ".gltf")
 _STL = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 # ModelNet has files whose first line runs on: "OFF490 518 0".
 _OFF = re.compile(r"\s*(?:ST)?(?:C)?(?:N)?OFF(?![a-z])", re.IGNORECASE)
@@ -25,19 +26,10 @@ def read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
     Raises:
         DataError: damaged or foreign.
-        MissingDependencyError: GLB without trimesh.
+        MissingDependencyError: glTF without trimesh.
     """
-    suffix = path.suffix.lower()
-    if suffix == ".stl":
-        vertices, faces = _read_stl(path.read_bytes(), path=path)
-    elif suffix in (".off", ".obj"):
-        try:
-            text = path.read_text(encoding="utf-8", errors="strict")
-        except UnicodeDecodeError as error:
-            raise DataError(path, must=f"be {suffix[1:].upper()} text", found=f"'{error}'") from error
-        vertices, faces = _read_off(text, path=path) if suffix == ".off" else _read_obj(text, path=path)
-    else:
-        vertices, faces = _read_by_trimesh(path)
+    readers = {".off": _read_off, ".obj": _read_obj, ".stl": _read_stl}
+    vertices, faces = readers.get(path.suffix.lower(), _read_by_trimesh)(path)
     return vertices, faces if len(faces) else None
 
 
@@ -54,52 +46,52 @@ def require_vertices(faces: np.ndarray, *, count: int, where: object) -> None:
         )
 
 
-def _read_off(text: str, *, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_off(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Returns vertices and triangles; what follows the corners on a face's line (a colour) is left out."""
+    text = _text(path)
     start = _OFF.match(text)
     if start is None:
         raise DataError(path, must="begin with 'OFF'", found=repr(text[:20]))
-    lines = _fields(text[start.end() :])
-    counts = _integers(next(lines, []), path=path)
+    lines = list(_fields(text[start.end() :]))
+    counts = _integers(lines[0] if lines else [], path=path)
     if len(counts) not in (2, 3) or min(counts) < 0:
         raise DataError(path, must="state the numbers of vertices and faces", found=f"{counts}")
-    vertices = [next(lines, []) for _ in range(counts[0])]
-    faces = [_integers(next(lines, []), path=path) for _ in range(counts[1])]
-    if not all(vertices) or not all(faces):
-        found = f"{sum(map(bool, vertices))} and {sum(map(bool, faces))}"
+    vertices, faces = lines[1 : 1 + counts[0]], lines[1 + counts[0] : 1 + counts[0] + counts[1]]
+    if len(vertices) < counts[0] or len(faces) < counts[1]:
         must = f"hold {counts[0]} vertices and {counts[1]} faces, as its header says"
-        raise DataError(path, must=must, found=found, do="Copy the file again.")
-    corners = [face[1 : 1 + face[0]] for face in faces]
-    wrong = next((i for i, face in enumerate(faces) if len(corners[i]) != face[0]), None)
-    if wrong is not None:
-        must, found = f"have {faces[wrong][0]} corners", str(len(corners[wrong]))
-        raise DataError(f"{path}, face {wrong}", must=must, found=found)
+        raise DataError(path, must=must, found=f"{len(vertices)} and {len(faces)}", do="Copy the file again.")
+    corners = []
+    for number, words in enumerate(faces):
+        (wanted,) = _integers(words[:1], path=path)
+        corners.append(_integers(words[1 : 1 + max(0, wanted)], path=path))
+        if len(corners[-1]) != wanted:
+            raise DataError(f"{path}, face {number}", must=f"have {wanted} corners", found=str(len(corners[-1])))
     return _vertices(vertices, path=path), _triangles(corners)
 
 
-def _read_obj(text: str, *, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Returns vertices and triangles; a corner is ``v``, ``v/t``, ``v//n`` or ``v/t/n``, negative = from the end."""
     vertices: list[list[str]] = []
     corners: list[list[int]] = []
-    for words in _fields(text.replace("\\\n", " ")):
+    for words in _fields(_text(path).replace("\\\n", " ")):
         if words[0] == "v":
             vertices.append(words[1:])
         elif words[0] == "f":
-            numbers = _integers([word.split("/")[0] for word in words[1:]], path=path)
+            numbers = _integers([word.partition("/")[0] for word in words[1:]], path=path)
             corners.append([n - 1 if n > 0 else len(vertices) + n if n < 0 else -1 for n in numbers])
     if not vertices:
         raise DataError(path, must="have vertices, lines such as 'v 0 0 1'", found="none")
     return _vertices(vertices, path=path), _triangles(corners)
 
 
-def _read_stl(data: bytes, *, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_stl(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Returns vertices, three for each triangle, and triangles, of a binary or an ASCII file."""
+    data = path.read_bytes()
     announced = int.from_bytes(data[80:84], "little")
     if len(data) >= 84 and len(data) == 84 + 50 * announced:
-        rows = np.frombuffer(data, dtype=_STL, offset=84)
-        vertices = rows["corners"].astype(np.float64).reshape(-1, 3)
-    elif data.lstrip()[:5].lower() == b"solid" and data.isascii() and b"endsolid" in data.lower():
-        words = [line[1:] for line in _fields(data.decode("ascii").lower()) if line[0] == "vertex"]
+        vertices = np.frombuffer(data, dtype=_STL, offset=84)["corners"].astype(np.float64).reshape(-1, 3)
+    elif data.lstrip()[:5].lower() == b"solid" and b"endsolid" in data.lower():
+        words = [line[1:] for line in _fields(_text(path).lower()) if line[0] == "vertex"]
         vertices = _vertices(words, path=path)
     else:
         must = "be an STL file: 50 bytes a triangle behind their number, or text from 'solid' to 'endsolid'"
@@ -109,18 +101,37 @@ def _read_stl(data: bytes, *, path: Path) -> tuple[np.ndarray, np.ndarray]:
     return vertices, np.arange(len(vertices)).reshape(-1, 3)
 
 
+def _read_by_trimesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        import trimesh
+    except ImportError as error:
+        raise MissingDependencyError("trimesh", extra="pointcloud", purpose=f"reading {path}") from error
+    with foreign(path, "trimesh", must="be a whole glTF file", do="Export the mesh again."):
+        mesh = trimesh.load_mesh(path, process=False, skip_materials=True)  # nothing is merged or repaired
+        vertices, faces = np.array(mesh.vertices, dtype=np.float64), np.array(mesh.faces, dtype=np.int64)
+    if not len(faces):
+        raise DataError(path, must="hold a mesh", found="no face")
+    return vertices, faces
+
+
+def _text(path: Path) -> str:
+    """Returns the text of a file: what is no ASCII there is a comment or a name, and carries no data."""
+    return path.read_text(encoding="latin-1")
+
+
 def _fields(text: str) -> Iterator[list[str]]:
     """Yields the words of each line that has any, comments left out."""
-    for line in text.splitlines():
-        if words := line.split("#", maxsplit=1)[0].split():
+    for line in text.split("\n"):  # splitlines would also split at bytes inside a comment
+        if words := line.partition("#")[0].split():
             yield words
 
 
 def _integers(words: list[str], *, path: Path) -> list[int]:
-    """Returns the whole numbers that a line begins with: a colour behind them may be fractional."""
+    """Returns whole numbers, which some programs write as 3.0."""
     try:
-        return [int(float(word)) for word in words]
-    except ValueError as error:
+        numbers = [int(word) if word.isdecimal() else int(float(word)) for word in words]
+        return np.array(numbers, dtype=np.int64).tolist()
+    except (ValueError, OverflowError) as error:
         raise DataError(path, must="name its vertices by whole numbers", found=f"'{' '.join(words)[:60]}'") from error
 
 
@@ -136,19 +147,6 @@ def _vertices(rows: list[list[str]], *, path: Path) -> np.ndarray:
 
 def _triangles(corners: list[list[int]]) -> np.ndarray:
     """Returns polygons as triangles; an edge or a point that a file calls a face has no surface and is left out."""
-    parts = [fan(np.array(face)[None]) for face in corners if len(face) >= 3]
-    return np.concatenate([np.zeros((0, 3), dtype=np.int64), *parts])
-
-
-def _read_by_trimesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        import trimesh
-    except ImportError as error:
-        raise MissingDependencyError("trimesh", extra="pointcloud", purpose="GLB files") from error
-    try:
-        mesh = trimesh.load_mesh(path, process=False, skip_materials=True)  # nothing is merged or repaired
-    except (ValueError, IndexError, KeyError, TypeError, NameError, OSError, struct.error) as error:
-        raise DataError(path, must="be a whole GLB file", found=f"'{error}'", do="Export the mesh again.") from error
-    if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
-        raise DataError(path, must="hold a mesh", found="no face")
-    return np.asarray(mesh.vertices, dtype=np.float64), np.asarray(mesh.faces, dtype=np.int64)
+    counts = np.array([len(face) for face in corners], dtype=np.int64)
+    groups = [np.flatnonzero(counts == count) for count in np.unique(counts[counts >= 3])]
+    return fans((rows, np.array([corners[row] for row in rows], dtype=np.int64)) for rows in groups)

@@ -1,13 +1,10 @@
 """Point clouds: points in space with what was measured at each, one cloud a file.
 
-PLY, XYZ text, LAS and NPY hold points; OFF, OBJ, STL, GLB and a PLY with faces hold a mesh (``mesh.py``, ``ply.py``).
-Nothing is scaled here, except colours that are stored as whole bytes. A file of more than ``LIMIT`` points is thinned
-while it is read, so that memory does not follow the file.
+PLY, XYZ text, LAS, PCD, KITTI's floats and NPY hold points; OFF, OBJ, STL, glTF and a PLY with faces hold a mesh
+(``mesh.py``, ``ply.py``). Nothing is scaled here. A file of more than ``LIMIT`` points is thinned while it is read, so
+that memory does not follow the file. Points without coordinates (NaN, where a scanner got nothing back) are left out.
 """
 
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,15 +13,18 @@ from typing import Any
 import numpy as np
 
 from metatransformer.core.errors import DataError
+from metatransformer.data.numpy_files import list_npz, map_npy, read_npz
 from metatransformer.data.records import counted, listing
 from metatransformer.modalities.pointcloud.las import read_las
 from metatransformer.modalities.pointcloud.mesh import MESH_SUFFIXES, read_mesh, require_vertices
+from metatransformer.modalities.pointcloud.pcd import read_floats, read_pcd
 from metatransformer.modalities.pointcloud.ply import open_ply
 from metatransformer.modalities.pointcloud.points_text import read_points_text
 
 TEXT_SUFFIXES = (".xyz", ".txt", ".pts", ".csv")
-CLOUD_SUFFIXES = (".ply", *MESH_SUFFIXES, *TEXT_SUFFIXES, ".las", ".laz", ".npy", ".npz")
+CLOUD_SUFFIXES = (".ply", *MESH_SUFFIXES, *TEXT_SUFFIXES, ".las", ".laz", ".pcd", ".bin", ".npy", ".npz")
 MOST_COLUMNS = 64  # more are points that stand in the place of columns
+_ROWS = 1 << 18  # of an array, looked at in one piece
 LIMIT = 1 << 20  # points of one file that are kept while reading: some 60 MB with normals and colours
 
 # Other spellings of columns, lower case; CloudCompare's and PCL's among them.
@@ -51,18 +51,6 @@ _GROUPS = {
     "colors": ("red", "green", "blue"),
     "intensity": ("intensity",),
 }
-# What numpy raises on bytes that are no array: its header is parsed as Python text.
-_NUMPY_ERRORS = (
-    ValueError,
-    OSError,
-    EOFError,
-    SyntaxError,
-    KeyError,
-    NotImplementedError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 _WHOLE = {"u1": 255.0, "u2": 65535.0}  # the brightest value of a colour by its type
 
 
@@ -73,7 +61,8 @@ class Cloud:
     ``points`` is ``[n, 3]`` in the file's unit; ``extras`` ``[n, k]`` holds the other columns, named by ``names``: nx,
     ny, nz, red, green, blue, intensity, or what the file calls them, "" where it does not say. ``top`` is the brightest
     value that a colour can have, 0 when the file does not state it. ``faces`` are triangles ``[m, 3]``, None for bare
-    points. ``total`` counts the points in the file, of which at most ``LIMIT`` are kept.
+    points. ``total`` counts the points in the file, of which at most ``LIMIT`` are kept, ``gaps`` those of the kept
+    that had no coordinates and were left out.
     """
 
     points: np.ndarray
@@ -82,15 +71,16 @@ class Cloud:
     top: float = 0.0
     faces: np.ndarray | None = None
     total: int = 0
+    gaps: int = 0
 
 
 def read_cloud(path: str | Path) -> Cloud:
     """Returns the cloud or mesh of a file.
 
     Raises:
-        DataError: no such file, damaged, another layout, no point, a coordinate that is missing or not finite, a face
-            that names a vertex that is not there.
-        MissingDependencyError: LAS or LAZ without laspy; GLB without trimesh.
+        DataError: no such file, damaged, another layout, no point with coordinates, a face that names a vertex that is
+            not there.
+        MissingDependencyError: LAS or LAZ without laspy, glTF without trimesh, a compressed PCD without imagecodecs.
     """
     path = Path(path)
     if not path.is_file():
@@ -110,6 +100,8 @@ def read_cloud(path: str | Path) -> Cloud:
         # The standard says 16 bit; many writers put 8-bit colours there, so nothing is stated.
         names, chunks = read_las(path)
         return _gathered(chunks, names=names, where=path)
+    if suffix in (".pcd", ".bin"):
+        return _from_columns(read_pcd(path) if suffix == ".pcd" else read_floats(path), where=path)
     if suffix in (".npy", ".npz"):
         return _read_numpy(path)
     raise DataError(path, must=f"end in {', '.join(CLOUD_SUFFIXES)}", found=f"the ending '{path.suffix}'")
@@ -127,8 +119,8 @@ def make_cloud(
     """Returns a cloud of a table ``[n, columns]``; without names, the first three columns are x, y, z.
 
     Raises:
-        DataError: another shape, no number, no row, no x, y or z, two columns of one name, a coordinate that is not
-            finite, a face that names a vertex that is not there.
+        DataError: another shape, no number, no x, y or z, two columns of one name, no point with coordinates, a mesh
+            with a vertex that has none, a face that names a vertex that is not there.
     """
     if table.ndim != 2 or not 3 <= table.shape[1] <= MOST_COLUMNS or table.dtype.kind not in "iuf":
         must = f"be numbers [points, columns], with 3 to {MOST_COLUMNS} columns"
@@ -142,16 +134,16 @@ def make_cloud(
         raise DataError(where, must="name every column differently", found=f"'{twice[0]}' more than once")
     with np.errstate(invalid="ignore"):  # NaN is counted here
         table = table.astype(np.float64)
-    points = table[:, [names.index(name) for name in _PLACE]]
-    bad = int((~np.isfinite(points).all(axis=1)).sum())
-    if bad:
-        must, found = "have finite coordinates", f"{counted(bad, 'point')} of {len(points):,} with NaN or infinity"
-        raise DataError(where, must=must, found=found, do="Remove these points.")
+    place, count = [names.index(name) for name in _PLACE], len(table)
+    there = np.isfinite(table[:, place]).all(axis=1)
+    if (bad := int((~there).sum())) and (faces is not None or bad == count):
+        must, found = "have finite coordinates", f"{counted(bad, 'point')} of {count:,} with NaN or infinity"
+        raise DataError(where, must=must, found=found, do="Export it again.")
     if faces is not None:
-        require_vertices(faces, count=len(points), where=where)
+        require_vertices(faces, count=count, where=where)
     rest = [i for i, name in enumerate(names) if name not in _PLACE]
-    extras = table[:, rest]
-    return Cloud(points, extras, tuple(names[i] for i in rest), top, faces, total or len(points))
+    table = table[there]
+    return Cloud(table[:, place], table[:, rest], tuple(names[i] for i in rest), top, faces, total or count, bad)
 
 
 def cloud_in_memory(value: Any, *, where: object) -> Cloud:
@@ -162,13 +154,13 @@ def cloud_in_memory(value: Any, *, where: object) -> Cloud:
         DataError: an unknown key, no points, arrays of different length, or what ``make_cloud`` raises.
     """
     if not isinstance(value, Mapping):
-        array = np.asarray(value)
-        return make_cloud(array, names=(), where=where, top=_top([array.dtype]))
+        return _from_arrays({"points": np.asarray(value)}, where=where)
     if "extras" in value and value.keys() <= {field.name for field in fields(Cloud)}:
         loaded = Cloud(**value)
         table = np.concatenate([loaded.points, loaded.extras], axis=1)
         names = (*_PLACE, *loaded.names)
-        return make_cloud(table, names=names, where=where, top=loaded.top, faces=loaded.faces, total=loaded.total)
+        cloud = make_cloud(table, names=names, where=where, top=loaded.top, faces=loaded.faces, total=loaded.total)
+        return replace(cloud, gaps=loaded.gaps + cloud.gaps)
     return _from_arrays({name: np.asarray(array) for name, array in value.items()}, where=where)
 
 
@@ -231,20 +223,24 @@ def _read_ply(path: Path) -> Cloud:
 
 
 def _read_numpy(path: Path) -> Cloud:
-    try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"PK"
-        if packed:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-        else:  # a map, so that only the rows that are kept are held
-            arrays = {"points": np.load(path, mmap_mode="r", allow_pickle=False)}
-    except _NUMPY_ERRORS as error:
-        must, do = "be a whole NPY or NPZ file of numbers", "Copy it again, or save it anew with numpy.save."
-        raise DataError(path, must=must, found=f"'{error}'", do=do) from error
+    with path.open("rb") as file:
+        packed = file.read(2) == b"PK"
+    # A map, so that only the rows that are kept are held.
+    arrays = {name: read_npz(path, name) for name in list_npz(path)} if packed else {"points": map_npy(path)}
     if len(arrays) == 1:
         arrays = {"points": next(iter(arrays.values()))}
     return _from_arrays(arrays, where=path)
+
+
+def _from_columns(table: np.ndarray, *, where: object) -> Cloud:
+    """Returns the cloud of a structured array, whose columns have names; those that are no numbers are left out."""
+    kinds = {name: kind for name, (kind, *_) in (table.dtype.fields or {}).items() if kind.kind in "iuf"}
+    names = [_canonical(name) for name in kinds]
+    top = _top([kind for name, kind in zip(names, kinds.values(), strict=True) if name in _GROUPS["colors"]])
+    flat = table.reshape(-1)
+    parts = (flat[i : i + _ROWS] for i in range(0, len(flat), _ROWS))
+    chunks = (np.stack([part[name].astype(np.float64) for name in kinds], axis=1) for part in parts if kinds)
+    return _gathered(chunks, names=names, where=where, top=top)
 
 
 def _from_arrays(arrays: Mapping[str, np.ndarray], *, where: object) -> Cloud:
@@ -254,8 +250,13 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], *, where: object) -> Cloud:
         must = f"have points and any of {', '.join(list(_GROUPS)[3:])}"
         raise DataError(where, must=must, found=listing(arrays))
     points = arrays[places[0]]
+    if points.dtype.names and len(arrays) == 1:
+        return _from_columns(points, where=where)
+    if points.ndim == 3 and points.shape[2] >= 3:  # rows and columns of a depth camera
+        arrays = {name: array.reshape(-1, *array.shape[2:]) for name, array in arrays.items()}
+        points = arrays[places[0]]
     if points.ndim == 2 and len(arrays) == 1:
-        chunks = (points[i : i + LIMIT] for i in range(0, len(points), LIMIT))
+        chunks = (points[i : i + _ROWS] for i in range(0, len(points), _ROWS))
         table, total = gather(chunks, limit=LIMIT)
         return make_cloud(table, names=(), where=where, top=_top([points.dtype]), total=total)
     tables, names = [], []
