@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 
@@ -122,17 +122,20 @@ class Ply:
             DataError: the file ends too early, or a field is no number.
         """
         element, kinds = self.vertex, self.vertex.row(self.order)
-        lines, place = (iter(()), self.place("vertex")) if self.order else (self._lines(element), 0)
+        place = self.place("vertex") if self.order else self.start
         if self.order:
             self._end(element, place)
-        for first in range(0, element.rows, _ROWS):
-            rows = min(_ROWS, element.rows - first)
-            if not self.order:
-                yield self._table(list(islice(lines, rows)), rows=rows, first=first)
-                continue
-            table = np.frombuffer(self._bytes, kinds, rows, place + first * kinds.itemsize)
-            with np.errstate(invalid="ignore"):  # NaN is counted later
-                yield np.stack([table[name].astype(np.float64) for name in kinds.names or ()], axis=1)
+        with self.path.open("rb") as file:
+            lines = iter(()) if self.order else self._lines(element, file)
+            file.seek(place)
+            for first in range(0, element.rows, _ROWS):
+                rows = min(_ROWS, element.rows - first)
+                if not self.order:
+                    yield self._table(list(islice(lines, rows)), rows=rows, first=first)
+                    continue
+                table = np.frombuffer(file.read(rows * kinds.itemsize), kinds)
+                with np.errstate(invalid="ignore"):  # NaN is counted later
+                    yield np.stack([table[name].astype(np.float64) for name in kinds.names or ()], axis=1)
 
     def faces(self) -> np.ndarray:
         """Returns the faces as triangles ``[m, 3]``; a polygon is cut into a fan around its first corner.
@@ -148,8 +151,10 @@ class Ply:
         if self.order:
             numbers, place = _Numbers(self._bytes, self.order), self.place("face")
         else:
+            with self.path.open("rb") as file:
+                words = b" ".join(self._lines(element, file)).split()
             with foreign(self.path, "numpy", must="be numbers in every face"):
-                numbers, place = _Numbers(np.array(b" ".join(self._lines(element)).split(), dtype=np.float64), ""), 0
+                numbers, place = _Numbers(np.array(words, dtype=np.float64), ""), 0
         starts, counts, _ = self._walk(numbers, place, element, corners)
         if (short := np.flatnonzero(counts < 3)).size:
             where, found = f"{self.path}, face {short[0]}", str(counts[short[0]])
@@ -172,7 +177,7 @@ class Ply:
 
     @property
     def _bytes(self) -> np.ndarray:
-        return np.memmap(self.path, dtype=np.uint8, mode="r")
+        return np.fromfile(self.path, dtype=np.uint8)
 
     def _end(self, element: _Element, place: int) -> int:
         """Returns the byte where an element ends that begins at ``place``."""
@@ -212,17 +217,16 @@ class Ply:
                     return rows + (starts[0] - first), np.full(element.rows, counts[0]), first + element.rows * width
         return np.array(starts, dtype=np.int64), np.array(counts, dtype=np.int64), place
 
-    def _lines(self, wanted: _Element) -> Iterator[bytes]:
+    def _lines(self, wanted: _Element, file: BinaryIO) -> Iterator[bytes]:
         """Yields the lines of an element of a text file."""
-        with self.path.open("rb") as file:
-            file.seek(self.start)
-            for element in self.elements:
-                lines = islice((line for line in file if line.strip()), element.rows)
-                if element is wanted:
-                    yield from lines
-                    return
-                for _ in lines:
-                    pass
+        file.seek(self.start)
+        for element in self.elements:
+            lines = islice((line for line in file if line.strip()), element.rows)
+            if element is wanted:
+                yield from lines
+                return
+            for _ in lines:
+                pass
 
     def _table(self, lines: list[bytes], *, rows: int, first: int) -> np.ndarray:
         """Returns lines of text as numbers; ``first`` is the row of the first of them."""
@@ -264,9 +268,9 @@ def open_ply(path: Path) -> Ply:
         DataError: no PLY header, an unknown format or type, or no vertex with plain columns.
     """
     with path.open("rb") as file:
-        lines = [line.strip() for line in islice(iter(lambda: file.readline(_LONGEST), b""), 1)]
-        if lines != [b"ply"]:
-            raise DataError(path, must="begin with the line 'ply'", found=repr(b"".join(lines)[:20]))
+        lines = [file.readline(_LONGEST).strip()]
+        if lines[0] != b"ply":
+            raise DataError(path, must="begin with the line 'ply'", found=repr(lines[0][:20]))
         while (line := file.readline(_LONGEST)).strip() != b"end_header":
             if not line.endswith(b"\n") or len(lines) > _LONGEST:
                 do = "Export the file again."

@@ -142,7 +142,7 @@ def make_cloud(
     if faces is not None:
         require_vertices(faces, count=count, where=where)
     rest = [i for i, name in enumerate(names) if name not in _PLACE]
-    table = table[there]
+    table = table[there] if bad else table
     return Cloud(table[:, place], table[:, rest], tuple(names[i] for i in rest), top, faces, total or count, bad)
 
 
