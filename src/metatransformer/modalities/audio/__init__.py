@@ -1,6 +1,6 @@
 """Audio: the log-mel spectrum as a picture of one channel, in patches over time and frequency.
 
-File: WAV, FLAC, MP3, OGG; any rate, any number of channels (averaged), any length up to
+File: WAV, FLAC, MP3, OGG, Opus, AIFF, AU, CAF, W64; any rate, any number of channels (averaged), any length up to
 ``max_seconds``; or an array in memory, ``[t]`` or ``[t, channels]``.
 Tokens: 16 kHz mono, scaled to its own peak, without silent ends; log-mel energies of 25 ms windows
 every 10 ms, or more densely where a clip is short; the loudest 80 dB are kept and standardised by
@@ -44,7 +44,7 @@ from metatransformer.nn.spectrum_augment import (
     warp_time,
 )
 
-SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
+SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64")
 RATE_HZ = 16_000  # speech and most sound sets: the trunk sees 0 to 8 kHz
 LOW_HZ = 20.0
 PATCHES = 8  # rows of patches over all frequencies: 128 mels with patches of 16, as in AST

@@ -1,82 +1,101 @@
 """Recordings as one channel of samples at the wanted rate.
 
 Channels are averaged; the rate is changed by soxr's HQ filter, whose delay it removes itself.
-Sources: WAV, FLAC, OGG, MP3 through libsndfile; values are scaled to -1..1 as it does (full scale =
-1).
+Sources: WAV, FLAC, OGG, MP3 and others through libsndfile; values are scaled to -1..1 as it does (full scale = 1).
 """
 
+import io
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
+from metatransformer.modalities.audio.mp3 import mp3_length
 
-# Decoders and resamplers overshoot full scale a little (clipped to 1); beyond this the file has
-# another scale.
+# Decoders and resamplers overshoot full scale a little (clipped to 1); beyond this the file has another scale.
 _LOUDEST = 2.0
+_BLOCK = 1 << 16  # samples read at a time: a header may announce more than the file holds
 # libsndfile's log of a WAV whose data chunk promises more bytes than the file has.
 _SHORT = re.compile(r"^data\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
 # Lengths that programs write which stream a WAV to a pipe and cannot go back to fill it in.
 _STREAMED = (0, 0x7FFFFFFF, 0xFFFFFFFF)
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """What the header of a recording says; ``frames`` counts samples of one channel."""
-
-    rate_hz: int
-    channels: int
-    frames: int
-    format: str
-
-    @property
-    def seconds(self) -> float:
-        """The length in seconds."""
-        return self.frames / self.rate_hz
-
-
-def audio_info(path: str | Path) -> AudioInfo:
-    """Returns what the header says, without decoding the recording.
-
-    Raises:
-        DataError: no such file, an empty one, or no recording.
-        MissingDependencyError: soundfile is not installed.
-    """
-    with _open(Path(path)) as file:
-        return AudioInfo(file.samplerate, file.channels, file.frames, file.format)
+# MP3 has no exact length in its header: decoders add or drop up to two frames of 1152 samples.
+_SPARE = 2 * 1152
 
 
 def read_audio(path: str | Path, *, rate_hz: int) -> np.ndarray:
-    """Returns the recording as float32 ``[t]`` in -1..1 at ``rate_hz``, its channels averaged.
-    Silence is allowed.
+    """Returns the recording as float32 ``[t]`` in -1..1 at ``rate_hz``, its channels averaged. Silence is allowed.
 
     Raises:
-        DataError: no such file, no recording, a truncated one, no sample, NaN or infinite samples,
-            samples beyond twice full scale.
+        DataError: no such file, no recording, a truncated one, no sample, NaN or infinite samples, samples beyond twice
+            full scale.
         MissingDependencyError: soundfile or soxr is not installed.
     """
     path = Path(path)
     soundfile = _soundfile()
-    with _open(path) as file:
-        try:
-            samples = file.read(dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise _damaged(path, found=f"'{_reason(error)}'") from error
-        _require_whole(file, path=path, read=len(samples))
-        rate = file.samplerate
+    if not path.is_file():
+        raise DataError(path, must="be a recording", found="nothing there or a folder")
+    if path.stat().st_size == 0:
+        raise DataError(path, must="be a recording", found="a file of 0 bytes", do="Remove it.")
+    with _border(path):
+        file = soundfile.SoundFile(path)
+    with file:
+        announced, samples = file.frames, _samples(file, path=path)
+        rate, about, is_mp3 = file.samplerate, file.extra_info, file.format in ("MP3", "MPEG")
+    if is_mp3:
+        length, stated = mp3_length(path)
+        if not stated and announced < length - _SPARE:
+            samples = _read_longer(path, by=length / max(1, announced))
+        announced = announced if stated else length
+    short = _SHORT.search(about)
+    if short and int(short[1]) > int(short[2]) and int(short[1]) not in _STREAMED:
+        raise _damaged(path, found=f"{short[2]} bytes of samples where {short[1]} are announced")
+    if len(samples) < announced - _SPARE:
+        raise _damaged(path, found=f"{len(samples):,} samples where {announced:,} are announced")
     return resample(samples, from_hz=rate, rate_hz=rate_hz, where=path)
 
 
+def _samples(file: Any, *, path: Path) -> np.ndarray:
+    """Returns all samples ``[t, channels]``; some files cannot be asked where they end."""
+    blocks, count = [], -1
+    while count:
+        block = np.empty((_BLOCK, file.channels), dtype=np.float32)
+        with _border(path):
+            count = file.buffer_read_into(block.data, "float32")
+        blocks.append(block[:count])
+    return np.concatenate(blocks)
+
+
+def _read_longer(path: Path, *, by: float) -> np.ndarray:
+    """Returns the samples of an MP3 whose length libsndfile would estimate too short, where it then stops.
+
+    It estimates from the size of the file; behind a tag of zeros that makes it longer ``by`` this factor it goes on to
+    the end.
+    """
+    data = path.read_bytes()
+    size = min(int(len(data) * by * 1.5), (1 << 28) - 1)
+    tag = b"ID3\4\0\0" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(size)
+    with _border(path):
+        file = _soundfile().SoundFile(io.BytesIO(tag + data))
+    with file:
+        return _samples(file, path=path)
+
+
+def _border(path: Path) -> foreign:
+    return foreign(
+        path, "libsndfile", must="be a whole recording (WAV, FLAC, OGG, MP3 or another that libsndfile reads)"
+    )
+
+
 def resample(samples: np.ndarray, *, from_hz: int, rate_hz: int, where: object) -> np.ndarray:
-    """Returns floating-point samples ``[t]`` or ``[t, channels]`` as float32 ``[t']`` in -1..1 at
-    ``rate_hz``.
+    """Returns floating-point samples ``[t]`` or ``[t, channels]`` as float32 ``[t']`` in -1..1 at ``rate_hz``.
 
     Raises:
-        DataError: no sample, or too few for one at the new rate; NaN or infinite samples; samples
-            beyond twice full scale; a rate that is not positive.
+        DataError: no sample, or too few for one at the new rate; NaN or infinite samples; samples beyond twice full
+            scale; a rate that is not positive.
         MissingDependencyError: soxr is not installed.
     """
     if samples.ndim not in (1, 2) or samples.dtype.kind != "f":
@@ -127,39 +146,8 @@ def _check_values(samples: np.ndarray, *, where: object) -> None:
         )
 
 
-def _open(path: Path) -> Any:
-    """Returns an open ``soundfile.SoundFile``."""
-    soundfile = _soundfile()
-    if not path.is_file():
-        raise DataError(path, must="be a recording", found="nothing there or a folder")
-    if path.stat().st_size == 0:
-        raise DataError(path, must="be a recording", found="a file of 0 bytes", do="Remove it.")
-    try:
-        return soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        raise DataError(
-            path,
-            must="be a recording (WAV, FLAC, OGG, MP3)",
-            found=f"a file that cannot be opened as one ('{_reason(error)}')",
-            do="Remove it or convert it to WAV.",
-        ) from error
-
-
-def _require_whole(file: Any, *, path: Path, read: int) -> None:
-    short = _SHORT.search(file.extra_info)
-    if short and int(short[1]) > int(short[2]) and int(short[1]) not in _STREAMED:
-        raise _damaged(path, found=f"{short[2]} bytes of samples where {short[1]} are announced")
-    # MP3 has no exact length in its header: decoders add or drop up to two frames of 1152 samples.
-    if read < file.frames - 2 * 1152:
-        raise _damaged(path, found=f"{read:,} samples where {file.frames:,} are announced")
-
-
 def _damaged(path: Path, *, found: str) -> DataError:
     return DataError(path, must="be a whole recording", found=found, do="Remove it or copy it again.")
-
-
-def _reason(error: Any) -> str:
-    return error.error_string.strip().removeprefix("Error : ").rstrip(".")
 
 
 def _soundfile() -> Any:
