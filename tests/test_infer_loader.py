@@ -9,8 +9,12 @@ from common import loader_of, make_records, tiny_pipeline
 
 from metatransformer.core.batch import Batch
 from metatransformer.core.errors import DataError
+from metatransformer.core.samples import Record
+from metatransformer.data.examples import Examples
+from metatransformer.infer.evaluate import compute_outputs
 from metatransformer.infer.loader import Loader, Place
 from metatransformer.machine.console import Console
+from metatransformer.pipeline import Pipeline
 
 QUIET = Console(quiet=True)
 COUNT = 23
@@ -137,3 +141,47 @@ def test_unknown_labels_leave_the_target_out():
     records = [replace(record, target=None) for record in make_records(pipeline.modality, train=3)]
     loader = loader_of(pipeline, records, cache_mb=1)
     assert loader.target is None and not next(loader.in_order(batch_size=3))[1].targets
+
+
+def texts() -> list[str]:
+    rng = np.random.default_rng(5)
+    return [" ".join(["plain"] * int(count)) for count in np.where(rng.random(61) < 0.2, 90, rng.integers(1, 7, 61))]
+
+
+def pictures() -> list[np.ndarray]:
+    rng = np.random.default_rng(5)
+    sides = [(8, 128), (128, 8), (32, 32), (16, 64), (64, 16)]
+    return [rng.integers(0, 256, (*sides[number % 5], 3), dtype=np.uint8) for number in range(61)]
+
+
+MIXED = {"text": texts, "image": pictures}
+
+
+def mixed_loader(name: str, overrides: dict | None = None) -> tuple[Pipeline, Loader]:
+    pipeline = tiny_pipeline(name, overrides)
+    records = [Record(f"sample {number}", value=value) for number, value in enumerate(MIXED[name]())]
+    examples = Examples.of(records, input=name, task="classify")
+    return pipeline, Loader(pipeline.route, examples, cache_mb=0, tasks={})
+
+
+@pytest.mark.parametrize(("name", "field"), [("text", "pieces"), ("image", "pixels")])
+def test_samples_that_were_never_read_are_padded_to_others_of_like_shape(name: str, field: str):
+    _, loader = mixed_loader(name)
+    masks = [batch.parts[name].masks[field] for _, batch in loader.in_order(batch_size=7)]
+    assert sum(mask.numel() for mask in masks) < 1.5 * sum(int(mask.sum()) for mask in masks)
+    assert sum(map(len, masks)) == 61 and max(map(len, masks)) == 7
+
+
+@pytest.mark.parametrize("name", ["text", "image"])
+def test_outputs_are_those_of_each_sample_alone_in_the_given_order(name: str):
+    pipeline, loader = mixed_loader(name, {"data.batch_size": 7})
+    together = compute_outputs(pipeline, loader, console=QUIET, title="all")
+    ones = [loader.part([index], tasks={}) for index in range(len(loader))]
+    alone = [compute_outputs(pipeline, one, console=QUIET, title="one") for one in ones]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+
+
+def test_a_window_ends_at_its_bytes(monkeypatch: pytest.MonkeyPatch):
+    _, loader = mixed_loader("image")
+    monkeypatch.setattr("metatransformer.infer.loader.WINDOW_BYTES", 1)
+    assert [indices.tolist() for indices, _ in loader.in_order(batch_size=7)] == [[index] for index in range(61)]

@@ -4,9 +4,13 @@ Nothing here keeps hidden state: the order of an epoch and every augmentation fo
 run that was killed continues with the very batches that it would have seen.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -18,6 +22,7 @@ from metatransformer.core.samples import Sample, View
 from metatransformer.core.task import Task
 from metatransformer.data.examples import Examples
 from metatransformer.data.records import Records
+from metatransformer.infer.cut import cut_batches, lengths_of
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Route, fields_of
 from metatransformer.recipe import only
@@ -25,7 +30,10 @@ from metatransformer.recipe import only
 # Batches per window that is sorted by size before it is cut: large enough that batches are nearly of one length, small
 # enough that an epoch stays random.
 WINDOW = 16
+WINDOW_BYTES = 256 * 2**20  # of transformed samples, where a window would hold more; two windows are in memory
 AHEAD = 2  # batches prepared by a thread while the model computes
+
+Chunk = tuple[np.ndarray, list[Future[Sample]]]  # the indices of a batch, and its samples that are being read
 
 
 @dataclass(frozen=True)
@@ -140,17 +148,46 @@ class Loader:
         return part
 
     def in_order(self, *, batch_size: int) -> Iterator[tuple[np.ndarray, Batch]]:
-        """Yields ``(indices, batch)`` over all samples, similar sizes together."""
-        order = np.argsort(self._sizes, kind="stable")
-        chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-        yield from self._ahead(chunks, key=None)
+        """Yields ``(indices, batch)`` over all samples, those of like shape together within windows of 16 batches."""
+        with _threads(1) as pool:
+            yield from self._ahead(self._like_shapes(pool, batch_size=batch_size))
+
+    def _like_shapes(self, pool: ThreadPoolExecutor, *, batch_size: int) -> Iterator[Chunk]:
+        fields = fields_of(self.route)
+        for first, window in self._windows(pool, count=batch_size * WINDOW):
+            lengths = lengths_of([future.result() for future in window], fields=fields)
+            for places in cut_batches(lengths, batch_size=batch_size):
+                yield first + places, [window[place] for place in places]
+
+    def _windows(self, pool: ThreadPoolExecutor, *, count: int) -> Iterator[tuple[int, list[Future[Sample]]]]:
+        """Yields the first index and the samples of each window, while the next one is read.
+
+        A window has ``count`` samples, or fewer where they reach ``WINDOW_BYTES``.
+        """
+        waiting: deque[Future[Sample]] = deque()
+        window: list[Future[Sample]] = []
+        left, largest = WINDOW_BYTES, 0
+        rest = iter(range(len(self)))
+        for index in range(len(self)):
+            most = max(1, WINDOW_BYTES // largest) if largest else AHEAD  # until one was read each might be huge
+            room = max(min(count, most) - len(waiting), 0)
+            waiting.extend(pool.submit(self.sample, later) for later in islice(rest, room))
+            window.append(waiting.popleft())
+            size = window[-1].result().nbytes
+            left, largest = left - size, max(largest, size)
+            if len(window) == count or left <= 0 or index == len(self) - 1:
+                yield index + 1 - len(window), window
+                window, left = [], WINDOW_BYTES
 
     def epoch(
         self, *, batch_size: int, seed: int, epoch: int, augment: bool, place: Place, skip: int
     ) -> Iterator[tuple[np.ndarray, Batch]]:
         """Yields the training batches of one epoch, the first ``skip`` left out (they were done before a kill)."""
         chunks = self.plan(batch_size=batch_size, seed=seed, epoch=epoch, place=place)
-        yield from self._ahead(chunks[skip:], key=(seed, epoch) if augment else None)
+        key = (seed, epoch) if augment else None
+        with _threads(1) as pool:
+            submit = partial(pool.submit, self._drawn, key=key)
+            yield from self._ahead((chunk, [submit(index) for index in chunk.tolist()]) for chunk in chunks[skip:])
 
     def plan(self, *, batch_size: int, seed: int, epoch: int, place: Place) -> list[np.ndarray]:
         """Returns the indices of each batch of one epoch for one process; all processes get as many.
@@ -167,30 +204,30 @@ class Loader:
         rng.shuffle(chunks)
         return [_share(chunk, place) for chunk in chunks]
 
-    def _ahead(
-        self, chunks: Sequence[np.ndarray], *, key: tuple[int, int] | None
-    ) -> Iterator[tuple[np.ndarray, Batch]]:
+    def _ahead(self, chunks: Iterable[Chunk]) -> Iterator[tuple[np.ndarray, Batch]]:
         """Yields batches that a thread prepares while the caller computes."""
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            waiting: list[tuple[np.ndarray, Future[Batch]]] = []
-            for indices in chunks:
-                waiting.append((indices, pool.submit(self._batch, indices, key)))
+        with _threads(1) as pool:
+            waiting: deque[tuple[np.ndarray, Future[Batch]]] = deque()
+            for indices, samples in chunks:
+                waiting.append((indices, pool.submit(self._batch, indices, samples)))
                 if len(waiting) > AHEAD:
-                    done, future = waiting.pop(0)
+                    done, future = waiting.popleft()
                     yield done, future.result()
             for done, future in waiting:
                 yield done, future.result()
 
-    def _batch(self, indices: np.ndarray, key: tuple[int, int] | None) -> Batch:
-        samples = [self.sample(int(index)) for index in indices]
-        if key is not None:
-            samples = [self._augmented(sample, [*key, int(i)]) for sample, i in zip(samples, indices, strict=True)]
+    def _batch(self, indices: np.ndarray, samples: Sequence[Future[Sample]]) -> Batch:
         targets = {name: self._targets(name, indices) for name in self.encoded}
         found = {name: target for name, target in targets.items() if target is not None}
-        return replace(collate(samples, fields=fields_of(self.route)), targets=found)
+        batch = collate([future.result() for future in samples], fields=fields_of(self.route))
+        return replace(batch, targets=found)
 
-    def _augmented(self, sample: Sample, key: Sequence[int]) -> Sample:
-        rng = np.random.default_rng(key)
+    def _drawn(self, index: int, *, key: tuple[int, int] | None) -> Sample:
+        """Returns one sample, changed at random by ``key`` (seed, epoch) and its index."""
+        sample = self.sample(index)
+        if key is None:
+            return sample
+        rng = np.random.default_rng([*key, index])
         changed = {
             name: None if view is None else self.route[name].transform.augment(view, rng)
             for name, view in sample.views.items()
@@ -205,6 +242,16 @@ class Loader:
         places = np.searchsorted(rows, indices).clip(max=len(rows) - 1)
         known = rows[places] == indices
         return Target(encoded[places[known]], torch.from_numpy(np.flatnonzero(known))) if known.any() else None
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Yields threads that end with the block; what they have not begun by then is dropped."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _share(chunk: np.ndarray, place: Place) -> np.ndarray:
