@@ -125,7 +125,6 @@ def test_a_python_file_returns_a_mapping(tmp_path: Path):
     [
         ("missing.yaml", None, "must be a YAML or Python file; found no such file"),
         ("bad.yaml", "a: [1", "must be valid YAML in UTF-8"),
-        ("bad.py", "def recipe(:", "must be valid Python; found invalid syntax"),
         ("list.yaml", "- 1", "must hold keys and values; found list"),
         ("none.py", "x = 1", r"must define a function recipe\(\)"),
     ],
@@ -135,6 +134,36 @@ def test_a_bad_recipe_file_is_named(tmp_path: Path, name: str, text: str | None,
         (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=f"{name}: {message}"):
         read_recipe(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\ndef recipe(:", ", line 2: must run without an error; found SyntaxError: invalid syntax"),
+        ("import json, nowhere", ", line 1: .*; found ModuleNotFoundError: No module named 'nowhere'"),
+        ("import json\njson.loads('{')", ", line 2: .*; found JSONDecodeError: Expecting property name"),
+        ("def recipe():\n    return {}['size']", ", line 2: .*; found KeyError: 'size'. Mend the file"),
+        ("def recipe(size):\n    return {}", r": .*; found TypeError: recipe\(\) missing 1 required"),
+        ("recipe = 3", ": .*; found TypeError: 'int' object is not callable"),
+        ("def recipe():\n    return recipe()", ", line 2: .*; found RecursionError"),
+        ("a = '\0'", ": must run without an error; found SyntaxError: source code"),
+    ],
+)
+def test_an_error_in_a_python_recipe_names_its_line(tmp_path: Path, text: str, message: str):
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=f"recipe .*mine.py{message}"):
+        read_recipe(tmp_path / "mine.py")
+
+
+def test_what_a_python_recipe_asks_of_this_package_is_told_as_it_is(tmp_path: Path):
+    file = tmp_path / "mine.py"
+    ask = "from metatransformer.recipe import make_recipe, only\ndef recipe():\n    "
+    file.write_text(ask + "make_recipe('images', base={}, overrides={})", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"modality: must be a known one; found 'images'. Did you mean 'image'\?"):
+        read_recipe(file)
+    file.write_text(ask + "only({}, what='task')", encoding="utf-8")  # where our own assertion fails
+    with pytest.raises(AssertionError, match="one task was asked for"):
+        read_recipe(file)
 
 
 def test_a_key_that_is_no_text_is_named():

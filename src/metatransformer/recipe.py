@@ -26,6 +26,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import yaml
 
+from metatransformer.core.border import users_code
 from metatransformer.core.errors import UsageError, nearest
 from metatransformer.core.settings import require, typed
 from metatransformer.core.task import TaskOptions
@@ -491,22 +492,21 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """Returns the content of a recipe file: YAML, or a Python file whose function ``recipe()`` returns a mapping.
 
     Raises:
-        UsageError: the file is missing, cannot be parsed, or does not hold a mapping.
+        UsageError: the file is missing, cannot be parsed, raises an error, or does not hold a mapping.
     """
     where = f"recipe {path}"
     if not path.is_file():
         raise UsageError(where, must="be a YAML or Python file", found="no such file")
     if path.suffix == ".py":
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        spec = importlib.util.spec_from_file_location("recipe", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        try:
+        with users_code(where, path=path):
             spec.loader.exec_module(module)
-        except (SyntaxError, ImportError) as error:
-            raise UsageError(where, must="be valid Python", found=str(error)) from error
         if not hasattr(module, "recipe"):
             raise UsageError(where, must="define a function recipe()", found="none")
-        content = module.recipe()
+        with users_code(where, path=path):
+            content = module.recipe()
     else:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -5,10 +5,12 @@ inside: ``with foreign(path, "Pillow"):`` holds calls into that library and noth
 function of this package, called from inside, goes on untouched, and so do our own errors.
 """
 
+import traceback
 import warnings
+from pathlib import Path
 from types import TracebackType
 
-from metatransformer.core.errors import DataError, MetaTransformerError, MissingDependencyError
+from metatransformer.core.errors import DataError, MetaTransformerError, MissingDependencyError, UsageError
 
 _OURS = __name__.partition(".")[0]
 
@@ -51,6 +53,32 @@ class foreign:  # noqa: N801 - it reads as a statement
             raise MissingDependencyError(self.needs[0], extra=self.needs[1], purpose=purpose) from error
         found = f"a damaged one ({self.library}: '{words(error)}')"
         raise self.kind(self.where, must=self.must, found=found, do=self.do) from error
+
+
+class users_code:  # noqa: N801 - it reads as a statement
+    """Turns what a person's own Python file, which the ``with`` block imports or calls, raises into a UsageError that
+    names the line.
+
+    Our own errors go on untouched, and so does one that came through a function of this package.
+    """
+
+    def __init__(self, where: object, *, path: Path) -> None:
+        self.where, self.path = where, path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not isinstance(error, Exception) or isinstance(error, MetaTransformerError):
+            return
+        if trace is None or _is_ours(trace):
+            return
+        lines = [frame.lineno for frame in traceback.extract_tb(trace) if frame.filename == str(self.path)]
+        if isinstance(error, SyntaxError) and error.filename == str(self.path):
+            lines.append(error.lineno)
+        where = f"{self.where}, line {lines[-1]}" if lines else self.where
+        found = f"{type(error).__name__}: {words(error)}"
+        raise UsageError(where, must="run without an error", found=found, do="Mend the file.") from error
 
 
 def words(error: BaseException) -> str:
