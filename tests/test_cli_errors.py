@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from common import CLI_IMAGE as IMAGE
 from common import CLI_SETTINGS as SETTINGS
-from common import Run, assert_one_message, run
+from common import Run, assert_one_message, run, tiny_recipe
 
 from metatransformer.fit.run import RunFolder
+from metatransformer.infer.loader import Place
+from metatransformer.modalities import get_modality
 
 
 def fit_words(data: Path, out: Path, *more: object) -> list[object]:
@@ -192,3 +194,38 @@ def test_a_misspelt_option_shows_the_usage(capsys):
         run(["fit", "data", "--modalty", "image"], capsys)
     assert caught.value.code == 2
     assert "usage: metatransformer fit" in capsys.readouterr().err
+
+
+def test_overwriting_leaves_what_no_run_wrote(pictures: Path, tmp_path: Path, call: Run):
+    run = tmp_path / "run"
+    assert call(fit_words(pictures, run))[0] == 0
+    fresh = written(run)
+    (run / "pictures" / "test").mkdir(parents=True)
+    for name in ("tensorboard/notes.txt", "model/old/mine.txt", "report-for-anna.html", "predictions_old.parquet"):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text("mine", encoding="utf-8")
+    leftovers = ("pictures/test/scene.png", "model/heads/other.safetensors", ".last-1a2b3c4d.tmp.pt", "controls.json")
+    for name in leftovers:
+        (run / name).write_text("of the run before", encoding="utf-8")
+    mine = written(run) - fresh - set(leftovers)
+    assert len(mine) == 4
+    status, _, err = call(fit_words(pictures, run, "--overwrite", "--seed", 1))
+    assert status == 0, err
+    assert written(run) == fresh | mine and not (run / "pictures").exists()
+    (run / "run.json").write_text("{", encoding="utf-8")
+    assert call(fit_words(pictures, run, "--overwrite"))[0] == 0 and written(run) == fresh | mine
+
+
+def written(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_overwriting_clears_what_every_task_left(tmp_path: Path):
+    """Reports of a run of several tasks are called by these."""
+    text = '{"status": "done", "recipe": {"tasks": {"days": {}, "outcome": {}}}}'
+    (tmp_path / "run.json").write_text(text, encoding="utf-8")
+    for name in ("report-days.html", "predictions-outcome.parquet", "report-weeks.html"):
+        (tmp_path / name).touch()
+    recipe = tiny_recipe(get_modality("image"))
+    assert not RunFolder(tmp_path, place=Place()).open(recipe, identity={}, overwrite=True)
+    assert written(tmp_path) == {"run.json", "recipe.yaml", "report-weeks.html"}

@@ -15,11 +15,24 @@ from typing import Any
 import torch
 
 from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.samples import SPLITS
 from metatransformer.data.write import append_bytes, atomic_file, write_json
 from metatransformer.fit.board import add_scalars
 from metatransformer.infer.loader import Place
 from metatransformer.machine.about import about_machine
 from metatransformer.recipe import Recipe, to_dict, to_yaml
+
+# What a run leaves behind beside run.json, as patterns below its folder; {} is the suffix of a task among several.
+WRITTEN = (
+    *("recipe.yaml", "log.jsonl", "metrics.json", "controls.json", ".*.tmp.*"),
+    *("tensorboard/events.out.tfevents.*", "checkpoints/*.pt", "checkpoints/.*.tmp.*"),
+    *("model/model.json", "model/*.safetensors", "model/*/*.safetensors", "model/adapters/adapter_config.json"),
+    *("model/.*.tmp.*", "model/*/.*.tmp.*"),
+)
+WRITTEN_OF_TASK = (
+    *("predictions{}.parquet", "report{}.html"),
+    *(f"pictures{{}}/{split}/{name}" for split in SPLITS for name in ("*.png", "*.npy", "*.json", ".*.tmp.*")),
+)
 
 
 class RunFolder:
@@ -73,9 +86,25 @@ class RunFolder:
             self._write_recipe(recipe)  # a full disk may have stopped the run before it was there
             return True
         if self.writes and (self.path / "run.json").is_file():
-            shutil.rmtree(self.path)
+            self._clear()
         self._create(recipe, identity)
         return False
+
+    def _clear(self) -> None:
+        """Removes what a run wrote but ``run.json``, which is replaced; whatever else lies in the folder stays."""
+        try:
+            tasks = self.about()["recipe"].get("tasks", {})
+        except (DataError, KeyError, TypeError, AttributeError):  # damaged: of one task, as most are
+            tasks = {}
+        suffixes = ["", *(f"-{name}" for name in tasks)]
+        patterns = [*WRITTEN, *(pattern.format(suffix) for pattern in WRITTEN_OF_TASK for suffix in suffixes)]
+        found = [path for pattern in patterns for path in self.path.glob(pattern) if not path.is_dir()]
+        for path in found:
+            path.unlink(missing_ok=True)
+        folders = {folder for path in found for folder in path.relative_to(self.path).parents} - {Path()}
+        for folder in sorted(folders, reverse=True):  # inner ones first
+            if not any((self.path / folder).iterdir()):
+                (self.path / folder).rmdir()
 
     def _create(self, recipe: Recipe, identity: Mapping[str, str]) -> None:
         if not self.writes:
