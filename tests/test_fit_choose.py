@@ -17,6 +17,8 @@ from metatransformer.fit.fit import fit
 from metatransformer.fit.fitted import Fitted
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
+from metatransformer.nn.kernel import nearness
+from metatransformer.recipe import HeadOptions
 from metatransformer.tasks.classify import Classify, ClassifyOptions
 from metatransformer.tasks.regress import Regress
 
@@ -64,6 +66,13 @@ def test_a_fold_under_a_kernel_is_answered_as_by_a_head_that_never_saw_it():
     shift = F * near[np.ix_(fold, others)].numpy() - kernel.numpy().mean(axis=0)
     expected = shift @ middle @ weight + goal.mean(axis=0)
     np.testing.assert_allclose(found[fold].numpy(), expected, atol=2e-3)
+
+
+def test_by_default_a_stranger_is_half_as_near_as_the_sample_itself():
+    """Standardised features that have nothing in common differ by 2 in the mean square: exp(-2 * 0.35) = 0.497."""
+    x = torch.randn(2, 10_007, generator=torch.Generator().manual_seed(0))
+    itself, stranger = nearness(x[:1], x, gamma=HeadOptions().gamma)[0].tolist()
+    assert stranger / itself == pytest.approx(0.5, abs=0.02)
 
 
 def test_stretching_is_a_larger_gamma():

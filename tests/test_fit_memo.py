@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from common import make_records, tiny_recipe
+from common import loader_of, make_records, tiny_pipeline, tiny_recipe
 
 from metatransformer.fit import memo as memo_module
 from metatransformer.fit.fit import fit
@@ -59,6 +59,22 @@ def test_another_trunk_pool_or_transform_finds_nothing(computed):
         assert sum(computed) == 16 * number, change
     fit(records, tiny_recipe(modality, base | {"optim.l2": [0.1], "run.seed": 3}), memo=memo, console=QUIET)
     assert sum(computed) == 16 * len(changes), "the penalty and the seed change no feature of a native tokenizer"
+
+
+@pytest.mark.parametrize("part", ["tokenizers", "adapters"])
+def test_features_are_of_the_parameters_that_they_came_through(computed, part: str):
+    pipeline = tiny_pipeline("image", {"tune": "lora", "input.size": 16})
+    loader, memo = loader_of(pipeline, make_records(pipeline.modality, train=5)), Memo(most_mb=0)
+
+    def features() -> torch.Tensor:
+        return memo.features(pipeline, loader, console=QUIET, title="features")
+
+    before = features()
+    assert torch.equal(before, features()) and sum(computed) == 5
+    with torch.no_grad():
+        for parameter in getattr(pipeline.model, part).parameters():
+            parameter.add_(0.1)
+    assert not torch.allclose(before, features()) and sum(computed) == 10
 
 
 def test_only_the_last_models_are_kept(computed, monkeypatch: pytest.MonkeyPatch):

@@ -281,6 +281,26 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path):
         folder.load_checkpoint()
 
 
+@pytest.mark.parametrize("damage", [b"", b"x" * 99, b"PK\x03\x04 half of one"])
+def test_damaged_features_are_computed_again(tmp_path: Path, damage: bytes, capsys: pytest.CaptureFixture[str]):
+    modality = get_modality("image")
+    records, recipe = make_records(modality, train=8, val=4, test=3), tiny_recipe(modality, {"tune": "head"})
+    whole = fit(records, recipe, console=QUIET)
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "finish", _interrupted)
+        fit(records, recipe, out=tmp_path / "run", console=QUIET)
+    files = sorted((tmp_path / "run" / "checkpoints").glob("features-*.pt"))
+    assert [file.name for file in files] == [f"features-classify-{split}.pt" for split in ("test", "train", "val")]
+    files[1].write_bytes(damage)
+    again = fit(records, recipe, out=tmp_path / "run", console=Console())
+    assert f"{files[1]} is damaged: computed again" in capsys.readouterr().err
+    assert torch.equal(again.outputs["test"], whole.outputs["test"]) and again.history == whole.history
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 # --- a kill, and a second process -------------------------------------------------------------------------------------
 
 KILLED = """

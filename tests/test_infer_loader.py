@@ -56,9 +56,12 @@ def test_the_order_follows_from_seed_and_epoch(loader: Loader):
     assert plan(loader) != plan(loader, epoch=1) != plan(loader, seed=1)
 
 
-def test_batches_hold_samples_of_similar_size(loader: Loader):
+@pytest.mark.parametrize("how", ["epoch", "in order"])
+def test_batches_hold_samples_of_similar_size(loader: Loader, how: str):
     sizes = [sum(a.nbytes for a in loader.view(i).inputs.values()) for i in range(COUNT)]
-    ranges = sorted((min(sizes[i] for i in chunk), max(sizes[i] for i in chunk)) for chunk in plan(loader))
+    chunks = plan(loader) if how == "epoch" else [indices for indices, _ in loader.in_order(batch_size=5)]
+    ranges = sorted((min(sizes[i] for i in chunk), max(sizes[i] for i in chunk)) for chunk in chunks)
+    assert len(ranges) == 5 and len(set(sizes)) > 1
     assert all(high <= low for (_, high), (low, _) in zip(ranges, ranges[1:], strict=False))
 
 

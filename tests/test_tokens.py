@@ -1,5 +1,7 @@
 """Tokens: spans, joining, and pooling."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -18,6 +20,15 @@ def test_joined_modalities_keep_their_places():
     assert joined.spans == (Span("image", 0, 7, 0, (2, 3)), Span("audio", 7, 10, 8))
     assert joined.summaries().nonzero().flatten().tolist() == [0, 8]
     assert joined.x.shape == (2, 10, 5) and joined.mask.shape == (2, 10)
+
+
+def test_direct_features_stand_side_by_side():
+    """Those of each sample: 2 of the first part, none of the second, 3 of the third."""
+    first, third = torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([[5.0, 6, 7], [8, 9, 10]])
+    parts = [replace(make("a", count=3), direct=first), make("b", count=2), replace(make("c", count=5), direct=third)]
+    expected = torch.tensor([[1.0, 2, 5, 6, 7], [3, 4, 8, 9, 10]])
+    assert torch.equal(Tokens.cat(parts).direct, expected)
+    assert Tokens.cat([make("a", count=3), make("b", count=2)]).direct is None
 
 
 def test_one_part_stays_as_it_is():
