@@ -158,7 +158,7 @@ class OptimOptions:
             "weight_decay": (0 <= self.weight_decay < math.inf, "be at least 0 and finite"),
             "epochs": (self.epochs == "auto" or self.epochs >= 1, "be 'auto' or at least 1"),
             "average": (0 <= self.average < 1, "lie in [0, 1)"),
-            "folds": (self.folds in ("auto", 0) or self.folds >= 2, "be 'auto', 0 or at least 2"),
+            "folds": (self.folds == "auto" or self.folds == 0 or self.folds >= 2, "be 'auto', 0 or at least 2"),
             "l2": (penalties, "list at least one penalty, each at least 0 and finite"),
         }
         require(self, key="recipe key 'optim.{}'", rules=rules)

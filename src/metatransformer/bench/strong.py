@@ -140,7 +140,8 @@ def _cross_validated(choice: _Choice, fitted: Fitted) -> float:
     known = [loader.target for loader in loaders if loader.target is not None]
     outputs = torch.zeros(len(y), task.outputs)
     for train, rest in folds_of(fitted.loaders, task):
-        outputs[rest] = as_outputs(clone(choice.model).fit(x[train], y[train]), task, x[rest]).float()
+        model: Any = clone(choice.model)
+        outputs[rest] = as_outputs(model.fit(x[train], y[train]), task, x[rest]).float()
     return task.metrics(outputs, torch.cat(known))[task.primary]
 
 
@@ -182,10 +183,10 @@ def _candidates(name: str, task: Task, *, sparse: bool, width: int) -> list[tupl
         return [(f"RBF-SVM C={c:g}", _after(near, kind(c))) for c in (1.0, 10.0, 100.0)]
     if name == "forest":
         forest = RandomForestClassifier if classify else RandomForestRegressor
-        more = {"class_weight": weight} if classify else {}
+        more: dict[str, Any] = {"class_weight": weight} if classify else {}
         return [("random forest of 500", forest(500, random_state=0, n_jobs=-1, **more))]
     if name == "boosting":
-        boosting = HistGradientBoostingClassifier if classify else HistGradientBoostingRegressor
+        boosting: Any = HistGradientBoostingClassifier if classify else HistGradientBoostingRegressor
         rates = (0.03, 0.1)
         models = [boosting(learning_rate=r, max_iter=300, early_stopping=True, random_state=0) for r in rates]
         models.append(boosting(random_state=0))  # 100 trees, none held out of few samples: the plain baseline
@@ -220,7 +221,7 @@ class _Components(PCA):
 
 def _features(kind: str, fitted: Fitted) -> dict[str, Any]:
     by_sample: dict[str, Callable[[Loader, int], np.ndarray]] = {
-        "plain": lambda loader, i: plain_features(loader, i, *loader.route),
+        "plain": _plain,
         "hog": _hog,
         "mfcc": _mfcc,
         "direct": lambda loader, i: loader.view(i).inputs["direct"],
@@ -238,6 +239,12 @@ def _items(fitted: Fitted) -> Sequence[tuple[str, Loader]]:
     return list(fitted.loaders.items())
 
 
+def _plain(loader: Loader, index: int) -> np.ndarray:
+    vector = plain_features(loader, index, *loader.route)
+    assert vector is not None
+    return vector
+
+
 def _hog(loader: Loader, index: int) -> np.ndarray:
     """Returns the histograms of oriented gradients of a transformed picture, resized to 112 x 112."""
     from skimage.feature import hog
@@ -252,7 +259,7 @@ def _mfcc(loader: Loader, index: int) -> np.ndarray:
     """Returns 13 cepstral coefficients and their steps, without silent ends: mean, deviation, means of 8 stretches."""
     wave = only(loader.route, what="input").raw(loader.records[index]).inputs["wave"]
     energy = log_mel(wave, rate_hz=RATE_HZ, mels=40)  # [t, m]
-    cepstrum = dct(energy[heard(energy, depth=SILENT)], axis=1, norm="ortho")[:, :13]
+    cepstrum = np.asarray(dct(energy[heard(energy, depth=SILENT)], axis=1, norm="ortho"))[:, :13]
     steps = np.gradient(cepstrum, axis=0) if len(cepstrum) > 1 else np.zeros_like(cepstrum)
     course = np.concatenate([cepstrum, steps], axis=1)
     ends = np.linspace(0, len(course), STRETCHES + 1)
@@ -305,7 +312,8 @@ def _minirocket(fitted: Fitted) -> dict[str, Any]:
 
     # Its OpenMP layer allows nested parallel regions in the whole process, and attention in bfloat16, whose products
     # stand in such regions, then takes ten times as long.
-    numba.config.THREADING_LAYER = "workqueue"
+    config: Any = numba.config
+    config.THREADING_LAYER = "workqueue"
 
     def rows(loader: Loader) -> list[np.ndarray]:
         recordings = (loader.view(i).inputs["motion"] for i in range(len(loader)))  # [pictures, t, axes]

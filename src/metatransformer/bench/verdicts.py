@@ -24,8 +24,8 @@ def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
-    results = {name: compared(row, name) for name in row["gains"]}
-    rivals = {name: results[name] for name in RIVALS if name in results}
+    results: dict[str, Result] = {name: compared(row, name) for name in row["gains"]}
+    rivals: dict[str, Result] = {name: results[name] for name in RIVALS if name in results}
     return f"{row['name']} ({row['metrics'][0]}): {_trunk(row, results.get('random'))}; {_advice(row, rivals)}."
 
 

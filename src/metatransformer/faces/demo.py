@@ -62,7 +62,7 @@ class Plan:
 
 def write_digits(folder: Path, counts: tuple[int, int, int]) -> None:
     """Writes ``split/class/NNNN.png``, 8 x 8 grey pixels; the number is the sample's place in scikit-learn's set."""
-    digits = load_digits()
+    digits: Any = load_digits()
     pixels = (digits.images * (255 / 16)).round().astype(np.uint8)  # 0..16 as published
     for split, places in _places(digits.target, counts).items():
         for place in places:
@@ -73,7 +73,7 @@ def write_digits(folder: Path, counts: tuple[int, int, int]) -> None:
 
 def write_breast_cancer(folder: Path, counts: tuple[int, int, int]) -> None:
     """Writes ``train.csv``, ``val.csv`` and ``test.csv`` with 30 measurements and the column ``diagnosis``."""
-    table = load_breast_cancer(as_frame=True)
+    table: Any = load_breast_cancer(as_frame=True)
     frame = table.data.assign(diagnosis=pd.Series(table.target_names[table.target], index=table.data.index))
     folder.mkdir(parents=True)
     for split, places in _places(table.target.to_numpy(), counts).items():

@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from metatransformer.data.write import append_bytes
 
@@ -22,16 +23,17 @@ def add_scalars(folder: Path, values: Mapping[str, float], *, step: int) -> None
     Raises:
         DataError: the disk is full, or the place may not be written to.
     """
-    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto import event_pb2
     from tensorboardX.summary import scalar
 
+    messages: Any = event_pb2  # its classes are made when it is imported
     path = folder / FILE
     now = time.time()
     records = b""
     if not path.is_file():
-        records += _framed(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+        records += _framed(messages.Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
     for name, value in values.items():
-        event = Event(wall_time=now, step=step, summary=scalar(name, value))
+        event = messages.Event(wall_time=now, step=step, summary=scalar(name, value))
         records += _framed(event.SerializeToString())
     append_bytes(path, records)
 

@@ -144,7 +144,7 @@ class GraphTokenizer(Tokenizer):
     def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
         """Returns the tokens of a batch; see the fields of the modality for its arrays."""
         parts = [(self._nodes_and_edges(inputs, masks["codes"]), masks["codes"])]
-        if self.kinds is not None:
+        if self.kinds is not None and self.count is not None:
             mask = masks["environments"]
             kind, count = inputs["environments"].masked_fill(~mask[..., None], 0).unbind(dim=-1)
             counted = F.embedding(count.clamp(max=COUNTS), self.count)

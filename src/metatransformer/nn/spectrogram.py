@@ -25,7 +25,8 @@ def hz_to_mel(hz: np.ndarray) -> np.ndarray:
 def mel_filters(*, rate_hz: int, size: int, mels: int, low_hz: float, high_hz: float) -> np.ndarray:
     """Returns the weights ``[f, m]`` of ``mels`` triangles over an FFT of ``size`` points."""
     bins = hz_to_mel(np.arange(size // 2 + 1) * (rate_hz / size))  # [f]
-    edges = np.linspace(*hz_to_mel(np.array([low_hz, high_hz])), mels + 2)  # [m + 2]
+    low, high = hz_to_mel(np.array([low_hz, high_hz]))
+    edges = np.linspace(low, high, mels + 2)  # [m + 2]
     rise = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     fall = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
     weights = np.maximum(0.0, np.minimum(rise, fall))

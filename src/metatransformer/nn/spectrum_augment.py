@@ -57,8 +57,8 @@ def warp_frequency(
     A factor above 1 sounds like a shorter vocal tract (Jaitly and Hinton 2013). ``low_hz`` and
     ``high_hz`` are the ends of the mel scale.
     """
-    edges = hz_to_mel(np.array([low_hz, high_hz]))
-    mel = np.linspace(*edges, spectrum.shape[1] + 2)[1:-1]
+    low, high = hz_to_mel(np.array([low_hz, high_hz]))
+    mel = np.linspace(low, high, spectrum.shape[1] + 2)[1:-1]
     hz = 700.0 * np.expm1(mel / 1127.0)
     source = hz_to_mel(hz / np.exp(rng.uniform(-most, most)))
     places = (source - mel[0]) / (mel[1] - mel[0])

@@ -166,7 +166,7 @@ def _raw_features(known: Sequence[Loader], scored: Loader, *, sparse_rows: bool)
         vectors = [[plain_features(loader, i, name) for i in range(len(loader))] for loader in loaders]
         columns.append(_columns(vectors, sparse_rows=sparse_rows))
     beside: Callable[[Any], Any] = (lambda parts: sparse.hstack(parts, format="csr")) if sparse_rows else np.hstack
-    tables = [beside([column[place] for column in columns]) for place in range(len(loaders))]
+    tables: list[Any] = [beside([column[place] for column in columns]) for place in range(len(loaders))]
     whole = sparse.vstack(tables[:-1], format="csr") if sparse_rows else np.concatenate(tables[:-1])
     return whole, tables[-1]
 

@@ -6,6 +6,7 @@ what they call dev or valid is the test here, and validation is drawn from train
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from metatransformer.infer.sources import read_index
 from metatransformer.modalities import get_modality
 
 # What an array of whole numbers is rebuilt from; files of numpy 1 call the first one by its old name.
-_REBUILD = np._core.multiarray._reconstruct
+_REBUILD: Any = np.zeros(0).__reduce__()[0]
 _NUMPY = [_REBUILD, (_REBUILD, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, np.dtypes.Int64DType]
 
 
@@ -85,7 +86,7 @@ AUTOFORMER = {
     "strong": "plain:ridge;direct:ridge",
     "overrides": {"input.lookback": 96, "input.horizon": 96},
 }
-GLUE = {
+GLUE: dict[str, Any] = {
     "modality": "text",
     "licence": "per task, see the source",
     "source": "https://gluebenchmark.com/tasks",

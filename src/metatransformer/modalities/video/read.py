@@ -168,12 +168,14 @@ def _stream_of(path: Path) -> Iterator[tuple[Any, Any]]:
     """Opens a film and gives its container and its first stream of pictures; what FFmpeg cannot read becomes ours."""
     try:
         import av
+        from av.error import FFmpegError
+        from av.stream import Disposition
     except ImportError as error:
         raise MissingDependencyError("av", extra="video", purpose="reading video files") from error
     if not path.is_file() or path.stat().st_size == 0:
         found = "a file of 0 bytes" if path.is_file() else "nothing there"
         raise DataError(path, must="be a video", found=found, do="Remove it or copy it again.")
-    cover = av.stream.Disposition.attached_pic
+    cover = Disposition.attached_pic
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             streams = [stream for stream in container.streams.video if not stream.disposition & cover]
@@ -182,7 +184,7 @@ def _stream_of(path: Path) -> Iterator[tuple[Any, Any]]:
                 do = "Remove it, or copy it again: a truncated file can look like that."
                 raise DataError(path, must="hold a stream of pictures", found=others, do=do)
             yield container, streams[0]
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         raise DataError(
             path,
             must="be a whole video",
