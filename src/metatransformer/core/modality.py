@@ -26,18 +26,18 @@ class Transform(ABC):
     disk as JSON, through ``state`` and ``load_state``.
     """
 
-    def fit(self, samples: Iterable[View]) -> None:
+    def fit(self, views: Iterable[View]) -> None:
         """Learns statistics, columns or a vocabulary from raw training samples; most modalities learn nothing."""
-        del samples
+        del views
 
     @abstractmethod
-    def __call__(self, sample: View) -> View:
+    def __call__(self, view: View) -> View:
         """Returns the tokenizer's arrays: deterministic, and without a change to its input."""
 
-    def augment(self, sample: View, rng: np.random.Generator) -> View:
+    def augment(self, view: View, rng: np.random.Generator) -> View:
         """Returns a randomly changed *transformed* sample; used in training only. The default changes nothing."""
         del rng
-        return sample
+        return view
 
     @property
     def notes(self) -> tuple[str, ...]:
