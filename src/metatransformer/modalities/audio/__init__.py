@@ -117,29 +117,29 @@ class AudioTransform(Transform):
         # Of speech at 80 dB, near enough for embedding without any training data.
         self.mean_, self.std_ = 0.5, 0.25
 
-    def fit(self, samples: Iterable[View]) -> None:
+    def fit(self, views: Iterable[View]) -> None:
         """Learns the mean and deviation over every value of every training clip."""
         count, total, squares = 0, 0.0, 0.0
-        for sample in samples:
-            level = self._level(sample).astype(np.float64)
+        for view in views:
+            level = self._level(view).astype(np.float64)
             count, total = count + level.size, total + level.sum()
             squares += float(np.square(level).sum())
         if count:
             self.mean_ = float(total / count)
             self.std_ = float(np.sqrt(max(squares / count - self.mean_**2, 1e-6)))
 
-    def __call__(self, sample: View) -> View:
+    def __call__(self, view: View) -> View:
         """Returns ``spectrum`` [t, mels] float32, about zero mean and unit deviation."""
-        spectrum = (self._level(sample) - self.mean_) / self.std_
-        return sample.with_inputs({"spectrum": spectrum.astype(np.float32)})
+        spectrum = (self._level(view) - self.mean_) / self.std_
+        return view.with_inputs({"spectrum": spectrum.astype(np.float32)})
 
-    def _level(self, sample: View) -> np.ndarray:
+    def _level(self, view: View) -> np.ndarray:
         """Returns the level [t, mels] of 0 (inaudible) to 1 (the loudest value of the clip)."""
-        options, wave = self.options, sample.inputs["wave"]
+        options, wave = self.options, view.inputs["wave"]
         seconds = len(wave) / RATE_HZ
         if seconds > options.max_seconds:
             raise DataError(
-                sample.key,
+                view.key,
                 must=f"last at most {options.max_seconds:g} s",
                 found=f"{seconds:.1f} s",
                 do="Cut it into clips, or set input.max_seconds (memory grows with its square).",
@@ -178,20 +178,20 @@ class AudioTransform(Transform):
         silence = self.options.silence_db
         return (f"silent ends are cut off, {silence:g} dB below the loudest (input.silence_db)",) if silence else ()
 
-    def augment(self, sample: View, rng: np.random.Generator) -> View:
+    def augment(self, view: View, rng: np.random.Generator) -> View:
         """Returns the clip moved and warped in time, of another pitch, noisier, with two masks.
 
         There is no random gain, since ``__call__`` scales every clip to its own peak.
         """
         options, floor = self.options, -self.mean_ / self.std_
-        x = sample.inputs["spectrum"]
+        x = view.inputs["spectrum"]
         x = shift_time(x, rng=rng, most=options.shift, silence=floor)
         x = warp_time(x, rng=rng, most=options.warp)
         x = warp_frequency(x, rng=rng, most=options.pitch, low_hz=LOW_HZ, high_hz=RATE_HZ / 2)
         x = np.maximum(x, floor + rng.uniform(0, options.noise_db / options.range_db) / self.std_)
         for axis in (0, 1):
             x = mask_stripe(x, rng=rng, most=options.mask, axis=axis, value=0.0)  # 0 = the mean
-        return sample.with_inputs({"spectrum": x.astype(np.float32)})
+        return view.with_inputs({"spectrum": x.astype(np.float32)})
 
     def state(self) -> dict[str, Any]:
         """Returns the learned statistics."""
@@ -253,15 +253,15 @@ def load(record: Record) -> dict[str, np.ndarray]:
     return {"wave": wave}
 
 
-def features(sample: View) -> np.ndarray:
+def features(view: View) -> np.ndarray:
     """Returns the mean and the deviation over time of each mel bin: the plain baseline's vector."""
-    spectrum = sample.inputs["spectrum"]
+    spectrum = view.inputs["spectrum"]
     return np.concatenate([spectrum.mean(axis=0), spectrum.std(axis=0)])
 
 
-def draw(axes: Any, sample: View) -> None:
+def draw(axes: Any, view: View) -> None:
     """Paints the spectrum, low frequencies below."""
-    axes.imshow(sample.inputs["spectrum"].T, origin="lower", aspect="auto", cmap="magma")
+    axes.imshow(view.inputs["spectrum"].T, origin="lower", aspect="auto", cmap="magma")
     axes.set_xlabel("frame")
     axes.set_ylabel("mel bin")
 
