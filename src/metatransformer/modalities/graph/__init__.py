@@ -109,12 +109,12 @@ class GraphTransform(Transform):
         self.kinds_: tuple[int, ...] = ()
         self.fitted_ = False
 
-    def fit(self, samples: Iterable[View]) -> None:
+    def fit(self, views: Iterable[View]) -> None:
         """Learns words, scales, bins and neighbourhoods from training graphs."""
         nodes, links, whole = PropertyCells(), PropertyCells(), PropertyCells()
         kinds: Counter[int] = Counter()
-        for sample in samples:
-            graph = sample.inputs["graph"]
+        for view in views:
+            graph = view.inputs["graph"]
             nodes.add(node_columns(graph))
             links.add(graph.links)
             whole.add({name: [value] for name, value in graph.whole.items()})
@@ -158,7 +158,7 @@ class GraphTransform(Transform):
         """The columns of numbers, those of nodes first."""
         return [column for column in (*self.nodes_, *self.links_) if column.kind == "number"]
 
-    def __call__(self, sample: View) -> View:
+    def __call__(self, view: View) -> View:
         """Returns the arrays of the fields.
 
         Raises:
@@ -167,22 +167,22 @@ class GraphTransform(Transform):
         """
         if not self.fitted_:
             raise NotFittedError("graph transform", must="have learned its words", found="none", do="Fit first.")
-        graph: Graph = sample.inputs["graph"]
+        graph: Graph = view.inputs["graph"]
         tokens = graph.count + len(graph.edges)
         if tokens > self.options.max_tokens:
             raise DataError(
-                sample.key,
+                view.key,
                 must=f"have at most {self.options.max_tokens} nodes and edges",
                 found=f"{tokens:,}",
                 do="Cut it into parts, or set input.max_tokens (memory grows with its square).",
             )
-        whole = self._whole(graph, key=sample.key)  # first: it tells molecules from other graphs
-        codes, numbers = self._tokens(graph, key=sample.key)
+        whole = self._whole(graph, key=view.key)  # first: it tells molecules from other graphs
+        codes, numbers = self._tokens(graph, key=view.key)
         own = np.repeat(np.arange(graph.count)[:, None], 2, axis=1)
         identifiers = self._identifiers(graph)
         places = graph.places if graph.places is not None else _spectral(graph)
         marks = np.array(graph.marks or [(0, 0, 0)] * tokens, dtype=np.int64)
-        return sample.with_inputs(
+        return view.with_inputs(
             {
                 "codes": codes,
                 "numbers": numbers,
@@ -246,15 +246,15 @@ class GraphTransform(Transform):
         columns = self.whole_
         return np.concatenate([standardised([graph.whole[c.name]], c, where=f"{key}, {c.name}") for c in columns])
 
-    def augment(self, sample: View, rng: np.random.Generator) -> View:
+    def augment(self, view: View, rng: np.random.Generator) -> View:
         """Returns the graph with the signs of its eigenvectors flipped, or with other random identifiers."""
-        identifiers = sample.inputs["identifiers"]
+        identifiers = view.inputs["identifiers"]
         if self.options.identifiers == "laplacian":
             identifiers = identifiers * rng.choice(np.array([-1, 1], dtype=np.float32), size=identifiers.shape[1])
         elif self.options.identifiers == "random":
             count, size = identifiers.shape
             identifiers = random_identifiers(count=count, size=size, rng=rng)
-        return sample.with_inputs({**sample.inputs, "identifiers": identifiers})
+        return view.with_inputs({**view.inputs, "identifiers": identifiers})
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -323,16 +323,16 @@ def load(record: Record) -> dict[str, Graph]:
     return {"graph": load_graph(record)}
 
 
-def features(sample: View) -> np.ndarray:
+def features(view: View) -> np.ndarray:
     """Returns the numbers of the whole (0 where unknown), and log(1 + count) of every known neighbourhood."""
-    rows, counts = sample.inputs["environments"].T
+    rows, counts = view.inputs["environments"].T
     fingerprint = np.bincount(rows % FINGERPRINT, weights=counts, minlength=FINGERPRINT)
-    return np.concatenate([np.nan_to_num(sample.inputs["whole"]), np.log1p(fingerprint)]).astype(np.float32)
+    return np.concatenate([np.nan_to_num(view.inputs["whole"]), np.log1p(fingerprint)]).astype(np.float32)
 
 
-def draw(axes: Any, sample: View) -> None:
+def draw(axes: Any, view: View) -> None:
     """Paints a molecule as its structural formula, another graph as nodes and edges."""
-    paint_graph(axes, **{name: sample.inputs[name] for name in ("places", "ends", "marks")})
+    paint_graph(axes, **{name: view.inputs[name] for name in ("places", "ends", "marks")})
 
 
 def synthesize(rng: np.random.Generator, label: int) -> dict[str, Any]:
