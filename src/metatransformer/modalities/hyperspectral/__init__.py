@@ -130,20 +130,20 @@ class HyperspectralTransform(Transform):
         self.mean_ = self.scale_ = np.zeros(0)
         self.whitening = np.zeros((0, 0), dtype=np.float32)
 
-    def fit(self, samples: Iterable[View]) -> None:
+    def fit(self, views: Iterable[View]) -> None:
         """Learns bands, means and deviations; the first sample's file says what the bands are.
 
         Raises:
             DataError: see the module.
         """
         largest, options, moments = 0.0, self.options, Moments()
-        for sample in samples:
-            cube, names = sample.inputs["cube"], sample.inputs["names"]
+        for view in views:
+            cube, names = view.inputs["cube"], view.inputs["names"]
             if not moments.count:
                 self.bands_ = learn_bands(cube, names, skip_bands=options.skip_bands, skip_nm=options.skip_nm)
             largest = max(largest, cube.largest)
             # Every pixel that is averaged counts: a few labels alone would say too little of how bands vary.
-            moments.add(self._around(sample))
+            moments.add(self._around(view))
         if self.bands_ is None or not moments.count:
             return
         self.bands_ = replace(self.bands_, largest=largest)
@@ -155,13 +155,13 @@ class HyperspectralTransform(Transform):
         correlation = covariance / np.outer(self.scale_, self.scale_)
         self.whitening = half_whitening(smoothing.T @ correlation @ smoothing).astype(np.float32)
 
-    def __call__(self, sample: View) -> View:
+    def __call__(self, view: View) -> View:
         """Returns ``spectrum`` [b] in deviations, ``nm`` [b] (NaN where unknown), and ``window`` [h, w, 3] for people.
 
         Raises:
             DataError: see the module.
         """
-        spectrum = self._around(sample).mean(axis=0)
+        spectrum = self._around(view).mean(axis=0)
         mean, scale = (self.mean_, self.scale_) if self.mean_.size else _own_statistics(spectrum)
         nm = self.bands_.nm if self.bands_ is not None and self.bands_.nm else np.full(spectrum.shape, np.nan)
         standard = (spectrum - mean) / scale
@@ -170,24 +170,24 @@ class HyperspectralTransform(Transform):
             standard = np.clip(standard, -FAR, FAR)
         standard = smooth_bands(standard, width=_smoothing(self.options, bands=len(standard)))
         inputs = {"spectrum": standard.astype(np.float32), "nm": np.array(nm, dtype=np.float32)}
-        return sample.with_inputs({**inputs, "window": self._colours(sample)})
+        return view.with_inputs({**inputs, "window": self._colours(view)})
 
-    def augment(self, sample: View, rng: np.random.Generator) -> View:
+    def augment(self, view: View, rng: np.random.Generator) -> View:
         """Returns the spectrum a little brighter or darker, each band a little off."""
-        spectrum = sample.inputs["spectrum"]
+        spectrum = view.inputs["spectrum"]
         moved = spectrum + rng.normal(0, self.options.level) + rng.normal(0, self.options.noise, size=spectrum.shape)
-        return sample.with_inputs({**sample.inputs, "spectrum": np.clip(moved, -FAR, FAR).astype(np.float32)})
+        return view.with_inputs({**view.inputs, "spectrum": np.clip(moved, -FAR, FAR).astype(np.float32)})
 
-    def _window(self, sample: View) -> tuple[slice, slice]:
+    def _window(self, view: View) -> tuple[slice, slice]:
         """Returns the rows and columns of the window, as far as it lies in the scene."""
-        raw, reach = sample.inputs, self.options.window // 2
+        raw, reach = view.inputs, self.options.window // 2
         rows, columns = (slice(max(0, raw[name] - reach), raw[name] + reach + 1) for name in ("row", "column"))
         return rows, columns
 
-    def _colours(self, sample: View) -> np.ndarray:
+    def _colours(self, view: View) -> np.ndarray:
         """Returns the window in three bands, uint8, dark to bright over two deviations of the training pixels."""
-        cube, (rows, columns) = sample.inputs["cube"], self._window(sample)
-        places = self._places(sample)
+        cube, (rows, columns) = view.inputs["cube"], self._window(view)
+        places = self._places(view)
         chosen = three_bands(len(places), nm=() if self.bands_ is None else self.bands_.nm)
         values = np.nan_to_num(cube.values[rows, columns][:, :, places[chosen]].astype(np.float64))
         if self.mean_.size:
@@ -197,30 +197,30 @@ class HyperspectralTransform(Transform):
             level = (values - mean) / scale
         return np.clip(127.5 + 63.75 * level, 0, 255).astype(np.uint8)
 
-    def _places(self, sample: View) -> np.ndarray:
+    def _places(self, view: View) -> np.ndarray:
         """Returns where the bands that count stand in the sample's file."""
         if self.bands_ is None:
-            return np.arange(sample.inputs["cube"].bands)
-        return self.bands_.places(sample.inputs["names"])
+            return np.arange(view.inputs["cube"].bands)
+        return self.bands_.places(view.inputs["names"])
 
-    def _around(self, sample: View) -> np.ndarray:
+    def _around(self, view: View) -> np.ndarray:
         """Returns the spectra [k, b] of a pixel and of the pixels of its window that are most like it."""
-        raw, reach = sample.inputs, self.options.window // 2
+        raw, reach = view.inputs, self.options.window // 2
         cube, row, column = raw["cube"], raw["row"], raw["column"]
         if self.bands_ is not None:
-            self.bands_.require_same(cube, raw["names"], key=sample.key, alone=reach == 0)
-        places = self._places(sample)
+            self.bands_.require_same(cube, raw["names"], key=view.key, alone=reach == 0)
+        places = self._places(view)
         own = cube.values[row, column, places].astype(np.float64)
         if (gaps := np.flatnonzero(~cube.is_measured(own))).size:
             raise DataError(
-                sample.key,
+                view.key,
                 must="hold a number in every band",
                 found=f"{own[gaps[0]]:g} in band {places[gaps[0]] + 1}",
                 do="Leave the pixel out, or the band by input.skip_bands.",
             )
         if not cube.neighbours or reach == 0:
             return own[None]
-        rows, columns = self._window(sample)
+        rows, columns = self._window(view)
         around = cube.values[rows, columns][cube.valid[rows, columns]][:, places].astype(np.float64)  # [pixels, b]
         # Across a border lies another material: the nearest spectra come from this side.
         near = np.argsort(np.square(around - own).sum(axis=1), kind="stable")
@@ -342,19 +342,19 @@ def illustrate(records: Sequence[Record], table: Any, folder: Path) -> Sequence[
     return write_label_maps(parts, table.iloc[order], folder)
 
 
-def features(sample: View) -> np.ndarray:
+def features(view: View) -> np.ndarray:
     """Returns the standardised spectrum, neighbouring bands averaged where there are more than 200.
 
     Beyond 200 the plain baseline whitens principal components, which ruins it on a handful of spectra.
     """
-    spectrum = sample.inputs["spectrum"]
+    spectrum = view.inputs["spectrum"]
     size = math.ceil(len(spectrum) / MOST)
     return np.array([spectrum[start : start + size].mean() for start in range(0, len(spectrum), size)])
 
 
-def draw(axes: Any, sample: View) -> None:
+def draw(axes: Any, view: View) -> None:
     """Paints the spectrum over wavelength where it is known, else over the number of the band, and the window."""
-    spectrum, nm, window = (sample.inputs[name] for name in ("spectrum", "nm", "window"))
+    spectrum, nm, window = (view.inputs[name] for name in ("spectrum", "nm", "window"))
     known = not np.isnan(nm).any()
     axes.plot(nm if known else np.arange(1, len(nm) + 1), spectrum, linewidth=0.8)
     axes.set(xlabel="nm" if known else "band", ylabel="deviations")
