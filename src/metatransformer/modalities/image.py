@@ -80,11 +80,11 @@ class ImageTransform(Transform):
         self.top_ = 65535
         self._brighter: set[str] = set()
 
-    def fit(self, samples: Iterable[View]) -> None:
+    def fit(self, views: Iterable[View]) -> None:
         """Learns side and brightest value from at most the first 256 pictures: their median is stable long before."""
         shapes, brightest = [], 0
-        for sample in islice(samples, LOOKED_AT):
-            pixels = sample.inputs["pixels"]
+        for view in islice(views, LOOKED_AT):
+            pixels = view.inputs["pixels"]
             shapes.append(pixels.shape)
             if pixels.dtype == np.uint16 and pixels.size:
                 brightest = max(brightest, int(pixels.max()))
@@ -92,14 +92,14 @@ class ImageTransform(Transform):
             self.side_ = typical_side(shapes, default=self.side_)
         self.top_ = next(2**bits - 1 for bits in DEPTHS if brightest < 2**bits) if brightest else 65535
 
-    def __call__(self, sample: View) -> View:
+    def __call__(self, view: View) -> View:
         """Returns ``pixels`` [h, w, 3] uint8 whose sides are whole patches."""
-        raw = sample.inputs["pixels"]
+        raw = view.inputs["pixels"]
         if raw.dtype == np.uint16 and raw.size and raw.max() > self.top_:
-            self._brighter.add(sample.key)
-        pixels = as_rgb(raw, where=sample.key, top=self.top_)
-        patches = to_patches(pixels, side=self.side_, patch=self.patch, where=sample.key)
-        return sample.with_inputs({"pixels": patches})
+            self._brighter.add(view.key)
+        pixels = as_rgb(raw, where=view.key, top=self.top_)
+        patches = to_patches(pixels, side=self.side_, patch=self.patch, where=view.key)
+        return view.with_inputs({"pixels": patches})
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -113,11 +113,11 @@ class ImageTransform(Transform):
         told = f"{counted(count, 'picture')} with values beyond {self.top_}, the brightest in training: shown white"
         return (told,) if count else ()
 
-    def augment(self, sample: View, rng: np.random.Generator) -> View:
+    def augment(self, view: View, rng: np.random.Generator) -> View:
         """Returns a random crop, resized back, mirrored half of the time."""
-        pixels = random_crop(sample.inputs["pixels"], rng, least=self.options.crop)
+        pixels = random_crop(view.inputs["pixels"], rng, least=self.options.crop)
         axes = (1,) if self.options.flip else ()
-        return sample.with_inputs({"pixels": random_mirror(pixels, rng, axes=axes)})
+        return view.with_inputs({"pixels": random_mirror(pixels, rng, axes=axes)})
 
     def state(self) -> dict[str, Any]:
         """Returns the learned side and brightest value."""
@@ -143,14 +143,14 @@ def load(record: Record) -> dict[str, np.ndarray]:
     return {"pixels": read_image(record.path)}
 
 
-def features(sample: View) -> np.ndarray:
+def features(view: View) -> np.ndarray:
     """Returns the 32 x 32 grey-and-colour thumbnail, flat: the raw pixels of the plain baseline."""
-    return thumbnail(sample.inputs["pixels"], side=32)
+    return thumbnail(view.inputs["pixels"], side=32)
 
 
-def draw(axes: Any, sample: View) -> None:
+def draw(axes: Any, view: View) -> None:
     """Paints the picture."""
-    axes.imshow(sample.inputs["pixels"])
+    axes.imshow(view.inputs["pixels"])
     axes.axis("off")
 
 
