@@ -123,7 +123,7 @@ class ImuTransform(Transform):
         self.long = 0  # training recordings that become several pictures, for the notes
         self.mean_ = self.scale_ = np.zeros(0)
 
-    def fit(self, samples: Iterable[View]) -> None:
+    def fit(self, views: Iterable[View]) -> None:
         """Learns axes, window, means and deviations; the first recording says what the axes are.
 
         Raises:
@@ -131,11 +131,11 @@ class ImuTransform(Transform):
         """
         durations, count = [], 0
         total = squares = np.zeros(0)
-        for sample in samples:
-            values, times = self._select(sample)
+        for view in views:
+            values, times = self._select(view)
             if not durations:
-                self.names_, self.units_ = self._axes(sample)
-                self.timed_ = self._is_timed(sample)
+                self.names_, self.units_ = self._axes(view)
+                self.timed_ = self._is_timed(view)
                 total, squares = np.zeros(values.shape[1]), np.zeros(values.shape[1])
             durations.append(_duration(times))
             count += len(values)
@@ -151,20 +151,20 @@ class ImuTransform(Transform):
         still = spread <= 1e-7 * np.abs(self.mean_)
         self.scale_ = np.where(still, 1.0, spread)
 
-    def __call__(self, sample: View) -> View:
+    def __call__(self, view: View) -> View:
         """Returns ``motion`` [pictures, t, axes] float32: one row a column of a plot, whole patches.
 
         Raises:
             DataError: see the module.
         """
-        values, times = self._select(sample)
+        values, times = self._select(view)
         duration = _duration(times)
         window = self.window_ or duration
         pictures = 1 if duration <= window * self.options.max_windows else math.ceil(duration / window)
         if pictures > self.options.max_rows:
-            unit = "s" if self._is_timed(sample) else "time steps"
+            unit = "s" if self._is_timed(view) else "time steps"
             raise DataError(
-                sample.key,
+                view.key,
                 must=f"last at most {window * self.options.max_rows:.4g} {unit}",
                 found=f"{duration:.4g} {unit}",
                 do="Set input.sample=window to cut it into samples, or input.max_rows (it all goes through at once).",
@@ -173,11 +173,11 @@ class ImuTransform(Transform):
         motion = resample_curves(values, times=times, columns=pictures * patches * self.patch)
         mean, scale = (self.mean_, self.scale_) if self.names_ else _own_statistics(values)
         motion = ((motion - mean) / scale).astype(np.float32)
-        return sample.with_inputs({"motion": motion.reshape(pictures, -1, motion.shape[1])})
+        return view.with_inputs({"motion": motion.reshape(pictures, -1, motion.shape[1])})
 
-    def augment(self, sample: View, rng: np.random.Generator) -> View:
+    def augment(self, view: View, rng: np.random.Generator) -> View:
         """Returns the recording with its ends moved in time, and each axis a little up or down."""
-        motion = _in_a_row(sample)
+        motion = _in_a_row(view)
         length, axes = motion.shape
         first, last = rng.uniform(-self.options.warp, self.options.warp, size=2) * length
         places = np.clip(np.linspace(first, length - 1 + last, length), 0, length - 1)
@@ -185,38 +185,38 @@ class ImuTransform(Transform):
         moved = np.stack([np.interp(places, steps, axis) for axis in motion.T], axis=1)
         moved += rng.normal(0, self.options.shift, size=axes)
         moved = np.clip(moved, -FAR, FAR)
-        return sample.with_inputs({"motion": moved.astype(np.float32).reshape(sample.inputs["motion"].shape)})
+        return view.with_inputs({"motion": moved.astype(np.float32).reshape(view.inputs["motion"].shape)})
 
-    def _axes(self, sample: View) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _axes(self, view: View) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Returns names and units of the axes to take from a recording, in training's order."""
-        names, units = tuple(sample.inputs["names"]), tuple(sample.inputs["units"])
+        names, units = tuple(view.inputs["names"]), tuple(view.inputs["units"])
         wanted = self.names_ or self.options.axes or names
         if missing := [name for name in wanted if name not in names]:
             raise DataError(
-                sample.key,
+                view.key,
                 must=f"have the axes {', '.join(wanted)}",
                 found=f"no '{missing[0]}' among {', '.join(names)}",
                 do="Name the columns as in training; input.axes chooses among them.",
             )
         return wanted, tuple(units[names.index(name)] for name in wanted)
 
-    def _select(self, sample: View) -> tuple[np.ndarray, np.ndarray]:
+    def _select(self, view: View) -> tuple[np.ndarray, np.ndarray]:
         """Returns ``values`` [t, axes] and ``times`` [t], in seconds or steps."""
-        raw = sample.inputs
-        names, units = self._axes(sample)
+        raw = view.inputs
+        names, units = self._axes(view)
         others = [name for name in (*raw["names"], *raw["texts"]) if name not in names]
         if others and not self.options.axes:
             raise DataError(
-                sample.key,
+                view.key,
                 must="hold nothing but time and axes of numbers, the same in every recording",
                 found=f"also the column '{others[0]}'",
                 do="Remove it, or name the axes to take in input.axes; --target names a column of labels.",
             )
         if self.units_ and units != self.units_:
-            raise _other_units(sample, names, units=units, wanted=self.units_)
-        if self.names_ and self._is_timed(sample) != self.timed_:
+            raise _other_units(view, names, units=units, wanted=self.units_)
+        if self.names_ and self._is_timed(view) != self.timed_:
             raise DataError(
-                sample.key,
+                view.key,
                 must="state its rate" if self.timed_ else "state no rate, as the first recording",
                 found="no rate and no times" if self.timed_ else "a rate",
                 do="Set input.rate_hz to the rate of the recordings that state none.",
@@ -226,12 +226,12 @@ class ImuTransform(Transform):
         if times is None:
             times = np.arange(len(values)) / (raw["rate_hz"] or self.options.rate_hz or 1.0)
         if len(values) < 2:
-            raise DataError(sample.key, must="have at least 2 time steps", found=str(len(values)))
-        require_no_gap(times, most=self.options.max_gap, where=sample.key)
+            raise DataError(view.key, must="have at least 2 time steps", found=str(len(values)))
+        require_no_gap(times, most=self.options.max_gap, where=view.key)
         return values, times
 
-    def _is_timed(self, sample: View) -> bool:
-        raw = sample.inputs
+    def _is_timed(self, view: View) -> bool:
+        raw = view.inputs
         return raw["times_s"] is not None or bool(raw["rate_hz"] or self.options.rate_hz)
 
     def state(self) -> dict[str, Any]:
@@ -270,16 +270,16 @@ def _duration(times: np.ndarray) -> float:
     return float(times[-1] - times[0] + np.median(np.diff(times)))
 
 
-def _in_a_row(sample: View) -> np.ndarray:
+def _in_a_row(view: View) -> np.ndarray:
     """Returns the columns of all pictures one after the other, ``[t, axes]``."""
-    motion = sample.inputs["motion"]
+    motion = view.inputs["motion"]
     return motion.reshape(-1, motion.shape[-1])
 
 
-def _other_units(sample: View, names: Sequence[str], *, units: Sequence[str], wanted: Sequence[str]) -> DataError:
+def _other_units(view: View, names: Sequence[str], *, units: Sequence[str], wanted: Sequence[str]) -> DataError:
     place = next(i for i, unit in enumerate(units) if unit != wanted[i])
     return DataError(
-        f"{sample.key}, axis '{names[place]}'",
+        f"{view.key}, axis '{names[place]}'",
         must=f"have the unit {wanted[place] or 'left unsaid'}, as in training",
         found=units[place] or "none stated",
         do="State the unit behind each column's name, as in 'acc_x [g]', in every file or in none.",
@@ -330,17 +330,17 @@ def index(data: Any, *, target: str, labelled: bool, header: bool, options: ImuO
     return index_motion(data, target=target, labelled=labelled, sample=options.sample, cut=options.cut)
 
 
-def features(sample: View) -> np.ndarray:
+def features(view: View) -> np.ndarray:
     """Returns mean, deviation, minimum, maximum and mean absolute step of each axis."""
-    motion = _in_a_row(sample)
+    motion = _in_a_row(view)
     steps = np.abs(np.diff(motion, axis=0)).mean(axis=0)
     ends = (motion.min(axis=0), motion.max(axis=0))
     return np.concatenate([motion.mean(axis=0), motion.std(axis=0), *ends, steps])
 
 
-def draw(axes: Any, sample: View) -> None:
+def draw(axes: Any, view: View) -> None:
     """Paints one line an axis, standardised, over the columns of the plot."""
-    axes.plot(_in_a_row(sample), linewidth=0.8)
+    axes.plot(_in_a_row(view), linewidth=0.8)
     axes.set(xlabel="column", ylabel="deviations")
 
 
