@@ -107,7 +107,7 @@ class InfraredTransform(Transform):
         self._seen, self._with_gaps = 0, 0
         self._doubted: set[str] = set()
 
-    def fit(self, samples: Iterable[View]) -> None:
+    def fit(self, views: Iterable[View]) -> None:
         """Learns channels, side and window.
 
         Raises:
@@ -116,64 +116,64 @@ class InfraredTransform(Transform):
         learned = self.options.window == "training"
         self.channels_, self.type_, self._seen, self._with_gaps = 1, "", 0, 0
         shapes, values = [], []
-        for sample in samples:
-            pixels = _pixels(sample)
-            self._seen, self._with_gaps = self._seen + 1, self._with_gaps + bool(_gaps(sample).any())
+        for view in views:
+            pixels = _pixels(view)
+            self._seen, self._with_gaps = self._seen + 1, self._with_gaps + bool(_gaps(view).any())
             self.channels_ = max(self.channels_, pixels.shape[2])
             shapes.append(pixels.shape)
             if learned:
-                self.type_ = self.type_ or self._type(sample)
-                self._require_type(sample)
-                flat = self._values(sample, channels=3)[~_gaps(sample)].reshape(-1)
+                self.type_ = self.type_ or self._type(view)
+                self._require_type(view)
+                flat = self._values(view, channels=3)[~_gaps(view)].reshape(-1)
                 values.append(flat[:: max(1, flat.size // LOOKED_AT)])
         if self.options.size == "auto":
             self.side_ = typical_side(shapes, default=self.side_)
         if values:
             self.mean_, self.std_ = spread(np.concatenate(values))
 
-    def __call__(self, sample: View) -> View:
+    def __call__(self, view: View) -> View:
         """Returns ``pixels`` [h, w, c] float32 in deviations, whose sides are whole patches.
 
         Raises:
             DataError: the values do not fit unit, channels or window.
             NotFittedError: ``window=training`` before ``fit``.
         """
-        pixels, gaps = self._values(sample, channels=self.channels_), _gaps(sample)
+        pixels, gaps = self._values(view, channels=self.channels_), _gaps(view)
         if gaps.any():
-            self._doubted.add(sample.key)
+            self._doubted.add(view.key)
             pixels[gaps] = pixels[~gaps].mean(axis=0)
         if self.options.window == "picture":
             mean, std = spread(pixels[~gaps])
         else:
-            self._require_type(sample)
+            self._require_type(view)
             mean, std = self.mean_, self.std_
         standard = standardise(pixels, mean=mean, std=std)
-        pixels = to_patches(standard, side=self.side_, patch=self.patch, where=sample.key)
+        pixels = to_patches(standard, side=self.side_, patch=self.patch, where=view.key)
         shape = (*pixels.shape[:2], self.channels_)
-        return sample.with_inputs({"pixels": np.ascontiguousarray(np.broadcast_to(pixels, shape))})
+        return view.with_inputs({"pixels": np.ascontiguousarray(np.broadcast_to(pixels, shape))})
 
-    def _values(self, sample: View, *, channels: int) -> np.ndarray:
+    def _values(self, view: View, *, channels: int) -> np.ndarray:
         """Returns [h, w, 1 or 3] in the unit, at most ``channels``; what gaps hold has no meaning."""
-        pixels, there = _pixels(sample), ~_gaps(sample)
+        pixels, there = _pixels(view), ~_gaps(view)
         if not there.any():
             found = "none, only NaN or the value for no data"
-            raise DataError(sample.key, must="hold a pixel that was measured", found=found, do="Leave it out.")
+            raise DataError(view.key, must="hold a pixel that was measured", found=found, do="Leave it out.")
         if pixels.shape[2] > channels:
             raise DataError(
-                sample.key,
+                view.key,
                 must="have one channel, as every training picture has",
                 found="3 that differ (false colour?)",
                 do="Export it as grey values.",
             )
         if self.options.unit == "counts":
-            return _counts(pixels, where=sample.key)
-        return _degrees(pixels, self.options, there=there, where=sample.key)
+            return _counts(pixels, where=view.key)
+        return _degrees(pixels, self.options, there=there, where=view.key)
 
-    def _type(self, sample: View) -> str:
+    def _type(self, view: View) -> str:
         celsius = self.options.unit == "celsius"
-        return "degrees C" if celsius else sample.inputs["pixels"].dtype.name
+        return "degrees C" if celsius else view.inputs["pixels"].dtype.name
 
-    def _require_type(self, sample: View) -> None:
+    def _require_type(self, view: View) -> None:
         """Refuses numbers of another type than the window was learned on: their scale is another."""
         if not self.type_:
             raise NotFittedError(
@@ -182,20 +182,20 @@ class InfraredTransform(Transform):
                 found="none",
                 do="Fit first, or set input.window=picture.",
             )
-        if (kind := self._type(sample)) != self.type_:
+        if (kind := self._type(view)) != self.type_:
             raise DataError(
-                sample.key,
+                view.key,
                 must=f"hold {self.type_}, as all pictures under one window",
                 found=kind,
                 do="Convert it, or set input.window=picture.",
             )
 
-    def augment(self, sample: View, rng: np.random.Generator) -> View:
+    def augment(self, view: View, rng: np.random.Generator) -> View:
         """Returns a random crop, resized back, mirrored along each allowed axis half of the time."""
-        pixels = random_crop(sample.inputs["pixels"], rng, least=self.options.crop)
+        pixels = random_crop(view.inputs["pixels"], rng, least=self.options.crop)
         allowed = (self.options.upside_down, self.options.flip)
         axes = [axis for axis, may in enumerate(allowed) if may]
-        return sample.with_inputs({"pixels": random_mirror(pixels, rng, axes=axes)})
+        return view.with_inputs({"pixels": random_mirror(pixels, rng, axes=axes)})
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -228,17 +228,17 @@ class InfraredTransform(Transform):
         self.type_ = str(state["type"])
 
 
-def _pixels(sample: View) -> np.ndarray:
+def _pixels(view: View) -> np.ndarray:
     """Returns [h, w, 1 or 3] as read; three channels that are the same become one."""
-    pixels = require_picture(sample.inputs["pixels"], where=sample.key)
+    pixels = require_picture(view.inputs["pixels"], where=view.key)
     if pixels.shape[2] == 3 and (pixels == pixels[:, :, :1]).all():
         return pixels[:, :, :1]
     return pixels
 
 
-def _gaps(sample: View) -> np.ndarray:
+def _gaps(view: View) -> np.ndarray:
     """Returns which pixels [h, w] hold no measurement: NaN, or the value that the file names."""
-    pixels, no_data = require_picture(sample.inputs["pixels"], where=sample.key), sample.inputs.get("no_data")
+    pixels, no_data = require_picture(view.inputs["pixels"], where=view.key), view.inputs.get("no_data")
     gaps = np.isnan(pixels) if pixels.dtype.kind == "f" else np.zeros(pixels.shape, dtype=bool)
     gaps = gaps if no_data is None else gaps | (pixels == no_data)
     return np.asarray(gaps.any(axis=2))
@@ -301,14 +301,14 @@ def load(record: Record) -> dict[str, np.ndarray]:
     return {"pixels": pixels} if no_data is None else {"pixels": pixels, "no_data": np.array(no_data)}
 
 
-def features(sample: View) -> np.ndarray:
+def features(view: View) -> np.ndarray:
     """Returns the 32 x 32 thumbnail, flat: the plain baseline's vector."""
-    return thumbnail(sample.inputs["pixels"], side=32)
+    return thumbnail(view.inputs["pixels"], side=32)
 
 
-def draw(axes: Any, sample: View) -> None:
+def draw(axes: Any, view: View) -> None:
     """Paints the picture, hot bright, over its own range."""
-    pixels = sample.inputs["pixels"]
+    pixels = view.inputs["pixels"]
     grey = pixels.mean(axis=2)
     axes.imshow(grey, cmap="inferno")
     axes.axis("off")
