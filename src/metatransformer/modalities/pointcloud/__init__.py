@@ -124,7 +124,7 @@ class PointCloudTransform(Transform):
         self._told: dict[str, int] = {}
         self._gaps: dict[str, int] = {}
 
-    def fit(self, samples: Iterable[View]) -> None:
+    def fit(self, views: Iterable[View]) -> None:
         """Learns the shared size, the range of colours and of intensities; counts what has to be said.
 
         Raises:
@@ -134,11 +134,11 @@ class PointCloudTransform(Transform):
         darkest: list[float] = []
         brightest: list[float] = []
         self._told = {}
-        for sample in samples:
-            cloud = Cloud(**sample.inputs)
+        for view in views:
+            cloud = Cloud(**view.inputs)
             self._count(cloud)
             size = max(size, _half_side(cloud.points))
-            values = self._values(cloud, where=sample.key)
+            values = self._values(cloud, where=view.key)
             if "color" in self.options.features and not cloud.top:
                 colour = max(colour, float(values[:, self._columns("color")].max()))
             if "intensity" in self.options.features:
@@ -149,35 +149,35 @@ class PointCloudTransform(Transform):
         if darkest:
             self.dark_, self.bright_ = float(np.median(darkest)), float(np.median(brightest))
 
-    def __call__(self, sample: View) -> View:
+    def __call__(self, view: View) -> View:
         """Returns ``cloud`` [p, 3 + columns in use] float32: x, y, z in half sides, the features from -1 or 0 to 1.
 
         Raises:
             DataError: see the module.
         """
-        cloud = Cloud(**sample.inputs)
+        cloud = Cloud(**view.inputs)
         if cloud.gaps:
-            self._gaps[sample.key] = cloud.gaps
+            self._gaps[view.key] = cloud.gaps
         if cloud.faces is not None:
-            cloud = sampled(cloud, count=self.options.points, seed=0, where=sample.key)
-        values = self._scaled(cloud, self._values(cloud, where=sample.key), where=sample.key)
+            cloud = sampled(cloud, count=self.options.points, seed=0, where=view.key)
+        values = self._scaled(cloud, self._values(cloud, where=view.key), where=view.key)
         middle = (cloud.points.min(axis=0) + cloud.points.max(axis=0)) / 2
         points = self._upright(cloud.points - middle)
         table, different = _different(np.concatenate([points, values], axis=1))
         if different < self.options.least:
             raise DataError(
-                sample.key,
+                view.key,
                 must=f"have at least {self.options.least} different points",
                 found=str(different),
                 do="Leave it out, or lower input.neighbours." if self.options.tokens == "groups" else "Leave it out.",
             )
         table = _thinned(table, most=self.options.points)
         table[:, :3] /= self.size_ or (_radius(points) if self.options.normalize == "sphere" else _half_side(points))
-        return sample.with_inputs({"cloud": table.astype(np.float32)})
+        return view.with_inputs({"cloud": table.astype(np.float32)})
 
-    def augment(self, sample: View, rng: np.random.Generator) -> View:
+    def augment(self, view: View, rng: np.random.Generator) -> View:
         """Returns the cloud turned about the vertical, mirrored, its axes shrunk, each point moved a little."""
-        cloud = sample.inputs["cloud"].copy()
+        cloud = view.inputs["cloud"].copy()
         angle = np.deg2rad(rng.uniform(-self.options.turn, self.options.turn))
         turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
         shrink = 1 - rng.uniform(0, self.options.scale, size=3)
@@ -188,7 +188,7 @@ class PointCloudTransform(Transform):
         if "normal" in self.options.features:
             place = [3 + column for column in self._columns("normal")]
             cloud[:, place] = _unit(cloud[:, place] / shrink) @ turn.T
-        return sample.with_inputs({"cloud": cloud})
+        return view.with_inputs({"cloud": cloud})
 
     def _columns(self, feature: str) -> list[int]:
         """Returns where a feature stands among the columns in use."""
@@ -358,19 +358,19 @@ def load(record: Record) -> dict[str, Any]:
     return dict(vars(cloud))
 
 
-def features(sample: View) -> np.ndarray:
+def features(view: View) -> np.ndarray:
     """Returns histograms of x, y, z (16 bins over -1..1) and of the radius (16 over 0..1), and the covariance, all of
     the cloud in the unit sphere."""
-    points = sample.inputs["cloud"][:, :3]
+    points = view.inputs["cloud"][:, :3]
     points = points / _radius(points)
     shares = [np.histogram(axis, bins=16, range=(-1, 1))[0] / len(points) for axis in points.T]
     radius = np.histogram(np.linalg.norm(points, axis=1), bins=16, range=(0, 1))[0] / len(points)
     return np.concatenate([*shares, radius, np.cov(points.T)[np.triu_indices(3)]])
 
 
-def draw(axes: Any, sample: View) -> None:
+def draw(axes: Any, view: View) -> None:
     """Paints the points as seen from a corner, the nearer the brighter."""
-    points = sample.inputs["cloud"][:, :3]
+    points = view.inputs["cloud"][:, :3]
     seen = points @ view_frames(VIEWS[-1:])[0].numpy().T
     seen = seen[np.argsort(seen[:, 2])]  # what is near is painted last
     size = float(np.clip(6000 / len(seen), 0.5, 30))
