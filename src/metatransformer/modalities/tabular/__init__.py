@@ -130,7 +130,7 @@ class TabularTransform(Transform):
         self._unseen = UnseenWords()
         self.notes_: tuple[str, ...] = ()
 
-    def fit(self, samples: Iterable[View]) -> None:
+    def fit(self, views: Iterable[View]) -> None:
         """Infers kinds, words, scales and bins from training rows.
 
         Raises:
@@ -138,7 +138,7 @@ class TabularTransform(Transform):
             UsageError: an option names a column that does not exist.
         """
         options = self.options
-        keys, table = _by_columns(samples)
+        keys, table = _by_columns(views)
         _require_known(options, table)
         columns: list[Column] = []
         self.dropped_ = {}
@@ -186,7 +186,7 @@ class TabularTransform(Transform):
         """How the columns were understood and what was left out."""
         return self.notes_
 
-    def __call__(self, sample: View) -> View:
+    def __call__(self, view: View) -> View:
         """Returns ``cells`` [c] float32 and ``choices`` [c] int64; columns are found by name.
 
         Raises:
@@ -195,10 +195,10 @@ class TabularTransform(Transform):
         """
         if not self.columns_:
             raise NotFittedError("tabular transform", must="have learned its columns", found="none", do="Fit first.")
-        row = sample.inputs["row"]
+        row = view.inputs["row"]
         cells = np.empty(len(self.columns_), dtype=np.float32)
         if any(column.name not in row for column in self.columns_):
-            raise self._missing_column(row, where=f"row {sample.key}")
+            raise self._missing_column(row, where=f"row {view.key}")
         for i, (column, codes) in enumerate(zip(self.columns_, self._codes, strict=True)):
             cell = row[column.name]
             if cell is None:
@@ -207,10 +207,10 @@ class TabularTransform(Transform):
                 cells[i] = codes.get(word := as_word(cell), UNKNOWN)
                 self._unseen.count(column.name, word, unseen=word not in codes)
             else:
-                cells[i] = _standardise(cell, column, key=sample.key)
+                cells[i] = _standardise(cell, column, key=view.key)
         if len(row) > len(self.columns_):
             self._note_extra(row)
-        return sample.with_inputs({"cells": cells, "choices": self._choices})
+        return view.with_inputs({"cells": cells, "choices": self._choices})
 
     def doubts(self) -> tuple[str, ...]:
         """Returns which columns hold many words that training never saw."""
@@ -244,15 +244,15 @@ class TabularTransform(Transform):
         self._take(column_from(column) for column in state["columns"])
 
 
-def _by_columns(samples: Iterable[View]) -> tuple[Sequence[str], dict[str, np.ndarray]]:
+def _by_columns(views: Iterable[View]) -> tuple[Sequence[str], dict[str, np.ndarray]]:
     """Returns the keys of the samples and their columns of clean cells; those of a table are taken as they are."""
-    if isinstance(samples, Views) and (table := samples.records.table) is not None:
-        keys = samples.records.keys
+    if isinstance(views, Views) and (table := views.records.table) is not None:
+        keys = views.records.keys
         return keys, {name: clean_column(table.column(name), name=name, keys=keys) for name in table.names}
-    samples = list(samples)
-    rows = [sample.inputs["row"] for sample in samples]
+    views = list(views)
+    rows = [view.inputs["row"] for view in views]
     names = dict.fromkeys(name for row in rows for name in row)
-    return [sample.key for sample in samples], {name: objects([row.get(name) for row in rows]) for name in names}
+    return [view.key for view in views], {name: objects([row.get(name) for row in rows]) for name in names}
 
 
 def _require_known(options: TabularOptions, names: Collection[str]) -> None:
@@ -351,10 +351,10 @@ def load(record: Record) -> dict[str, dict[str, Cell]]:
     return {"row": {str(n): clean(v, where=f"row {record.key}: column '{n}'") for n, v in cells}}
 
 
-def features(sample: View) -> np.ndarray:
+def features(view: View) -> np.ndarray:
     """Returns standardised numbers (0 where missing) with a flag "missing", categories one-hot."""
     parts = []
-    for cell, choices in zip(sample.inputs["cells"], sample.inputs["choices"], strict=True):
+    for cell, choices in zip(view.inputs["cells"], view.inputs["choices"], strict=True):
         gone = np.isnan(cell)
         part = np.zeros(choices + 1 if choices else 2, dtype=np.float32)
         if choices:
@@ -365,9 +365,9 @@ def features(sample: View) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def draw(axes: Any, sample: View) -> None:
+def draw(axes: Any, view: View) -> None:
     """Paints one bar a column: numbers blue, indices of categories grey, missing cells a red x."""
-    cells, choices = sample.inputs["cells"], sample.inputs["choices"]
+    cells, choices = view.inputs["cells"], view.inputs["choices"]
     gone, places = np.isnan(cells), np.arange(1, len(cells) + 1)
     colours = np.where(choices > 0, "0.6", "tab:blue")
     axes.barh(places, np.where(gone, 0, cells), color=list(colours))
