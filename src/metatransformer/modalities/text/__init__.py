@@ -122,7 +122,7 @@ class TextTransform(Transform):
         self.vectors: Tensor | None = None
         self._notes: tuple[str, ...] = ()
 
-    def fit(self, samples: Iterable[View]) -> None:
+    def fit(self, views: Iterable[View]) -> None:
         """Learns columns, vocabulary and which of its pieces occur.
 
         Raises:
@@ -130,12 +130,12 @@ class TextTransform(Transform):
             UsageError: no such vocabulary.
             WeightsError: the vocabulary cannot be had.
         """
-        samples = list(samples)
-        if not samples:
+        views = list(views)
+        if not views:
             return
-        rows = [sample.inputs["row"] for sample in samples]
-        self.columns_ = self.options.columns or text_columns(rows, where=samples[0].inputs["table"])
-        texts = [text for sample in samples for text in self._texts(sample)]
+        rows = [view.inputs["row"] for view in views]
+        self.columns_ = self.options.columns or text_columns(rows, where=views[0].inputs["table"])
+        texts = [text for view in views for text in self._texts(view)]
         self.subwords_, self.vectors = self._vocabulary(texts)
         pieces = [self.subwords_.ids(text) for text in texts]
         found = np.unique(np.concatenate([np.array(ids, dtype=np.int64) for ids in pieces]))
@@ -168,24 +168,24 @@ class TextTransform(Transform):
         if long:
             yield f"{long:,} texts fill more than one window of {self.options.window} sub-words"
 
-    def _texts(self, sample: View) -> list[str]:
+    def _texts(self, view: View) -> list[str]:
         """Returns one text, or the two of a pair."""
-        row = sample.inputs["row"]
+        row = view.inputs["row"]
         names = [name for name in self.columns_ if name in row]
         if len(names) < len(self.columns_) == len(row):
             names = list(row)  # texts in memory, or one column under another name
         if len(names) < len(self.columns_):
             missing = next(name for name in self.columns_ if name not in row)
             raise DataError(
-                _where(sample),
+                _where(view),
                 must=f"have the column '{missing}' that the model was fitted on",
                 found=listing(row),
                 do="Rename the column.",
             )
         where = "{}" if len(row) == 1 else "{}, column '{}'"
-        return [require_text(row[name], where=where.format(_where(sample), name)) for name in names]
+        return [require_text(row[name], where=where.format(_where(view), name)) for name in names]
 
-    def __call__(self, sample: View) -> View:
+    def __call__(self, view: View) -> View:
         """Returns ``pieces`` [w, t] and ``second`` [w, t] int64, and ``letters`` [b] uint8.
 
         Raises:
@@ -194,18 +194,18 @@ class TextTransform(Transform):
         """
         if self.subwords_ is None:
             raise NotFittedError("text transform", must="have its vocabulary", found="none", do="Fit first.")
-        texts = self._texts(sample)
+        texts = self._texts(view)
         pieces = [np.array(self.subwords_.ids(text), dtype=np.int64) + FIRST for text in texts]
         if not all(map(len, pieces)):
-            raise DataError(_where(sample), must="hold at least one word", found=f"{texts[0][:40]!r}")
+            raise DataError(_where(view), must="hold at least one word", found=f"{texts[0][:40]!r}")
         second = [np.full(len(ids), number) for number, ids in enumerate(pieces)]
         if len(texts) == 2:
             pieces.insert(1, np.array([SEPARATOR]))
             second.insert(1, np.array([0]))
-        return sample.with_inputs(
+        return view.with_inputs(
             {
-                "pieces": self._windows(np.concatenate(pieces), where=_where(sample)),
-                "second": self._windows(np.concatenate(second), where=_where(sample)),
+                "pieces": self._windows(np.concatenate(pieces), where=_where(view)),
+                "second": self._windows(np.concatenate(second), where=_where(view)),
                 "letters": _shown(texts),
             }
         )
@@ -226,11 +226,11 @@ class TextTransform(Transform):
             window[: len(part)] = part
         return windows
 
-    def augment(self, sample: View, rng: np.random.Generator) -> View:
+    def augment(self, view: View, rng: np.random.Generator) -> View:
         """Returns the text with some of its pieces blotted out."""
-        pieces = sample.inputs["pieces"]
+        pieces = view.inputs["pieces"]
         lost = (rng.random(pieces.shape) < self.options.drop) & (pieces >= FIRST)
-        return sample.with_inputs({**sample.inputs, "pieces": np.where(lost, DROPPED, pieces)})
+        return view.with_inputs({**view.inputs, "pieces": np.where(lost, DROPPED, pieces)})
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -255,10 +255,10 @@ class TextTransform(Transform):
         self.vectors = torch.zeros(len(state["words"]), stored) if stored else None
 
 
-def _where(sample: View) -> str:
+def _where(view: View) -> str:
     """Returns what to call a sample in messages: its row of a table, its file, its place in a list."""
-    table = sample.inputs["table"]
-    return f"{table}, row {sample.key}" if table else sample.key
+    table = view.inputs["table"]
+    return f"{table}, row {view.key}" if table else view.key
 
 
 def _shown(texts: list[str]) -> np.ndarray:
@@ -338,19 +338,19 @@ def load(record: Record) -> dict[str, Any]:
     return {"row": {str(name): value for name, value in record.value.items()}, "table": table}
 
 
-def features(sample: View) -> np.ndarray:
+def features(view: View) -> np.ndarray:
     """Returns how often each piece and each pair of neighbouring pieces occurs, hashed into 32,768 counts."""
-    rows = [window[window != NOTHING] for window in sample.inputs["pieces"]]
+    rows = [window[window != NOTHING] for window in view.inputs["pieces"]]
     pairs = [row[:-1] * 1_000_003 + row[1:] for row in rows]
     mixed = np.concatenate([*rows, *pairs]).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return np.bincount((mixed >> np.uint64(49)).astype(np.int64), minlength=BINS).astype(np.float32)
 
 
-def draw(axes: Any, sample: View) -> None:
+def draw(axes: Any, view: View) -> None:
     """Paints the beginning of the text, wrapped."""
     import textwrap
 
-    text = sample.inputs["letters"].tobytes().decode("utf-8")
+    text = view.inputs["letters"].tobytes().decode("utf-8")
     lines = textwrap.wrap(text, 34)
     shown = lines[:13] if len(lines) <= 13 else [*lines[:12], lines[12][:32] + " …"]
     place = {"va": "top", "ha": "left", "fontsize": 7, "transform": axes.transAxes, "parse_math": False}
