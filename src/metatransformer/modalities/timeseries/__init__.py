@@ -158,44 +158,44 @@ class TimeseriesTransform(Transform):
         self.lines_ = self.direct_ = 0
         self.means_: dict[str, float] = {}
 
-    def fit(self, samples: Iterable[View]) -> None:
+    def fit(self, views: Iterable[View]) -> None:
         """Learns what a sample looks like, and the means; level and deviation are each window's own.
 
         Raises:
             DataError: no series changes, or what ``__call__`` raises.
         """
         spreads: dict[str, float] = {}
-        for number, sample in enumerate(samples):
-            if "window" in sample.inputs:
-                window = sample.inputs["window"]
+        for number, view in enumerate(views):
+            if "window" in view.inputs:
+                window = view.inputs["window"]
                 self.means_.setdefault(window.series.name, window.mean)
                 spreads.setdefault(window.series.name, window.spread)
             if number == 0:
-                self.names_ = tuple(sample.inputs.get("names", ()))
-                self.covariates_ = sample.inputs["window"].series.covariates if "window" in sample.inputs else ()
-                ready = self(sample).inputs
+                self.names_ = tuple(view.inputs.get("names", ()))
+                self.covariates_ = view.inputs["window"].series.covariates if "window" in view.inputs else ()
+                ready = self(view).inputs
                 self.lines_, self.direct_ = len(ready["lines"]), len(ready["direct"])
         if spreads and not any(spreads.values()):
             must = "change over time in its training rows"
             raise DataError(f"series '{next(iter(spreads))}'", must=must, found="the same value in every row")
 
-    def __call__(self, sample: View) -> View:
+    def __call__(self, view: View) -> View:
         """Returns ``lines`` [r, t] and ``direct`` [f] float32, and ``window``, 1 where the sample is to be continued.
 
         Raises:
             DataError: other channels, covariates or cycles than training; see the module.
         """
-        raw = sample.inputs
-        lines, direct = self._window(raw["window"]) if "window" in raw else self._whole(sample)
+        raw = view.inputs
+        lines, direct = self._window(raw["window"]) if "window" in raw else self._whole(view)
         if self.direct_ and (len(lines), len(direct)) != (self.lines_, self.direct_):
             raise DataError(
-                sample.key,
+                view.key,
                 must=f"fill {self.lines_} lines, one a cycle and column, as the series of training do",
                 found=f"{len(lines)}: its step makes its cycles shorter or longer",
                 do="Bring all series to one step, or set input.period when fitting.",
             )
         ready = {"lines": lines.astype(np.float32), "direct": direct.astype(np.float32)}
-        return sample.with_inputs({**ready, "window": np.array(int("window" in raw))})
+        return view.with_inputs({**ready, "window": np.array(int("window" in raw))})
 
     def _window(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         past, lines, direct = window.past[:, self._order(window)], [], []
@@ -239,17 +239,17 @@ class TimeseriesTransform(Transform):
         newest = values[len(values) - cycles * fold :].reshape(cycles, fold).T
         return resample_curves(newest, times=np.arange(fold), columns=self.columns).T
 
-    def _whole(self, sample: View) -> tuple[np.ndarray, np.ndarray]:
+    def _whole(self, view: View) -> tuple[np.ndarray, np.ndarray]:
         """Returns one line a channel over the whole length, and mean, deviation, ends and mean step of each."""
-        raw = sample.inputs
+        raw = view.inputs
         if self.names_ and tuple(raw["names"]) != self.names_:
             must, found = f"have the channels {', '.join(self.names_)}", ", ".join(raw["names"])
-            raise DataError(sample.key, must=must, found=found)
+            raise DataError(view.key, must=must, found=found)
         values, times = raw["values"], raw["times_s"]
         if len(values) < 2:
-            raise DataError(sample.key, must="have at least 2 rows", found=str(len(values)))
+            raise DataError(view.key, must="have at least 2 rows", found=str(len(values)))
         if times is not None:
-            require_no_gap(times, most=1.5, where=sample.key)
+            require_no_gap(times, most=1.5, where=view.key)
         spread = values.std(axis=0)
         own = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
         lines = resample_curves(own, times=np.arange(len(own)), columns=self.columns).T
@@ -347,15 +347,15 @@ def load(record: Record) -> dict[str, Any]:
     return {"values": motion.values, "names": motion.names, "times_s": motion.times_s}
 
 
-def features(sample: View) -> np.ndarray:
+def features(view: View) -> np.ndarray:
     """Returns the scaled window without the distance from its series' mean (NLinear), or statistics of each channel."""
-    direct = sample.inputs["direct"]
-    return direct[:-1] if sample.inputs["window"] else direct
+    direct = view.inputs["direct"]
+    return direct[:-1] if view.inputs["window"] else direct
 
 
-def draw(axes: Any, sample: View) -> None:
+def draw(axes: Any, view: View) -> None:
     """Paints the lines below each other, as the trunk sees them."""
-    lines = sample.inputs["lines"]
+    lines = view.inputs["lines"]
     for number, line in enumerate(lines):
         axes.plot(line - 6 * number, linewidth=0.8)
     axes.set_yticks([])
