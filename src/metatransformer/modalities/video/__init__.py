@@ -92,34 +92,34 @@ class VideoTransform(Transform):
         self.patch = stem.patch_size
         self._seen: list[tuple[int, float, bool]] = []
 
-    def fit(self, samples: Iterable[View]) -> None:
+    def fit(self, views: Iterable[View]) -> None:
         """Looks at the lengths of the training videos, to say what clips mean for them."""
-        videos: Iterable[Video] = (sample.inputs["video"] for sample in samples)
+        videos: Iterable[Video] = (view.inputs["video"] for view in views)
         self._seen = [(len(video), video.duration_s, video.timed) for video in videos]
 
-    def __call__(self, sample: View) -> View:
+    def __call__(self, view: View) -> View:
         """Returns ``clips`` [clips, frames, h, w, 3] uint8: whole patches, an even number of frames.
 
         Raises:
             DataError: see the module.
         """
-        video: Video = sample.inputs["video"]
+        video: Video = view.inputs["video"]
         if not video.timed and self.options.rate_hz:
             video = video.at_rate(self.options.rate_hz)
-        numbers = self._numbers(video, where=sample.key)
+        numbers = self._numbers(video, where=view.key)
         wanted = sorted(set(numbers.ravel().tolist()))
         frames: dict[int, np.ndarray] = {}
         size = None
         for number, picture in zip(wanted, video.pick(wanted), strict=True):
             if size is None:
-                frames[number] = to_patches(picture, side=self.options.size, patch=self.patch, where=sample.key)
+                frames[number] = to_patches(picture, side=self.options.size, patch=self.patch, where=view.key)
                 size = frames[number].shape[:2]
             else:
                 frames[number] = resize(picture, size=size)
         clips = np.stack([np.stack([frames[number] for number in clip]) for clip in numbers.tolist()])
         if self.options.level == "video":
             clips = levelled(clips)
-        return sample.with_inputs({"clips": clips})
+        return view.with_inputs({"clips": clips})
 
     def _numbers(self, video: Video, *, where: str) -> np.ndarray:
         """Returns which frames make the clips, ``[clips, frames]``."""
@@ -145,9 +145,9 @@ class VideoTransform(Transform):
         odd = -frames % DEPTH
         return np.pad(numbers, ((0, 0), (0, odd)), mode="edge")
 
-    def augment(self, sample: View, rng: np.random.Generator) -> View:
+    def augment(self, view: View, rng: np.random.Generator) -> View:
         """Returns one of the clips, its frames cropped alike and resized back, mirrored half of the time."""
-        clips = sample.inputs["clips"]
+        clips = view.inputs["clips"]
         clip = clips[rng.integers(len(clips))]
         h, w = clip.shape[1:3]
         keep = rng.uniform(self.options.crop, 1.0)
@@ -156,7 +156,7 @@ class VideoTransform(Transform):
         clip = np.stack([resize(frame, size=(h, w), box=box) for frame in clip])
         if self.options.flip and rng.random() < 0.5:
             clip = clip[:, :, ::-1]
-        return sample.with_inputs({"clips": np.ascontiguousarray(clip[None])})
+        return view.with_inputs({"clips": np.ascontiguousarray(clip[None])})
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -223,9 +223,9 @@ def load(record: Record) -> dict[str, Video]:
     return {"video": video_of_array(np.asarray(value["frames"]), rate_hz=rate, where=record.key)}
 
 
-def features(sample: View) -> np.ndarray:
+def features(view: View) -> np.ndarray:
     """Returns maps of 16 x 16 grey values over 16 frames as loaded: mean, deviation, mean absolute step over time."""
-    video: Video = sample.inputs["video"]
+    video: Video = view.inputs["video"]
     numbers = np.unique(np.linspace(0, len(video) - 1, MAPPED).round().astype(int)).tolist()
     frames = [luminance(frame)[:, :, None] for frame in video.pick(numbers)]
     small = np.stack([resize(frame, size=(MAP, MAP), smooth=False) for frame in frames]) / 255
@@ -233,9 +233,9 @@ def features(sample: View) -> np.ndarray:
     return np.concatenate([part.ravel() for part in (small.mean(axis=0), small.std(axis=0), steps)])
 
 
-def draw(axes: Any, sample: View) -> None:
+def draw(axes: Any, view: View) -> None:
     """Paints four frames from the first to the last, in two rows."""
-    clips = sample.inputs["clips"]
+    clips = view.inputs["clips"]
     frames = clips.reshape(-1, *clips.shape[2:])
     frames = frames[np.linspace(0, len(frames) - 1, 4).round().astype(int)]
     frames = np.pad(frames, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
