@@ -82,28 +82,28 @@ class XrayTransform(Transform):
         self.side_ = 224 if options.size == "auto" else options.size
         self._films: set[str] = set()
 
-    def fit(self, samples: Iterable[View]) -> None:
+    def fit(self, views: Iterable[View]) -> None:
         """Learns the side from the first 256 pictures."""
         if self.options.size != "auto":
             return
-        shapes = (sample.inputs["pixels"].shape for sample in samples)
+        shapes = (view.inputs["pixels"].shape for view in views)
         self.side_ = typical_side(shapes, default=self.side_)
 
-    def __call__(self, sample: View) -> View:
+    def __call__(self, view: View) -> View:
         """Returns ``pixels`` [h, w, 1] float32 in deviations, whose sides are whole patches."""
-        if "frames" in sample.inputs:
-            self._films.add(sample.key)
-        light = luminance(as_share(sample.inputs["pixels"], where=sample.key))
+        if "frames" in view.inputs:
+            self._films.add(view.key)
+        light = luminance(as_share(view.inputs["pixels"], where=view.key))
         mean, std = spread(light) if self.options.window == "picture" else self.level
         light = standardise(light, mean=mean, std=std)[:, :, None]
-        pixels = to_patches(light, side=self.side_, patch=self.patch, where=sample.key)
-        return sample.with_inputs({"pixels": pixels})
+        pixels = to_patches(light, side=self.side_, patch=self.patch, where=view.key)
+        return view.with_inputs({"pixels": pixels})
 
-    def augment(self, sample: View, rng: np.random.Generator) -> View:
+    def augment(self, view: View, rng: np.random.Generator) -> View:
         """Returns a random crop, resized back; mirrored half of the time where that is allowed."""
-        pixels = random_crop(sample.inputs["pixels"], rng, least=self.options.crop)
+        pixels = random_crop(view.inputs["pixels"], rng, least=self.options.crop)
         axes = (1,) if self.options.flip else ()
-        return sample.with_inputs({"pixels": random_mirror(pixels, rng, axes=axes)})
+        return view.with_inputs({"pixels": random_mirror(pixels, rng, axes=axes)})
 
     def doubts(self) -> tuple[str, ...]:
         """Returns how many files held several pictures."""
@@ -141,15 +141,15 @@ def load(record: Record) -> dict[str, np.ndarray]:
     return {"pixels": read_image(record.path)}
 
 
-def features(sample: View) -> np.ndarray:
+def features(view: View) -> np.ndarray:
     """Returns the 48 x 48 thumbnail of a picture as loaded, flat: exposure and all."""
-    light = luminance(as_share(sample.inputs["pixels"], where=sample.key))
+    light = luminance(as_share(view.inputs["pixels"], where=view.key))
     return thumbnail(light[:, :, None], side=48)
 
 
-def draw(axes: Any, sample: View) -> None:
+def draw(axes: Any, view: View) -> None:
     """Paints the picture as light on black."""
-    axes.imshow(sample.inputs["pixels"][:, :, 0], cmap="gray")
+    axes.imshow(view.inputs["pixels"][:, :, 0], cmap="gray")
     axes.axis("off")
 
 
