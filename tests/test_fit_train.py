@@ -19,7 +19,6 @@ import metatransformer.fit.train as train_module
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.fit.context import Context
 from metatransformer.fit.fit import fit
-from metatransformer.fit.memo import Memo
 from metatransformer.fit.objective import Supervised
 from metatransformer.fit.run import RunFolder
 from metatransformer.fit.solve import choose_head
@@ -30,7 +29,7 @@ from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 
 QUIET = Console(quiet=True)
-ALONE = Context(run=None, place=Place(), memo=Memo(most_mb=0), console=QUIET)
+ALONE = Context(run=None, place=Place(), memo=None, console=QUIET)
 SETTINGS = {"tune": "ends", "data.batch_size": 4, "optim.lr": 1e-2}
 
 

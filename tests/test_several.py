@@ -149,6 +149,8 @@ def test_samples_that_disagree_and_recipes_that_cannot_be_are_refused():
         Examples.join(rows, targets={})
     with pytest.raises(UsageError, match="recipe key 'input.size': must be of the one input.*inputs.photo.size"):
         make_recipe({"photo": "image", "rest": "tabular"}, base={}, overrides={"input.size": 3})
+    with pytest.raises(UsageError, match="the model: must have one input here; found photo, rest"):
+        _ = make_recipe({"photo": "image", "rest": "tabular"}, base={}, overrides={}).input
     with pytest.raises(UsageError, match=r"'tasks.a.inputs': must name inputs.*found 'foto'. Did you mean 'photo'"):
         make_recipe({"photo": "image"}, base={}, overrides={"tasks.a.inputs": ["foto"]})
     with pytest.raises(UsageError, match="'tasks.a.head.pol'.*Did you mean 'tasks.a.head.pool'"):

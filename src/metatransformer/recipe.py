@@ -292,8 +292,14 @@ T = TypeVar("T")
 
 
 def only(named: Mapping[str, T], *, what: str) -> T:
-    """Returns the one value of a mapping; to ask this of a model with several is a mistake of the caller's."""
-    assert len(named) == 1, f"one {what} was asked for; the model has {', '.join(named) or 'none'}"
+    """Returns the one value of a mapping of inputs or tasks by name.
+
+    Raises:
+        UsageError: there are several, or none; what was asked for is of one.
+    """
+    if len(named) != 1:
+        do = "Models of several are fitted and used from Python: fit.fit, infer.predict, infer.embed." if named else ""
+        raise UsageError("the model", must=f"have one {what} here", found=", ".join(named) or "none", do=do)
     return next(iter(named.values()))
 
 

@@ -10,13 +10,13 @@ from metatransformer.machine.console import Console
 
 @dataclass(frozen=True)
 class Context:
-    """The run folder (None keeps everything in memory), the place among processes that train together, what other fits
-    of this process have computed, and the console.
+    """The run folder (None keeps everything in memory), the place among processes that train together, what was
+    computed before and may be kept (None keeps nothing), and the console.
     """
 
     run: RunFolder | None
     place: Place
-    memo: Memo
+    memo: Memo | None
     console: Console
 
     def in_memory(self) -> "Context":

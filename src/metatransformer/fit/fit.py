@@ -56,7 +56,9 @@ def fit(
         run.check(recipe, identity=identity, overwrite=overwrite)
     pipeline = build_pipeline(recipe, trunk=trunk, examples=parts["train"])
     frozen_bytes = pipeline.trunk.encoder.bytes_hash()
-    context = Context(run, place, memo or Memo(most_mb=0), console)
+    # Tasks that read the same features share them.
+    kept = memo or (Memo(most_mb=0) if len(recipe.tasks) > 1 else None)
+    context = Context(run, place, kept, console)
     say_what_learns(pipeline, console)
     route = pipeline.route if memo is None else memo.route(pipeline)
     fitted = Fitted(pipeline, _loaders(pipeline, parts, route, console))

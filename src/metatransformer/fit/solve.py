@@ -29,6 +29,7 @@ from metatransformer.fit.choose import (
 from metatransformer.fit.closed_form import Probe
 from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted, refits
+from metatransformer.infer.evaluate import compute_features
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
 
@@ -159,8 +160,8 @@ def _features(fitted: Fitted, split: str, context: Context) -> torch.Tensor:
             return torch.load(path, weights_only=True)
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
             console.note(f"{path} is damaged: computed again")
-    loader, title = fitted.loaders[split], f"features, {split}"
-    features = context.memo.features(fitted.pipeline, loader, console=console, title=title)
+    compute = compute_features if context.memo is None else context.memo.features
+    features = compute(fitted.pipeline, fitted.loaders[split], console=console, title=f"features, {split}")
     if path is not None:
         with atomic_file(path) as temporary:
             torch.save(features, temporary)
