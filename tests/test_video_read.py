@@ -11,6 +11,7 @@ from common import FIXTURES
 from PIL import Image
 
 from metatransformer.core.errors import DataError, MissingDependencyError
+from metatransformer.data import limits
 from metatransformer.modalities.video import read as module
 from metatransformer.modalities.video.read import open_video, video_of_array
 
@@ -159,7 +160,7 @@ def test_transparent_frames_lie_on_white(tmp_path: Path):
     ("name", "words"),
     [
         ("broken_empty.mp4", "must be a video; found a file of 0 bytes"),
-        ("broken_foreign.mp4", "damaged, truncated or foreign file .*ffmpeg -i"),
+        ("broken_foreign.mp4", "a damaged one .FFmpeg: .*Invalid data found.*ffmpeg -i"),
         ("broken_sound_only.avi", "must hold a stream of pictures; found audio"),
         ("broken_end.mp4", "must be a whole video of 1.1 s, .*found 0.2 s, so it was cut off"),
         ("broken_truncated.mkv", "must be a whole video of 1.1 s"),
@@ -246,9 +247,21 @@ def test_other_arrays_are_refused(frames: np.ndarray, words: str):
 
 
 def test_giant_frames_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "MOST_PIXELS", 1000)
-    with pytest.raises(DataError, match="must have at most 1,000 pixels a frame; found 32 x 32"):
+    monkeypatch.setattr(limits, "MOST_PIXELS", 1000)
+    with pytest.raises(DataError, match="good.mp4: must have at most 0 million pixels; found 32 x 32"):
         open_video(FOLDER / "good.mp4")
+
+
+def test_a_gif_without_a_palette_is_grey(tmp_path: Path):
+    frames = [Image.fromarray((np.arange(35).reshape(5, 7) * 7 + step * 3).astype(np.uint8)) for step in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100)
+    data = (tmp_path / "a.gif").read_bytes()
+    size = 3 << ((data[10] & 7) + 1)
+    (tmp_path / "a.gif").write_bytes(data[:10] + bytes([data[10] & 0x7F]) + data[11:13] + data[13 + size :])
+    video = open_video(tmp_path / "a.gif")
+    (first,) = video.pick([0])
+    assert len(video) == 3
+    np.testing.assert_array_equal(first[:, :, 0], np.arange(35).reshape(5, 7))  # the numbers of its colours
 
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch):

@@ -10,8 +10,8 @@ Limits: the first stream of pictures is read; HDR is shown without tone mapping.
 states no length (MPEG streams) may have been cut off without a sign.
 """
 
+import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,14 +19,29 @@ from typing import Any
 
 import numpy as np
 
+from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
+from metatransformer.data.limits import require_pixels
 from metatransformer.data.records import natural_key
 from metatransformer.modalities._picture.pixels import as_rgb, resize
 from metatransformer.modalities._picture.read import read_image
 
-FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".wmv", ".flv")
+FILM_SUFFIXES = (
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".avi",
+    ".mkv",
+    ".webm",
+    ".gif",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".3gp",
+    ".ogv",
+)
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-MOST_PIXELS = 2**27  # 16K by 8K; a header may announce more to exhaust the memory
 # A file's own length is rounded, and the last frame may last shorter than the others.
 TOLERANCE = 0.02
 SPARED = 16  # frames to decode that a jump must spare: a jump costs as much as a few of them
@@ -155,55 +170,51 @@ class _Film:
 
 
 def _open_film(path: Path) -> Video:
-    with _stream_of(path) as (container, stream):
-        _check_codec(stream, path=path)
+    container, stream = _opened(path)
+    with container:
+        if stream.codec_context is None:
+            raise DataError(path, must="have a codec that FFmpeg knows", found="another one, or damage", do=_CONVERT)
+        require_pixels(path, height=stream.codec_context.height, width=stream.codec_context.width)
         times, keys, end = _read_times(container, stream, path=path)
         base = float(stream.time_base)
     pick = partial(_pick_from_film, _Film(path, times, keys))
     return Video(str(path), (times - times[0]) * base, float(end - times[0]) * base, True, pick)
 
 
-@contextmanager
-def _stream_of(path: Path) -> Iterator[tuple[Any, Any]]:
-    """Opens a film and gives its container and its first stream of pictures; what FFmpeg cannot read becomes ours."""
+def _opened(path: Path) -> tuple[Any, Any]:
+    """Returns the open container of a film and its first stream of pictures."""
     try:
         import av
-        from av.error import FFmpegError
         from av.stream import Disposition
     except ImportError as error:
         raise MissingDependencyError("av", extra="video", purpose="reading video files") from error
     if not path.is_file() or path.stat().st_size == 0:
         found = "a file of 0 bytes" if path.is_file() else "nothing there"
         raise DataError(path, must="be a video", found=found, do="Remove it or copy it again.")
-    cover = Disposition.attached_pic
-    try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            streams = [stream for stream in container.streams.video if not stream.disposition & cover]
-            if not streams:
-                others = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-                do = "Remove it, or copy it again: a truncated file can look like that."
-                raise DataError(path, must="hold a stream of pictures", found=others, do=do)
-            yield container, streams[0]
-    except FFmpegError as error:
-        raise DataError(
-            path,
-            must="be a whole video",
-            found=f"a damaged, truncated or foreign file ('{error.strerror}')",
-            do=f"Copy it again. {_CONVERT}",
-        ) from error
+    source = _with_palette(path) if path.suffix.lower() == ".gif" else str(path)
+    with _border(path):
+        container = av.open(source, metadata_errors="replace")
+        shown = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+        others = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+    if not shown:
+        container.close()
+        do = "Remove it, or copy it again: a truncated file can look like that."
+        raise DataError(path, must="hold a stream of pictures", found=others, do=do)
+    return container, shown[0]
 
 
-def _check_codec(stream: Any, *, path: Path) -> None:
-    if stream.codec_context is None:
-        raise DataError(path, must="have a codec that FFmpeg knows", found="another one, or damage", do=_CONVERT)
-    height, width = stream.codec_context.height, stream.codec_context.width
-    if height * width > MOST_PIXELS:
-        raise DataError(
-            path,
-            must=f"have at most {MOST_PIXELS:,} pixels a frame",
-            found=f"{width} x {height}",
-            do=f"Shrink it. {_CONVERT}",
-        )
+def _with_palette(path: Path) -> str | io.BytesIO:
+    """Returns what is to be opened of a GIF: where it has no palette of its own, a copy with all grey levels."""
+    with path.open("rb") as file:
+        start = file.read(13)
+        if start[:3] != b"GIF" or len(start) < 13 or start[10] & 0x80:
+            return str(path)
+        greys = bytes(level for number in range(256) for level in (number, number, number))
+        return io.BytesIO(start[:10] + bytes([start[10] | 0x87]) + start[11:] + greys + file.read())
+
+
+def _border(path: Path) -> foreign:
+    return foreign(path, "FFmpeg", must="be a whole video", do=f"Copy it again. {_CONVERT}")
 
 
 def _read_times(container: Any, stream: Any, *, path: Path) -> tuple[np.ndarray, np.ndarray, int]:
@@ -213,19 +224,28 @@ def _read_times(container: Any, stream: Any, *, path: Path) -> tuple[np.ndarray,
         DataError: no frame, frames without times, or fewer than the file announces.
     """
     times, keys, step, last = [], [], 0, 0.0
-    for packet in container.demux():
-        if packet.size == 0 or packet.time_base is None:
-            continue
-        time = packet.dts if packet.pts is None else packet.pts
+    with _border(path):
+        packets = [
+            (
+                packet.dts if packet.pts is None else packet.pts,
+                packet.duration or 0,
+                packet.time_base,
+                packet.stream.index == stream.index and not packet.is_discard,
+                packet.is_keyframe,
+            )
+            for packet in container.demux()
+            if packet.size and packet.time_base is not None
+        ]
+    for time, duration, base, counts, is_key in packets:
         if time is not None:
-            last = max(last, float((time + (packet.duration or 0)) * packet.time_base))
-        if packet.stream.index != stream.index or packet.is_discard:
+            last = max(last, float((time + duration) * base))
+        if not counts:
             continue
         if time is None:
             raise _no_time(path)
         times.append(time)
-        keys += [time] if packet.is_keyframe else []
-        step = packet.duration or step
+        keys += [time] if is_key else []
+        step = duration or step
     if not times:
         raise DataError(path, must="hold at least one frame", found="none", do="Remove it.")
     shown = np.unique(np.array(times, dtype=np.int64))
@@ -278,7 +298,8 @@ class _Missed(Exception):
 
 
 def _decoded(film: _Film, numbers: Sequence[int], *, jump: bool) -> Iterator[np.ndarray]:
-    with _stream_of(film.path) as (container, stream):
+    container, stream = _opened(film.path)
+    with container:
         ratio = stream.sample_aspect_ratio
         cursor = _Cursor(container, stream, film)
         for wanted in film.times[list(numbers)].tolist():
@@ -304,8 +325,9 @@ class _Cursor:
         place = int(np.searchsorted(keys, wanted, side="right"))
         if place == 0 or np.searchsorted(times, keys[place - 1]) - np.searchsorted(times, here) < SPARED:
             return
-        self.container.seek(int(keys[place - 1]), stream=self.stream)
-        self.frames = self.container.decode(self.stream)
+        with _border(self.film.path):
+            self.container.seek(int(keys[place - 1]), stream=self.stream)
+            self.frames = self.container.decode(self.stream)
         self.held = self.ahead = None
         self.jumped = True
 
@@ -317,7 +339,9 @@ class _Cursor:
             DataError: no frame can be decoded.
         """
         while self.held is None or self._time(self.held) < wanted:
-            self.ahead = next(self.frames, None) if self.ahead is None else self.ahead
+            if self.ahead is None:
+                with _border(self.film.path):
+                    self.ahead = next(self.frames, None)
             late = self.ahead is None or self._time(self.ahead) > wanted
             if late and self.held is not None:
                 break
@@ -352,12 +376,13 @@ def _picture(frame: Any, *, ratio: float, path: Path) -> np.ndarray:
             found=f"a damaged frame at {float(frame.time or 0):.4g} s",
             do=f"Copy it again. {_CONVERT}",
         )
-    if any(component.is_alpha for component in frame.format.components):
-        rgba = frame.to_ndarray(format="rgba").astype(np.uint16)
+    clear = any(component.is_alpha for component in frame.format.components)
+    with _border(path):
+        pixels = frame.to_ndarray(format="rgba" if clear else "rgb24")
+    if clear:
+        rgba = pixels.astype(np.uint16)
         alpha = rgba[:, :, 3:]
         pixels = ((rgba[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    else:
-        pixels = frame.to_ndarray(format="rgb24")
     if ratio != 1:
         height, width = pixels.shape[:2]
         pixels = resize(pixels, size=(height, max(1, round(width * ratio))))
