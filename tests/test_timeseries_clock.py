@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 
 from metatransformer.core.errors import DataError
-from metatransformer.modalities._recording.times import Rows, parse_times
+from metatransformer.data.given import Rows
+from metatransformer.modalities._recording.times import parse_times
 from metatransformer.modalities.timeseries.clock import find_step, missing_rows, usual_period
-from metatransformer.modalities.timeseries.series import Layout, read_series
+from metatransformer.modalities.timeseries.index import read_all
+from metatransformer.modalities.timeseries.series import Layout
 
 ROWS = Rows("t.csv", 2)
 
@@ -140,7 +142,7 @@ def test_summer_time_is_said_where_it_looks_like_it():
     assert step_of(parse_times(spring, zone="Europe/Berlin", rows=ROWS, title="when")).name == "1 h"
     text = hours.strftime("%Y-%m-%d %H:%M")
     with pytest.raises(DataError, match=r"a gap after 2024-03-31 01:00:00 .*input.zone.*input.fill"):
-        read_series(pd.DataFrame({"time": text, "y": np.arange(60.0)}), layout=Layout())
+        read_all(pd.DataFrame({"time": text, "y": np.arange(60.0)}), layout=Layout())
     autumn = pd.date_range("2024-10-26", periods=60, freq="h", tz="Europe/Berlin").strftime("%Y-%m-%d %H:%M")
     with pytest.raises(DataError, match="the same time again.*input.zone"):
         step_of(times_of(autumn.tolist()))

@@ -9,10 +9,11 @@ import pytest
 from common import FIXTURES
 
 from metatransformer.core.errors import DataError, UsageError
-from metatransformer.modalities._recording.times import Rows, parse_times
+from metatransformer.data.given import Rows
+from metatransformer.modalities._recording.times import parse_times
 from metatransformer.modalities.timeseries.clock import find_step, missing_rows, usual_period
 from metatransformer.modalities.timeseries.index import index_series, read_all
-from metatransformer.modalities.timeseries.series import Layout, read_series
+from metatransformer.modalities.timeseries.series import Layout
 from metatransformer.modalities.timeseries.windows import Cut, cut_windows, last_window, window_scale
 
 ROWS = Rows("t.csv", 2)
@@ -29,7 +30,7 @@ def table(count: int = 31, *, freq: str = "h", start: str = "2024-01-01") -> pd.
 
 
 def step_of(frame: pd.DataFrame) -> str:
-    return read_series(frame, layout=Layout())[0].step.name
+    return read_all(frame, layout=Layout())[0].step.name
 
 
 # --- times
@@ -37,8 +38,8 @@ def step_of(frame: pd.DataFrame) -> str:
 
 def test_the_index_of_a_table_that_pandas_wrote_is_no_series(tmp_path):
     table().to_csv(tmp_path / "a.csv")
-    names = [one.name for one in read_series(tmp_path / "a.csv", layout=Layout())]
-    assert names == [one.name for one in read_series(table(), layout=Layout())]
+    names = [one.name for one in read_all(tmp_path / "a.csv", layout=Layout())]
+    assert names == [one.name for one in read_all(table(), layout=Layout())]
 
 
 def test_times_are_read_from_text_numbers_and_a_style():
@@ -84,14 +85,14 @@ def test_what_is_no_time_is_named(texts: tuple, settings: dict, message: str):
 def test_steps_of_the_clock_and_the_calendar_are_found(freq: str, name: str):
     frame = table(31, freq=freq)
     assert step_of(frame) == name
-    series = read_series(frame, layout=Layout())[0]
+    series = read_all(frame, layout=Layout())[0]
     expected = pd.date_range("2024-01-01", periods=36, freq=freq)[31:]
     assert list(series.step.after(series.times, count=5)) == list(expected)
 
 
 def test_days_of_a_zone_have_23_or_25_hours():
     frame = table(40, freq="D", start="2024-03-10")
-    series = read_series(frame, layout=Layout(zone="Europe/Berlin"))[0]
+    series = read_all(frame, layout=Layout(zone="Europe/Berlin"))[0]
     assert series.step.name == "D" and str(series.step.after(series.times, count=1)[0]) == "2024-04-19 00:00:00+02:00"
 
 
@@ -100,7 +101,7 @@ def test_days_of_a_zone_have_23_or_25_hours():
     [("h", 24), ("15min", 96), ("D", 7), ("MS", 12), ("QS", 4), ("7D", 52), ("min", 1440), ("s", 60)],
 )
 def test_the_usual_cycle_goes_by_the_step(freq: str, period: int):
-    assert read_series(table(20, freq=freq), layout=Layout())[0].period == period
+    assert read_all(table(20, freq=freq), layout=Layout())[0].period == period
 
 
 def test_numbers_count_rows_and_have_no_cycle():
@@ -115,48 +116,48 @@ def test_numbers_count_rows_and_have_no_cycle():
 
 
 def test_a_wide_table_has_a_series_a_column():
-    one, two = read_series(table(), layout=Layout())
+    one, two = read_all(table(), layout=Layout())
     assert (one.name, two.name, one.column) == ("a", "b", "a") and len(one.times) == 31
     np.testing.assert_array_equal(two.values[:4], [0, 1, 4, 9])
 
 
 def test_a_long_table_has_its_series_below_each_other():
-    names = [(one.name, len(one.values)) for one in read_series(FOLDER / "long.csv", layout=Layout())]
+    names = [(one.name, len(one.values)) for one in read_all(FOLDER / "long.csv", layout=Layout())]
     assert names == [("load", 113), ("heat", 113)]
-    wide = {one.name: one.values for one in read_series(FOLDER / "good.csv", layout=Layout())}
-    for one in read_series(FOLDER / "long.csv", layout=Layout()):
+    wide = {one.name: one.values for one in read_all(FOLDER / "good.csv", layout=Layout())}
+    for one in read_all(FOLDER / "long.csv", layout=Layout()):
         np.testing.assert_array_equal(one.values, wide[one.name])
 
 
 @pytest.mark.parametrize("name", ["good.csv", "good_tabs.tsv", "good.parquet"])
 def test_every_format_gives_the_same_series(name: str):
-    one, two = read_series(FOLDER / name, layout=Layout())
+    one, two = read_all(FOLDER / name, layout=Layout())
     assert (one.name, two.name, one.step.name) == ("load", "heat", "1 h")
     assert one.values[0] == pytest.approx(40.126, abs=5e-4)  # text has three digits
 
 
 def test_other_columns_are_covariates():
-    (one,) = read_series(table(), layout=Layout(target=("b",)))
+    (one,) = read_all(table(), layout=Layout(target=("b",)))
     assert one.name == "b" and one.past.shape == (31, 1) and one.known.shape == (31, 0)
-    (known,) = read_series(FOLDER / "known.csv", layout=Layout(known=("plan",)))
+    (known,) = read_all(FOLDER / "known.csv", layout=Layout(known=("plan",)))
     assert (len(known.values), len(known.times), known.known.shape) == (106, 106, (113, 1))
 
 
 def test_unusual_names_are_said():
     frame = table().rename(columns={"ds": "hour", "a": "station", "b": "level"})
     frame["station"] = "north"
-    (one,) = read_series(frame, layout=Layout(time="hour", id="station", values="level"))
+    (one,) = read_all(frame, layout=Layout(time="hour", id="station", values="level"))
     assert (one.name, one.column) == ("north", "level")
-    untimed = read_series(frame.drop(columns=["hour", "station"]), layout=Layout(time="none"))
+    untimed = read_all(frame.drop(columns=["hour", "station"]), layout=Layout(time="none"))
     assert list(untimed[0].times[:3]) == [0, 1, 2]
 
 
 def test_gaps_and_cells_are_filled_when_asked():
     frame = table(11).drop(index=[3, 4]).reset_index(drop=True)
     frame.loc[6, "a"] = np.nan
-    line = read_series(frame, layout=Layout(fill="line"))[0]
+    line = read_all(frame, layout=Layout(fill="line"))[0]
     np.testing.assert_allclose(line.values, np.arange(11))
-    last = read_series(frame, layout=Layout(fill="last"))[0]
+    last = read_all(frame, layout=Layout(fill="last"))[0]
     np.testing.assert_allclose(last.values, [0, 1, 2, 2, 2, 5, 6, 7, 7, 9, 10])
     assert len(last.times) == 11
 
@@ -179,7 +180,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_tables_are_refused_with_file_and_line(name: str):
     with pytest.raises(DataError, match=BROKEN[name]):
-        read_series(FOLDER / f"broken_{name}.csv", layout=Layout())
+        read_all(FOLDER / f"broken_{name}.csv", layout=Layout())
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_broken_tables_are_refused_with_file_and_line(name: str):
 )
 def test_tables_that_say_too_little_or_too_much_are_refused(change: dict, layout: dict, message: str):
     with pytest.raises(DataError, match=message):
-        read_series(table().assign(**change), layout=Layout(**layout))
+        read_all(table().assign(**change), layout=Layout(**layout))
 
 
 @pytest.mark.parametrize(
@@ -213,19 +214,19 @@ def test_tables_that_say_too_little_or_too_much_are_refused(change: dict, layout
 )
 def test_a_column_has_one_role(layout: dict, message: str):
     with pytest.raises(UsageError, match=message):
-        read_series(table(), layout=Layout(**layout))
+        read_all(table(), layout=Layout(**layout))
 
 
 def test_times_in_the_index_are_not_lost():
     with pytest.raises(DataError, match=r"must have its times in a column; found times in the index.*reset_index"):
-        read_series(table().assign(ds=pd.date_range("2024", periods=31, freq="h")).set_index("ds"), layout=Layout())
+        read_all(table().assign(ds=pd.date_range("2024", periods=31, freq="h")).set_index("ds"), layout=Layout())
 
 
 def test_an_odd_step_is_named():
     frame = table(9)
     frame.loc[5, "ds"] = "2024-01-01 05:20:00"
     with pytest.raises(DataError, match=r"row 5, column 'ds': must follow .* by 1 h or a multiple of it; found 80 min"):
-        read_series(frame, layout=Layout())
+        read_all(frame, layout=Layout())
 
 
 def test_folders_lists_and_arrays(tmp_path: Path):
@@ -263,7 +264,7 @@ CUT = Cut(lookback=5, horizon=3, rows=(0.6, 0.2, 0.2), most=(1000, 1000, 1000))
 
 
 def test_windows_keep_to_their_split():
-    series = read_series(table(50), layout=Layout())
+    series = read_all(table(50), layout=Layout())
     assert CUT.borders(series[0]) == {"train": (0, 30), "val": (30, 40), "test": (40, 50)}
     windows = [(split, window.start, window.now) for split, window in cut_windows(series[:1], CUT)]
     assert [start for split, start, _ in windows if split == "train"] == list(range(23))
@@ -272,35 +273,35 @@ def test_windows_keep_to_their_split():
 
 
 def test_rows_are_counted_or_come_from_a_column():
-    series = read_series(table(50), layout=Layout())[0]
+    series = read_all(table(50), layout=Layout())[0]
     counted = Cut(5, 3, (20, 10, 11), (9, 9, 9))
     assert counted.borders(series)["test"] == (30, 41)
     with pytest.raises(DataError, match="must have the 60 rows of input.rows; found 50"):
         Cut(5, 3, (30, 20, 10), (9, 9, 9)).borders(series)
     marked = table(50).assign(split=["train"] * 41 + ["val"] * 9)
-    assert CUT.borders(read_series(marked, layout=Layout())[0])["val"] == (41, 50)
+    assert CUT.borders(read_all(marked, layout=Layout())[0])["val"] == (41, 50)
 
 
 def test_a_later_table_is_scored_whole():
-    series = read_series(table(50).assign(split="test"), layout=Layout())[:1]
+    series = read_all(table(50).assign(split="test"), layout=Layout())[:1]
     windows = list(cut_windows(series, CUT))
     assert [(split, window.start) for split, window in windows] == [("test", start) for start in range(43)]
     assert windows[0][1].mean == np.arange(50.0).mean() and windows[0][1].spread == np.arange(50.0).std()
     with pytest.raises(DataError, match="must have at least 8 rows in test .*; found 7 rows"):
-        list(cut_windows(read_series(table(7).assign(split="test"), layout=Layout()), CUT))
+        list(cut_windows(read_all(table(7).assign(split="test"), layout=Layout()), CUT))
 
 
 def test_rows_to_learn_from_need_rows_to_choose_by():
-    series = read_series(table(50), layout=Layout())
+    series = read_all(table(50), layout=Layout())
     with pytest.raises(DataError, match="must have val rows in input.rows; found none"):
         list(cut_windows(series, Cut(5, 3, (0.8, 0, 0.2), (9, 9, 9))))
     marked = table(50).assign(split=["train"] * 41 + ["test"] * 9)
     with pytest.raises(DataError, match="must have val rows between train and test; found none"):
-        list(cut_windows(read_series(marked, layout=Layout()), CUT))
+        list(cut_windows(read_all(marked, layout=Layout()), CUT))
 
 
 def test_at_most_so_many_windows_are_taken():
-    series = read_series(table(50), layout=Layout())
+    series = read_all(table(50), layout=Layout())
     few = Cut(5, 3, (0.6, 0.2, 0.2), (11, 1000, 1000))
     starts = [(window.series.name, window.start) for split, window in cut_windows(series, few) if split == "train"]
     assert starts == [(name, start) for name in "ab" for start in range(0, 23, 5)]
@@ -308,13 +309,13 @@ def test_at_most_so_many_windows_are_taken():
 
 def test_short_series_are_refused():
     with pytest.raises(DataError, match="series 'a': must have at least 8 rows in train .*found 5 rows"):
-        list(cut_windows(read_series(table(9), layout=Layout()), CUT))
+        list(cut_windows(read_all(table(9), layout=Layout()), CUT))
     with pytest.raises(DataError, match="must have at least the 32 rows of the look-back; found 31"):
-        last_window(read_series(table(), layout=Layout())[0], lookback=32, horizon=3)
+        last_window(read_all(table(), layout=Layout())[0], lookback=32, horizon=3)
 
 
 def test_the_future_is_measured_from_the_last_value_in_spreads():
-    series = read_series(table(50), layout=Layout())[0]
+    series = read_all(table(50), layout=Layout())[0]
     split, window = next(iter(cut_windows([series], CUT)))
     level, spread = window_scale(np.arange(5.0), floor=0.1 * np.arange(30).std())
     assert (split, level) == ("train", 4.0)
@@ -326,7 +327,7 @@ def test_the_future_is_measured_from_the_last_value_in_spreads():
 
 
 def test_known_covariates_must_reach_as_far_as_the_forecast():
-    (series,) = read_series(FOLDER / "known.csv", layout=Layout(known=("plan",)))
+    (series,) = read_all(FOLDER / "known.csv", layout=Layout(known=("plan",)))
     window = last_window(series, lookback=24, horizon=7)
     assert window.past.shape == (24, 2) and window.known.shape == (7, 1) and window.future is None
     assert str(window.times[0]) == "2024-03-08 10:00:00"
@@ -358,7 +359,7 @@ def test_an_index_says_how_the_table_was_understood():
 def test_numbers_are_read_as_people_write_them(cells: str, last: float, tmp_path: Path):
     rows = [f"2024-01-{n + 1:02};{cells.format(n)}" for n in range(31)]
     (tmp_path / "a.csv").write_text("\n".join(["date;y", *rows]))
-    (one,) = read_series(tmp_path / "a.csv", layout=Layout())
+    (one,) = read_all(tmp_path / "a.csv", layout=Layout())
     assert one.values[-1] == last
 
 
@@ -376,19 +377,19 @@ def panel(rows: int = 31, *, items: tuple[str, ...] = ("tea", "milk")) -> pd.Dat
 def test_a_panel_is_told_how_to_name_its_series(by: list[str]):
     frame = panel().sort_values(by)
     with pytest.raises(DataError, match="several series.* apart: input.id='store, item'"):
-        read_series(frame, layout=Layout())
+        read_all(frame, layout=Layout())
     with pytest.raises(DataError, match="several series.* apart: input.id=store"):
-        read_series(frame[frame["item"] == "tea"].drop(columns="item"), layout=Layout(target=("sales",)))
+        read_all(frame[frame["item"] == "tea"].drop(columns="item"), layout=Layout(target=("sales",)))
 
 
 def test_two_columns_can_tell_series_apart():
-    series = read_series(panel(), layout=Layout(id="store, item", values="sales"))
+    series = read_all(panel(), layout=Layout(id="store, item", values="sales"))
     assert [one.name for one in series] == ["north/tea", "north/milk", "south/tea", "south/milk"]
     assert all(len(one.values) == 31 and one.step.name == "1 d" for one in series)
     with pytest.raises(UsageError, match="input.ignore: must name other columns than input.id"):
-        read_series(panel(), layout=Layout(id="store, item", values="sales", ignore=("item",)))
+        read_all(panel(), layout=Layout(id="store, item", values="sales", ignore=("item",)))
     with pytest.raises(DataError, match="must have a column 'itm'"):
-        read_series(panel(), layout=Layout(id="store, itm", values="sales"))
+        read_all(panel(), layout=Layout(id="store, itm", values="sales"))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7])

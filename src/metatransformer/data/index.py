@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from metatransformer.core.errors import DataError, UnlabelledError
 from metatransformer.data.folder import accepts, index_folder, scan
-from metatransformer.data.manifest import index_manifest, is_manifest
+from metatransformer.data.given import Array, Files, Folder, Items, Sheet, recognise, require_there
+from metatransformer.data.manifest import index_manifest
 from metatransformer.data.parts import Parts, expand_parts
 from metatransformer.data.records import Index, Records, natural_key, require_text, require_unique
 from metatransformer.data.rows import index_table
 from metatransformer.data.split import split_records
-from metatransformer.data.table import TABLE_SUFFIXES, first_line, read_table
 
 __all__ = ["Index", "index_files", "index_table", "split_records"]
 
@@ -59,65 +58,26 @@ def index_files(
 
 def _index(data: Any, *, suffixes: Sequence[str], label_column: str, require_labels: bool) -> Index:
     """Returns one record a file or array."""
-    if isinstance(data, pd.DataFrame):
-        index = index_manifest(
-            data,
-            where="the DataFrame",
-            root=Path.cwd(),
-            first_line=0,
-            suffixes=suffixes,
-            label_column=label_column,
-            require_labels=require_labels,
-        )
-    elif isinstance(data, str | os.PathLike):
-        index = _index_path(Path(data), suffixes=suffixes, label_column=label_column, require_labels=require_labels)
+    given = recognise(data)
+    # A CSV can be a recording of its own (motion sensors): a column 'path' tells a manifest from one.
+    if isinstance(given, Sheet) and given.path and accepts(given.path.name, suffixes=suffixes):
+        given = given if given.lists_files else Files((given.path,), listed=False)
+    if isinstance(given, Folder):
+        index = index_folder(given.path, suffixes=suffixes, require_labels=require_labels)
+    elif isinstance(given, Sheet):
+        index = index_manifest(given, suffixes=suffixes, label_column=label_column, require_labels=require_labels)
     else:
-        index = _index_items(_as_list(data), suffixes=suffixes, require_labels=require_labels)
+        index = _index_items(given, suffixes=suffixes, require_labels=require_labels)
     require_unique(index.records.keys, where="the data" if index.root is None else index.root)
     require_text(index.records)
     return index
 
 
-def _index_path(path: Path, *, suffixes: Sequence[str], label_column: str, require_labels: bool) -> Index:
-    if path.is_dir():
-        return index_folder(path, suffixes=suffixes, require_labels=require_labels)
-    require_there(path)
-    # A CSV can be a recording of its own (motion sensors): a column 'path' tells a manifest from
-    # one.
-    single = accepts(path.name, suffixes=suffixes)
-    if accepts(path.name, suffixes=TABLE_SUFFIXES) and not (single and not is_manifest(path)):
-        # Text only: a class called NA stays a class, and label 007 keeps its zeros.
-        table = read_table(path, header=True, text=True, missing=("",))
-        return index_manifest(
-            table,
-            where=path,
-            root=path.parent,
-            first_line=first_line(path),
-            suffixes=suffixes,
-            label_column=label_column,
-            require_labels=require_labels,
-        )
-    return _index_items([path], suffixes=suffixes, require_labels=require_labels)
-
-
-def _as_list(data: Any) -> list[Any]:
-    if isinstance(data, pd.Series):
-        return data.tolist()
-    if isinstance(data, np.ndarray):
-        if data.ndim == 0:
-            raise DataError("the data", must="be a list of samples", found="a single number")
-        return data.tolist() if data.dtype.kind == "U" else list(data)
-    if isinstance(data, Sequence) and not isinstance(data, bytes):
-        return list(data)
-    raise DataError(
-        "the data",
-        must="be a path, a list of paths, a list of numpy arrays, or a DataFrame",
-        found=f"a {type(data).__name__}",
-        do="Convert it, for instance with numpy.asarray.",
-    )
-
-
-def _index_items(items: list[Any], *, suffixes: Sequence[str], require_labels: bool) -> Index:
+def _index_items(given: Files | Array | Items, *, suffixes: Sequence[str], require_labels: bool) -> Index:
+    if isinstance(given, Array):
+        items = given.values.tolist() if given.values.dtype.kind == "U" else [*given.values]
+    else:
+        items = given.paths if isinstance(given, Files) else given.items
     if not items:
         raise DataError("the data", must="hold at least one item", found="an empty list")
     if require_labels:
@@ -128,8 +88,8 @@ def _index_items(items: list[Any], *, suffixes: Sequence[str], require_labels: b
             do="Hand in one folder per class or a manifest with the columns path,label; "
             "in Python, labels are the second argument of fit.",
         )
-    if all(isinstance(item, str | os.PathLike) for item in items):
-        return _index_paths([Path(item) for item in items], suffixes=suffixes)
+    if isinstance(given, Files):
+        return index_paths(given.paths, suffixes=suffixes)
     for row, item in enumerate(items):
         if not isinstance(item, np.ndarray | Mapping):
             raise DataError(
@@ -141,7 +101,12 @@ def _index_items(items: list[Any], *, suffixes: Sequence[str], require_labels: b
     return Index(Records([str(row) for row in range(len(items))], values=items))
 
 
-def _index_paths(paths: list[Path], *, suffixes: Sequence[str]) -> Index:
+def index_paths(paths: Sequence[Path], *, suffixes: Sequence[str]) -> Index:
+    """Returns one record a file, without labels, in the order given; those of a folder are sorted naturally.
+
+    Raises:
+        DataError: a path that is not there, or another ending.
+    """
     files: list[Path] = []
     notes: list[str] = []
     for path in paths:
@@ -158,20 +123,12 @@ def _index_paths(paths: list[Path], *, suffixes: Sequence[str]) -> Index:
                 found=f"the ending '{path.suffix}'" if path.suffix else "no ending",
             )
         files.append(path)
+    return listed(files, notes=notes)
+
+
+def listed(files: Sequence[Path], *, notes: Sequence[str]) -> Index:
+    """Returns one record a file; its key starts at the folder that holds them all."""
     full = [os.path.abspath(file) for file in files]
     root = Path(os.path.commonpath([os.path.dirname(file) for file in full]))
     keys = [Path(file).relative_to(root).as_posix() for file in full]
     return Index(Records(keys, paths=files), tuple(notes), root)
-
-
-def require_there(path: Path) -> None:
-    """Raises DataError when nothing stands at ``path``; says where the way there ends."""
-    if path.exists():
-        return
-    parent = next((p for p in path.absolute().parents if p.exists()), None)
-    raise DataError(
-        path,
-        must="exist",
-        found=f"nothing; the path is there up to {parent}",
-        do="Check the spelling and the working directory.",
-    )

@@ -11,9 +11,9 @@ import pandas as pd
 
 from metatransformer.core.errors import DataError, nearest
 from metatransformer.data.folder import accepts
-from metatransformer.data.records import Index, Records, counted, listing, split_name, split_spellings
+from metatransformer.data.given import Rows, Sheet
+from metatransformer.data.records import Index, Records, counted, listing
 from metatransformer.data.rows import split_target
-from metatransformer.data.table import read_columns
 
 FOLDER = "/"  # among the accepted endings: a row may name a folder that is one item
 PATHS = ("file", "filename", "file_name", "filepath", "file_path")
@@ -21,33 +21,21 @@ PATHS = ("file", "filename", "file_name", "filepath", "file_path")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
-def is_manifest(path: Path) -> bool:
-    """Returns whether a table file has a column 'path'; reads its first line only."""
-    return "path" in read_columns(path)
-
-
-def index_manifest(
-    frame: pd.DataFrame,
-    *,
-    where: object,
-    root: Path,
-    first_line: int,
-    suffixes: Sequence[str],
-    label_column: str,
-    require_labels: bool,
-) -> Index:
+def index_manifest(sheet: Sheet, *, suffixes: Sequence[str], label_column: str, require_labels: bool) -> Index:
     """Returns one record a row, in the rows' order.
 
-    ``first_line`` is the number of the first row in messages, 0 where rows are no lines.
     A column 'file' (or another usual name) stands for a missing 'path', one ending in '_group' for a
     missing 'group'. Labels stay what they are; text that is a number throughout the column becomes a number. Where
-    ``label_column`` names several with commas between them, a label is a tuple with None in gaps. A key is the path as
-    POSIX, relative to ``root``.
+    ``label_column`` names several with commas between them, a label is a tuple with None in gaps. A path is absolute or
+    starts at the manifest's folder, for one in memory at the working directory; a key is the path as POSIX from there.
 
     Raises:
         DataError: a column, a path, a label or a file is missing; an unknown split or ending.
     """
-    row = _Rows(where, first_line)
+    root = Path.cwd() if sheet.path is None else sheet.path.parent
+    row, where = sheet.rows, sheet.rows.where
+    # Text only: a class called NA stays a class, and label 007 keeps its zeros.
+    frame = sheet.read(header=True, text=True, missing=("",))
     columns, renamed = _known_names(_columns(frame))
     several = split_target(label_column)
     names = (label_column,) if label_column in columns or len(several) < 2 else several
@@ -65,31 +53,10 @@ def index_manifest(
     labels = _labels(columns.get(names[0], nothing))
     if len(names) > 1 and set(names) <= columns.keys():
         labels = list(zip(*(_labels(columns[name]) for name in names), strict=True))
-    splits = _splits(columns.get("split", nothing), row=row)
+    splits = row.splits(columns.get("split", nothing))
     groups = [None if group is None else str(group) for group in columns.get("group", nothing)]
     notes = [*renamed, *_notes(columns, labels=names)]
     return Index(Records(keys, paths=paths, targets=labels, splits=splits, groups=groups), tuple(notes), root)
-
-
-class _Rows:
-    """Names a manifest's rows in messages."""
-
-    def __init__(self, where: object, first_line: int) -> None:
-        self.where, self.first_line = where, first_line
-
-    def name(self, row: int) -> str:
-        word = "line" if self.first_line else "row"
-        return f"{self.where}, {word} {row + self.first_line}"
-
-    def require_all(self, values: Sequence[Any], *, column: str) -> None:
-        bad = [row for row, value in enumerate(values) if value is None]
-        if bad:
-            raise DataError(
-                f"{self.name(bad[0])}, column '{column}'",
-                must="have a value in every row",
-                found=f"{counted(len(bad), 'row')} without one",
-                do="Fill them or remove the rows.",
-            )
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
@@ -129,19 +96,7 @@ def _labels(values: list[Any]) -> list[Any]:
     return [None if value is None else number(value) for value in values]
 
 
-def _splits(values: list[Any], *, row: _Rows) -> list[str | None]:
-    splits = [None if value is None else split_name(str(value)) for value in values]
-    for number, (value, split) in enumerate(zip(values, splits, strict=True)):
-        if value is not None and split is None:
-            raise DataError(
-                f"{row.name(number)}, column 'split'",
-                must=f"be one of {split_spellings()}",
-                found=f"'{value}'",
-            )
-    return splits
-
-
-def _check_files(texts: Sequence[Any], *, paths: list[Path], row: _Rows, suffixes: Sequence[str]) -> None:
+def _check_files(texts: Sequence[Any], *, paths: list[Path], row: Rows, suffixes: Sequence[str]) -> None:
     folders = FOLDER in suffixes
     missing = [number for number, path in enumerate(paths) if not (path.is_file() or (folders and path.is_dir()))]
     if missing:
@@ -162,7 +117,7 @@ def _check_files(texts: Sequence[Any], *, paths: list[Path], row: _Rows, suffixe
             )
 
 
-def _keys(columns: Mapping[str, list[Any]], *, paths: list[Path], root: Path, row: _Rows) -> list[str]:
+def _keys(columns: Mapping[str, list[Any]], *, paths: list[Path], root: Path, row: Rows) -> list[str]:
     if "key" not in columns:
         return [_key(path, root=root) for path in paths]
     row.require_all(columns["key"], column="key")

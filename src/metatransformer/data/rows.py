@@ -3,6 +3,7 @@
 import csv
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,9 @@ import numpy as np
 import pandas as pd
 
 from metatransformer.core.errors import DataError, nearest
-from metatransformer.core.samples import SPLITS
 from metatransformer.data.columns import MISSING
 from metatransformer.data.delimited import numbers
-from metatransformer.data.folder import accepts
+from metatransformer.data.given import Array, Folder, Items, Sheet, recognise
 from metatransformer.data.records import (
     Index,
     Records,
@@ -25,7 +25,6 @@ from metatransformer.data.records import (
     split_name,
     split_spellings,
 )
-from metatransformer.data.table import TABLE_SUFFIXES, read_table
 
 
 def index_table(
@@ -52,40 +51,83 @@ def index_table(
         DataError: what ``read_table`` raises; a column that is not there; a row without target;
             tables of one folder with different columns; an unknown split.
     """
+    sheets, notes = _sheets(data)
+    parts: list[Index] = []
+    for sheet in sheets:
+        part = index_sheet(
+            sheet,
+            sheet.read(header=header, missing=missing),
+            target=target,
+            split_column=split_column,
+            group_column=group_column,
+            missing=missing,
+            doubtful=header and sheet.path is not None,
+        )
+        parts.append(part)
+        notes += part.notes
+        if set(part.columns) != set(parts[0].columns):
+            raise _other_columns(sheet.where, names=parts[0].columns, found=part.columns)
+    return replace(parts[0], records=Records.joined([part.records for part in parts]), notes=tuple(notes))
+
+
+def index_sheet(
+    sheet: Sheet,
+    frame: pd.DataFrame,
+    *,
+    target: str | None,
+    split_column: str | None,
+    group_column: str | None,
+    missing: Collection[str],
+    doubtful: bool = False,
+) -> Index:
+    """Returns the rows of one table that was read, as ``index_table`` does; ``doubtful`` says that its first line may
+    be data.
+    """
+    if frame.empty:
+        raise DataError(sheet.where, must="have at least one row and one column", found="none")
     notes: list[str] = []
-    tables = _tables(data, header=header, missing=missing, notes=notes)
-    parts: list[Records] = []
-    for table in tables:
-        columns = _Columns(table.frame, where=table.where, missing=missing)
-        _drop_row_numbers(columns, notes=notes)
-        if header and isinstance(data, str | os.PathLike):
-            notes += _doubtful_header(columns)
-        split = split_column
-        if split == "auto":
-            split = _own_split(columns, table=table, target=target or "")
-            notes += [f"column '{split}' says which rows are train, val and test; it is no input"] if split else []
-        parts.append(_records(columns, table=table, target=target, split=split, group=group_column))
-        notes += _missing_note(columns, count=len(table.frame))
-    names = [part.table.names for part in parts if part.table is not None]
-    for table, found in zip(tables, names, strict=True):
-        if set(found) != set(names[0]):
-            raise _other_columns(table.where, names=names[0], found=found)
-    root = tables[0].path.parent if tables[0].path is not None else None
-    return Index(Records.joined(parts), tuple(notes), root, names[0])
+    columns = _Columns(frame, where=sheet.where, missing=missing)
+    _drop_row_numbers(columns, notes=notes)
+    if doubtful:
+        notes += _doubtful_header(columns)
+    if split_column == "auto":
+        split_column = _own_split(columns, target=target or "") if sheet.split is None else None
+        if split_column:
+            notes.append(f"column '{split_column}' says which rows are train, val and test; it is no input")
+    records = _records(columns, sheet, rows=len(frame), target=target, split=split_column, group=group_column)
+    notes += _missing_note(columns, count=len(frame))
+    return Index(records, tuple(notes), sheet.path and sheet.path.parent, tuple(columns.values))
 
 
-class _Table:
-    """A frame, what to call it in messages, its file and the split that its name says."""
+def _sheets(data: Any) -> tuple[Sequence[Sheet], list[str]]:
+    """Returns the tables in what was handed in, and notes on those that are left."""
+    is_file = isinstance(data, str | os.PathLike) and not Path(data).is_dir()
+    must = "be a table file, a folder of them, a DataFrame, a list of dictionaries or an array [rows, columns]"
+    given = Sheet(Path(data)) if is_file else recognise(data, must=must, do="")
+    if isinstance(given, Folder):
+        return _split_tables(given)
+    if isinstance(given, Array) and given.values.ndim == 2:
+        names = [f"column_{i + 1}" for i in range(given.values.shape[1])]
+        given = Sheet(frame=pd.DataFrame(given.values, columns=names))
+    elif isinstance(given, Items) and given.are(Mapping):
+        given = Sheet(frame=pd.DataFrame(list(given.items)))
+    if not isinstance(given, Sheet):
+        shape = f" of shape {data.shape}" if isinstance(data, np.ndarray) else ""
+        raise DataError("the data", must=must, found=f"a {type(data).__name__}{shape}")
+    return [given], []
 
-    def __init__(
-        self,
-        frame: pd.DataFrame,
-        *,
-        where: object,
-        path: Path | None = None,
-        split: str | None = None,
-    ) -> None:
-        self.frame, self.where, self.path, self.split = frame, where, path, split
+
+def _split_tables(folder: Folder) -> tuple[Sequence[Sheet], list[str]]:
+    if not folder.sheets:
+        raise DataError(
+            folder.path,
+            must="hold train.csv and optionally val.csv and test.csv (or .tsv, .parquet, .jsonl)",
+            found=listing(file.name for file in folder.tables) or "no table",
+            do="Name one table file instead of the folder.",
+        )
+    used = [sheet.path for sheet in folder.sheets]
+    others = [file.name for file in folder.tables if file not in used]
+    return folder.sheets, [f"tables not used: {listing(others)}"] if others else []
 
 
 class _Columns:
@@ -114,73 +156,8 @@ class _Columns:
         return plain_values(self.values.pop(name))
 
 
-def _tables(data: Any, *, header: bool, missing: Collection[str], notes: list[str]) -> list[_Table]:
-    if isinstance(data, str | os.PathLike):
-        path = Path(data)
-        if path.is_dir():
-            return _folder(path, header=header, missing=missing, notes=notes)
-        frame = read_table(path, header=header, missing=missing)
-        return [_Table(frame, where=path, path=path)]
-    if isinstance(data, np.ndarray) and data.ndim == 2:
-        names = [f"column_{i + 1}" for i in range(data.shape[1])]
-        frame = pd.DataFrame(data, columns=names)
-    elif isinstance(data, pd.DataFrame):
-        frame = data
-    elif isinstance(data, list | tuple) and data and all(isinstance(row, Mapping) for row in data):
-        frame = pd.DataFrame(list(data))
-    else:
-        shape = f" of shape {data.shape}" if isinstance(data, np.ndarray) else ""
-        raise DataError(
-            "the data",
-            must="be a table file, a folder of them, a DataFrame, a list of dictionaries or an array [rows, columns]",
-            found=f"a {type(data).__name__}{shape}",
-        )
-    if frame.empty:
-        raise DataError("the table", must="have at least one row and one column", found="none")
-    return [_Table(frame, where="the table")]
-
-
-def _folder(path: Path, *, header: bool, missing: Collection[str], notes: list[str]) -> list[_Table]:
-    files = sorted(p for p in path.iterdir() if accepts(p.name, suffixes=TABLE_SUFFIXES))
-    files = [file for file in files if not file.name.startswith(".")]
-    found: dict[str, Path] = {}
-    for file in files:
-        split = split_name(file.name.split(".")[0])
-        if split is not None and split in found:
-            raise DataError(
-                path,
-                must=f"hold one table for the split '{split}'",
-                found=f"{found[split].name} and {file.name}",
-                do="Remove one, or name a file instead of the folder.",
-            )
-        if split is not None:
-            found[split] = file
-    if not found:
-        names = listing(file.name for file in files) or "no table"
-        raise DataError(
-            path,
-            must="hold train.csv and optionally val.csv and test.csv (or .tsv, .parquet, .jsonl)",
-            found=names,
-            do="Name one table file instead of the folder.",
-        )
-    if others := [file.name for file in files if file not in found.values()]:
-        notes.append(f"tables not used: {listing(others)}")
-    return [
-        _Table(
-            read_table(found[split], header=header, missing=missing),
-            where=found[split],
-            path=found[split],
-            split=split,
-        )
-        for split in SPLITS
-        if split in found
-    ]
-
-
-def _own_split(columns: _Columns, *, table: _Table, target: str) -> str | None:
-    """Returns the column that is called split and holds nothing else, None where the files are the splits already."""
-    if table.split is not None:
-        return None
+def _own_split(columns: _Columns, *, target: str) -> str | None:
+    """Returns the column that is called split and holds nothing else."""
     named = [name for name in columns.values if name.strip().lower() == "split" and name not in split_target(target)]
     for name in named:
         values = [value for value in plain_values(columns.values[name]) if value is not None]
@@ -189,24 +166,26 @@ def _own_split(columns: _Columns, *, table: _Table, target: str) -> str | None:
     return None
 
 
-def _records(columns: _Columns, *, table: _Table, target: str | None, split: str | None, group: str | None) -> Records:
-    count = len(table.frame)
-    targets = None if target is None else _targets(columns, target=target, where=table.where)
-    splits: list[str | None] = [table.split] * count
+def _records(
+    columns: _Columns, sheet: Sheet, *, rows: int, target: str | None, split: str | None, group: str | None
+) -> Records:
+    targets = None if target is None else _targets(columns, target=target, where=sheet.where)
+    splits: list[str | None] = [sheet.split] * rows
     if split is not None:
-        splits = _splits(columns.take(split), where=f"{table.where}, column '{split}'")
+        own = _splits(columns.take(split), where=f"{sheet.where}, column '{split}'")
+        splits = [name or sheet.split for name in own]
     groups = None if group is None else columns.take(group)
     if not columns.values:
-        raise DataError(table.where, must="have a column besides the target", found="none")
-    prefix = f"{table.split}/" if table.split else ""
+        raise DataError(sheet.where, must="have a column besides the target", found="none")
+    prefix = f"{sheet.split}/" if sheet.split else ""
     return Records(
-        [f"{prefix}{row}" for row in range(count)],
-        paths=[table.path] * count,
-        parts=range(count),
+        [f"{prefix}{row}" for row in range(rows)],
+        paths=[sheet.path] * rows,
+        parts=range(rows),
         values=Table(columns.values),
         targets=targets,
         splits=splits,
-        groups=groups and [None if group is None else str(group) for group in groups],
+        groups=groups and [None if name is None else str(name) for name in groups],
     )
 
 

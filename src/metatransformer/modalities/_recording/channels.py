@@ -7,9 +7,10 @@ import pandas as pd
 
 from metatransformer.core.errors import DataError
 from metatransformer.data.delimited import numbers
+from metatransformer.data.given import Rows
 from metatransformer.data.records import counted
 from metatransformer.data.spelled import spelled_numbers
-from metatransformer.modalities._recording.times import EPOCHS, Rows, parse_times
+from metatransformer.modalities._recording.times import EPOCHS, parse_times
 
 STANDARD_G = 9.80665
 

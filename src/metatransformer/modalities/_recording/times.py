@@ -1,13 +1,13 @@
 """Timestamps of a table as one axis of time: text, dates or numbers, each row's day without a doubt."""
 
 import re
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from metatransformer.core.errors import DataError
+from metatransformer.data.given import Rows
 from metatransformer.data.records import counted
 
 # Clock readings between the years 2001 and 2286 tell their own unit; other numbers are counts.
@@ -23,23 +23,6 @@ _DATES += ["%b %Y", "%B %Y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y"]
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 
 Times = pd.DatetimeIndex | pd.Index
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What rows are called in messages: the table, the line of its first row (0: rows are no lines).
-
-    ``places`` says where the rows of one series stand in a table of several.
-    """
-
-    where: object
-    first_line: int
-    places: tuple[int, ...] = ()
-
-    def name(self, row: int) -> str:
-        """Returns a row's name."""
-        word = "line" if self.first_line else "row"
-        return f"{self.where}, {word} {(self.places[row] if self.places else row) + self.first_line}"
 
 
 def parse_times(column: pd.Series, *, style: str = "", zone: str = "", rows: Rows, title: str) -> Times:

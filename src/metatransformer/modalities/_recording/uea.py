@@ -30,12 +30,16 @@ class _Cases:
 
 
 def uea_parts(path: str | Path) -> tuple[tuple[int, str | None], ...]:
-    """Returns the number (from 1) and the label of every case; None where the file has no labels.
+    """Returns the number (from 1) and the label of every case, None where the file has no labels; nothing for a file
+    that does not end in ``.ts``.
 
     Raises:
         DataError: no such file, no ``@data``, no case, stamped times.
     """
-    cases = _cases(Path(path))
+    path = Path(path)
+    if path.suffix.lower() != ".ts":
+        return ()
+    cases = _cases(path)
     labels = [text.rpartition(":")[2].strip() if cases.labelled else None for _, text in cases.lines]
     return tuple(enumerate(labels, start=1))
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from metatransformer.core.errors import DataError, UsageError, nearest
 from metatransformer.core.samples import Record
 from metatransformer.data.folder import accepts
-from metatransformer.data.index import index_files, require_there
-from metatransformer.data.records import Index, Records, counted, listing, split_name
+from metatransformer.data.given import Array, Files, Folder, Given, Items, Sheet, recognise
+from metatransformer.data.index import index_files
+from metatransformer.data.records import Index, Records, counted, listing
 from metatransformer.data.rows import index_table, split_target
-from metatransformer.data.table import TABLE_SUFFIXES, read_columns
+from metatransformer.data.table import TABLE_SUFFIXES
 from metatransformer.modalities.graph.graphs import Graph, make_graph
 from metatransformer.modalities.graph.molecule import (
     SMILES_NAMES,
@@ -54,43 +54,44 @@ def index_graphs(data: Any, *, target: str, labelled: bool, header: bool, option
         UsageError: a table or SD file to learn from without ``target``; scaffolds of graphs that are no molecules;
             molecules in memory of which some would be skipped.
     """
-    wanted = target if labelled or target else ""
-    if _is_table(data):
-        index = _table(data, target=wanted, labelled=labelled, header=header, column=options.column)
-    elif isinstance(data, str | os.PathLike) and Path(data).is_dir() and is_tu(Path(data)):
-        index = _tu(Path(data), target=wanted, labelled=labelled)
-    elif isinstance(data, str | os.PathLike) and _holds_several(Path(data)):
-        index = _parts(Path(data), target=wanted, labelled=labelled)
-    elif isinstance(data, str | os.PathLike | pd.DataFrame):
-        index = _files(data, target=wanted, labelled=labelled)
+    must = "be a path, or a table, or a list with its labels beside it" if labelled else "be a path or a list"
+    given = recognise(data, must=must, do="", strings=True)
+    one = given.one if isinstance(given, Files) else None
+    if _is_table(given):
+        index = _table(given, target=target, labelled=labelled, header=header, column=options.column)
+    elif isinstance(given, Folder) and is_tu(given.path):
+        index = _tu(given.path, target=target, labelled=labelled)
+    elif one is not None and accepts(one.name, suffixes=SEVERAL):  # of graphs with targets of their own
+        index = _parts(one, target=target, labelled=labelled)
+    elif one is not None or isinstance(given, Folder | Sheet):
+        index = _files(given, target=target, labelled=labelled)
+    elif labelled:
+        raise DataError("the data", must=must, found=f"a {type(data).__name__}")
     else:
-        index = _items(data, labelled=labelled)
+        index = _items(given.paths if isinstance(given, Files) else _as_list(given))
     if options.unparsed == "skip":
         index = _parsable(index, beside=not labelled)
     return _with_scaffolds(index) if options.split == "scaffold" else index
 
 
-def _is_table(data: Any) -> bool:
+def _is_table(given: Given) -> bool:
     """Returns whether data is a table of molecules: neither files, nor a table that lists files."""
-    if isinstance(data, pd.DataFrame):
-        return "path" not in data.columns
-    if isinstance(data, list | tuple):
-        return bool(data) and all(isinstance(row, Mapping) and not _is_graph(row) for row in data)
-    if not isinstance(data, str | os.PathLike):
-        return False
-    path = Path(data)
-    require_there(path)
-    if path.is_dir():
-        tables = [file.name for file in path.iterdir() if accepts(file.name, suffixes=TABLE_SUFFIXES)]
-        return any(split_name(name.split(".")[0]) for name in tables)
-    return accepts(path.name, suffixes=TABLE_SUFFIXES) and "path" not in read_columns(path)
+    if isinstance(given, Sheet):
+        return not given.lists_files
+    if isinstance(given, Items):
+        return given.are(Mapping) and not any(_is_graph(row) for row in given.items)
+    return isinstance(given, Folder) and bool(given.sheets)
 
 
-def _table(data: Any, *, target: str, labelled: bool, header: bool, column: str) -> Index:
+def _as_list(given: Items | Array) -> Sequence[Any]:
+    return given.items if isinstance(given, Items) else [*given.values]
+
+
+def _table(given: Given, *, target: str, labelled: bool, header: bool, column: str) -> Index:
     if labelled and not target:
         raise UsageError("--target", must="name the column to learn for a table", found="nothing")
-    index = index_table(data, target=target or None, header=header)
-    where = data if isinstance(data, str | os.PathLike) else "the table"
+    index = index_table(given, target=target or None, header=header)
+    where = given.path if isinstance(given, Folder) else given.where if isinstance(given, Sheet) else "the table"
     name = _smiles_column(index.columns, column=column, where=where)
     assert index.records.table is not None
     records = index.records.replace(values=index.records.table.select({name: "smiles"}))
@@ -114,12 +115,6 @@ def _smiles_column(names: Sequence[str], *, column: str, where: object) -> str:
             do="Name it with input.column=NAME.",
         )
     return found[0]
-
-
-def _holds_several(path: Path) -> bool:
-    """Returns whether a file may hold several graphs, with targets of their own."""
-    require_there(path)
-    return path.is_file() and accepts(path.name, suffixes=SEVERAL)
 
 
 def _parts(path: Path, *, target: str, labelled: bool) -> Index:
@@ -200,11 +195,7 @@ def _files(data: Any, *, target: str, labelled: bool) -> Index:
     return replace(index, records=Records.of(records))
 
 
-def _items(data: Any, *, labelled: bool) -> Index:
-    items = list(data) if isinstance(data, list | tuple | np.ndarray | pd.Series) else None
-    if items is None or labelled:
-        must = "be a path, or a table, or a list with its labels beside it" if labelled else "be a path or a list"
-        raise DataError("the data", must=must, found=f"a {type(data).__name__}")
+def _items(items: Sequence[Any]) -> Index:
     if not items:
         raise DataError("the data", must="hold at least one item", found="an empty list")
     if all(isinstance(item, os.PathLike) or (isinstance(item, str) and _is_file(item)) for item in items):

@@ -1,6 +1,5 @@
 """From what a user hands in to one record a pixel or spectrum: folders, manifests, files, tables, arrays."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import Record
-from metatransformer.data.folder import accepts
-from metatransformer.data.index import index_files, require_there
-from metatransformer.data.manifest import index_manifest, is_manifest
+from metatransformer.data.given import Array, Files, Folder, Items, Sheet, recognise
+from metatransformer.data.index import index_files
+from metatransformer.data.manifest import index_manifest
 from metatransformer.data.records import Index, Records, listing
 from metatransformer.data.rows import index_table
-from metatransformer.data.table import TABLE_SUFFIXES, first_line, read_table
+from metatransformer.data.table import TABLE_SUFFIXES
 from metatransformer.modalities.hyperspectral.arrays import ARRAY_SUFFIXES, is_array_file, list_arrays
 from metatransformer.modalities.hyperspectral.cube import Cube, cube_from_array, find_cube, wavelengths_nm
 from metatransformer.modalities.hyperspectral.envi import ENVI_DATA
@@ -52,66 +50,49 @@ def index_pixels(data: Any, *, target: str, labelled: bool, header: bool, variab
         DataError: nothing that can be read, or labels that are missing or do not fit.
         UsageError: a table to learn from without ``target``.
     """
-    if isinstance(data, str | os.PathLike):
-        return _index_path(Path(data), target=target, labelled=labelled, header=header, variable=variable, cut=cut)
     if isinstance(data, Mapping):
         return _index_memory(data, labelled=labelled, cut=cut)
-    if isinstance(data, pd.DataFrame):
-        if "path" in data.columns:
-            options = {"variable": variable, "label_column": target, "labelled": labelled, "cut": cut}
-            return _index_manifest(data, where="the DataFrame", root=Path.cwd(), line=0, **options)
-        return _index_table(data, target=target, labelled=labelled, header=header)
-    items = data if isinstance(data, Sequence) and not isinstance(data, str | bytes) else ()
-    if items and all(isinstance(item, str | os.PathLike) for item in items):
+    given = recognise(data)
+    if isinstance(given, Files):
         parts = [
-            _index_path(Path(item), target=target, labelled=labelled, header=header, variable=variable, cut=cut)
-            for item in items
+            _index_file(path, target=target, labelled=labelled, header=header, variable=variable, cut=cut)
+            for path in given.paths
         ]
-        return _together(parts, paths=[Path(item) for item in items])
-    if items and all(isinstance(item, Mapping) and "values" not in item for item in items):
-        return _index_table(data, target=target, labelled=labelled, header=header)
-    if isinstance(data, np.ndarray) and data.ndim == 3:
+        return _together(parts, paths=given.paths)
+    if isinstance(given, Folder) and any(is_array_file(file) for file in given.path.iterdir()):
+        return index_folder_of_scenes(given.path, variable=variable, target=target, labelled=labelled, cut=cut)
+    if isinstance(given, Folder) and not given.tables:
+        raise DataError(
+            given.path,
+            must=f"hold cubes or spectra, or a table of them ({', '.join(SPECTRA_SUFFIXES)})",
+            found=listing(sorted(file.name for file in given.path.iterdir())) or "an empty folder",
+            do="Name the folder that holds the files themselves.",
+        )
+    if isinstance(given, Sheet) and (header or given.path is None) and given.lists_files:
+        return _index_manifest(given, variable=variable, label_column=target, labelled=labelled, cut=cut)
+    rows = isinstance(given, Items) and given.are(Mapping) and not any("values" in item for item in given.items)
+    if rows or isinstance(given, Folder | Sheet):
+        return _index_table(given, target=target, labelled=labelled, header=header)
+    if isinstance(given, Array) and given.values.ndim == 3:
         raise DataError(
             "the data",
             must="be spectra [n, bands], windows [n, rows, columns, bands], or a mapping that holds a scene",
-            found=f"an array of shape {data.shape}",
+            found=f"an array of shape {given.values.shape}",
             do="Hand in a scene as {'cube': array, 'labels': map}.",
         )
-    return index_files(data, suffixes=SCENES, require_labels=labelled)
+    return index_files(given, suffixes=SCENES, require_labels=labelled)
 
 
-def _index_path(path: Path, *, target: str, labelled: bool, header: bool, variable: str, cut: Cut) -> Index:
-    require_there(path)
-    if path.is_dir():
-        if any(is_array_file(file) for file in path.iterdir()):
-            return index_folder_of_scenes(path, variable=variable, target=target, labelled=labelled, cut=cut)
-        if not any(accepts(file.name, suffixes=TABLE_SUFFIXES) for file in path.iterdir()):
-            raise DataError(
-                path,
-                must=f"hold cubes or spectra, or a table of them ({', '.join(SPECTRA_SUFFIXES)})",
-                found=listing(sorted(file.name for file in path.iterdir())) or "an empty folder",
-                do="Name the folder that holds the files themselves.",
-            )
-        return _index_table(path, target=target, labelled=labelled, header=header)
-    if is_array_file(path):
-        return index_scene(path, variable=variable, target=target, labelled=labelled, cut=cut)
-    if not accepts(path.name, suffixes=TABLE_SUFFIXES):
+def _index_file(path: Path, *, target: str, labelled: bool, header: bool, variable: str, cut: Cut) -> Index:
+    """Returns the pixels of one file, or of what else stands in a list of paths."""
+    given = recognise(path)
+    if not isinstance(given, Files):
+        return index_pixels(given, target=target, labelled=labelled, header=header, variable=variable, cut=cut)
+    if not is_array_file(path):
         header_file = " (an ENVI file needs its .hdr beside it)" if path.suffix.lower() in ENVI_DATA else ""
         endings = ", ".join(SPECTRA_SUFFIXES)
         raise DataError(path, must=f"end in {endings}", found=f"'{path.suffix}'{header_file}")
-    if header and is_manifest(path):
-        frame = read_table(path, header=True, text=True, missing=("",))
-        return _index_manifest(
-            frame,
-            where=path,
-            root=path.parent,
-            line=first_line(path),
-            variable=variable,
-            label_column=target,
-            labelled=labelled,
-            cut=cut,
-        )
-    return _index_table(path, target=target, labelled=labelled, header=header)
+    return index_scene(path, variable=variable, target=target, labelled=labelled, cut=cut)
 
 
 def _index_table(data: Any, *, target: str, labelled: bool, header: bool) -> Index:
@@ -122,28 +103,13 @@ def _index_table(data: Any, *, target: str, labelled: bool, header: bool) -> Ind
     return replace(index, notes=tuple(note for note in index.notes if "looks like data" not in note))
 
 
-def _index_manifest(
-    frame: pd.DataFrame,
-    *,
-    where: object,
-    root: Path,
-    line: int,
-    variable: str,
-    label_column: str,
-    labelled: bool,
-    cut: Cut,
-) -> Index:
+def _index_manifest(sheet: Sheet, *, variable: str, label_column: str, labelled: bool, cut: Cut) -> Index:
     """Returns the pixels of the cubes that a manifest lists; its labels are the files of the maps."""
     column = label_column or "label"
-    listed = index_manifest(
-        frame,
-        where=where,
-        root=root,
-        first_line=line,
-        suffixes=SCENES,
-        label_column=column,
-        require_labels=labelled,
-    )
+    listed = index_manifest(sheet, suffixes=SCENES, label_column=column, require_labels=labelled)
+    where = "the DataFrame" if sheet.path is None else sheet.path
+    root = listed.root
+    assert root is not None
     pairs = []
     for record in listed.records:
         assert record.path is not None

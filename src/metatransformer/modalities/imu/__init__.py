@@ -37,7 +37,8 @@ from metatransformer.core.settings import require
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.index import Index
 from metatransformer.modalities._recording.motion import MOTION_SUFFIXES, require_no_gap
-from metatransformer.modalities.imu.index import index_motion, load_motion, motion_parts
+from metatransformer.modalities._recording.uea import uea_parts
+from metatransformer.modalities.imu.index import index_motion, load_motion
 from metatransformer.modalities.imu.plots import arrange_windows, draw_timelines
 from metatransformer.modalities.imu.windows import WindowCut
 from metatransformer.nn.curves import axis_bands, draw_curves, resample_curves
@@ -369,7 +370,7 @@ MODALITY = Modality(
     name="imu",
     title="IMU",
     summary="recordings of motion sensors: any axes, any length, rate stated or read from times",
-    source=Source(kind="files", suffixes=MOTION_SUFFIXES, parts=motion_parts, index=index, continues=True),
+    source=Source(kind="files", suffixes=MOTION_SUFFIXES, parts=uea_parts, index=index, continues=True),
     fields={
         "motion": Field(
             "w* t* c",

@@ -16,9 +16,10 @@ import pandas as pd
 
 from metatransformer.core.errors import DataError, UnlabelledError
 from metatransformer.core.samples import Record
+from metatransformer.data.given import Given, Rows, Sheet, recognise
 from metatransformer.data.index import Index, index_files
-from metatransformer.data.manifest import PATHS, is_manifest
-from metatransformer.data.records import Records, counted, listing, require_unique, split_name, split_spellings
+from metatransformer.data.manifest import PATHS
+from metatransformer.data.records import Records, counted, listing, require_unique
 from metatransformer.data.table import read_columns
 from metatransformer.modalities._recording.motion import (
     MOTION_SUFFIXES,
@@ -36,7 +37,6 @@ from metatransformer.modalities.imu.windows import MotionWindow, Stretch, Window
 # As people write them, whatever stands between the words: subject_id, Subject ID, subjectID.
 SUBJECTS = ("subject", "subjectid", "subj", "user", "userid", "participant", "participantid", "person", "personid")
 _TABLES = (".csv", ".tsv", ".parquet")
-_MANIFESTS = (*_TABLES, ".jsonl")
 
 
 def index_motion(
@@ -52,30 +52,29 @@ def index_motion(
         DataError: what reading raises; no window that can be used; no label where ``labelled``.
     """
     name = target or "label"
-    if isinstance(data, pd.DataFrame) and not {"path", *PATHS} & set(map(str, data.columns)):
-        found = Index(Records(["recording"], values=[data]))
-        long = sample == "window" or (sample == "auto" and name in data.columns)
+    given = recognise(data)
+    if isinstance(given, Sheet) and given.frame is not None and not {"path", *PATHS} & set(given.columns):
+        found = Index(Records(["recording"], values=[given.frame]))
+        long = sample == "window" or (sample == "auto" and name in given.columns)
     else:
-        found = index_files(data, suffixes=MOTION_SUFFIXES, label_column=name, require_labels=False, parts=motion_parts)
+        found = index_files(given, suffixes=MOTION_SUFFIXES, label_column=name, require_labels=False, parts=uea_parts)
         long = sample == "window" or (
-            sample == "auto" and _any_long(found, data, name=name, asked=bool(target), labelled=labelled)
+            sample == "auto" and _any_long(found, given, name=name, asked=bool(target), labelled=labelled)
         )
     if not long:
         if labelled:
-            _require_label_somewhere(found, data, name=name)
-        return index_files(
-            data, suffixes=MOTION_SUFFIXES, label_column=name, require_labels=labelled, parts=motion_parts
-        )
+            _require_label_somewhere(found, given, name=name)
+        return index_files(given, suffixes=MOTION_SUFFIXES, label_column=name, require_labels=labelled, parts=uea_parts)
     return _cut(found, name=name, labelled=labelled, cut=cut)
 
 
-def _require_label_somewhere(index: Index, data: Any, *, name: str) -> None:
+def _require_label_somewhere(index: Index, given: Given, *, name: str) -> None:
     """Raises DataError for a table that is one recording and has no column of labels."""
     (record, *others) = index.records
     path = record.path
     if others or path is None or record.target is not None or path.suffix.lower() not in _TABLES:
         return
-    if isinstance(data, str | Path) and Path(data).is_file():
+    if isinstance(given, Sheet):
         raise UnlabelledError(
             path,
             must=f"have a column '{name}' with the label of each time step",
@@ -84,17 +83,9 @@ def _require_label_somewhere(index: Index, data: Any, *, name: str) -> None:
         )
 
 
-def motion_parts(path: Path) -> tuple[tuple[int, Any], ...]:
-    """Returns number and label of every recording in a ``.ts`` file, nothing for another file."""
-    return uea_parts(path) if path.suffix.lower() == ".ts" else ()
-
-
-def _any_long(index: Index, data: Any, *, name: str, asked: bool, labelled: bool) -> bool:
+def _any_long(index: Index, given: Given, *, name: str, asked: bool, labelled: bool) -> bool:
     """Returns whether a file has the label's column; a manifest's own labels and class folders come first."""
-    listed = isinstance(data, pd.DataFrame) or (
-        isinstance(data, str | Path) and Path(data).suffix.lower() in _MANIFESTS and Path(data).is_file()
-    )
-    listed = listed and (isinstance(data, pd.DataFrame) or is_manifest(Path(data)))
+    listed = isinstance(given, Sheet) and (given.frame is not None or given.lists_files)
     for record in index.records:
         bare = record.target is None
         if (labelled and bare) or (asked and (bare or not listed)):
@@ -204,10 +195,11 @@ def _stretches(record: Record, *, name: str, harvest: _Harvest) -> list[Stretch]
     marks = [column for column in (subject, split) if column is not None]
     labels = _labels(frame.loc[:, name]) if name in frame.columns else None
     rest = frame.drop(columns=[column for column in (*marks, name) if column in frame.columns])
-    values = {column: _marks(frame.loc[:, column], where=where, row=row) for column in marks}
+    word, line = row
+    values = {column: _marks(frame.loc[:, column], rows=Rows(where, line)) for column in marks}
+    splits = [None] * len(frame) if split is None else Rows(where, line).splits(values[split])
     found, seen = [], Counter[str]()
     for first, stop in _runs([*values.values()], rows=len(frame)):
-        word, line = row
         motion = motion_from_frame(rest.iloc[first:stop], where=where, row=(word, line + first), missing=True)
         one = record
         title = record.key
@@ -215,7 +207,7 @@ def _stretches(record: Record, *, name: str, harvest: _Harvest) -> list[Stretch]
             one = replace(one, group=values[subject][first])
             title = f"{title}#{one.group}"
         if split is not None:
-            one = replace(one, split=_split(values[split][first], where=f"{where}, {word} {line + first}"))
+            one = replace(one, split=splits[first])
         seen[title] += 1
         title += f".{seen[title]}" if seen[title] > 1 else ""
         found.append(Stretch(title, one, motion, None if labels is None else labels[first:stop]))
@@ -246,25 +238,11 @@ def _runs(columns: Sequence[list[str]], *, rows: int) -> list[tuple[int, int]]:
     return list(zip(borders[:-1], borders[1:], strict=True))
 
 
-def _marks(column: pd.Series, *, where: object, row: tuple[str, int]) -> list[str]:
+def _marks(column: pd.Series, *, rows: Rows) -> list[str]:
     """Returns a column that every row must fill, as text."""
-    word, first = row
-    values = _labels(column)
-    missing = [place for place, value in enumerate(values) if value is None]
-    if missing:
-        raise DataError(
-            f"{where}, {word} {missing[0] + first}, column '{column.name}'",
-            must="have a value in every row",
-            found=f"{counted(len(missing), 'row')} without one",
-        )
+    values = _labels(column).tolist()
+    rows.require_all(values, column=str(column.name))
     return [str(value) for value in values]
-
-
-def _split(text: str, *, where: str) -> str:
-    split = split_name(text)
-    if split is None:
-        raise DataError(f"{where}, column 'split'", must=f"be one of {split_spellings()}", found=f"'{text}'")
-    return split
 
 
 def _labels(column: pd.Series) -> np.ndarray:

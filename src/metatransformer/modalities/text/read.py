@@ -5,7 +5,6 @@ quotation mark may be a letter (GLUE) or a bracket around a field (spreadsheets)
 tells which.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +13,13 @@ import numpy as np
 import pandas as pd
 
 from metatransformer.core.errors import DataError, UsageError
-from metatransformer.core.samples import SPLITS
 from metatransformer.data.delimited import decode, numbers
 from metatransformer.data.folder import accepts
-from metatransformer.data.index import index_files, index_table, require_there
-from metatransformer.data.records import Index, Records, Table, listing, split_name
-from metatransformer.data.table import TABLE_SUFFIXES, read_columns, read_content, read_table
+from metatransformer.data.given import Array, Files, Folder, Items, Sheet, recognise
+from metatransformer.data.index import index_files
+from metatransformer.data.records import Index, Records, listing
+from metatransformer.data.rows import index_sheet
+from metatransformer.data.table import TABLE_SUFFIXES, read_content, read_table
 
 FILE_SUFFIXES = (".txt",)
 LABEL, SPLIT, GROUP, PATH = "label", "split", "group", "path"
@@ -46,27 +46,24 @@ def index_text(
             of files; a string that looks like the name of a file that is not there.
         UsageError: a table to learn from without a column 'label' and without ``target``.
     """
-    if isinstance(data, str | os.PathLike):
-        path = Path(data)
-        require_there(path)
-        if path.is_dir() and (tables := _split_tables(path)):
-            parts = [(split, file, *_read(file, header=header, quotes=quotes)) for split, file in tables.items()]
-            return _index_tables(parts, target=target, labelled=labelled, columns=columns)
-        if path.is_file() and not accepts(path.name, suffixes=FILE_SUFFIXES) and not _names_files(path, header):
-            frame, notes = _read(path, header=header, quotes=quotes)
-            return _index_tables([("", path, frame, notes)], target=target, labelled=labelled, columns=columns)
-        return index_files(data, suffixes=FILE_SUFFIXES, label_column=target or LABEL, require_labels=labelled)
-    if isinstance(data, pd.DataFrame):
-        if _is_manifest(data):
-            return index_files(data, suffixes=FILE_SUFFIXES, label_column=target or LABEL, require_labels=labelled)
-        return _index_tables([("", None, data, ())], target=target, labelled=labelled, columns=columns)
-    items = _as_list(data)
-    if items and all(isinstance(item, Mapping) for item in items):
-        frame = pd.DataFrame(items, dtype=object)
-        return _index_tables([("", None, frame, ())], target=target, labelled=labelled, columns=columns)
-    if items and (all(isinstance(item, os.PathLike) for item in items) or _are_files(items)):
-        return index_files(items, suffixes=FILE_SUFFIXES, require_labels=labelled)
-    return _index_strings(items, labelled=labelled)
+    must = "be a path, a list of texts, of pairs of texts or of files, or a DataFrame"
+    given = recognise(data, must=must, do="Put a single text into a list.", strings=True)
+    if isinstance(given, Files) and given.one and not accepts(given.one.name, suffixes=FILE_SUFFIXES):
+        given = Sheet(given.one)
+    elif isinstance(given, Items) and given.are(Mapping):
+        given = Sheet(frame=pd.DataFrame(given.items, dtype=object))
+    sheets = given.sheets if isinstance(given, Folder) else ()
+    if isinstance(given, Sheet) and not _lists_texts(given, header):
+        sheets = (given,)
+    if sheets:
+        read = [(sheet, *_read(sheet, header=header, quotes=quotes)) for sheet in sheets]
+        return _index_sheets(read, target=target, labelled=labelled, columns=columns)
+    if isinstance(given, Items | Array):
+        items = _as_list(given)
+        if not _are_files(items):
+            return _index_strings(items, labelled=labelled)
+        given = recognise(items)
+    return index_files(given, suffixes=FILE_SUFFIXES, label_column=target or LABEL, require_labels=labelled)
 
 
 def read_text(path: Path) -> str:
@@ -144,8 +141,12 @@ def _is_unspaced(text: str) -> bool:
 # --- tables
 
 
-def _read(path: Path, *, header: bool, quotes: Quotes) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _read(sheet: Sheet, *, header: bool, quotes: Quotes) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Returns a table with its text fields as they are written, and what was noticed."""
+    if sheet.frame is not None:
+        return sheet.frame, ()
+    path = sheet.path
+    assert path is not None
     quoted, notes = quotes != "letters", []
     delimited = accepts(path.name, suffixes=(".csv", ".tsv", ".tab", ".csv.gz", ".tsv.gz", ".tab.gz"))
     if delimited and quotes == "auto" and ".csv" not in path.name.lower() and '"' in (content := read_content(path)):
@@ -191,83 +192,46 @@ def _long_cells(frame: pd.DataFrame, *, path: Path) -> Iterator[str]:
             )
 
 
-def _split_tables(folder: Path) -> dict[str, Path]:
-    """Returns the tables of a folder whose names are splits."""
-    found: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        split = split_name(file.name.split(".")[0])
-        if split is None or not file.is_file() or not accepts(file.name, suffixes=TABLE_SUFFIXES):
-            continue
-        if split in found:
-            raise DataError(
-                folder,
-                must=f"hold one table for the split '{split}'",
-                found=f"{found[split].name} and {file.name}",
-                do="Remove one, or name a file instead of the folder.",
-            )
-        found[split] = file
-    return {split: found[split] for split in SPLITS if split in found}
-
-
-def _index_tables(
-    parts: Sequence[tuple[str, Path | None, pd.DataFrame, Sequence[str]]],
-    *,
-    target: str,
-    labelled: bool,
-    columns: Sequence[str],
+def _index_sheets(
+    read: Sequence[tuple[Sheet, pd.DataFrame, Sequence[str]]], *, target: str, labelled: bool, columns: Sequence[str]
 ) -> Index:
-    """Returns the rows of one table, or of one a split: ``parts`` are split, file, table, notes."""
-    records: list[Records] = []
+    """Returns the rows of one table, or of one a split: each with its rows and notes."""
+    parts: list[Records] = []
     notes: list[str] = []
     names: tuple[str, ...] = ()
-    for split, path, frame, more in parts:
-        where = "the table" if path is None else str(path)
-        index = _index_table(frame, where=where, target=target, labelled=labelled, columns=columns)
+    for sheet, frame, more in read:
+        index = _index_sheet(sheet, frame, target=target, labelled=labelled, columns=columns)
         names = names or index.columns
-        table = index.records.table
-        assert table is not None
         notes += [*more, *index.notes]
-        if _same_columns(names, index.columns, where=where):
-            notes.append(f"the column '{index.columns[0]}' of {where} is taken for '{names[0]}'")
-            table = table.select({index.columns[0]: names[0]})
-        records.append(_placed(index.records, table, split=split, path=path))
-    root = None if parts[0][1] is None else parts[0][1].parent
-    return Index(Records.joined(records), tuple(notes), root, names)
+        records = index.records
+        if _same_columns(names, index.columns, where=str(sheet.where)):
+            notes.append(f"the column '{index.columns[0]}' of {sheet.where} is taken for '{names[0]}'")
+            assert records.table is not None
+            records = records.replace(values=records.table.select({index.columns[0]: names[0]}))
+        parts.append(records)
+    path = read[0][0].path
+    return Index(Records.joined(parts), tuple(notes), path and path.parent, names)
 
 
-def _placed(records: Records, table: Table, *, split: str, path: Path | None) -> Records:
-    """Returns the rows of one table with its file and split."""
-    return Records(
-        [f"{split}/{key}" if split else key for key in records.keys],
-        paths=[path] * len(records),
-        parts=records.parts,
-        values=table,
-        targets=records.targets,
-        splits=[own or split or None for own in records.splits],
-        groups=records.groups,
-    )
-
-
-def _index_table(frame: pd.DataFrame, *, where: str, target: str, labelled: bool, columns: Sequence[str]) -> Index:
+def _index_sheet(sheet: Sheet, frame: pd.DataFrame, *, target: str, labelled: bool, columns: Sequence[str]) -> Index:
     """Returns the rows of one table; the columns label, split and group are no texts unless named so."""
-    names = [str(name) for name in frame.columns]
-    values = {name: frame.iloc[:, place] for place, name in enumerate(names)}
-    if len(values) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(where, must="name every column differently", found=f"'{twice}' twice")
+    where, names = sheet.where, [str(name) for name in frame.columns]
     if missing := [name for name in columns if name not in names]:
         raise DataError(where, must=f"have the column '{missing[0]}' of input.columns", found=listing(names))
     free = [name for name in names if name not in columns and name != target]
     wanted = target
-    if not target and LABEL in free and (labelled or bool(values[LABEL].notna().all())):
+    if not target and LABEL in free and (labelled or bool(frame.iloc[:, names.index(LABEL)].notna().all())):
         wanted = LABEL
     if labelled and not wanted:
         columns_there = f"Columns: {listing(names)}."
         raise UsageError("--target", must=f"name the column to learn of {where}", found="none", do=columns_there)
-    if wanted in values:
-        values[wanted] = _as_numbers(values[wanted])
-    return index_table(
-        pd.DataFrame(values),
+    if wanted in names:
+        place = names.index(wanted)
+        frame = frame.copy(deep=False)
+        frame.isetitem(place, _as_numbers(frame.iloc[:, place]))
+    return index_sheet(
+        sheet,
+        frame,
         target=wanted or None,
         split_column=SPLIT if SPLIT in free and SPLIT != wanted else None,
         group_column=GROUP if GROUP in free and GROUP != wanted else None,
@@ -293,33 +257,21 @@ def _same_columns(names: Sequence[str], found: Sequence[str], *, where: str) -> 
     raise DataError(where, must=f"have the same columns as the other tables ({listing(names)})", found=listing(found))
 
 
-def _names_files(path: Path, header: bool) -> bool:
-    """Returns whether a table file is a manifest: a column 'path' whose first entry is a text file."""
-    if not header or not accepts(path.name, suffixes=TABLE_SUFFIXES) or PATH not in read_columns(path):
+def _lists_texts(sheet: Sheet, header: bool) -> bool:
+    """Returns whether a table is a manifest: a column 'path' whose first entry is a text file."""
+    if (sheet.path is not None and not header) or not sheet.lists_files:
         return False
-    return _is_manifest(read_table(path, header=True, text=True, missing=("",)))
-
-
-def _is_manifest(frame: pd.DataFrame) -> bool:
-    return PATH in frame.columns and len(frame) > 0 and accepts(str(frame[PATH].iloc[0]), suffixes=FILE_SUFFIXES)
+    paths = sheet.read(header=True, text=True, missing=("",))[PATH]
+    return len(paths) > 0 and accepts(str(paths.iloc[0]), suffixes=FILE_SUFFIXES)
 
 
 # --- lists
 
 
-def _as_list(data: Any) -> list[Any]:
-    if isinstance(data, pd.Series):
-        return data.tolist()
-    if isinstance(data, np.ndarray) and data.ndim in (1, 2):
-        return [tuple(item) if isinstance(item, list) else item for item in data.tolist()]
-    if isinstance(data, Sequence) and not isinstance(data, bytes):
-        return list(data)
-    raise DataError(
-        "the data",
-        must="be a path, a list of texts, of pairs of texts or of files, or a DataFrame",
-        found=f"a {type(data).__name__}",
-        do="Put a single text into a list.",
-    )
+def _as_list(given: Items | Array) -> list[Any]:
+    if isinstance(given, Items):
+        return list(given.items)
+    return [tuple(item) if isinstance(item, list) else item for item in given.values.tolist()]
 
 
 def _are_files(items: Sequence[Any]) -> bool:

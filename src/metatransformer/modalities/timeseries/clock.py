@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from metatransformer.core.errors import DataError
+from metatransformer.data.given import Rows
 from metatransformer.data.records import counted
-from metatransformer.modalities._recording.times import Rows, Times
+from metatransformer.modalities._recording.times import Times
 
 _DAY = 86400 * 10**9
 _HOUR = 3600 * 10**9

@@ -1,6 +1,5 @@
 """From tables of series to records: windows in time to learn from, or the last window to predict from."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import pandas as pd
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS, Record
 from metatransformer.data.folder import accepts
-from metatransformer.data.index import Index, index_files, require_there
+from metatransformer.data.given import Array, Folder, Items, Sheet, recognise, require_there
+from metatransformer.data.index import Index, index_files
 from metatransformer.data.records import Records, counted, listing, natural_key, split_name
 from metatransformer.data.table import TABLE_SUFFIXES
 from metatransformer.modalities._recording.motion import MOTION_SUFFIXES
@@ -40,7 +40,7 @@ def index_series(
             suffixes=MOTION_SUFFIXES,
             label_column=label or "label",
             require_labels=labelled,
-            parts=_parts,
+            parts=uea_parts,
         )
     if not header:
         must = "name its columns (data.header=true)"
@@ -69,34 +69,24 @@ def read_all(data: Any, *, layout: Layout) -> list[Series]:
     Raises:
         DataError: no table, or what ``read_series`` raises.
     """
-    if isinstance(data, pd.DataFrame):
-        return read_series(data, layout=layout)
-    if isinstance(data, str | os.PathLike):
-        path = Path(data)
+    must = "be a table file, a folder or list of them, a DataFrame, or arrays of numbers in time"
+    do = "For one label a file or array, set input.sample=file."
+    given = recognise(data, must=must, do=do)
+    if isinstance(given, Sheet):
+        return read_series(given, layout=layout)
+    if isinstance(given, Array):
+        return _from_array(given.values, group="")
+    if isinstance(given, Items) and given.are(np.ndarray):
+        return [one for number, item in enumerate(given.items) for one in _from_array(item, group=f"{number}")]
+    if isinstance(given, Items):
+        raise DataError("the data", must=must, found=f"a {type(data).__name__}", do=do)
+    paths = _tables(given) if isinstance(given, Folder) else given.paths
+    for path in paths:
         require_there(path)
-        if not path.is_dir():
-            _require_table(path)
-            return read_series(path, layout=layout)
-        data = _tables(path)
-    if isinstance(data, np.ndarray):
-        return _from_array(data, group="")
-    items = list(data) if isinstance(data, Sequence) and not isinstance(data, bytes) else []
-    if items and all(isinstance(item, str | os.PathLike) for item in items):
-        paths = [Path(item) for item in items]
-        for path in paths:
-            require_there(path)
-            _require_table(path)
-        groups = [path.name.split(".")[0] for path in paths] if len(paths) > 1 else [""]
-        both = zip(paths, groups, strict=True)
-        return [one for path, group in both for one in read_series(path, layout=layout, group=group)]
-    if items and all(isinstance(item, np.ndarray) for item in items):
-        return [one for number, item in enumerate(items) for one in _from_array(item, group=f"{number}")]
-    raise DataError(
-        "the data",
-        must="be a table file, a folder or list of them, a DataFrame, or arrays of numbers in time",
-        found=f"a {type(data).__name__}",
-        do="For one label a file or array, set input.sample=file.",
-    )
+        _require_table(path)
+    groups = [path.name.split(".")[0] for path in paths] if len(paths) > 1 else [""]
+    both = zip(paths, groups, strict=True)
+    return [one for path, group in both for one in read_series(Sheet(path), layout=layout, group=group)]
 
 
 def _require_table(path: Path) -> None:
@@ -109,21 +99,19 @@ def _require_table(path: Path) -> None:
         )
 
 
-def _tables(folder: Path) -> list[Path]:
-    found = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
-    tables = [path for path in found if path.is_file() and accepts(path.name, suffixes=TABLE_SUFFIXES)]
-    if named := [path.name for path in tables if split_name(path.name.split(".")[0])]:
+def _tables(folder: Folder) -> list[Path]:
+    if named := [path.name for path in folder.tables if split_name(path.name.split(".")[0])]:
         raise DataError(
-            folder,
+            folder.path,
             must="hold one table a group of series; the splits of a series follow each other in time",
             found=f"tables named like splits: {listing(named)}",
             do="Put their rows below each other into one table, with a column 'split'.",
         )
-    if tables:
-        return tables
-    inside = listing(path.name for path in found) or "nothing"
+    if folder.tables:
+        return sorted(folder.tables, key=lambda path: natural_key(path.name))
+    inside = listing(sorted((path.name for path in folder.path.iterdir()), key=natural_key)) or "nothing"
     raise DataError(
-        folder,
+        folder.path,
         must=f"hold tables of series ({', '.join(TABLE_SUFFIXES[:4])}, ...)",
         found=inside,
         do="For a folder per class with one series a file, set --task classify input.sample=file head.pool=grid.",
@@ -142,11 +130,6 @@ def _from_array(array: np.ndarray, *, group: str) -> list[Series]:
     none = np.zeros((len(values), 0))
     names = [f"{group and group + '/'}series_{number + 1}" for number in range(values.shape[1])]
     return [Series(name, column, times, Step(1, "1"), none, none) for name, column in zip(names, values.T, strict=True)]
-
-
-def _parts(path: Path) -> Sequence[tuple[int, Any]]:
-    """Returns number and label of every series in a ``.ts`` file, nothing for another file."""
-    return uea_parts(path) if path.suffix.lower() == ".ts" else ()
 
 
 def _record(window: Window, *, split: str | None) -> Record:

@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from metatransformer.core.errors import DataError, UsageError, nearest
-from metatransformer.data.records import counted, listing, split_name, split_spellings
+from metatransformer.core.samples import SPLITS
+from metatransformer.data.given import Rows, Sheet
+from metatransformer.data.records import counted, listing
 from metatransformer.data.rows import split_target
 from metatransformer.data.spelled import spelled_numbers
-from metatransformer.data.table import first_line, read_table
-from metatransformer.modalities._recording.times import Rows, Times, parse_times
+from metatransformer.modalities._recording.times import Times, parse_times
 from metatransformer.modalities.timeseries.clock import Step, find_step, missing_rows, usual_period
 
 TIME_NAMES = ("timestamp", "ds", "date", "datetime", "date_time", "time")
@@ -87,7 +87,7 @@ class Series:
         return f"Series({self.name!r}, {len(self.values)} rows, {self.digest})"
 
 
-def read_series(data: pd.DataFrame | Path, *, layout: Layout, group: str = "") -> list[Series]:
+def read_series(sheet: Sheet, *, layout: Layout, group: str = "") -> list[Series]:
     """Returns the series of one table, in its order; ``group`` comes before each name.
 
     Raises:
@@ -96,11 +96,9 @@ def read_series(data: pd.DataFrame | Path, *, layout: Layout, group: str = "") -
             not there or holds text; missing or infinite values; and what ``clock`` refuses.
     """
     _require_single_roles(layout)
-    if isinstance(data, Path):
-        frame, rows = read_table(data, header=True), Rows(data, first_line(data))
-    else:
-        frame, rows = data, Rows("the DataFrame", 0)
-        _require_no_times_in_index(data, layout)
+    frame, rows = sheet.read(header=True), sheet.rows
+    if sheet.frame is not None:
+        _require_no_times_in_index(frame, layout)
     frame = frame.rename(columns=str).reset_index(drop=True)
     _require_columns(frame, layout, where=rows.where)
     frame = frame.drop(columns=list(layout.ignore))
@@ -262,20 +260,18 @@ def _splits(column: pd.Series, *, place: Rows) -> list[str]:
     Raises:
         DataError: another word, or splits that do not follow each other in time.
     """
-    order = ("train", "val", "test")
-    found = [split_name(str(cell)) for cell in column]
-    for row, (name, cell) in enumerate(zip(found, column, strict=True)):
-        if name is None:
-            must = f"be one of {split_spellings()}"
-            raise DataError(f"{place.name(row)}, column 'split'", must=must, found=repr(cell))
-        if row and order.index(name) < order.index(found[row - 1] or "train"):
+    cells = column.astype(object).where(column.notna(), None).tolist()
+    place.require_all(cells, column="split")
+    found = [str(name) for name in place.splits(cells)]
+    for row, name in enumerate(found):
+        if row and SPLITS.index(name) < SPLITS.index(found[row - 1]):
             raise DataError(
                 f"{place.name(row)}, column 'split'",
                 must="go from train over val to test as time goes on",
                 found=f"'{name}' after '{found[row - 1]}'",
                 do="A forecast may only be scored on what comes later than training.",
             )
-    return [name for name in found if name is not None]
+    return found
 
 
 def _numbers(column: pd.Series, *, title: str, place: Rows) -> np.ndarray:

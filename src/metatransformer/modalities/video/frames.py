@@ -4,17 +4,16 @@ A folder that holds pictures is one video, never a class: classes are the folder
 films beside folders of pictures, a folder of pictures inside another, pictures where a class is expected.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from metatransformer.core.errors import DataError
 from metatransformer.data.folder import accepts, index_names, scan
-from metatransformer.data.index import index_files
+from metatransformer.data.given import Files, Folder, recognise
+from metatransformer.data.index import index_files, listed
 from metatransformer.data.manifest import FOLDER
 from metatransformer.data.records import Index, Records, counted, listing, natural_key, require_text, require_unique
-from metatransformer.data.table import TABLE_SUFFIXES
 from metatransformer.modalities.video.read import FILM_SUFFIXES, PICTURE_SUFFIXES
 
 
@@ -28,24 +27,25 @@ def index_videos(data: Any, *, target: str, labelled: bool, header: bool, option
         DataError: what ``index_files`` raises; a folder that can mean two things.
     """
     del header
-    if _is_path(data) and Path(data).is_dir():
-        index = _index_folder(Path(data), source=options.source, labelled=labelled)
-    elif _names_folders(data) and not labelled:
-        index = _index_list([Path(item) for item in data], source=options.source)
+    given = recognise(data)
+    if isinstance(given, Folder):
+        index = _index_folder(given.path, source=options.source, labelled=labelled)
+    elif isinstance(given, Files) and any(path.is_dir() for path in given.paths) and not labelled:
+        index = _index_list(given.paths, source=options.source)
     else:
-        _require_film(data)
+        if isinstance(given, Files):
+            _require_films(given)
         suffixes = (*FILM_SUFFIXES, FOLDER)
-        return index_files(data, suffixes=suffixes, label_column=target or "label", require_labels=labelled)
+        return index_files(given, suffixes=suffixes, label_column=target or "label", require_labels=labelled)
     require_unique(index.records.keys, where="the data" if index.root is None else index.root)
     require_text(index.records)
     return index
 
 
-def _require_film(data: Any) -> None:
-    """Raises DataError for a file that is neither a film nor a manifest; names a picture's way out."""
-    for path in map(Path, [data] if _is_path(data) else data if _are_paths(data) else []):
-        known = FILM_SUFFIXES if _are_paths(data) else (*FILM_SUFFIXES, *TABLE_SUFFIXES)
-        if path.is_file() and not accepts(path.name, suffixes=known):
+def _require_films(given: Files) -> None:
+    """Raises DataError for a file that is no film; names a picture's way out."""
+    for path in given.paths:
+        if path.is_file() and not accepts(path.name, suffixes=FILM_SUFFIXES):
             frame = accepts(path.name, suffixes=PICTURE_SUFFIXES)
             raise DataError(
                 path,
@@ -55,34 +55,16 @@ def _require_film(data: Any) -> None:
             )
 
 
-def _is_path(data: Any) -> bool:
-    return isinstance(data, str | os.PathLike)
-
-
-def _are_paths(data: Any) -> bool:
-    return isinstance(data, Sequence) and not isinstance(data, str | bytes) and all(map(_is_path, data))
-
-
-def _names_folders(data: Any) -> bool:
-    """Returns whether the data is a list of paths with a folder among them."""
-    return _are_paths(data) and any(Path(item).is_dir() for item in data)
-
-
 def _index_list(paths: Sequence[Path], *, source: str) -> Index:
     """Returns the videos of several films and folders, in their order, named from the folder that holds them all."""
-    files: list[Path] = []
-    notes: list[str] = []
-    for path in paths:
-        if path.is_dir():
-            inside = _index_folder(path, source=source, labelled=False)
-            notes += inside.notes
-        else:
-            inside = index_files(path, suffixes=FILM_SUFFIXES, require_labels=False)
-        files += [path for path in inside.records.paths if path is not None]
-    full = [os.path.abspath(file) for file in files]
-    root = Path(os.path.commonpath([os.path.dirname(file) for file in full]))
-    keys = [Path(file).relative_to(root).as_posix() for file in full]
-    return Index(Records(keys, paths=files), tuple(notes), root)
+    parts = [
+        _index_folder(path, source=source, labelled=False)
+        if path.is_dir()
+        else index_files(path, suffixes=FILM_SUFFIXES, require_labels=False)
+        for path in paths
+    ]
+    files = [path for part in parts for path in part.records.paths if path is not None]
+    return listed(files, notes=[note for part in parts for note in part.notes])
 
 
 def _index_folder(root: Path, *, source: str, labelled: bool) -> Index:
