@@ -11,7 +11,7 @@ from common import batch_of as collated
 from common import make_records, make_views, tiny_pipeline, tiny_recipe
 
 from metatransformer.core.batch import Batch
-from metatransformer.core.errors import DataError, UsageError, WeightsError
+from metatransformer.core.errors import DataError, MetaTransformerError, UsageError, WeightsError
 from metatransformer.fit.by_epochs import narrowed
 from metatransformer.fit.fit import fit, say_what_learns
 from metatransformer.infer.evaluate import compute_outputs
@@ -293,6 +293,34 @@ def test_a_damaged_folder_is_named(tmp_path, file: str, damage: bytes | None, ki
     else:
         (tmp_path / file).write_bytes(damage)
     with pytest.raises(kind, match=message):
+        load_pipeline(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("inputs.tabular.tokenizer", None),
+        ("inputs.tabular.transform", 7),
+        ("inputs.tabular.transform.columns.0.edges", "x"),
+        ("inputs.tabular.transform.columns.0.edges", []),
+        ("tasks.classify.head", 0.5),
+        ("tasks.classify.centres", "many"),
+        ("tasks.classify.state", []),
+        ("encoder.name", None),
+        ("encoder.fingerprint", {"a": 1}),
+        ("recipe.head", "wide"),
+    ],
+)
+def test_damaged_values_are_told_as_such(tmp_path, key: str, value: object):
+    tiny_pipeline("tabular").save(tmp_path, metrics={})
+    path = tmp_path / "model.json"
+    description = place = json.loads(path.read_text(encoding="utf-8"))
+    *way, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+    for part in way:
+        place = place[part]
+    place[last] = value
+    path.write_text(json.dumps(description), encoding="utf-8")
+    with pytest.raises(MetaTransformerError, match="must be as it was saved; found|must .*hold keys"):
         load_pipeline(tmp_path)
 
 

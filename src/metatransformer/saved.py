@@ -52,7 +52,8 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
             task.load_state(description["tasks"][name]["state"])
         about = description["tasks"].items()
         plans = {name: HeadPlan(bool(told["solved"]), int(told["centres"])) for name, told in about}
-    pipeline = assemble(recipe, trunk=trunk, route=route, tasks=tasks, plans=plans)
+        # Tokenizers are built from what transforms have learned.
+        pipeline = assemble(recipe, trunk=trunk, route=route, tasks=tasks, plans=plans)
     _load_parts(pipeline.model, folder, description)
     pipeline.model.requires_grad_(False).eval()
     return pipeline
@@ -163,7 +164,12 @@ def read_description(folder: Path) -> dict[str, Any]:
     with _intact(path):
         description = migrated(description, path=path)
         _ = description["recipe"], description["inputs"].items(), description["tasks"].items()
-        _ = [description["encoder"][key] for key in ENTRY]
+        told = [description["encoder"][key] for key in ENTRY]
+        files = [about["tokenizer"] for about in description["inputs"].values()]
+        files += [about["head"] for about in description["tasks"].values()]
+        for text in (told[0], *files):
+            if not isinstance(text, str):
+                raise TypeError(f"{text!r} where a name belongs")
     return description
 
 
@@ -180,7 +186,7 @@ def _intact(path: Path) -> Iterator[None]:
         yield
     except MetaTransformerError:
         raise
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # the last: shapes
         found = f"values that cannot be read ({type(error).__name__}: {error})"
         raise DataError(path, must="be as it was saved", found=found, do=AGAIN) from error
 
