@@ -252,11 +252,16 @@ def assemble(
         for name, task in tasks.items():
             options = recipe.head_of(name)
             seen = {given: tokenizers[given] for given in recipe.inputs_of(name)}
+            readout = readout_of(options, seen, trunk=trunk)
             # Where frozen features carry meaning, heads are solved on them whatever else learns.
-            carries = all(tokenizer.native for tokenizer in seen.values()) and not options.hidden
+            carries = all(tokenizer.native for tokenizer in seen.values()) and not options.hidden and readout.fixed
             solved = carries if plans[name].solved is None else plans[name].solved
+            if solved and not readout.fixed:
+                must = "have no parameters of its own in tune mode 'head', which solves heads on its features"
+                do = "Use tune=ends, or another readout."
+                raise UsageError("head.readout", must=must, found=f"'{readout.name}'", do=do)
             plan = HeadPlan(solved, plans[name].centres if solved else 0)
-            heads[name] = make_head(options, readout_of(options, seen, trunk=trunk), task, plan=plan)
+            heads[name] = make_head(options, readout, task, plan=plan)
     trunk.encoder.require_untouched()
     adapters = _adapters(recipe, trunk, heads)
     model = MetaTransformer(tokenizers=tokenizers, encoder=trunk.encoder, heads=heads, adapters=adapters)

@@ -56,6 +56,8 @@ class Embedding:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=repr).encode())
         for module in (model.tokenizers, model.origins, model.encoder, model.adapters):
             digest.update(b"" if module is None else bytes_hash(module).encode())
+        if not self.readout.fixed:
+            digest.update(bytes_hash(self.readout).encode())
         return digest.hexdigest()
 
 
