@@ -112,7 +112,7 @@ def _costs(rows: Sequence[Mapping[str, Any]]) -> Picture | None:
         (line,) = axes.plot(x, y, "o-", label=f"{row['name']}, {metric}")
         for number, (count, score, mode) in enumerate(points):
             # Above and below in turn: modes of nearly as many parameters stand side by side.
-            place = {"xytext": (4, -11 if number % 2 else 4), "textcoords": "offset points"}
+            place: dict[str, Any] = {"xytext": (4, -11 if number % 2 else 4), "textcoords": "offset points"}
             axes.annotate(mode, (count, score), fontsize=7.5, color=line.get_color(), **place)
     axes.set_xscale("log")
     axes.margins(y=0.12)

@@ -213,7 +213,7 @@ class _Components(PCA):
         self.n_components = min(COMPONENTS, *X.shape)
         return super().fit(X, y)
 
-    def fit_transform(self, X: np.ndarray, y: Any = None) -> np.ndarray:
+    def fit_transform(self, X: np.ndarray, y: Any = None) -> np.ndarray:  # ty: ignore[incompatible-method-override]
         """Learns the components and returns the rows in them."""
         self.n_components = min(COMPONENTS, *X.shape)
         return super().fit_transform(X, y)

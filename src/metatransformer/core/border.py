@@ -41,7 +41,9 @@ class foreign:  # noqa: N801 - it reads as a statement
         self._warnings.__enter__()
         warnings.simplefilter("ignore")
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._warnings.__exit__(kind, error, trace)
         # Rust extensions panic with a BaseException of their own, so that is where the line is drawn.
         if error is None or isinstance(error, MetaTransformerError | KeyboardInterrupt | SystemExit | GeneratorExit):
@@ -68,7 +70,9 @@ class users_code:  # noqa: N801 - it reads as a statement
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not isinstance(error, Exception) or isinstance(error, MetaTransformerError):
             return
         if trace is None or _is_ours(trace):

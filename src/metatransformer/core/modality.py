@@ -165,7 +165,7 @@ class Modality:
     summary: str
     source: Source
     fields: Mapping[str, Field]
-    options: type
+    options: type[Any]
     load: Callable[[Record], Mapping[str, Any]]
     transform: Callable[[Any, Stem], Transform]
     tokenizer: Callable[[Any, Transform, int, Stem], Tokenizer]

@@ -55,7 +55,7 @@ def _key_of(kind: Any, location: Sequence[int | str]) -> str:
     return ".".join(parts)
 
 
-def _known(kind: type, values: Any, *, prefix: str) -> dict[str, Any]:
+def _known(kind: type[Any], values: Any, *, prefix: str) -> dict[str, Any]:
     """Returns the values, all of whose keys are settings; a number where a text belongs is a text: a column 2024."""
     if not isinstance(values, Mapping):
         raise UsageError(f"recipe section '{prefix.rstrip('.')}'", must="hold keys", found=repr(values))

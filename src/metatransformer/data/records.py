@@ -180,8 +180,15 @@ class Records(Sequence[Record]):
         drawn: frozenset[str] | None = None,
     ) -> "Records":
         """Returns the same records with other columns; None leaves one as it is."""
-        given = {"keys": keys, "values": values, "targets": targets, "splits": splits, "groups": groups, "drawn": drawn}
-        own = {name: getattr(self, name) for name in (*_COLUMNS, "drawn")}
+        given: dict[str, Any] = {
+            "keys": keys,
+            "values": values,
+            "targets": targets,
+            "splits": splits,
+            "groups": groups,
+            "drawn": drawn,
+        }
+        own: dict[str, Any] = {name: getattr(self, name) for name in (*_COLUMNS, "drawn")}
         return Records(**own | {name: column for name, column in given.items() if column is not None})
 
     def take(self, places: Sequence[int] | np.ndarray) -> "Records":

@@ -186,7 +186,7 @@ class Loader:
         chunks = self.plan(batch_size=batch_size, seed=seed, epoch=epoch, place=place)
         key = (seed, epoch) if augment else None
         with _threads(1) as pool:
-            submit = partial(pool.submit, self._drawn, key=key)
+            submit = partial(pool.submit, partial(self._drawn, key=key))
             yield from self._ahead((chunk, [submit(index) for index in chunk.tolist()]) for chunk in chunks[skip:])
 
     def plan(self, *, batch_size: int, seed: int, epoch: int, place: Place) -> list[np.ndarray]:

@@ -168,7 +168,9 @@ def _metric_rows(
     fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, split: str
 ) -> list[tuple[str, list[str]]]:
     names = list(fitted.metrics[split])
-    lines = [(f"this model, {part}", scores) for part, scores in fitted.metrics.items()]
+    lines: list[tuple[str, Mapping[str, float]]] = [
+        (f"this model, {part}", scores) for part, scores in fitted.metrics.items()
+    ]
     lines += [(f"{control_words(name, fitted.pipeline.task)}, {split}", scores) for name, scores in controls.items()]
     return [(label, [_figure(scores.get(name)) for name in names]) for label, scores in lines]
 

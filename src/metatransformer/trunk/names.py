@@ -8,6 +8,7 @@ name that could be two of these is refused with both spellings; ``known:`` in fr
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 from metatransformer.core.errors import UsageError, WeightsError, nearest
@@ -172,7 +173,8 @@ def _options(query: str, *, where: str) -> Options:
         for key, kind in (("heads", int), ("eps", float))
         if key in found
     }
-    return Options(**{**found, **numbers})
+    settings: dict[str, Any] = {**found, **numbers}
+    return Options(**settings)
 
 
 def _number(text: str, kind: type[int] | type[float], *, where: str) -> float:

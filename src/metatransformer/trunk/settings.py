@@ -72,7 +72,8 @@ def settle(converted: Converted, options: Options, *, path: Path) -> Settings:
         mean, std = told["mean"], told["std"]
     pixels = "the option" if options.pixels else source if "mean" in told else "convention"
     said.append(f"pixel mean and deviation ({pixels})")
-    config = EncoderConfig(**converted.shape, **values)
+    shape: dict[str, Any] = {**converted.shape}
+    config = EncoderConfig(**shape, **values)
     return Settings(config, mean, std, told.get("licence", "unknown"), "; ".join(said))
 
 

@@ -78,7 +78,7 @@ def _pcqm4m(root: Path) -> list[Fold]:
     return [fold]
 
 
-AUTOFORMER = {
+AUTOFORMER: dict[str, Any] = {
     "licence": "none stated",
     "source": "https://github.com/thuml/Autoformer (all_six_datasets)",
     "split": "70 / 10 / 20 % in time; of many windows every n-th (input.windows)",

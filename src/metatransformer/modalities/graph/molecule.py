@@ -192,8 +192,9 @@ def _quietly(parse: Any, *, where: object) -> tuple[Any, list[str]]:
     if found is not None:
         return found, []
     ear, logger = _Ear(), logging.getLogger("rdkit")
+    ears: list[logging.Handler] = [ear]
     before = (list(logger.handlers), logger.propagate)
-    logger.handlers, logger.propagate = [ear], False
+    logger.handlers, logger.propagate = ears, False
     rdBase.LogToPythonLogger()
     try:
         with foreign(where, "RDKit", must=_MUST, do=_WAY_OUT):

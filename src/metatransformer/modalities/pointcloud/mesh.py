@@ -8,6 +8,7 @@ Of all four the shape alone is taken: no colours, no materials.
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from metatransformer.core.errors import DataError, MissingDependencyError
 from metatransformer.modalities.pointcloud.ply import fans
 
 MESH_SUFFIXES = (".off", ".obj", ".stl", ".glb", ".gltf")
-_STL = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+_STL: Any = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 # ModelNet has files whose first line runs on: "OFF490 518 0".
 _OFF = re.compile(r"\s*(?:ST)?(?:C)?(?:N)?OFF(?![a-z])", re.IGNORECASE)
 

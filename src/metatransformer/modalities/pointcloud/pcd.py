@@ -5,6 +5,7 @@ as float32), and nuScenes', which adds the ring.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def read_floats(path: Path) -> np.ndarray:
     return np.memmap(path, dtype=[(name, "<f4") for name in names], mode="r")
 
 
-def _kinds(header: dict[str, list[str]], *, path: Path) -> tuple[np.dtype[np.void], int]:
+def _kinds(header: dict[str, list[str]], *, path: Path) -> tuple[np.dtype[Any], int]:
     """Returns the type of a point, and how many points there are."""
     fields = header.get("FIELDS", header.get("COLUMNS", []))
     sizes, types = header.get("SIZE", []), header.get("TYPE", [])
@@ -88,7 +89,7 @@ def _kinds(header: dict[str, list[str]], *, path: Path) -> tuple[np.dtype[np.voi
     return np.dtype(parts), int(points[0])
 
 
-def _read_text(path: Path, kinds: np.dtype[np.void], *, points: int, start: int) -> np.ndarray:
+def _read_text(path: Path, kinds: np.dtype[Any], *, points: int, start: int) -> np.ndarray:
     with path.open("rb") as file:
         file.seek(start)
         lines = [line for line in file if line.strip()]
@@ -98,7 +99,7 @@ def _read_text(path: Path, kinds: np.dtype[np.void], *, points: int, start: int)
         return np.loadtxt(lines, dtype=kinds, ndmin=1, comments=None, encoding="latin-1")
 
 
-def _unpacked(path: Path, kinds: np.dtype[np.void], *, points: int, start: int) -> np.ndarray:
+def _unpacked(path: Path, kinds: np.dtype[Any], *, points: int, start: int) -> np.ndarray:
     """Returns compressed points: one column after the other, packed by LZF behind the two sizes."""
     try:
         from imagecodecs import lzf_decode

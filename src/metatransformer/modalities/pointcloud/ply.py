@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -50,9 +50,10 @@ class _Element:
         """Whether every row has the same length."""
         return not any(prop.count for prop in self.properties)
 
-    def row(self, order: Order) -> np.dtype[np.void]:
+    def row(self, order: Order) -> np.dtype[Any]:
         """Returns the type of a row without lists."""
-        return np.dtype([(str(i), order + prop.kind) for i, prop in enumerate(self.properties)])
+        parts = [(str(i), order + prop.kind) for i, prop in enumerate(self.properties)]
+        return np.dtype(parts)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class TimeseriesOptions:
 
     def __post_init__(self) -> None:
         three = len(self.rows) == 3 and min(self.rows) >= 0 < self.rows[0]
-        shares = sum(self.rows) < 1 + 1e-9 or all(map(float.is_integer, map(float, self.rows)))
+        shares = sum(self.rows) < 1 + 1e-9 or all(float(part).is_integer() for part in self.rows)
         rules = {
             "lookback": (self.lookback >= 4, "be at least 4"),
             "horizon": (self.horizon >= 1, "be at least 1"),
