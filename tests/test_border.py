@@ -1,7 +1,9 @@
 """The border to foreign decoders, and the limits on what a header may announce."""
 
 import json
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +83,19 @@ def test_a_comprehension_is_part_of_the_block():
         ours["read"](lambda n: 1 / n)
     with pytest.raises(ZeroDivisionError):
         ours["read"](ours["divide"])
+
+
+def test_warnings_are_silent_in_every_thread_and_heard_again_afterwards():
+    before, inside = warnings.filters[:], threading.Barrier(2)
+
+    def read(late: bool) -> None:
+        with foreign("a.tif", "Pillow"):
+            inside.wait()
+            if late:
+                other.result()
+                warnings.warn("odd", stacklevel=1)  # an error under the tests' filters
+
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(read, late=False)
+        pool.submit(read, late=True).result()
+    assert warnings.filters == before

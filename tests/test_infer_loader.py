@@ -1,5 +1,6 @@
 """The loader: order from seed and epoch alone, equal shares, a cache that ends in time."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -25,9 +26,10 @@ def loader() -> Loader:
     return make_loader(cache_mb=64)
 
 
-def make_loader(*, cache_mb: int, count: int = COUNT) -> Loader:
+def make_loader(*, cache_mb: int, count: int = COUNT, workers: int = 0) -> Loader:
     pipeline = tiny_pipeline("image")
     made = loader_of(pipeline, make_records(pipeline.modality, train=count), cache_mb=cache_mb)
+    made.workers = workers or made.workers
     made.prepare(QUIET, title="train")
     return made
 
@@ -188,3 +190,39 @@ def test_a_window_ends_at_its_bytes(monkeypatch: pytest.MonkeyPatch):
     _, loader = mixed_loader("image")
     monkeypatch.setattr("metatransformer.infer.loader.WINDOW_BYTES", 1)
     assert [indices.tolist() for indices, _ in loader.in_order(batch_size=7)] == [[index] for index in range(61)]
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_the_number_of_threads_that_read_changes_nothing(workers: int):
+    one, several = make_loader(cache_mb=0, workers=1), make_loader(cache_mb=0, workers=workers)
+    for a, b in zip(epoch(one), epoch(several), strict=True):
+        assert a.keys == b.keys and torch.equal(pixels_of(a), pixels_of(b))
+    batches = zip(one.in_order(batch_size=4), several.in_order(batch_size=4), strict=True)
+    assert all(np.array_equal(a, b) and torch.equal(pixels_of(x), pixels_of(y)) for (a, x), (b, y) in batches)
+
+
+def test_the_first_bad_sample_is_told_and_no_thread_is_left():
+    pipeline = tiny_pipeline("image")
+    records = make_records(pipeline.modality, train=COUNT)
+    for place in (4, 5, 11):
+        records[place] = replace(records[place], value=np.zeros((5, 7), dtype=np.float32))
+    loader = loader_of(pipeline, records, cache_mb=0)
+    loader.workers, before = 5, threading.active_count()
+    with pytest.raises(DataError, match="sample 4: pixels: must be uint8"):
+        loader.prepare(QUIET, title="train")
+    with pytest.raises(DataError, match="sample 4: pixels: must be uint8"):
+        compute_outputs(pipeline, loader, console=QUIET, title="all")
+    assert threading.active_count() == before
+
+
+def test_an_error_in_the_model_ends_the_threads_that_read(monkeypatch: pytest.MonkeyPatch):
+    pipeline, loader = mixed_loader("image", {"data.batch_size": 2})
+    before = threading.active_count()
+
+    def interrupted(*_: object, **__: object) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline.model, "forward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compute_outputs(pipeline, loader, console=QUIET, title="all")
+    assert threading.active_count() == before

@@ -8,6 +8,7 @@ function of this package, called from inside, goes on untouched, and so do our o
 import traceback
 import warnings
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 
 from metatransformer.core.errors import DataError, MetaTransformerError, MissingDependencyError, UsageError
@@ -21,7 +22,7 @@ class foreign:  # noqa: N801 - it reads as a statement
     ``must`` completes "where must ..."; the message quotes the ``library``'s own words. ``needs`` is a package that
     the library asks for only in the text of an error, and the extra that installs it: then MissingDependencyError.
     Warnings of the library are not shown: they are about odd but readable input. Do not yield inside the block: it
-    changes the process's warning filters.
+    changes the process's warning filters, from the first thread's entry to the last one's exit.
     """
 
     def __init__(
@@ -35,16 +36,14 @@ class foreign:  # noqa: N801 - it reads as a statement
         kind: type[MetaTransformerError] = DataError,
     ) -> None:
         self.where, self.library, self.must, self.do, self.needs, self.kind = where, library, must, do, needs, kind
-        self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> None:
-        self._warnings.__enter__()
-        warnings.simplefilter("ignore")
+        _silence.enter()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._warnings.__exit__(kind, error, trace)
+        _silence.leave()
         # Rust extensions panic with a BaseException of their own, so that is where the line is drawn.
         if error is None or isinstance(error, MetaTransformerError | KeyboardInterrupt | SystemExit | GeneratorExit):
             return
@@ -83,6 +82,30 @@ class users_code:  # noqa: N801 - it reads as a statement
         where = f"{self.where}, line {lines[-1]}" if lines else self.where
         found = f"{type(error).__name__}: {words(error)}"
         raise UsageError(where, must="run without an error", found=found, do="Mend the file.") from error
+
+
+class _Silence:
+    """No warnings while a thread is inside: filters belong to the process, so the first one sets, the last restores."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._warnings = Lock(), 0, warnings.catch_warnings()
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._warnings = warnings.catch_warnings()
+                self._warnings.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._warnings.__exit__(None, None, None)
+
+
+_silence = _Silence()
 
 
 def words(error: BaseException) -> str:

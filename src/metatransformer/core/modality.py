@@ -153,6 +153,7 @@ class Modality:
     holds recipe settings that its samples need.
     ``before`` names settings that came after models were saved, with the values at which they change nothing: older
     models are read with these. ``title`` is its name in a report, where that is not the name with a capital.
+    ``threads`` says that several threads may read at once and gain by it: a decoder outside Python does the work.
     ``native`` says in words what is used of the trunk's own front end, ``example`` what a typical ``fit`` is given,
     where that is no folder with one folder a class and no plain table.
 
@@ -180,6 +181,7 @@ class Modality:
     synthetic: Mapping[str, Any] = field(default_factory=dict)
     baseline: str = "logistic"
     raw_features: bool = False
+    threads: bool = True
     requires: Sequence[str] = ()
     extra: str = ""
     example: str = ""

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Hashable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class Memo:
         self._views: dict[Hashable, View] = {}
         self._features: dict[str, dict[str, Tensor]] = {}  # by model, the last used one last
         self._left = most_mb * 2**20
+        self._lock = Lock()
 
     def route(self, pipeline: Pipeline) -> dict[str, Reader]:
         """Returns readers that look here first."""
@@ -61,10 +63,11 @@ class Memo:
         key = (state, record.key)
         if key not in self._views:
             view = reader.view(record)
-            if view.nbytes > self._left:
-                return view
-            self._left -= view.nbytes
-            self._views[key] = view
+            with self._lock:
+                if view.nbytes > self._left:
+                    return view
+                self._left -= view.nbytes
+                self._views[key] = view
         return self._views[key]
 
 

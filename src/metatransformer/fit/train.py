@@ -7,6 +7,7 @@ Only parameters that learn are kept in checkpoints.
 import math
 import os
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -162,15 +163,16 @@ class Trainer:
             place=self.place,
             skip=progress.batch,
         )
-        for _, batch in batches:
-            loss = self._step(batch)
-            progress.loss_sum += loss
-            progress.step += 1
-            progress.batch += 1
-            bar.advance(status=f"epoch {progress.epoch + 1}, loss {loss:.3f}")
-            minutes = (time.monotonic() - self._saved) / 60
-            if self.run is not None and minutes > recipe.run.checkpoint_minutes:
-                self._save()
+        with closing(batches):
+            for _, batch in batches:
+                loss = self._step(batch)
+                progress.loss_sum += loss
+                progress.step += 1
+                progress.batch += 1
+                bar.advance(status=f"epoch {progress.epoch + 1}, loss {loss:.3f}")
+                minutes = (time.monotonic() - self._saved) / 60
+                if self.run is not None and minutes > recipe.run.checkpoint_minutes:
+                    self._save()
 
     def _step(self, batch: Batch) -> float:
         """Takes one optimiser step and returns the loss."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 
 import torch
 from torch import Tensor
@@ -30,8 +31,11 @@ def run_batches(
     device = choose_device(recipe.run.device)
     precision = choose_precision(recipe.run.precision, device=device)
     rows: Tensor | None = None
-    with console.bar(title, total=len(loader)) as bar:
-        for indices, batch in loader.in_order(batch_size=recipe.data.batch_size):
+    with (
+        console.bar(title, total=len(loader)) as bar,
+        closing(loader.in_order(batch_size=recipe.data.batch_size)) as batches,
+    ):
+        for indices, batch in batches:
             with autocast(precision, device=device):
                 out = compute(batch.to(device))
             if rows is None:

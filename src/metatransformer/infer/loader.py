@@ -5,12 +5,12 @@ run that was killed continues with the very batches that it would have seen.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
+from threading import Lock
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from metatransformer.data.examples import Examples
 from metatransformer.data.records import Records
 from metatransformer.infer.cut import cut_batches, lengths_of
 from metatransformer.machine.console import Console
+from metatransformer.machine.device import processors
 from metatransformer.pipeline import Route, fields_of
 from metatransformer.recipe import only
 
@@ -33,6 +34,7 @@ WINDOW = 16
 WINDOW_BYTES = 256 * 2**20  # of transformed samples, where a window would hold more; two windows are in memory
 AHEAD = 2  # batches prepared by a thread while the model computes
 
+Batches = Generator[tuple[np.ndarray, Batch], None, None]  # close it before its end, and its threads end
 Chunk = tuple[np.ndarray, list[Future[Sample]]]  # the indices of a batch, and its samples that are being read
 
 
@@ -67,14 +69,19 @@ class Loader:
 
     The deterministic part of the work (reading, transform) is kept in memory up to ``cache_mb``; augmentation is drawn
     anew in each epoch. ``rows`` and ``encoded`` are by task: which samples have a known target, and what ``encode``
-    made of these.
+    made of these. ``workers`` is the number of threads that read, 0 = one for each processor that this process may use,
+    where the modalities gain by it.
     """
 
-    def __init__(self, route: Route, examples: Examples, *, cache_mb: int, tasks: Mapping[str, Task]) -> None:
+    def __init__(
+        self, route: Route, examples: Examples, *, cache_mb: int, tasks: Mapping[str, Task], workers: int = 0
+    ) -> None:
         self.route = route
         self.examples = examples
         self.tasks = dict(tasks)
+        self.workers = workers or _workers(route)
         self._cache: dict[int, Sample] = {}
+        self._lock = Lock()  # of the cache
         self._left = cache_mb * 2**20
         self._sizes = np.zeros(len(examples))
         self.rows: dict[str, np.ndarray] = {}
@@ -119,10 +126,9 @@ class Loader:
         Raises:
             DataError: the first bad sample.
         """
-        with console.bar(f"reading {title}", total=len(self)) as bar:
-            for index in range(len(self)):
-                self.sample(index)
-                bar.advance()
+        with console.bar(f"reading {title}", total=len(self)) as bar, _threads(self.workers) as pool:
+            for _, window in self._windows(pool, count=2 * self.workers):
+                bar.advance(len(window))
 
     def sample(self, index: int) -> Sample:
         """Returns one transformed sample."""
@@ -135,21 +141,22 @@ class Loader:
             raise DataError(self.examples.keys[index], must=must, found="none")
         sample = Sample(self.examples.keys[index], views)
         self._sizes[index] = sample.nbytes
-        if sample.nbytes <= self._left:
-            self._left -= sample.nbytes
-            self._cache[index] = sample
+        with self._lock:
+            if sample.nbytes <= self._left and index not in self._cache:
+                self._left -= sample.nbytes
+                self._cache[index] = sample
         return sample
 
     def part(self, places: Sequence[int], *, tasks: Mapping[str, Task]) -> "Loader":
         """Returns a loader of some of the samples and ``tasks``; what is in memory is shared."""
-        part = Loader(self.route, self.examples.take(places), cache_mb=0, tasks=tasks)
+        part = Loader(self.route, self.examples.take(places), cache_mb=0, tasks=tasks, workers=self.workers)
         part._sizes = self._sizes[list(places)]
         part._cache = {new: self._cache[old] for new, old in enumerate(places) if old in self._cache}
         return part
 
-    def in_order(self, *, batch_size: int) -> Iterator[tuple[np.ndarray, Batch]]:
+    def in_order(self, *, batch_size: int) -> Batches:
         """Yields ``(indices, batch)`` over all samples, those of like shape together within windows of 16 batches."""
-        with _threads(1) as pool:
+        with _threads(self.workers) as pool:
             yield from self._ahead(self._like_shapes(pool, batch_size=batch_size))
 
     def _like_shapes(self, pool: ThreadPoolExecutor, *, batch_size: int) -> Iterator[Chunk]:
@@ -179,13 +186,11 @@ class Loader:
                 yield index + 1 - len(window), window
                 window, left = [], WINDOW_BYTES
 
-    def epoch(
-        self, *, batch_size: int, seed: int, epoch: int, augment: bool, place: Place, skip: int
-    ) -> Iterator[tuple[np.ndarray, Batch]]:
+    def epoch(self, *, batch_size: int, seed: int, epoch: int, augment: bool, place: Place, skip: int) -> Batches:
         """Yields the training batches of one epoch, the first ``skip`` left out (they were done before a kill)."""
         chunks = self.plan(batch_size=batch_size, seed=seed, epoch=epoch, place=place)
         key = (seed, epoch) if augment else None
-        with _threads(1) as pool:
+        with _threads(self.workers) as pool:
             submit = partial(pool.submit, partial(self._drawn, key=key))
             yield from self._ahead((chunk, [submit(index) for index in chunk.tolist()]) for chunk in chunks[skip:])
 
@@ -204,7 +209,7 @@ class Loader:
         rng.shuffle(chunks)
         return [_share(chunk, place) for chunk in chunks]
 
-    def _ahead(self, chunks: Iterable[Chunk]) -> Iterator[tuple[np.ndarray, Batch]]:
+    def _ahead(self, chunks: Iterable[Chunk]) -> Batches:
         """Yields batches that a thread prepares while the caller computes."""
         with _threads(1) as pool:
             waiting: deque[tuple[np.ndarray, Future[Batch]]] = deque()
@@ -222,7 +227,7 @@ class Loader:
         batch = collate([future.result() for future in samples], fields=fields_of(self.route))
         return replace(batch, targets=found)
 
-    def _drawn(self, index: int, *, key: tuple[int, int] | None) -> Sample:
+    def _drawn(self, index: int, key: tuple[int, int] | None) -> Sample:
         """Returns one sample, changed at random by ``key`` (seed, epoch) and its index."""
         sample = self.sample(index)
         if key is None:
@@ -242,6 +247,11 @@ class Loader:
         places = np.searchsorted(rows, indices).clip(max=len(rows) - 1)
         known = rows[places] == indices
         return Target(encoded[places[known]], torch.from_numpy(np.flatnonzero(known))) if known.any() else None
+
+
+def _workers(route: Route) -> int:
+    """Returns how many threads read: one where a modality's own Python does the work, which runs in one at a time."""
+    return processors() if all(reader.modality.threads for reader in route.values()) else 1
 
 
 @contextmanager

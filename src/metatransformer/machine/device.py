@@ -1,5 +1,6 @@
 """Devices and precision: the only place where they are chosen."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -55,3 +56,8 @@ def autocast(precision: torch.dtype, *, device: torch.device) -> AbstractContext
     if precision == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype=precision)
+
+
+def processors() -> int:
+    """Returns how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

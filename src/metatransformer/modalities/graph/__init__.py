@@ -363,6 +363,7 @@ MODALITY = Modality(
     features=features,
     draw=draw,
     synthesize=synthesize,
+    threads=False,
     native="the class token; words, numbers and neighbourhoods are learned from your graphs",
     units="none",
     task="regress",

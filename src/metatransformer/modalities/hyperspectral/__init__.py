@@ -391,6 +391,7 @@ MODALITY = Modality(
     draw=draw,
     synthesize=synthesize,
     example="scene/",
+    threads=False,
     native="patch kernel, positions (resampled) and class token of the trunk",
     units="reflectance, radiance or counts, the same in every file; wavelengths in nm where the file knows them",
     defaults=DEFAULTS,

@@ -387,6 +387,7 @@ MODALITY = Modality(
     features=features,
     draw=draw,
     synthesize=synthesize,
+    threads=False,
     native="patch kernel, positions (resampled) and class token of the trunk",
     units="any, the same in every file; g, mg, deg/s, dps behind a column's name become SI; Hz, s",
     defaults=DEFAULTS,

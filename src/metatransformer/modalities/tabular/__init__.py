@@ -406,6 +406,7 @@ MODALITY = Modality(
     features=features,
     draw=draw,
     synthesize=synthesize,
+    threads=False,
     native="the class token; columns and values are learned from your rows",
     units="any; numbers are standardised by the training rows",
     defaults=DEFAULTS,

@@ -390,6 +390,7 @@ MODALITY = Modality(
     draw=draw,
     synthesize=synthesize,
     synthetic={"input.vocabulary": "train"},  # the default one may have to be fetched
+    threads=False,
     native="the class token; word vectors come with the vocabulary",
     units="UTF-8 text",
     defaults=DEFAULTS,

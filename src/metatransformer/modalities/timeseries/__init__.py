@@ -401,6 +401,7 @@ MODALITY = Modality(
     draw=draw,
     synthesize=synthesize,
     synthetic={"input.sample": "file"},  # a forecast has no class
+    threads=False,
     native="patch kernel (grey), positions (resampled) and class token of the trunk",
     units="any; each series by its own deviation; times ISO 8601 or since 1970, one constant step",
     task="forecast",
