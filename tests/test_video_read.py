@@ -227,6 +227,7 @@ def test_a_folder_of_several_sizes_or_none_is_refused(tmp_path: Path):
 
 def test_arrays_become_colour():
     grey = np.arange(24, dtype=np.uint16).reshape(2, 3, 4) * 257
+    grey[1, 2, 3] = 65535  # all 16 bits are in use
     video = video_of_array(grey, rate_hz=5.0, where="x")
     assert video.timed and video.duration_s == pytest.approx(0.4)
     assert np.array_equal(np.stack(list(video.pick([0, 1])))[..., 1], grey // 257)
@@ -250,6 +251,18 @@ def test_giant_frames_are_refused_before_they_are_decoded(monkeypatch: pytest.Mo
     monkeypatch.setattr(limits, "MOST_PIXELS", 1000)
     with pytest.raises(DataError, match="good.mp4: must have at most 0 million pixels; found 32 x 32"):
         open_video(FOLDER / "good.mp4")
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_values_of_few_bits_in_16_are_shown_over_their_own_range(bits: int, tmp_path: Path):
+    full = 2**bits - 1
+    frames = np.linspace(0, full, 11 * 5 * 7).reshape(11, 5, 7).astype(np.uint16)
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    expected = frames[[2, 9]].astype(int) * 255 // full
+    for video in (open_video(tmp_path), video_of_array(frames, where="x")):
+        found = np.stack(list(video.pick([2, 9])))
+        np.testing.assert_array_equal(found[:, :, :, 0], expected)
 
 
 def test_a_gif_without_a_palette_is_grey(tmp_path: Path):

@@ -24,6 +24,7 @@ from metatransformer.modalities._picture.pixels import (
     LOOKED_AT,
     as_rgb,
     check_picture_options,
+    full_scale,
     random_crop,
     random_mirror,
     thumbnail,
@@ -33,7 +34,6 @@ from metatransformer.modalities._picture.pixels import (
 from metatransformer.nn.image import PictureTokenizer
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
-DEPTHS = (10, 12, 14, 16)  # bits in use of 16, by kinds of camera
 
 # CIFAR-10 (frozen focus-s14, 5 folds of the training part): a line on the summaries of the last four blocks .778, with
 # mirror images .790; without them a kernel .785, on summaries and means .793. At 168 instead of 112 pixels a line .776;
@@ -90,7 +90,7 @@ class ImageTransform(Transform):
                 brightest = max(brightest, int(pixels.max()))
         if self.options.size == "auto":
             self.side_ = typical_side(shapes, default=self.side_)
-        self.top_ = next(2**bits - 1 for bits in DEPTHS if brightest < 2**bits) if brightest else 65535
+        self.top_ = full_scale(brightest)
 
     def __call__(self, view: View) -> View:
         """Returns ``pixels`` [h, w, 3] uint8 whose sides are whole patches."""

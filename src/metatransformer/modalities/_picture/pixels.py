@@ -18,6 +18,7 @@ LOOKED_AT = 256  # pictures whose median size is taken: it is stable long before
 ENLARGE = 4  # small pictures gain from it: no trunk has seen a patch that holds half a picture
 CLIP = 6.0  # deviations: a dead pixel must not outweigh the picture
 LEAST_SIDE, MOST_SIDE = 112, 224  # beyond 224 pixels costs more than it brings on a laptop
+DEPTHS = (10, 12, 14, 16)  # bits in use of 16, by kinds of camera
 LARGEST_SIDE = 4096  # attention over more patches than that fits into no machine's memory
 
 
@@ -77,6 +78,11 @@ def as_rgb(pixels: np.ndarray, *, where: str, top: int = 65535) -> np.ndarray:
             do="Scale the values to 0..255 and convert them with astype('uint8').",
         )
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+def full_scale(brightest: int) -> int:
+    """Returns the value that stands for white in 16-bit pictures whose brightest pixel is given: 1023, 4095, ..."""
+    return next(2**bits - 1 for bits in DEPTHS if brightest < 2**bits) if brightest else 65535
 
 
 def luminance(pixels: np.ndarray) -> np.ndarray:

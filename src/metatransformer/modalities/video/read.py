@@ -11,6 +11,7 @@ states no length (MPEG streams) may have been cut off without a sign.
 """
 
 import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +24,7 @@ from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
 from metatransformer.data.limits import require_pixels
 from metatransformer.data.records import natural_key
-from metatransformer.modalities._picture.pixels import as_rgb, resize
+from metatransformer.modalities._picture.pixels import as_rgb, full_scale, resize
 from metatransformer.modalities._picture.read import read_image
 
 FILM_SUFFIXES = (
@@ -42,6 +43,7 @@ FILM_SUFFIXES = (
     ".ogv",
 )
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+LOOKED_AT = 8  # frames of a folder whose brightest value says how many of 16 bits are used
 # A file's own length is rounded, and the last frame may last shorter than the others.
 TOLERANCE = 0.02
 SPARED = 16  # frames to decode that a jump must spare: a jump costs as much as a few of them
@@ -90,6 +92,8 @@ def open_video(path: Path) -> Video:
 def video_of_array(frames: np.ndarray, *, rate_hz: float = 0.0, where: str) -> Video:
     """Returns an array ``[t, h, w]``, ``[t, h, w, 1]`` or ``[t, h, w, 3]`` of uint8 or uint16 as a video.
 
+    Of 16 bits as many are shown as the brightest value uses: 10, 12, 14 or all.
+
     Raises:
         DataError: another shape or type, or no frame.
     """
@@ -106,13 +110,14 @@ def video_of_array(frames: np.ndarray, *, rate_hz: float = 0.0, where: str) -> V
             found=str(frames.dtype),
             do="Scale the values to 0..255 and convert them with astype('uint8').",
         )
-    pick = partial(_pick_from_array, frames, where)
+    top = full_scale(int(frames.max())) if frames.dtype == np.uint16 else 255
+    pick = partial(_pick_from_array, frames, where, top)
     return _steady(len(frames), rate_hz=rate_hz, pick=pick, where=where)
 
 
-def _pick_from_array(frames: np.ndarray, where: str, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+def _pick_from_array(frames: np.ndarray, where: str, top: int, numbers: Sequence[int]) -> Iterator[np.ndarray]:
     for number in numbers:
-        yield as_rgb(frames[number], where=where)
+        yield as_rgb(frames[number], where=where, top=top)
 
 
 def _steady(count: int, *, rate_hz: float, pick: Callable[..., Any], where: str) -> Video:
@@ -144,8 +149,13 @@ def _open_folder(folder: Path) -> Video:
 
 def _pick_from_folder(files: Sequence[Path], numbers: Sequence[int]) -> Iterator[np.ndarray]:
     first: tuple[int, ...] = ()
+    top = 0
     for number in numbers:
-        pixels = as_rgb(read_image(files[number]), where=str(files[number]))
+        raw = read_image(files[number])
+        if raw.dtype == np.uint16 and not top:  # few cameras use all 16 bits
+            some = files[:: math.ceil(len(files) / LOOKED_AT)]
+            top = full_scale(max(int(read_image(file).max()) for file in some))
+        pixels = as_rgb(raw, where=str(files[number]), top=top)
         first = first or pixels.shape
         if pixels.shape != first:
             raise DataError(
