@@ -157,12 +157,13 @@ def test_an_error_in_a_python_recipe_names_its_line(tmp_path: Path, text: str, m
 
 def test_what_a_python_recipe_asks_of_this_package_is_told_as_it_is(tmp_path: Path):
     file = tmp_path / "mine.py"
-    ask = "from metatransformer.recipe import make_recipe, only\ndef recipe():\n    "
+    ask = "from metatransformer.recipe import make_recipe\ndef recipe():\n    "
     file.write_text(ask + "make_recipe('images', base={}, overrides={})", encoding="utf-8")
     with pytest.raises(UsageError, match=r"modality: must be a known one; found 'images'. Did you mean 'image'\?"):
         read_recipe(file)
-    file.write_text(ask + "only({}, what='task')", encoding="utf-8")  # where our own assertion fails
-    with pytest.raises(AssertionError, match="one task was asked for"):
+    ask = "from metatransformer.data.examples import Examples\ndef recipe():\n    "
+    file.write_text(ask + "Examples.split(None, 'all')", encoding="utf-8")  # where our own assertion fails
+    with pytest.raises(AssertionError, match="all"):
         read_recipe(file)
 
 

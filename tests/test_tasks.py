@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import Record
-from metatransformer.data.records import Records
+from metatransformer.data.examples import Examples
 from metatransformer.infer.loader import require_targets
 from metatransformer.tasks.classify import Classify, ClassifyOptions
 from metatransformer.tasks.multilabel import Multilabel
@@ -145,10 +145,12 @@ def test_targets_that_cannot_be_learned_are_named(task, targets: list, message: 
 def test_the_row_of_a_bad_target_is_named(tmp_path: Path):
     records = [Record(str(row), path=tmp_path / "a.csv", target=y) for row, y in enumerate((1, "2.5", "low", "x"))]
     with pytest.raises(DataError, match=r"a.csv, row 2 \(counted from 0\): target: must .* found 'low', and 1 more"):
-        require_targets(Regress(), Records.of(records))
+        require_targets(Regress(), Examples.of(records, input="x", task="y"), name="y")
     with pytest.raises(DataError, match=r"^x/y.png: target: must be 0, 1 or empty.*found 'maybe'. Use"):
-        require_targets(Multilabel(), Records.of([Record("x/y.png", target=(1, "maybe"))]))
-    require_targets(Regress(), Records.of([*records[:2], Record("unknown")]))
+        bad = Examples.of([Record("x/y.png", target=(1, "maybe"))], input="x", task="y")
+        require_targets(Multilabel(), bad, name="y")
+    good = Examples.of([*records[:2], Record("unknown")], input="x", task="y")
+    require_targets(Regress(), good, name="y")
 
 
 def test_an_unknown_class_is_named():

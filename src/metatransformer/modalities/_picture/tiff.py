@@ -57,10 +57,13 @@ def read_tiff(path: Path, *, extra: str) -> Tiff:
             do = "Save each as a file of its own."
             raise DataError(path, must="hold one picture", found=f"{len(pages)} pages", do=do)
         page = pages[0]
-        limits.require_pixels(path, height=page.imagelength, width=page.imagewidth)
+        with border():  # tags may hold anything
+            height, width = int(page.imagelength), int(page.imagewidth)
+        limits.require_pixels(path, height=height, width=width)
         require_tiff_room(path, page, shape=page.shape)
         with border():
             array, tags = page.asarray(), {tag.code: tag.value for tag in page.tags}
+            alpha = bool(page.extrasamples) and page.extrasamples[-1] in (1, 2)
     if page.axes not in ("YX", "YXS", "SYX") or 0 in array.shape:
         raise DataError(
             path, must="hold a picture", found=f"an array of shape {array.shape} ({page.axes or 'no axes'})"
@@ -70,15 +73,17 @@ def read_tiff(path: Path, *, extra: str) -> Tiff:
         pixels=upright(array.reshape(*array.shape[:2], -1), tags.get(_ORIENTATION, 1)),
         kind=getattr(page.photometric, "name", str(page.photometric)),
         bits=_bits(page),
-        alpha=bool(page.extrasamples) and page.extrasamples[-1] in (1, 2),
+        alpha=alpha,
         no_data=_number(tags.get(_NO_DATA)),
     )
 
 
 def require_tiff_room(path: Path, page: Any, *, shape: Sequence[int]) -> None:
     """Raises DataError when pages like ``page`` cannot hold an array of this shape; those with tiles left out may."""
-    ratio = _RATIOS.get(int(page.compression))
-    if ratio is not None and page.dtype is not None and all(page.databytecounts) and not page.is_subsampled:
+    with foreign(path, "tifffile", must="be a whole TIFF"):
+        ratio = _RATIOS.get(int(page.compression))
+        counted = page.dtype is not None and all(page.databytecounts) and not page.is_subsampled
+    if ratio is not None and counted:
         limits.require_room(path, shape=shape, bytes_each=_bits(page) / 8, what="values", ratio=ratio)
 
 
