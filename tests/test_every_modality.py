@@ -216,7 +216,7 @@ def test_tokens_have_the_trunks_width_and_one_span(name: str):
 @pytest.mark.parametrize("pool", ["both", "max", "grid"])
 def test_a_sample_alone_equals_itself_in_a_batch(name: str, pool: str):
     if pool == "grid" and not tiny_pipeline(name).model.tokenizers[name].axes:
-        return  # tokens in no order lie on no grid
+        pytest.skip("tokens in no order lie on no grid")
     pipeline = tiny_pipeline(name, {"head.pool": pool})
     samples = make_views(pipeline.modality, 5, seed=3)
     together = outputs_of(pipeline, samples)
@@ -228,8 +228,12 @@ def test_a_sample_alone_equals_itself_in_a_batch(name: str, pool: str):
 @every_modality
 def test_padding_that_holds_something_else_changes_nothing(name: str):
     pipeline = tiny_pipeline(name)
+    if not any(declared.ragged for declared in pipeline.modality.fields.values()):
+        pytest.skip("no field of this modality is ever padded")
     batch = batch_of(pipeline, make_views(pipeline.modality, 5, seed=3))
     part, other = batch.parts[name], {}
+    if all(part.masks[field].all() for field in part.inputs):
+        pytest.skip("made-up samples of this modality are all of one size")
     for field, x in part.inputs.items():
         mask = part.masks[field]
         ragged = pipeline.modality.fields[field].ragged
