@@ -233,3 +233,14 @@ def test_entities_of_graphml_do_not_swell(tmp_path: Path):
     text = f'<?xml version="1.0"?><!DOCTYPE graphml [{lol}]><graphml><graph><node id="&l11;"/></graph></graphml>'
     with pytest.raises(DataError, match="a.graphml: must be whole GraphML"):
         read_graphml(written(tmp_path / "a.graphml", text))
+
+
+def test_smi_loses_no_field(tmp_path: Path) -> None:
+    """Without a header all behind the SMILES is the name; with one, a field that it does not name is refused."""
+    bare = tmp_path / "bare.smi"
+    bare.write_text("CCO\tethanol\t0.5\nCC methyl methane\n")
+    assert [own["name"] for _, own in read_smiles(bare)] == ["ethanol\t0.5", "methyl methane"]
+    named = tmp_path / "named.smi"
+    named.write_text("smiles\tname\nCCO\tethanol\t\nCC\tethane\t0.5\n")
+    with pytest.raises(DataError, match="line 3.*at most 2 fields"):
+        read_smiles(named)

@@ -20,6 +20,7 @@ from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
 from metatransformer.data.delimited import decode
 from metatransformer.data.limits import read_bytes
+from metatransformer.data.records import counted
 from metatransformer.modalities.graph.graphs import Graph
 
 RADIUS = 2  # bonds around an atom that make a circular substructure, as ECFP4 has it
@@ -110,22 +111,34 @@ def read_smiles(path: Path) -> list[tuple[dict[str, str], dict[str, str]]]:
     """Returns the molecules of a .smi file in order, none of them parsed yet, each with its properties.
 
     A line is a SMILES and, behind a tab or spaces, its name; a first line that begins with ``smiles`` names columns.
+    Without such a line all that stands behind the SMILES is the name.
 
     Raises:
-        DataError: not text, or no molecule.
+        DataError: not text, no molecule, or a line with more fields than the first line names.
     """
     text = decode(read_bytes(path), path=path, latin=True)
-    lines = [line.split("\t") if "\t" in line else line.split(None, 1) for line in text.splitlines() if line.strip()]
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     names = ["smiles", "name"]
-    if lines and lines[0][0].strip().lower().lstrip("#") in SMILES_NAMES:
-        header, *lines = lines
-        names = [name.strip() for name in header]
-    if not lines:
+    if lines and _smiles_fields(lines[0][1])[0].lower().lstrip("#") in SMILES_NAMES:
+        (_, header), *lines = lines
+        names = _smiles_fields(header)
+        rows = [(number, _smiles_fields(line)) for number, line in lines]
+    else:
+        rows = [(number, _smiles_fields(line, splits=1)) for number, line in lines]
+    if not rows:
         raise DataError(path, must="hold a molecule", found="an empty file")
-    return [
-        ({"smiles": fields[0].strip()}, dict(zip(names[1:], map(str.strip, fields[1:]), strict=False)))
-        for fields in lines
-    ]
+    for number, fields in rows:
+        if len(fields) > len(names):
+            must = f"hold at most {counted(len(names), 'field')}, as the first line names"
+            raise DataError(f"{path}, line {number}", must=must, found=counted(len(fields), "field"))
+    return [({"smiles": fields[0]}, dict(zip(names[1:], fields[1:], strict=False))) for _, fields in rows]
+
+
+def _smiles_fields(line: str, *, splits: int = -1) -> list[str]:
+    """Returns the fields of a line: by tabs where it has one, else the first word and the rest."""
+    line = line.rstrip()  # empty fields at the end are none
+    fields = line.split("\t", splits) if "\t" in line else line.split(None, 1)
+    return [field.strip() for field in fields]
 
 
 def parse_molecule(value: str | Mapping[str, Any], *, where: object) -> Any:
