@@ -19,6 +19,7 @@ from metatransformer.modalities._recording.times import Times
 _DAY = 86400 * 10**9
 _HOUR = 3600 * 10**9
 MONTHS = "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC".split()
+WEEKS = ("1st", "2nd", "3rd", "4th")
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,16 @@ def _calendar_step(times: pd.DatetimeIndex, *, usual: int, odd: bool) -> Step | 
         return None
     if usual == _DAY and len(times) > 10 and (days.day_of_week < 5).all():
         return Step(pd.offsets.BDay(), "B")
-    if usual >= 28 * _DAY:
-        return _monthly_step(days)
+    if usual >= 28 * _DAY and (found := _monthly_step(days)):
+        return found
     if not odd:
         return None
     apart = np.diff(days.as_unit("ns").asi8)
     if times.tz is not None and not (apart % (size := _most_frequent(apart))).any():
         count = size // _DAY
         return Step(pd.offsets.Day(count), "D" if count == 1 else f"{count} d")
-    half = (pd.offsets.SemiMonthBegin(), pd.offsets.SemiMonthEnd())
-    return next((Step(one, one.name.partition("-")[0]) for one in half if all(map(one.is_on_offset, days))), None)
+    half = {"SMS": pd.offsets.SemiMonthBegin(), "SME": pd.offsets.SemiMonthEnd()}
+    return next((Step(size, name) for name, size in half.items() if all(map(size.is_on_offset, days))), None)
 
 
 def _monthly_step(days: Any) -> Step | None:
@@ -109,16 +110,20 @@ def _monthly_step(days: Any) -> Step | None:
     months = np.asarray(days.year * 12 + days.month)
     apart = np.diff(months)
     count = max(1, _most_frequent(apart))
-    if apart.min() > 0 and not (apart % count).any():
-        for base in ("MS", "ME", "BMS", "BME"):
-            if all(map(pd.tseries.frequencies.to_offset(base).is_on_offset, days)):
-                size = pd.tseries.frequencies.to_offset(f"{count}{base}")
-                return Step(size, _monthly_name(base, count=count, month=int(days[0].month)), count)
-        if (days.day == days[0].day).all():
-            every = {1: "month", 2: "2nd month", 3: "3rd month"}.get(count, f"{count}th month")
-            return Step(pd.DateOffset(months=count), f"day {days[0].day} of every {every}", count)
-    name = pd.infer_freq(days)
-    return Step(pd.tseries.frequencies.to_offset(name), name) if name else None
+    if apart.min() <= 0 or (apart % count).any():
+        return None
+    for base in ("MS", "ME", "BMS", "BME"):
+        if all(map(pd.tseries.frequencies.to_offset(base).is_on_offset, days)):
+            size = pd.tseries.frequencies.to_offset(f"{count}{base}")
+            return Step(size, _monthly_name(base, count=count, month=int(days[0].month)), count)
+    every = {1: "month", 2: "2nd month", 3: "3rd month"}.get(count, f"{count}th month")
+    if (days.day == days[0].day).all():
+        return Step(pd.DateOffset(months=count), f"day {days[0].day} of every {every}", count)
+    week, weekday = (days[0].day - 1) // 7, days[0].day_of_week
+    if week < 4 and (days.day_of_week == weekday).all() and ((days.day - 1) // 7 == week).all():
+        name = f"{WEEKS[week]} {days[0].day_name()} of every {every}"
+        return Step(pd.offsets.WeekOfMonth(count, week=week, weekday=weekday), name, count)
+    return None
 
 
 def _monthly_name(base: str, *, count: int, month: int) -> str:
