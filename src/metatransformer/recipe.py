@@ -28,7 +28,7 @@ import yaml
 
 from metatransformer.core.border import users_code
 from metatransformer.core.errors import UsageError, nearest
-from metatransformer.core.settings import require, typed
+from metatransformer.core.settings import Rule, Settings, typed
 from metatransformer.core.task import TaskOptions
 from metatransformer.modalities import get_modality
 from metatransformer.tasks import get_task
@@ -83,7 +83,7 @@ class InputOptions:
 
 
 @dataclass(frozen=True)
-class HeadOptions:
+class HeadOptions(Settings):
     """How the trunk's tokens become outputs.
 
     ``read`` lists the blocks whose normalised output is pooled, counted from the front (1 = after the first
@@ -109,21 +109,20 @@ class HeadOptions:
     centres: int = 0
     gamma: float = 0.35
 
-    def __post_init__(self) -> None:
-        rules = {
-            "direct": (self.direct > 0, "be above 0"),
-            "read": (bool(self.read), "name at least one block"),
-            "cells": (self.cells >= 1, "be at least 1"),
-            "hidden": (self.hidden >= 0, "be at least 0"),
-            "centres": (self.centres >= 0, "be at least 0"),
-            "gamma": (0 < self.gamma < math.inf, "be above 0 and finite"),
-            "dropout": (0 <= self.dropout < 1, "lie in [0, 1)"),
-        }
-        require(self, key="recipe key 'head.{}'", rules=rules)
+    key = "recipe key 'head.{}'"
+    rules = (
+        Rule("direct", "be above 0", lambda own: own.direct > 0),
+        Rule("read", "name at least one block", lambda own: bool(own.read)),
+        Rule("cells", "be at least 1", lambda own: own.cells >= 1),
+        Rule("hidden", "be at least 0", lambda own: own.hidden >= 0),
+        Rule("centres", "be at least 0", lambda own: own.centres >= 0),
+        Rule("gamma", "be above 0 and finite", lambda own: 0 < own.gamma < math.inf),
+        Rule("dropout", "lie in [0, 1)", lambda own: 0 <= own.dropout < 1),
+    )
 
 
 @dataclass(frozen=True)
-class OptimOptions:
+class OptimOptions(Settings):
     """AdamW with linear warm-up over a tenth of the steps, cosine decay, and gradients clipped to a norm of 1.
 
     ``lr`` is for new parameters, a tenth of it for adapters and for a head that was solved before, ``trunk_lr`` for
@@ -150,22 +149,26 @@ class OptimOptions:
     solver: Literal["squares", "likelihood"] = "squares"
     refit: bool = True
 
-    def __post_init__(self) -> None:
-        penalties = self.l2 == "auto" or (bool(self.l2) and all(0 <= penalty < math.inf for penalty in self.l2))
-        rules = {
-            "lr": (0 < self.lr < math.inf, "be above 0 and finite"),
-            "trunk_lr": (0 <= self.trunk_lr < math.inf, "be at least 0 and finite"),
-            "weight_decay": (0 <= self.weight_decay < math.inf, "be at least 0 and finite"),
-            "epochs": (self.epochs == "auto" or self.epochs >= 1, "be 'auto' or at least 1"),
-            "average": (0 <= self.average < 1, "lie in [0, 1)"),
-            "folds": (self.folds == "auto" or self.folds == 0 or self.folds >= 2, "be 'auto', 0 or at least 2"),
-            "l2": (penalties, "list at least one penalty, each at least 0 and finite"),
-        }
-        require(self, key="recipe key 'optim.{}'", rules=rules)
+    key = "recipe key 'optim.{}'"
+    rules = (
+        Rule("lr", "be above 0 and finite", lambda own: 0 < own.lr < math.inf),
+        Rule("trunk_lr", "be at least 0 and finite", lambda own: 0 <= own.trunk_lr < math.inf),
+        Rule("weight_decay", "be at least 0 and finite", lambda own: 0 <= own.weight_decay < math.inf),
+        Rule("epochs", "be 'auto' or at least 1", lambda own: own.epochs == "auto" or own.epochs >= 1),
+        Rule("average", "lie in [0, 1)", lambda own: 0 <= own.average < 1),
+        Rule(
+            "folds", "be 'auto', 0 or at least 2", lambda own: own.folds == "auto" or own.folds == 0 or own.folds >= 2
+        ),
+        Rule(
+            "l2",
+            "list at least one penalty, each at least 0 and finite",
+            lambda own: own.l2 == "auto" or (bool(own.l2) and all(0 <= penalty < math.inf for penalty in own.l2)),
+        ),
+    )
 
 
 @dataclass(frozen=True)
-class DataOptions:
+class DataOptions(Settings):
     """Batches and splits. Fractions apply where the data brings no split of its own."""
 
     batch_size: int = 64
@@ -175,18 +178,21 @@ class DataOptions:
     cache_mb: int = 2048
     header: bool = True
 
-    def __post_init__(self) -> None:
-        rules = {
-            "batch_size": (self.batch_size >= 1, "be at least 1"),
-            "val_fraction": (0 <= self.val_fraction < 1, "lie in [0, 1)"),
-            "test_fraction": (0 <= self.test_fraction < 1 - self.val_fraction, "lie in [0, 1 - data.val_fraction)"),
-            "cache_mb": (self.cache_mb >= 0, "be at least 0"),
-        }
-        require(self, key="recipe key 'data.{}'", rules=rules)
+    key = "recipe key 'data.{}'"
+    rules = (
+        Rule("batch_size", "be at least 1", lambda own: own.batch_size >= 1),
+        Rule("val_fraction", "lie in [0, 1)", lambda own: 0 <= own.val_fraction < 1),
+        Rule(
+            "test_fraction",
+            "lie in [0, 1 - data.val_fraction)",
+            lambda own: 0 <= own.test_fraction < 1 - own.val_fraction,
+        ),
+        Rule("cache_mb", "be at least 0", lambda own: own.cache_mb >= 0),
+    )
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Settings):
     """Where and how it runs. ``checkpoint_minutes`` is the longest time between two checkpoints inside an epoch."""
 
     seed: int = 0
@@ -194,12 +200,11 @@ class RunOptions:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_minutes: float = 5.0
 
-    def __post_init__(self) -> None:
-        rules = {
-            "seed": (0 <= self.seed < 2**32, "lie in 0..4294967295"),
-            "checkpoint_minutes": (self.checkpoint_minutes >= 0, "be at least 0"),
-        }
-        require(self, key="recipe key 'run.{}'", rules=rules)
+    key = "recipe key 'run.{}'"
+    rules = (
+        Rule("seed", "lie in 0..4294967295", lambda own: 0 <= own.seed < 2**32),
+        Rule("checkpoint_minutes", "be at least 0", lambda own: own.checkpoint_minutes >= 0),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

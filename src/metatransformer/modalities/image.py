@@ -19,11 +19,12 @@ import numpy as np
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, View
+from metatransformer.core.settings import Settings
 from metatransformer.data.records import counted
 from metatransformer.modalities._picture.pixels import (
     LOOKED_AT,
+    RULES,
     as_rgb,
-    check_picture_options,
     full_scale,
     random_crop,
     random_mirror,
@@ -48,7 +49,7 @@ DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class ImageOptions:
+class ImageOptions(Settings):
     """``size``: side in pixels of a square picture with as many tokens; "auto" learns it from the training pictures.
 
     "auto" takes four times their median side, at least 112 and at most 224 pixels: small pictures gain from being
@@ -62,8 +63,7 @@ class ImageOptions:
     flip: bool = True
     crop: float = 0.8
 
-    def __post_init__(self) -> None:
-        check_picture_options(self)
+    rules = RULES
 
 
 class ImageTransform(Transform):

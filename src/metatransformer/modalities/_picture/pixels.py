@@ -5,13 +5,12 @@ Axes: h w pixels, c channels. Photographs are uint8; pictures of intensity are f
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from metatransformer.core.errors import DataError
-from metatransformer.core.settings import require
+from metatransformer.core.settings import Rule
 
 MAX_ASPECT = 16.0  # beyond it one side would have less than one patch at the default sizes
 LOOKED_AT = 256  # pictures whose median size is taken: it is stable long before
@@ -21,15 +20,15 @@ LEAST_SIDE, MOST_SIDE = 112, 224  # beyond 224 pixels costs more than it brings 
 DEPTHS = (10, 12, 14, 16)  # bits in use of 16, by kinds of camera
 LARGEST_SIDE = 4096  # attention over more patches than that fits into no machine's memory
 
-
-def check_picture_options(options: Any) -> None:
-    """Raises UsageError when a modality's options ``size`` or ``crop`` lie outside their range."""
-    fits = options.size == "auto" or 1 <= options.size <= LARGEST_SIDE
-    rules = {
-        "size": (fits, f"be 'auto' or lie in 1..{LARGEST_SIDE}"),
-        "crop": (0 < options.crop <= 1, "lie above 0, up to 1"),
-    }
-    require(options, rules=rules)
+# Of the settings that all pictures have.
+RULES = (
+    Rule(
+        "size",
+        f"be 'auto' or lie in 1..{LARGEST_SIDE}",
+        lambda own: own.size == "auto" or 1 <= own.size <= LARGEST_SIDE,
+    ),
+    Rule("crop", "lie above 0, up to 1", lambda own: 0 < own.crop <= 1),
+)
 
 
 def typical_side(shapes: Iterable[tuple[int, ...]], *, default: int) -> int:

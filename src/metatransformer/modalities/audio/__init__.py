@@ -32,7 +32,7 @@ from metatransformer.core.modality import (
     Transform,
 )
 from metatransformer.core.samples import Record, View
-from metatransformer.core.settings import require
+from metatransformer.core.settings import Rule, Settings
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.records import listing
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
@@ -53,20 +53,17 @@ MOST = 0.3  # of each augmentation: beyond it a clip is no longer the same sound
 NEPERS_PER_DB = float(np.log(10) / 10)
 
 
-# What an option may be; beyond it a clip has more values than a memory, or less than one sample.
-LIMITS = {
-    "mels": (1, 1024),
-    "window_s": (1e-3, 10.0),
-    "hop_s": (1e-3, 10.0),
-    "frames": (1, 65536),
-    "range_db": (1.0, 1000.0),
-    "silence_db": (0.0, 1000.0),
-    "max_seconds": (1e-3, 86400.0),
-}
+def _within(name: str, least: float, most: float) -> Rule:
+    """Returns the rule of a number, or of "auto"."""
+    return Rule(
+        name,
+        f"lie in {least:g}..{most:g}",
+        lambda own: (value := getattr(own, name)) == "auto" or least <= value <= most,
+    )
 
 
 @dataclass(frozen=True)
-class AudioOptions:
+class AudioOptions(Settings):
     """What of a clip the trunk sees.
 
     ``mels``: frequency bins; "auto" = 8 patches high. ``window_s``, ``hop_s``: length and distance
@@ -94,16 +91,18 @@ class AudioOptions:
     noise_db: float = 20.0
     mask: float = 0.1
 
-    def __post_init__(self) -> None:
-        limits = (
-            LIMITS | dict.fromkeys(("shift", "warp", "pitch", "mask"), (0, MOST)) | {"noise_db": (0, self.range_db)}
-        )
-        rules = {
-            name: (value == "auto" or least <= value <= most, f"lie in {least:g}..{most:g}")
-            for name, (least, most) in limits.items()
-            for value in (getattr(self, name),)
-        }
-        require(self, rules=rules)
+    # Beyond these a clip has more values than a memory, or less than one sample.
+    rules = (
+        _within("mels", 1, 1024),
+        _within("window_s", 1e-3, 10),
+        _within("hop_s", 1e-3, 10),
+        _within("frames", 1, 65536),
+        _within("range_db", 1, 1000),
+        _within("silence_db", 0, 1000),
+        _within("max_seconds", 1e-3, 86400),
+        *(_within(name, 0, MOST) for name in ("shift", "warp", "pitch", "mask")),
+        Rule("noise_db", "lie between 0 and input.range_db", lambda own: 0 <= own.noise_db <= own.range_db),
+    )
 
 
 class AudioTransform(Transform):

@@ -30,7 +30,7 @@ from metatransformer.core.errors import DataError, NotFittedError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, View
-from metatransformer.core.settings import require
+from metatransformer.core.settings import Rule, Settings
 from metatransformer.data.columns import Column, column_from
 from metatransformer.modalities.graph.formula import paint_graph
 from metatransformer.modalities.graph.graphs import Graph
@@ -62,7 +62,7 @@ DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class GraphOptions:
+class GraphOptions(Settings):
     """Where molecules stand, how they are split, and what becomes a token.
 
     ``column``: the column of SMILES, "auto" = found by its name. ``unparsed``: "refuse" a molecule that RDKit does not
@@ -83,14 +83,12 @@ class GraphOptions:
     max_tokens: int = 2048
     bins: int = 16
 
-    def __post_init__(self) -> None:
-        rules = {
-            "size": (self.size >= 1, "be at least 1"),
-            "environments": (self.environments >= 0, "be at least 0"),
-            "max_tokens": (self.max_tokens >= 1, "be at least 1"),
-            "bins": (self.bins >= 2, "be at least 2"),
-        }
-        require(self, rules=rules)
+    rules = (
+        Rule("size", "be at least 1", lambda own: own.size >= 1),
+        Rule("environments", "be at least 0", lambda own: own.environments >= 0),
+        Rule("max_tokens", "be at least 1", lambda own: own.max_tokens >= 1),
+        Rule("bins", "be at least 2", lambda own: own.bins >= 2),
+    )
 
 
 class GraphTransform(Transform):

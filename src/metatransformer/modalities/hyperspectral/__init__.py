@@ -37,7 +37,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, SummaryToken, Tokenizer, Transform
 from metatransformer.core.samples import Record, View
-from metatransformer.core.settings import require
+from metatransformer.core.settings import Rule, Settings
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.records import Index
 from metatransformer.modalities.hyperspectral.bands import Bands, bands_from, learn_bands, smooth_bands
@@ -68,7 +68,7 @@ DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class HyperspectralOptions:
+class HyperspectralOptions(Settings):
     """Which bands and places count, and how a scene is split.
 
     ``variable``: the cube's name where a file holds several. ``window``: the side of the neighbourhood in pixels, odd;
@@ -95,20 +95,18 @@ class HyperspectralOptions:
     noise: float = 0.1
     level: float = 0.1
 
-    def __post_init__(self) -> None:
-        rules = {
-            "window": (self.window >= 1 and self.window % 2 == 1, "be odd and at least 1"),
-            "alike": (0 < self.alike <= 1, "lie above 0, up to 1"),
-            "skip_bands": (all(band >= 1 for band in self.skip_bands), "count bands from 1"),
-            "skip_nm": (all(low <= high for low, high in self.skip_nm), "list ranges [low, high]"),
-            "train_pixels": (self.train_pixels >= 0, "be at least 1, or 0 = by shares"),
-            "draw": (0 <= self.draw < 2**32, "lie in 0..4294967295"),
-            "tile": (self.tile == 0 or self.tile >= self.window, "be at least the window, or 0 = chosen"),
-            "smooth": (self.smooth == "auto" or self.smooth >= 0, "be 'auto' or at least 0"),
-            "noise": (self.noise >= 0, "be at least 0"),
-            "level": (self.level >= 0, "be at least 0"),
-        }
-        require(self, rules=rules)
+    rules = (
+        Rule("window", "be odd and at least 1", lambda own: own.window >= 1 and own.window % 2 == 1),
+        Rule("alike", "lie above 0, up to 1", lambda own: 0 < own.alike <= 1),
+        Rule("skip_bands", "count bands from 1", lambda own: all(band >= 1 for band in own.skip_bands)),
+        Rule("skip_nm", "list ranges [low, high]", lambda own: all(low <= high for low, high in own.skip_nm)),
+        Rule("train_pixels", "be at least 1, or 0 = by shares", lambda own: own.train_pixels >= 0),
+        Rule("draw", "lie in 0..4294967295", lambda own: 0 <= own.draw < 2**32),
+        Rule("tile", "be at least the window, or 0 = chosen", lambda own: own.tile == 0 or own.tile >= own.window),
+        Rule("smooth", "be 'auto' or at least 0", lambda own: own.smooth == "auto" or own.smooth >= 0),
+        Rule("noise", "be at least 0", lambda own: own.noise >= 0),
+        Rule("level", "be at least 0", lambda own: own.level >= 0),
+    )
 
     @property
     def cut(self) -> Cut:

@@ -33,7 +33,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, SummaryToken, Tokenizer, Transform
 from metatransformer.core.samples import View
-from metatransformer.core.settings import require
+from metatransformer.core.settings import Rule, Settings
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.index import Index
 from metatransformer.modalities._recording.motion import MOTION_SUFFIXES, require_no_gap
@@ -60,7 +60,7 @@ DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class ImuOptions:
+class ImuOptions(Settings):
     """What of a recording the trunk sees.
 
     ``axes``: columns to take, () = all that hold numbers. ``rate_hz``: the rate of recordings that
@@ -86,18 +86,16 @@ class ImuOptions:
     warp: float = 0.1
     shift: float = 0.1
 
-    def __post_init__(self) -> None:
-        rules = {
-            "rate_hz": (self.rate_hz >= 0, "be above 0 Hz, or 0 = unknown"),
-            "step_s": (self.step_s == "auto" or self.step_s > 0, "be above 0"),
-            "window_s": (self.window_s == "auto" or self.window_s > 0, "be above 0"),
-            "max_windows": (self.max_windows >= 1, "be at least 1"),
-            "max_rows": (self.max_rows >= 1, "be at least 1"),
-            "max_gap": (self.max_gap >= 1, "be at least 1"),
-            "warp": (0 <= self.warp < 0.5, "lie in [0, 0.5)"),
-            "shift": (self.shift >= 0, "be at least 0"),
-        }
-        require(self, rules=rules)
+    rules = (
+        Rule("rate_hz", "be above 0 Hz, or 0 = unknown", lambda own: own.rate_hz >= 0),
+        Rule("step_s", "be above 0", lambda own: own.step_s == "auto" or own.step_s > 0),
+        Rule("window_s", "be above 0", lambda own: own.window_s == "auto" or own.window_s > 0),
+        Rule("max_windows", "be at least 1", lambda own: own.max_windows >= 1),
+        Rule("max_rows", "be at least 1", lambda own: own.max_rows >= 1),
+        Rule("max_gap", "be at least 1", lambda own: own.max_gap >= 1),
+        Rule("warp", "lie in [0, 0.5)", lambda own: 0 <= own.warp < 0.5),
+        Rule("shift", "be at least 0", lambda own: own.shift >= 0),
+    )
 
     @property
     def cut(self) -> WindowCut:

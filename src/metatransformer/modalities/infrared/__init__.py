@@ -23,9 +23,10 @@ from metatransformer.core.errors import DataError, NotFittedError, UsageError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, View
+from metatransformer.core.settings import Settings
 from metatransformer.data.records import counted
 from metatransformer.modalities._picture.pixels import (
-    check_picture_options,
+    RULES,
     random_crop,
     random_mirror,
     require_picture,
@@ -59,7 +60,7 @@ DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class InfraredOptions:
+class InfraredOptions(Settings):
     """``size``: side in pixels of a square picture with as many tokens; "auto" learns it from the
     training pictures (four times their median side, within 112..224).
 
@@ -80,8 +81,10 @@ class InfraredOptions:
     upside_down: bool = True
     crop: float = 0.8
 
+    rules = RULES
+
     def __post_init__(self) -> None:
-        check_picture_options(self)
+        super().__post_init__()
         if self.unit == "counts" and (self.scale or self.offset):
             raise UsageError(
                 "input.scale / input.offset",

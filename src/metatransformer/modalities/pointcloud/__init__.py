@@ -29,7 +29,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Tokenizer, Transform
 from metatransformer.core.samples import Record, View
-from metatransformer.core.settings import require
+from metatransformer.core.settings import Rule, Settings
 from metatransformer.data.records import counted
 from metatransformer.modalities.pointcloud.read import (
     CLOUD_SUFFIXES,
@@ -58,7 +58,7 @@ DEFAULTS = {"tune": "head", "head.pool": "grid", "head.read": [0.5], "head.centr
 
 
 @dataclass(frozen=True)
-class PointCloudOptions:
+class PointCloudOptions(Settings):
     """What of a cloud the trunk sees.
 
     ``tokens``: see above. ``features``: what is used besides the place, in views as sheets of their own; all files must
@@ -86,18 +86,16 @@ class PointCloudOptions:
     jitter: float = 0.01
     mirror: bool = True
 
-    def __post_init__(self) -> None:
-        rules = {
-            "features": (len(set(self.features)) == len(self.features), "name each feature once"),
-            "points": (LEAST <= self.points <= LIMIT, f"lie in {LEAST}..{LIMIT}"),
-            "side": (1 <= self.side <= 32, "lie in 1..32 patches"),
-            "groups": (self.groups >= 1, "be at least 1"),
-            "neighbours": (1 <= self.neighbours <= self.points, "lie between 1 and input.points"),
-            "turn": (0 <= self.turn <= 180, "lie in 0..180 degrees"),
-            "scale": (0 <= self.scale < 1, "lie in [0, 1)"),
-            "jitter": (0 <= self.jitter < 1, "lie in [0, 1) half sides"),
-        }
-        require(self, rules=rules)
+    rules = (
+        Rule("features", "name each feature once", lambda own: len(set(own.features)) == len(own.features)),
+        Rule("points", f"lie in {LEAST}..{LIMIT}", lambda own: LEAST <= own.points <= LIMIT),
+        Rule("side", "lie in 1..32 patches", lambda own: 1 <= own.side <= 32),
+        Rule("groups", "be at least 1", lambda own: own.groups >= 1),
+        Rule("neighbours", "lie between 1 and input.points", lambda own: 1 <= own.neighbours <= own.points),
+        Rule("turn", "lie in 0..180 degrees", lambda own: 0 <= own.turn <= 180),
+        Rule("scale", "lie in [0, 1)", lambda own: 0 <= own.scale < 1),
+        Rule("jitter", "lie in [0, 1) half sides", lambda own: 0 <= own.jitter < 1),
+    )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from metatransformer.core.modality import (
     Transform,
 )
 from metatransformer.core.samples import Record, View
-from metatransformer.core.settings import require
+from metatransformer.core.settings import Rule, Settings
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.columns import (
     FIRST,
@@ -85,7 +85,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TabularOptions:
+class TabularOptions(Settings):
     """How columns are read and numbers embedded.
 
     ``ignore``, ``categories`` and ``numbers`` name columns and overrule what is inferred.
@@ -104,14 +104,12 @@ class TabularOptions:
     rare: float = 3e-4
     most_categories: int = 1000
 
-    def __post_init__(self) -> None:
-        rules = {
-            "bins": (self.bins >= 2, "be at least 2"),
-            "sigma": (0 < self.sigma < 1e3, "lie above 0, below 1000"),
-            "rare": (0 <= self.rare < 1, "lie in [0, 1)"),
-            "most_categories": (self.most_categories >= 1, "be at least 1"),
-        }
-        require(self, rules=rules)
+    rules = (
+        Rule("bins", "be at least 2", lambda own: own.bins >= 2),
+        Rule("sigma", "lie above 0, below 1000", lambda own: 0 < own.sigma < 1e3),
+        Rule("rare", "lie in [0, 1)", lambda own: 0 <= own.rare < 1),
+        Rule("most_categories", "be at least 1", lambda own: own.most_categories >= 1),
+    )
 
 
 class TabularTransform(Transform):

@@ -34,7 +34,7 @@ from metatransformer.core.errors import DataError, NotFittedError, UsageError, n
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, SummaryToken, Tokenizer, Transform
 from metatransformer.core.samples import Record, View
-from metatransformer.core.settings import require
+from metatransformer.core.settings import Rule, Settings
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.records import Index, listing
 from metatransformer.data.table import TABLE_SUFFIXES
@@ -72,7 +72,7 @@ DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class TextOptions:
+class TextOptions(Settings):
     """What is read of a table, and how a text is cut.
 
     ``columns``: one that holds texts, or two; () = those that read as texts. ``quotes``: what
@@ -93,16 +93,18 @@ class TextOptions:
     neighbours: int = 3
     drop: float = 0.2
 
-    def __post_init__(self) -> None:
-        rules = {
-            "columns": (len(set(self.columns)) == len(self.columns) <= 2, "name one column, or two different ones"),
-            "size": (self.size >= 100, "be at least 100"),
-            "window": (self.window >= 4, "be at least 4"),
-            "max_windows": (self.max_windows >= 1, "be at least 1"),
-            "neighbours": (self.neighbours >= 1 and self.neighbours % 2 == 1, "be odd"),
-            "drop": (0 <= self.drop < 1, "lie in [0, 1)"),
-        }
-        require(self, rules=rules)
+    rules = (
+        Rule(
+            "columns",
+            "name one column, or two different ones",
+            lambda own: len(set(own.columns)) == len(own.columns) <= 2,
+        ),
+        Rule("size", "be at least 100", lambda own: own.size >= 100),
+        Rule("window", "be at least 4", lambda own: own.window >= 4),
+        Rule("max_windows", "be at least 1", lambda own: own.max_windows >= 1),
+        Rule("neighbours", "be odd", lambda own: own.neighbours >= 1 and own.neighbours % 2 == 1),
+        Rule("drop", "lie in [0, 1)", lambda own: 0 <= own.drop < 1),
+    )
 
 
 class TextTransform(Transform):

@@ -44,7 +44,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, SummaryToken, Tokenizer, Transform
 from metatransformer.core.samples import Record, View
-from metatransformer.core.settings import require
+from metatransformer.core.settings import Rule, Settings
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.modalities._recording.motion import (
     motion_from_array,
@@ -78,7 +78,7 @@ DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class TimeseriesOptions:
+class TimeseriesOptions(Settings):
     """How tables are read and windows taken.
 
     ``lookback``, ``horizon``: rows seen and rows forecast. ``known``: covariates whose future is in
@@ -109,17 +109,18 @@ class TimeseriesOptions:
     short: Literal["refuse", "skip"] = "refuse"
     sample: Literal["window", "file"] = "window"
 
-    def __post_init__(self) -> None:
-        three = len(self.rows) == 3 and min(self.rows) >= 0 < self.rows[0]
-        shares = sum(self.rows) < 1 + 1e-9 or all(float(part).is_integer() for part in self.rows)
-        rules = {
-            "lookback": (self.lookback >= 4, "be at least 4"),
-            "horizon": (self.horizon >= 1, "be at least 1"),
-            "rows": (three, "be three numbers, the first above 0") if not three else (shares, WHOLE),
-            "windows": (len(self.windows) == 3 and min(self.windows) >= 1, "be three numbers of at least 1"),
-            "period": (self.period == "auto" or self.period >= 1, "be at least 1"),
-        }
-        require(self, rules=rules)
+    rules = (
+        Rule("lookback", "be at least 4", lambda own: own.lookback >= 4),
+        Rule("horizon", "be at least 1", lambda own: own.horizon >= 1),
+        Rule(
+            "rows",
+            "be three numbers, the first above 0",
+            lambda own: len(own.rows) == 3 and min(own.rows) >= 0 < own.rows[0],
+        ),
+        Rule("rows", WHOLE, lambda own: sum(own.rows) < 1 + 1e-9 or all(float(part).is_integer() for part in own.rows)),
+        Rule("windows", "be three numbers of at least 1", lambda own: len(own.windows) == 3 and min(own.windows) >= 1),
+        Rule("period", "be at least 1", lambda own: own.period == "auto" or own.period >= 1),
+    )
 
     def layout(self, target: str) -> Layout:
         """Returns how a table is read; ``target`` names columns, with commas between them."""

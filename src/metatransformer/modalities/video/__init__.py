@@ -24,9 +24,9 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, View
-from metatransformer.core.settings import require
+from metatransformer.core.settings import Rule, Settings
 from metatransformer.data.records import counted
-from metatransformer.modalities._picture.pixels import check_picture_options, luminance, resize, to_patches
+from metatransformer.modalities._picture.pixels import RULES, luminance, resize, to_patches
 from metatransformer.modalities.video.frames import index_videos
 from metatransformer.modalities.video.read import FILM_SUFFIXES, Video, open_video, video_of_array
 from metatransformer.nn.tubelet import DEPTH, TubeletTokenizer
@@ -49,7 +49,7 @@ GAP = 2  # white pixels between painted frames
 
 
 @dataclass(frozen=True)
-class VideoOptions:
+class VideoOptions(Settings):
     """What of a video the trunk sees.
 
     ``frames``: frames in a clip; ``clips``: clips of a video, whose features are averaged. ``span_s``: how long a
@@ -73,15 +73,13 @@ class VideoOptions:
     flip: bool = True
     crop: float = 0.8
 
-    def __post_init__(self) -> None:
-        check_picture_options(self)
-        rules = {
-            "frames": (self.frames >= 1, "be at least 1"),
-            "clips": (self.clips >= 1, "be at least 1"),
-            "span_s": (self.span_s == "whole" or self.span_s > 0, "be 'whole' or above 0 seconds"),
-            "rate_hz": (self.rate_hz >= 0, "be above 0 Hz, or 0 = unknown"),
-        }
-        require(self, rules=rules)
+    rules = (
+        *RULES,
+        Rule("frames", "be at least 1", lambda own: own.frames >= 1),
+        Rule("clips", "be at least 1", lambda own: own.clips >= 1),
+        Rule("span_s", "be 'whole' or above 0 seconds", lambda own: own.span_s == "whole" or own.span_s > 0),
+        Rule("rate_hz", "be above 0 Hz, or 0 = unknown", lambda own: own.rate_hz >= 0),
+    )
 
 
 class VideoTransform(Transform):

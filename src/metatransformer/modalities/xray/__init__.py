@@ -22,10 +22,11 @@ import numpy as np
 from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Transform
 from metatransformer.core.samples import Record, View
+from metatransformer.core.settings import Settings
 from metatransformer.data.records import counted
 from metatransformer.modalities._picture.pixels import (
+    RULES,
     as_share,
-    check_picture_options,
     luminance,
     random_crop,
     random_mirror,
@@ -54,7 +55,7 @@ DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class XrayOptions:
+class XrayOptions(Settings):
     """``size``: side in pixels of a square picture with as many tokens; "auto" learns it from the
     training pictures (four times their median side, within 112..224).
 
@@ -69,8 +70,7 @@ class XrayOptions:
     flip: bool = False
     crop: float = 0.8
 
-    def __post_init__(self) -> None:
-        check_picture_options(self)
+    rules = RULES
 
 
 class XrayTransform(Transform):
