@@ -15,7 +15,7 @@ from typing import Any
 
 from metatransformer.core.errors import DataError
 from metatransformer.modalities import get_modality
-from metatransformer.recipe import gone, merged
+from metatransformer.recipe import merged, without_gone
 
 
 def migrated(description: Mapping[str, Any], *, path: Path) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def migrated(description: Mapping[str, Any], *, path: Path) -> dict[str, Any]:
     found = dict(description)
     if found["format"] == 1:
         found = _embedder(found) if path.name == "embedder.json" else _one_to_two(found)
-    recipe = _without(found["recipe"], gone(found["recipe"]))
+    recipe = without_gone(found["recipe"], usual_only=False)  # they concerned training only
     return {**found, "recipe": _complete(recipe, path=path)}
 
 
@@ -49,7 +49,13 @@ def _one_to_two(old: Mapping[str, Any]) -> dict[str, Any]:
 
 def _embedder(old: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(old["arguments"])
-    flat = {"head.pool": given["pool"], "task.target": given["target"], **dict(given["recipe"]), "head.read": [-1]}
+    flat = {
+        "task.name": get_modality(given["modality"]).task,
+        "head.pool": given["pool"],
+        "task.target": given["target"],
+        **dict(given["recipe"]),
+        "head.read": [-1],
+    }
     flat |= {f"run.{name}": given[name] for name in ("seed", "device", "precision")}
     recipe = merged({"modality": given["modality"], "encoder": given["encoder"], "tune": "head"}, flat)
     nothing = {"fingerprint": [], "licence": "", "config": {}, "stem": {}, "included": False, "bytes": ""}
@@ -60,16 +66,6 @@ def _embedder(old: Mapping[str, Any]) -> dict[str, Any]:
         "tasks": {},
         "encoder": {"name": given["encoder"], "sha256": old["sha256"], **nothing},
         "metrics": {},
-    }
-
-
-def _without(tree: Mapping[str, Any], gone: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a recipe without settings that are no more: they concerned training only."""
-    return {
-        section: {key: item for key, item in value.items() if f"{section}.{key}" not in gone}
-        if isinstance(value, Mapping)
-        else value
-        for section, value in tree.items()
     }
 
 

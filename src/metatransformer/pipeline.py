@@ -27,7 +27,7 @@ from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
 from metatransformer.nn.head import Head
 from metatransformer.nn.lowrank import Adapters
-from metatransformer.readouts import make_readout
+from metatransformer.readouts import READOUTS
 from metatransformer.recipe import HeadOptions, Recipe, keeps_trunk, only, to_dict, tune_mode
 from metatransformer.tasks import get_task
 from metatransformer.trunk import Pretrained
@@ -279,7 +279,7 @@ def readout_of(options: HeadOptions, inputs: Mapping[str, Tokenizer], *, trunk: 
         cells=options.cells,
         direct=sum(tokenizer.direct for tokenizer in inputs.values()),
     )
-    return make_readout(options.readout, facts)
+    return READOUTS.get(options.readout)(facts)
 
 
 def make_head(options: HeadOptions, readout: Readout, task: Task, *, plan: HeadPlan) -> Head:

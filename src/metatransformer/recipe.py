@@ -208,8 +208,8 @@ class RunOptions(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shared:
-    """What the inputs and tasks of a model have in common.
+class Recipe:
+    """One run: inputs and tasks by name, and what they share.
 
     ``tune`` says what learns: ``head`` the head alone; ``ends`` tokenizer and head, through the frozen trunk; ``norm``
     the trunk's norms and layer scales besides; ``lora`` or ``lora:RANK`` low-rank adapters in its attention besides;
@@ -218,6 +218,8 @@ class Shared:
     ``head`` does, on tuned or untuned features, whichever validation prefers.
     """
 
+    inputs: Mapping[str, InputOptions]
+    tasks: Mapping[str, TaskOptions]
     encoder: str = "meta-b16"
     tune: str = "ends"
     head: HeadOptions = field(default_factory=HeadOptions)
@@ -227,17 +229,6 @@ class Shared:
 
     def __post_init__(self) -> None:
         tune_mode(self.tune)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe(Shared):
-    """One run: inputs and tasks by name, and what they share."""
-
-    inputs: Mapping[str, InputOptions]
-    tasks: Mapping[str, TaskOptions]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
         for name in (*self.inputs, *self.tasks):
             if not _NAME.fullmatch(name):
                 must = "be called with letters, digits, _ and -"
@@ -247,6 +238,29 @@ class Recipe(Shared):
                 key, do = f"recipe key 'tasks.{name}.inputs'", nearest(bad[0], self.inputs)
                 raise UsageError(key, must="name inputs of the recipe", found=repr(bad[0]), do=do)
             self.head_of(name)
+
+    @classmethod
+    def of(cls, tree: Mapping[str, Any], *, known: "Callable[[str], Kind]" = get_modality) -> "Recipe":
+        """Returns the recipe of a whole tree of settings, as ``to_dict`` makes it; ``known`` finds a modality.
+
+        Raises:
+            UsageError: an unknown key (with the nearest valid one), or a value of the wrong type.
+        """
+        rest = {key: value for key, value in tree.items() if key not in PLURAL}
+        given = tree.get("inputs") or {tree["modality"]: {"modality": tree["modality"], **tree["input"]}}
+        inputs = {}
+        for name, values in given.items():
+            own = {key: value for key, value in values.items() if key != "modality"}
+            prefix = "input." if len(given) == 1 else f"inputs.{name}."
+            inputs[name] = InputOptions(
+                values["modality"], typed(known(values["modality"]).options, own, prefix=prefix)
+            )
+        if "tasks" in tree:
+            tasks = {name: task_options(values, prefix=f"tasks.{name}.") for name, values in tree["tasks"].items()}
+        else:
+            task = task_options(tree["task"], prefix="task.")
+            tasks = {task.name: task}
+        return typed(cls, {**rest, "inputs": inputs, "tasks": tasks}, prefix="")
 
     @property
     def input(self) -> Any:
@@ -356,20 +370,29 @@ def make_recipe(
     chosen = merged(base, parse_overrides(overrides))
     given = _given_inputs(inputs, chosen)
     kinds = {name: known(values["modality"]) for name, values in given.items()}
-    usual = _default_task(kinds)
+    usual = next(iter(kinds.values())).task if len(kinds) == 1 else TaskOptions.name
     tree = merged(_suited(_agreed(kinds) | dict(defaults), chosen, usual=usual), chosen)
-    own = _options(kinds, given, tree.get("input"), defaults=defaults)
-    tasks = _tasks(tree, default=usual)
-    shared = typed(Shared, {key: value for key, value in tree.items() if key not in PLURAL}, prefix="")
-    fields = {item.name: getattr(shared, item.name) for item in dataclasses.fields(shared)}
-    return Recipe(inputs=own, tasks=tasks, **fields)
+    tree["inputs"] = _with_defaults(kinds, given, tree.pop("input", None), defaults=defaults)
+    if "tasks" not in tree:
+        tree["task"] = {"name": usual, **_section(tree, "task")}
+    elif tree.pop("task", None):
+        raise UsageError("recipe", must="have either one task or tasks by name", found="both")
+    else:
+        _section(tree, "tasks")
+    return Recipe.of(tree, known=known)
+
+
+def _section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Returns what a tree holds below a key, nothing where it has none."""
+    found = tree.get(name)
+    if not isinstance(found, Mapping | None):
+        raise UsageError(f"recipe section '{name}'", must="hold keys", found=repr(found))
+    return found or {}
 
 
 def _given_inputs(inputs: str | Mapping[str, str], chosen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns for each input what was given of it, with its modality."""
-    plural = chosen.get("inputs") or {}
-    if not isinstance(plural, Mapping):
-        raise UsageError("recipe section 'inputs'", must="hold inputs by name", found=repr(plural))
+    plural = _section(chosen, "inputs")
     named = {name: {"modality": item} if isinstance(item, str) else dict(item) for name, item in plural.items()}
     if isinstance(inputs, str):
         modality = inputs or chosen.get("modality", "")
@@ -391,59 +414,25 @@ def _given_inputs(inputs: str | Mapping[str, str], chosen: Mapping[str, Any]) ->
     return named
 
 
-def _options(
+def _with_defaults(
     kinds: Mapping[str, Kind], given: Mapping[str, Mapping[str, Any]], short: Any, *, defaults: Mapping[str, Any]
-) -> dict[str, InputOptions]:
-    """Returns the typed settings of each input; ``short`` are those of the only one, given without its name."""
-    if _is_bad(short):
-        raise UsageError("recipe section 'input'", must="hold keys", found=repr(short))
+) -> dict[str, dict[str, Any]]:
+    """Returns all that is said of each input; ``short`` are the settings of the only one, given without its name."""
+    short = _section({"input": short}, "input")
     if short and len(kinds) > 1:
         key = next(iter(short))
         do = f"Name the input: {', '.join(f'inputs.{name}.{key}' for name in kinds)}."
         raise UsageError(f"recipe key 'input.{key}'", must="be of the one input", found=f"{len(kinds)} inputs", do=do)
-    found = {}
-    for name, kind in kinds.items():
-        usual = merged(kind.defaults, defaults if len(kinds) == 1 else {}).get("input", {})
-        own = {key: value for key, value in given[name].items() if key != "modality"}
-        prefix = "input." if len(kinds) == 1 else f"inputs.{name}."
-        options = typed(kind.options, {**usual, **own, **(short or {})}, prefix=prefix)
-        found[name] = InputOptions(given[name]["modality"], options)
-    return found
-
-
-def _tasks(tree: Mapping[str, Any], *, default: str) -> dict[str, TaskOptions]:
-    """Returns the typed tasks; ``task.NAME`` is of the only one."""
-    short, plural = tree.get("task"), tree.get("tasks")
-    if plural is None:
-        one = task_options(short if _is_bad(short) else {"name": default, **(short or {})}, prefix="task.")
-        return {one.name: one}
-    if short:
-        raise UsageError("recipe", must="have either one task or tasks by name", found="both")
-    if not isinstance(plural, Mapping):
-        raise UsageError("recipe section 'tasks'", must="hold tasks by name", found=repr(plural))
-    return {name: task_options(values, prefix=f"tasks.{name}.") for name, values in plural.items()}
+    own = defaults if len(kinds) == 1 else {}
+    return {
+        name: {**merged(kind.defaults, own).get("input", {}), **given[name], **short} for name, kind in kinds.items()
+    }
 
 
 def task_options(values: Any, *, prefix: str) -> TaskOptions:
-    """Returns the typed settings of a task, its own among them; ``prefix`` stands before every key in an error.
-
-    Raises:
-        UsageError: an unknown task or key (with the nearest valid one), or a value of the wrong type.
-    """
-    return typed(get_task(_task_name(values, TaskOptions.name)).options, values, prefix=prefix)
-
-
-def _task_name(values: Any, default: str) -> str:
-    return str(values.get("name", default)) if isinstance(values, Mapping) else default
-
-
-def _is_bad(section: Any) -> bool:
-    return section is not None and not isinstance(section, Mapping)
-
-
-def _default_task(kinds: Mapping[str, Kind]) -> str:
-    """Returns what is learned by default: of one input what its modality says, of several classes."""
-    return next(iter(kinds.values())).task if len(kinds) == 1 else TaskOptions.name
+    """Returns the typed settings of a task, its own among them; ``prefix`` stands before every key in an error."""
+    name = values.get("name", TaskOptions.name) if isinstance(values, Mapping) else TaskOptions.name
+    return typed(get_task(str(name)).options, values, prefix=prefix)
 
 
 def _agreed(kinds: Mapping[str, Kind]) -> dict[str, Any]:
@@ -466,7 +455,7 @@ def _suited(defaults: Mapping[str, Any], chosen: Mapping[str, Any], *, usual: st
     mode, if chosen, cannot use.
     """
     usual = defaults.get("task.name", usual)
-    name = _task_name(chosen.get("task"), usual)
+    name = str(_section(chosen, "task").get("name", usual))
     known = {item.name for item in dataclasses.fields(get_task(name).options)}
     dropped = {key for key in defaults if name != usual and key.startswith("task.") and key[5:] not in known}
     solved = chosen.get("tune", defaults.get("tune")) == "head"
@@ -525,24 +514,27 @@ def read_recipe(path: Path) -> dict[str, Any]:
             raise UsageError(where, must="be valid YAML in UTF-8", found=str(error)) from error
     if not isinstance(content, Mapping):
         raise UsageError(where, must="hold keys and values", found=type(content).__name__)
-    tree = merged(content)
-    for key, value in gone(tree).items():  # a run of an older revision wrote them
-        section, _, name = key.partition(".")
-        if value == GONE[key]:
-            del tree[section][name]
-    return tree
+    return without_gone(merged(content), usual_only=True)  # a run of an older revision wrote them
 
 
-def gone(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a recipe, by dotted key, that older revisions had and that are no more."""
-    name = _task_name(tree.get("task"), TaskOptions.name)
-    known = {f"task.{item.name}" for item in dataclasses.fields(get_task(name).options)}
-    found = {}
-    for key in GONE.keys() - known:
-        section, _, own = key.partition(".")
-        if isinstance(tree.get(section), Mapping) and own in tree[section]:
-            found[key] = tree[section][own]
-    return found
+def without_gone(tree: Mapping[str, Any], *, usual_only: bool) -> dict[str, Any]:
+    """Returns a recipe's tree without settings of older revisions that are no more; ``usual_only``: where they have
+    the value at which they change nothing.
+    """
+    task = tree.get("task")
+    name = str(task.get("name", TaskOptions.name)) if isinstance(task, Mapping) else TaskOptions.name
+    gone = GONE.keys() - {f"task.{item.name}" for item in dataclasses.fields(get_task(name).options)}
+
+    return {
+        section: {
+            key: value
+            for key, value in values.items()
+            if (place := f"{section}.{key}") not in gone or (usual_only and value != GONE[place])
+        }
+        if isinstance(values, Mapping)
+        else values
+        for section, values in tree.items()
+    }
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:

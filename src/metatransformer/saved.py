@@ -20,7 +20,7 @@ from metatransformer.core.modality import Stem
 from metatransformer.migrate import migrated
 from metatransformer.model import MetaTransformer
 from metatransformer.pipeline import ADAPTERS, FORMAT, ORIGINS, HeadPlan, Pipeline, assemble, make_reader, make_task
-from metatransformer.recipe import make_recipe
+from metatransformer.recipe import Recipe
 from metatransformer.trunk import Pretrained, load_encoder
 from metatransformer.trunk.encoder import Encoder, EncoderConfig
 
@@ -41,7 +41,8 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
     path = folder / "model.json"
     description = read_description(folder)
     with _intact(path):
-        recipe = make_recipe(base=description["recipe"], overrides={"run.device": device})
+        tree = description["recipe"]
+        recipe = Recipe.of({**tree, "run": {**tree["run"], "device": device}})
     trunk = _trunk(folder, description["encoder"], encoder=encoder)
     route = {name: make_reader(recipe, name, stem=trunk.stem) for name in recipe.inputs}
     tasks = {name: make_task(recipe, name) for name in description["tasks"]}

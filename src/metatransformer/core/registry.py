@@ -12,49 +12,58 @@ import importlib.metadata
 import importlib.util
 import logging
 import pkgutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from metatransformer.core.errors import UsageError, nearest
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Registry:
+class Registry(Generic[T]):
     """The modules of ``group``, a folder of this package and an entry point group; both are looked up at each call.
 
-    ``kind`` is what they are, in words; ``constant`` what each defines, with the attribute ``name`` as it is found by,
-    and for which ``check`` holds. Files that begin with an underscore, and ``besides``, are none.
+    ``kind`` is what they are, in words; ``constant`` what each defines: an instance or a subclass of ``base``, with the
+    attribute ``name`` as it is found by. ``base`` is written ``module:class`` and imported with the first one that is
+    asked for, since names alone must answer at once. Files that begin with an underscore are none.
     """
 
     group: str
     kind: str
     constant: str
-    check: Callable[[Any], bool]
-    besides: tuple[str, ...] = ()
+    base: str
 
     def names(self) -> list[str]:
         """Returns all names, sorted, without importing the modules."""
         return sorted(self._modules())
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str) -> T:
         """Returns the constant of that name.
 
         Raises:
             UsageError: there is none; the message lists the valid names. Or a package announces one that cannot be
                 used.
         """
-        return self._constant(name, self.module(name))
+        module, base = self.module(name), pkgutil.resolve_name(self.base)
+        found: Any = getattr(module, self.constant, None)
+        is_one = isinstance(found, base) or (isinstance(found, type) and issubclass(found, base))
+        if not is_one or found.name != name:
+            raise UsageError(
+                f"{self.kind} module {module.__name__}",
+                must=f"define a {self.constant} named '{name}', as it is announced",
+                found=repr(found.name) if is_one else "none" if found is None else repr(found),
+            )
+        return found
 
-    def usable(self) -> list[Any]:
+    def usable(self) -> list[T]:
         """Returns all constants, sorted by name; one that a package announces and that cannot be used is only told."""
         found = []
-        for name, module in sorted(self._modules().items()):
+        for name in self.names():
             try:
-                found.append(self._constant(name, self._imported(name, module)))
+                found.append(self.get(name))
             except UsageError as error:
                 _log.warning("%s", error)
         return found
@@ -69,27 +78,13 @@ class Registry:
         modules = self._modules()
         if name not in modules:
             raise UsageError(self.kind, must="be a known one", found=repr(name), do=nearest(name, modules))
-        return self._imported(name, modules[name])
-
-    def _constant(self, name: str, module: ModuleType) -> Any:
-        found: Any = getattr(module, self.constant, None)
-        is_one = self.check(found)
-        if not is_one or found.name != name:
-            raise UsageError(
-                f"{self.kind} module {module.__name__}",
-                must=f"define a {self.constant} named '{name}', as it is announced",
-                found=repr(found.name) if is_one else "none" if found is None else repr(found),
-            )
-        return found
-
-    def _imported(self, name: str, module: str) -> ModuleType:
         try:
-            return importlib.import_module(module)
+            return importlib.import_module(modules[name])
         except ImportError as error:
-            if module.startswith(f"{self.group}."):
+            if modules[name].startswith(f"{self.group}."):
                 raise
             do = "Mend or uninstall the package that announces it."
-            where = f"{self.kind} '{name}', module {module}"
+            where = f"{self.kind} '{name}', module {modules[name]}"
             raise UsageError(where, must="be importable", found=f"'{error}'", do=do) from error
 
     def _modules(self) -> dict[str, str]:
@@ -99,7 +94,7 @@ class Registry:
         own = {
             module.name: f"{self.group}.{module.name}"
             for module in pkgutil.iter_modules(package.submodule_search_locations)
-            if not module.name.startswith("_") and module.name not in self.besides
+            if not module.name.startswith("_")
         }
         announced: dict[str, str] = {}
         for point in importlib.metadata.entry_points(group=self.group):

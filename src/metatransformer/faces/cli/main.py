@@ -10,15 +10,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from metatransformer.core.errors import MetaTransformerError
 from metatransformer.tasks import task_names
 
 OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
-TAKES_OVERRIDES = ("fit", "check", "embed", "bench")
-FLAGS = ("--controls", "--overwrite", "--quick", "--list")  # the options of these commands that take no value
 
 DESCRIPTION = """\
 Many kinds of data -> tokens -> ONE shared, frozen, pretrained transformer -> a small head per task.
@@ -43,6 +42,8 @@ last K blocks learn as well; all = everything learns. All but head train by epoc
 minutes on a laptop; unless validation gains by it, the model stays as head makes it (texts, tables and graphs always
 train, for their tokens start at random).
 
+tasks: {tasks}
+
   metatransformer fit photos/ --modality image --encoder focus-s14 --out run
   metatransformer fit speech.csv --modality audio --encoder focus-s14 --out run --controls
   metatransformer fit people.csv --modality tabular --target income --encoder focus-s14 --out run optim.epochs=5
@@ -62,11 +63,137 @@ and the same model with no trunk. Some strong baselines need: pip install 'metat
 """
 
 
+class Command(NamedTuple):
+    """One command: its arguments, each as argparse takes it; ``overrides`` says whether it takes ``key.sub=value``."""
+
+    summary: str
+    arguments: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    epilog: Callable[[], str] = str
+    overrides: bool = False
+
+
+MODALITY = ("--modality", {"required": True, "metavar": "M", "help": "see 'metatransformer modalities'"})
+TARGET_WORDS = "the column to learn (several with commas: --task multilabel)"
+TARGET = ("--target", {"default": "", "metavar": "COL", "help": TARGET_WORDS})
+DEVICE = ("--device", {"default": "", "metavar": "D", "help": "auto (default), cpu, cuda, cuda:N or mps"})
+DATA = ("data", {"metavar": "DATA"})
+RUN = ("run", {"metavar": "RUN", "help": "a run folder or a saved model"})
+PATHS = ("paths", {"nargs": "+", "metavar": "PATH", "help": "files, folders, a manifest or a table"})
+NAME = ("name", {"nargs": "?", "default": "", "metavar": "NAME"})
+TRUNK = ("--encoder", {"default": "", "metavar": "PATH", "help": "where the model's trunk lies now"})
+TRUNK_OF_DEMO = ("--encoder", {"default": "focus-s14", "metavar": "E", "help": "default: %(default)s"})
+POOLS = "summary (default), mean, max, both or grid; of a trained model also features (its default)"
+
+COMMANDS: Mapping[str, Command] = {
+    "demo": Command(
+        "train, score and explain two small models on data that is already here",
+        (
+            ("--out", {"default": "metatransformer-demo", "metavar": "DIR", "help": "default: %(default)s"}),
+            TRUNK_OF_DEMO,
+        ),
+    ),
+    "modalities": Command("list the kinds of data, or describe one: files, units, settings", (NAME,)),
+    "check": Command(
+        "read every sample as 'fit' would and list all that are bad", (DATA, MODALITY, TARGET), overrides=True
+    ),
+    "fit": Command(
+        "train a model on your files",
+        (
+            DATA,
+            MODALITY,
+            ("--out", {"required": True, "metavar": "RUN", "help": "the run folder; an unfinished run continues"}),
+            ("--task", {"default": "", "help": "what is learned, see below; default: the modality's own"}),
+            TARGET,
+            ("--encoder", {"default": "", "metavar": "E", "help": "default: meta-b16; see 'metatransformer weights'"}),
+            (
+                "--tune",
+                {"default": "", "help": "head, ends, norm, lora[:RANK], last:K, all; default: the modality's own"},
+            ),
+            ("--epochs", {"type": int, "metavar": "N"}),
+            ("--seed", {"type": int, "metavar": "S"}),
+            DEVICE,
+            ("--recipe", {"default": "", "metavar": "R", "help": "a YAML file, or a Python file with recipe()"}),
+            ("--controls", {"action": "store_true", "help": "score majority, plain baseline, random and no trunk"}),
+            ("--overwrite", {"action": "store_true", "help": "replace the run in RUN"}),
+        ),
+        lambda: FIT_EPILOG.format(tasks=", ".join(task_names())),
+        overrides=True,
+    ),
+    "evaluate": Command(
+        "score a trained model on labelled data",
+        (
+            RUN,
+            ("data", {"metavar": "DATA", "help": "its split 'test' if it has one, else all of it"}),
+            ("--split", {"default": "", "help": "train, val or test instead"}),
+            TARGET,
+            TRUNK,
+            DEVICE,
+        ),
+    ),
+    "predict": Command(
+        "predict for new files; one row for each, in order",
+        (
+            RUN,
+            PATHS,
+            ("--out", {"required": True, "metavar": "FILE", "help": ".csv, .tsv, .parquet or .jsonl"}),
+            TRUNK,
+            DEVICE,
+        ),
+    ),
+    "embed": Command(
+        "turn each sample into one vector; an interrupted call continues",
+        (
+            PATHS,
+            ("--modality", {"default": "", "metavar": "M", "help": "needed unless --model is given"}),
+            ("--encoder", {"default": "", "metavar": "E", "help": "default: meta-b16"}),
+            ("--target", {"default": "", "metavar": "COL", "help": "a table's column that no vector may see"}),
+            ("--model", {"default": "", "metavar": "RUN", "help": "embed with a trained model instead"}),
+            DEVICE,
+            ("--pool", {"default": "", "help": POOLS}),
+            ("--out", {"required": True, "metavar": "FILE", "help": ".parquet for one file, else a folder of shards"}),
+        ),
+        overrides=True,
+    ),
+    "weights": Command(
+        "show the known encoders and where each was looked for and found",
+        (NAME, ("--fetch", {"action": "store_true", "help": "fetch and convert it now"})),
+    ),
+    "bench": Command(
+        "the default recipes on real data, each beside its controls and baselines",
+        (
+            ("suite", {"nargs": "?", "default": "real12", "metavar": "SUITE", "help": "real12 (default) or paper"}),
+            ("--data", {"default": "", "metavar": "DIR", "help": "the folder that holds the data sets"}),
+            ("--out", {"default": "", "metavar": "DIR", "help": "results; rows and runs that are in it are kept"}),
+            ("--only", {"nargs": "+", "default": [], "metavar": "ROW", "help": "only these rows"}),
+            ("--list", {"action": "store_true", "help": "show the rows and where to get their data"}),
+            ("--quick", {"action": "store_true", "help": "a part of the data, one fold, one seed"}),
+            TRUNK_OF_DEMO,
+            (
+                "--seeds",
+                {"type": int, "default": 0, "metavar": "N", "help": "runs of each model; default: as the row says"},
+            ),
+            (
+                "--trunks",
+                {"type": int, "default": 0, "metavar": "N", "help": "random trunks; default: as the row says"},
+            ),
+            (
+                "--jobs",
+                {"type": int, "default": 1, "metavar": "N", "help": "rows at the same time; default: %(default)s"},
+            ),
+        ),
+        lambda: BENCH_EPILOG,
+        overrides=True,
+    ),
+    "doctor": Command("check this installation: versions, device, optional libraries, a self-test"),
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    words, overrides = _take_overrides(words)
-    options = _parser().parse_args(words)
+    chosen = COMMANDS.get(words[0]) if words else None
+    words, overrides = _without_overrides(words, chosen) if chosen and chosen.overrides else (words, [])
+    options = _parser(chosen).parse_args(words)
     options.overrides = overrides
     commands = importlib.import_module("metatransformer.faces.cli.commands")
     try:
@@ -82,138 +209,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _take_overrides(words: list[str]) -> tuple[list[str], list[str]]:
-    """Splits ``key.sub=value`` words off, for the commands that take them; an existing file is never one."""
-    if not words or words[0] not in TAKES_OVERRIDES:
-        return words, []
-
-    def is_override(word: str) -> bool:
-        return bool(OVERRIDE.match(word)) and not Path(word).exists()
+def _without_overrides(words: list[str], command: Command) -> tuple[list[str], list[str]]:
+    """Returns the other words and the ``key.sub=value`` ones; an existing file is none of these."""
+    flags = [name for name, settings in command.arguments if settings.get("action") == "store_true"]
 
     def takes_value(word: str) -> bool:
-        return word.startswith("--") and "=" not in word and word not in FLAGS
+        return word.startswith("--") and "=" not in word and word not in flags
 
     # A word behind an option that takes a value is that value.
     chosen = [
-        position for position, word in enumerate(words) if is_override(word) and not takes_value(words[position - 1])
+        position
+        for position, word in enumerate(words)
+        if OVERRIDE.match(word) and not Path(word).exists() and not takes_value(words[position - 1])
     ]
-    return (
-        [word for position, word in enumerate(words) if position not in chosen],
-        [words[position] for position in chosen],
-    )
+    rest = [word for position, word in enumerate(words) if position not in chosen]
+    return rest, [words[position] for position in chosen]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(chosen: Command | None = None) -> argparse.ArgumentParser:
+    """Returns the parser of all commands; only the ``chosen`` one says all that it may."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="metatransformer", description=DESCRIPTION, formatter_class=raw, allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, summary: str, epilog: str = "") -> argparse.ArgumentParser:
-        return commands.add_parser(
-            name, help=summary, description=summary, epilog=epilog, formatter_class=raw, allow_abbrev=False
+    for name, command in COMMANDS.items():
+        epilog = command.epilog() if command is chosen else ""
+        own = commands.add_parser(
+            name,
+            help=command.summary,
+            description=command.summary,
+            epilog=epilog,
+            formatter_class=raw,
+            allow_abbrev=False,
         )
-
-    demo = command("demo", "train, score and explain two small models on data that is already here")
-    demo.add_argument("--out", default="metatransformer-demo", metavar="DIR", help="default: %(default)s")
-    demo.add_argument("--encoder", default="focus-s14", metavar="E", help="default: %(default)s")
-
-    names = command("modalities", "list the kinds of data, or describe one: files, units, settings")
-    names.add_argument("name", nargs="?", default="", metavar="NAME")
-
-    check = command("check", "read every sample as 'fit' would and list all that are bad")
-    check.add_argument("data", metavar="DATA")
-    _modality(check)
-    _target(check)
-
-    _fit(command("fit", "train a model on your files", FIT_EPILOG))
-
-    _evaluate(command("evaluate", "score a trained model on labelled data"))
-    _predict(command("predict", "predict for new files; one row for each, in order"))
-    _embed(command("embed", "turn each sample into one vector; an interrupted call continues"))
-
-    weights = command("weights", "show the known encoders and where each was looked for and found")
-    weights.add_argument("name", nargs="?", default="", metavar="NAME")
-    weights.add_argument("--fetch", action="store_true", help="fetch and convert it now")
-
-    _bench(command("bench", "the default recipes on real data, each beside its controls and baselines", BENCH_EPILOG))
-
-    command("doctor", "check this installation: versions, device, optional libraries, a self-test")
+        for argument, settings in command.arguments:
+            own.add_argument(argument, **settings)
     return parser
-
-
-def _fit(fit: argparse.ArgumentParser) -> None:
-    fit.add_argument("data", metavar="DATA")
-    _modality(fit)
-    fit.add_argument("--out", required=True, metavar="RUN", help="the run folder; an unfinished run continues")
-    fit.add_argument("--task", default="", help=f"{', '.join(task_names())}; default: the modality's own")
-    _target(fit)
-    fit.add_argument("--encoder", default="", metavar="E", help="default: meta-b16; see 'metatransformer weights'")
-    fit.add_argument(
-        "--tune", default="", help="head, ends, norm, lora[:RANK], last:K, all; default: the modality's own"
-    )
-    fit.add_argument("--epochs", type=int, metavar="N")
-    fit.add_argument("--seed", type=int, metavar="S")
-    _device(fit)
-    fit.add_argument("--recipe", default="", metavar="R", help="a YAML file, or a Python file with recipe()")
-    fit.add_argument("--controls", action="store_true", help="score majority, plain baseline, random and no trunk")
-    fit.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
-
-
-def _evaluate(evaluate: argparse.ArgumentParser) -> None:
-    evaluate.add_argument("run", metavar="RUN", help="a run folder or a saved model")
-    evaluate.add_argument("data", metavar="DATA", help="its split 'test' if it has one, else all of it")
-    evaluate.add_argument("--split", default="", help="train, val or test instead")
-    _target(evaluate)
-    _trunk_place(evaluate)
-
-
-def _predict(predict: argparse.ArgumentParser) -> None:
-    predict.add_argument("run", metavar="RUN", help="a run folder or a saved model")
-    predict.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, a manifest or a table")
-    predict.add_argument("--out", required=True, metavar="FILE", help=".csv, .tsv, .parquet or .jsonl")
-    _trunk_place(predict)
-
-
-def _embed(embed: argparse.ArgumentParser) -> None:
-    embed.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, a manifest or a table")
-    embed.add_argument("--modality", default="", metavar="M", help="needed unless --model is given")
-    embed.add_argument("--encoder", default="", metavar="E", help="default: meta-b16")
-    embed.add_argument("--target", default="", metavar="COL", help="a table's column that no vector may see")
-    embed.add_argument("--model", default="", metavar="RUN", help="embed with a trained model instead")
-    _device(embed)
-    pool = "summary (default), mean, max, both or grid; of a trained model also features (its default)"
-    embed.add_argument("--pool", default="", help=pool)
-    embed.add_argument("--out", required=True, metavar="FILE", help=".parquet for one file, else a folder of shards")
-
-
-def _bench(bench: argparse.ArgumentParser) -> None:
-    bench.add_argument("suite", nargs="?", default="real12", metavar="SUITE", help="real12 (default) or paper")
-    bench.add_argument("--data", default="", metavar="DIR", help="the folder that holds the data sets")
-    bench.add_argument("--out", default="", metavar="DIR", help="results; rows and runs that are in it are kept")
-    bench.add_argument("--only", nargs="+", default=[], metavar="ROW", help="only these rows")
-    bench.add_argument("--list", action="store_true", help="show the rows and where to get their data")
-    bench.add_argument("--quick", action="store_true", help="a part of the data, one fold, one seed")
-    bench.add_argument("--encoder", default="focus-s14", metavar="E", help="default: %(default)s")
-    bench.add_argument("--seeds", type=int, default=0, metavar="N", help="runs of each model; default: as the row says")
-    bench.add_argument("--trunks", type=int, default=0, metavar="N", help="random trunks; default: as the row says")
-    bench.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at the same time; default: %(default)s")
-
-
-def _modality(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--modality", required=True, metavar="M", help="see 'metatransformer modalities'")
-
-
-def _target(parser: argparse.ArgumentParser) -> None:
-    words = "the column to learn (several with commas: --task multilabel)"
-    parser.add_argument("--target", default="", metavar="COL", help=words)
-
-
-def _trunk_place(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--encoder", default="", metavar="PATH", help="where the model's trunk lies now")
-    _device(parser)
-
-
-def _device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="", metavar="D", help="auto (default), cpu, cuda, cuda:N or mps")
