@@ -18,7 +18,7 @@ from metatransformer.faces.cli import main
 from metatransformer.infer.loader import Loader
 from metatransformer.infer.sources import examples_of
 from metatransformer.modalities import get_modality
-from metatransformer.pipeline import Pipeline, build_pipeline, fields_of
+from metatransformer.pipeline import Pipeline, build_pipeline
 from metatransformer.recipe import Recipe, make_recipe
 from metatransformer.trunk import Pretrained, load_encoder
 
@@ -85,7 +85,7 @@ def batch_of(pipeline: Pipeline, views: Sequence[View]) -> Batch:
     """Returns raw views of the one input as a batch for the model."""
     (name,) = pipeline.route
     samples = [Sample(view.key, {name: pipeline.transform(view)}) for view in views]
-    return collate(samples, fields=fields_of(pipeline.route))
+    return collate(samples, fields={name: reader.modality.fields for name, reader in pipeline.route.items()})
 
 
 def loader_of(pipeline: Pipeline, records: Sequence[Record], *, cache_mb: int = 8) -> Loader:

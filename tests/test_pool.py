@@ -1,5 +1,7 @@
 """Pooling: values by hand, and what is never pooled."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ def test_values_by_hand():
 
 
 def test_the_largest_value_may_be_below_zero():
-    negative = tokens().with_x(-tokens().x)
+    negative = replace(tokens(), x=-tokens().x)
     assert max_tokens(negative).tolist() == [[-2, -20], [-2, -2]]
 
 
@@ -32,7 +34,7 @@ def test_padding_is_never_pooled():
     other = padded.x.clone()
     other[~padded.mask] = 1e6
     for kind in ("summary", "mean", "max", "both"):
-        assert torch.equal(pool(padded, kind=kind, cells=2), pool(padded.with_x(other), kind=kind, cells=2))
+        assert torch.equal(pool(padded, kind=kind, cells=2), pool(replace(padded, x=other), kind=kind, cells=2))
 
 
 def grid(*sizes: int, real: tuple[int, ...] = ()) -> Tokens:

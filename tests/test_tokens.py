@@ -33,7 +33,7 @@ def test_direct_features_stand_side_by_side():
 
 def test_one_part_stays_as_it_is():
     part = make("image", count=3)
-    assert Tokens.cat([part]) is part and part.width == 5
+    assert Tokens.cat([part]) is part
 
 
 def test_parts_of_different_width_are_refused():
@@ -51,5 +51,5 @@ def test_a_mask_of_another_shape_is_a_bug():
 
 def test_other_embeddings_keep_the_layout():
     part = make("a", count=3, summary=None)
-    other = part.with_x(part.x + 1)
+    other = replace(part, x=part.x + 1)
     assert other.spans == part.spans and not other.summaries().any()

@@ -117,18 +117,17 @@ class MetaTransformer(nn.Module):
             UsageError: no sample of the batch has any of them.
         """
         wanted = [name for name in self.tokenizers if not inputs or name in inputs]
-        found = [self._tokens(name, batch) for name in wanted if name in batch.parts]
+        found = []
+        for name in [name for name in wanted if name in batch.parts]:
+            part = batch.parts[name]
+            tokens = self.tokenizer(name)(part.inputs, part.masks).named(name)
+            if name in self.origins:
+                tokens = replace(tokens, x=tokens.x + self.origins[name].to(tokens.x.dtype))
+            found.append(tokens if part.rows is None else tokens.spread(part.rows, count=len(batch)))
         if not found:
             raise UsageError("batch", must=f"hold one of the inputs {', '.join(wanted)}", found="none of them")
         tokens = Tokens.cat(found)
         return tokens if len(wanted) == len(found) else self._with_gaps(tokens, wanted, batch)
-
-    def _tokens(self, name: str, batch: Batch) -> Tokens:
-        part = batch.parts[name]
-        tokens = self.tokenizer(name)(part.inputs, part.masks).named(name)
-        if name in self.origins:
-            tokens = tokens.with_x(tokens.x + self.origins[name].to(tokens.x.dtype))
-        return tokens.spread(part.rows, count=len(batch))
 
     def _with_gaps(self, tokens: Tokens, wanted: Sequence[str], batch: Batch) -> Tokens:
         """Returns the tokens with direct features of 0 for inputs that no sample of the batch has."""

@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import save_file
 
 from metatransformer.core.errors import UsageError
-from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Stem, Tokenizer, Transform
 from metatransformer.core.readout import Facts, Readout
 from metatransformer.core.samples import Record, View
@@ -63,11 +62,6 @@ class Reader:
 Route = Mapping[str, Reader]  # by input
 
 
-def fields_of(route: Route) -> dict[str, Mapping[str, Field]]:
-    """Returns the fields of each input, for ``collate``."""
-    return {name: reader.modality.fields for name, reader in route.items()}
-
-
 @dataclass
 class Pipeline:
     """How inputs are read, the model, and the tasks, with the identity of the trunk below them.
@@ -89,7 +83,7 @@ class Pipeline:
     @property
     def modality(self) -> Modality:
         """The modality of the one input."""
-        return self.reader.modality
+        return only(self.route, what="input").modality
 
     @property
     def transform(self) -> Transform:
@@ -263,7 +257,8 @@ def assemble(
             plan = HeadPlan(solved, plans[name].centres if solved else 0)
             heads[name] = make_head(options, readout, task, plan=plan)
     trunk.encoder.require_untouched()
-    adapters = _adapters(recipe, trunk, heads)
+    kind, rank = tune_mode(recipe.tune)
+    adapters = _adapters(recipe, trunk, heads, rank=rank) if kind == "lora" else None
     model = MetaTransformer(tokenizers=tokenizers, encoder=trunk.encoder, heads=heads, adapters=adapters)
     return Pipeline(recipe, route, tasks, model, trunk)
 
@@ -295,10 +290,7 @@ def make_head(options: HeadOptions, readout: Readout, task: Task, *, plan: HeadP
     )
 
 
-def _adapters(recipe: Recipe, trunk: Pretrained, heads: Mapping[str, Head]) -> Adapters | None:
-    kind, rank = tune_mode(recipe.tune)
-    if kind != "lora":
-        return None
+def _adapters(recipe: Recipe, trunk: Pretrained, heads: Mapping[str, Head], *, rank: int) -> Adapters:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.run.seed)
         depth = max(block for head in heads.values() for block in head.readout.blocks)
@@ -315,17 +307,15 @@ def read_blocks(read: Sequence[int | float], *, depth: int) -> tuple[int, ...]:
     """
     if not read:
         raise UsageError("head.read", must="name at least one block", found="none")
-    return (0,) if depth == 0 else tuple(_block(k, depth=depth) for k in read)
-
-
-def _block(k: int | float, *, depth: int) -> int:
-    if isinstance(k, float):
-        if not 0 < k < 1:
+    if depth == 0:
+        return (0,)
+    for k in read:
+        if isinstance(k, float) and not 0 < k < 1:
             raise UsageError("head.read", must="hold shares between 0 and 1, or whole numbers", found=f"{k:g}")
-        return max(1, round(k * depth))
-    if not -depth <= k <= depth:
-        raise UsageError("head.read", must=f"lie in -{depth}..{depth} for this trunk", found=str(k))
-    return k if k >= 0 else depth + 1 + k
+        if not -depth <= k <= depth:
+            raise UsageError("head.read", must=f"lie in -{depth}..{depth} for this trunk", found=str(k))
+    # A share, a block counted from the front, one counted from the back.
+    return tuple(max(1, round(k * depth)) if isinstance(k, float) else k if k >= 0 else depth + 1 + k for k in read)
 
 
 def _stem_shapes(stem: Stem) -> dict[str, Any]:

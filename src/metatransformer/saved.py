@@ -5,7 +5,7 @@ Folders of older revisions are migrated while they are read (``migrate.py``); th
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from torch import Tensor
 from metatransformer.core.errors import DataError, MetaTransformerError, WeightsError
 from metatransformer.core.modality import Stem
 from metatransformer.migrate import migrated
-from metatransformer.model import MetaTransformer
 from metatransformer.pipeline import ADAPTERS, FORMAT, ORIGINS, HeadPlan, Pipeline, assemble, make_reader, make_task
 from metatransformer.recipe import Recipe
 from metatransformer.trunk import Pretrained, load_encoder
@@ -29,7 +28,7 @@ AGAIN = "Copy the whole model folder again."
 
 
 def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> Pipeline:
-    """Returns a saved pipeline, ready to predict and to embed.
+    """Returns the pipeline of a run or of a saved model, ready to predict and to embed.
 
     ``encoder`` names another place of the same trunk (a path); by default the name in the folder is resolved.
     ``device``: where it will run; the one that it was trained on need not be here.
@@ -38,6 +37,7 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
         DataError: the folder is not a saved model, or a part of it is missing or damaged.
         WeightsError: the trunk found is not the one that the model was trained on.
     """
+    folder = saved_model(folder)
     path = folder / "model.json"
     description = read_description(folder)
     with _intact(path):
@@ -55,22 +55,17 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
         plans = {name: HeadPlan(bool(told["solved"]), int(told["centres"])) for name, told in about}
         # Tokenizers are built from what transforms have learned.
         pipeline = assemble(recipe, trunk=trunk, route=route, tasks=tasks, plans=plans)
-    _load_parts(pipeline.model, folder, description)
-    pipeline.model.requires_grad_(False).eval()
-    return pipeline
-
-
-def _load_parts(model: MetaTransformer, folder: Path, description: Mapping[str, Any]) -> None:
+    model = pipeline.model
     for name in model.tokenizers:
-        _load(model.tokenizer(name), folder / description["inputs"][name]["tokenizer"])
+        _load(model.tokenizers[name].load_state_dict, folder / description["inputs"][name]["tokenizer"])
     for name in model.heads:
-        _load(model.head(name), folder / description["tasks"][name]["head"])
+        _load(model.heads[name].load_state_dict, folder / description["tasks"][name]["head"])
     if len(model.origins):
-        _load(model.origins, folder / ORIGINS)
+        _load(model.origins.load_state_dict, folder / ORIGINS)
     if model.adapters is not None:
-        path = folder / ADAPTERS
-        with _whole(path, must="hold the adapters that model.json describes"):
-            model.adapters.take(load_file(path))
+        _load(model.adapters.take, folder / ADAPTERS)
+    model.requires_grad_(False).eval()
+    return pipeline
 
 
 def _trunk(folder: Path, entry: Mapping[str, Any], *, encoder: str) -> Pretrained:
@@ -99,7 +94,7 @@ def _of_digest(trunk: Pretrained, sha256: str, *, where: str) -> Pretrained:
 
 def _included_trunk(folder: Path, entry: Mapping[str, Any]) -> Pretrained:
     encoder = Encoder(EncoderConfig(**entry["config"]))
-    _load(encoder, folder / "encoder.safetensors")
+    _load(encoder.load_state_dict, folder / "encoder.safetensors")
     if encoder.bytes_hash() != entry["bytes"]:
         raise WeightsError(
             folder / "encoder.safetensors",
@@ -174,10 +169,17 @@ def read_description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def _load(module: torch.nn.Module, path: Path) -> None:
-    with _whole(path, must="hold the parameters that model.json describes"):
-        tensors: dict[str, Tensor] = load_file(path)
-        module.load_state_dict(tensors)
+def _load(take: Callable[[dict[str, Tensor]], object], path: Path) -> None:
+    """Hands over the tensors of a file.
+
+    Raises:
+        DataError: it is not there, damaged or another model's.
+    """
+    try:
+        take(load_file(path))
+    except (OSError, safetensors.SafetensorError, RuntimeError, ValueError) as error:
+        must, found = "hold the parameters that model.json describes", str(error).splitlines()[-1].strip()
+        raise DataError(path, must=must, found=found, do=AGAIN) from error
 
 
 @contextmanager
@@ -190,12 +192,3 @@ def _intact(path: Path) -> Iterator[None]:
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # the last: shapes
         found = f"values that cannot be read ({type(error).__name__}: {error})"
         raise DataError(path, must="be as it was saved", found=found, do=AGAIN) from error
-
-
-@contextmanager
-def _whole(path: Path, *, must: str) -> Iterator[None]:
-    """Says of a file of parameters that is not there, damaged or another's what it should be."""
-    try:
-        yield
-    except (OSError, safetensors.SafetensorError, RuntimeError, ValueError) as error:
-        raise DataError(path, must=must, found=str(error).splitlines()[-1].strip(), do=AGAIN) from error

@@ -42,16 +42,8 @@ class Readout(nn.Module, ABC):
     def __init__(self, facts: Facts) -> None:
         super().__init__()
         self.facts = facts
-
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """After which blocks tokens are read."""
-        return self.facts.blocks
-
-    @property
-    def direct(self) -> int:
-        """How many features come beside the trunk."""
-        return self.facts.direct
+        self.blocks = facts.blocks
+        self.direct = facts.direct
 
     @property
     @abstractmethod

@@ -60,18 +60,9 @@ class Tokens:
         assert self.spans and self.spans[-1].stop == self.x.shape[1], (self.spans, self.x.shape)
 
     @property
-    def width(self) -> int:
-        """The width D of a token."""
-        return self.x.shape[-1]
-
-    @property
     def count(self) -> int:
         """How many samples there are."""
         return self.x.shape[0] if self.samples is None else int(self.samples[-1]) + 1
-
-    def with_x(self, x: Float[Tensor, "B N D"]) -> "Tokens":
-        """Returns the same layout with other embeddings."""
-        return replace(self, x=x)
 
     def named(self, name: str) -> "Tokens":
         """Returns the same tokens as those of the model's input ``name``."""
@@ -90,13 +81,11 @@ class Tokens:
         samples = None if self.samples is None else torch.unique(self.samples[kept], return_inverse=True)[1]
         return Tokens(self.x[kept], self.mask[kept], self.spans, samples)
 
-    def spread(self, places: Int[Tensor, " R"] | None, *, count: int) -> "Tokens":
+    def spread(self, places: Int[Tensor, " R"], *, count: int) -> "Tokens":
         """Returns these samples as those at ``places`` (rising) of ``count``.
 
         The others get one row without real tokens, and ``direct`` of 0.
         """
-        if places is None:
-            return self
         own = places if self.samples is None else places[self.samples]
         absent = torch.ones(count, dtype=torch.bool, device=own.device)
         absent[places] = False
@@ -119,7 +108,7 @@ class Tokens:
         Raises:
             UsageError: no part, or parts of different width.
         """
-        widths = {part.width for part in parts}
+        widths = {part.x.shape[-1] for part in parts}
         if len(widths) != 1:
             raise UsageError("Tokens.cat", must="get parts of one width", found=f"widths {sorted(widths)}")
         if len(parts) == 1:

@@ -49,15 +49,10 @@ def index_files(
             ``require_labels``, an item named twice, a name that is no text.
     """
     if parts is not None:
-        index = _index(data, suffixes=suffixes, label_column=label_column, require_labels=False)
+        index = index_files(data, suffixes=suffixes, label_column=label_column, require_labels=False)
         index = expand_parts(index, parts=parts, require_labels=require_labels)
         if not require_labels or all(target is not None for target in index.records.targets):
             return index
-    return _index(data, suffixes=suffixes, label_column=label_column, require_labels=require_labels)
-
-
-def _index(data: Any, *, suffixes: Sequence[str], label_column: str, require_labels: bool) -> Index:
-    """Returns one record a file or array."""
     given = recognise(data)
     # A CSV can be a recording of its own (motion sensors): a column 'path' tells a manifest from one.
     if isinstance(given, Sheet) and given.path and accepts(given.path.name, suffixes=suffixes):
@@ -66,14 +61,16 @@ def _index(data: Any, *, suffixes: Sequence[str], label_column: str, require_lab
         index = index_folder(given.path, suffixes=suffixes, require_labels=require_labels)
     elif isinstance(given, Sheet):
         index = index_manifest(given, suffixes=suffixes, label_column=label_column, require_labels=require_labels)
+    elif isinstance(given, Files) and not require_labels:
+        index = index_paths(given.paths, suffixes=suffixes)
     else:
-        index = _index_items(given, suffixes=suffixes, require_labels=require_labels)
+        index = _index_items(given, require_labels=require_labels)
     require_unique(index.records.keys, where="the data" if index.root is None else index.root)
     require_text(index.records)
     return index
 
 
-def _index_items(given: Files | Array | Items, *, suffixes: Sequence[str], require_labels: bool) -> Index:
+def _index_items(given: Files | Array | Items, *, require_labels: bool) -> Index:
     if isinstance(given, Array):
         items = given.values.tolist() if given.values.dtype.kind == "U" else [*given.values]
     else:
@@ -88,8 +85,6 @@ def _index_items(given: Files | Array | Items, *, suffixes: Sequence[str], requi
             do="Hand in one folder per class or a manifest with the columns path,label; "
             "in Python, labels are the second argument of fit.",
         )
-    if isinstance(given, Files):
-        return index_paths(given.paths, suffixes=suffixes)
     for row, item in enumerate(items):
         if not isinstance(item, np.ndarray | Mapping):
             raise DataError(

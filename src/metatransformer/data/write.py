@@ -12,8 +12,9 @@ import math
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,8 @@ _REFUSED = {
 }
 
 
-class atomic_file:
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """``with atomic_file(path) as temporary:`` replaces ``path`` by what the body wrote to
     ``temporary``.
 
@@ -48,50 +50,32 @@ class atomic_file:
         DataError: the disk is full, the place may not be written to, or ``path`` is something other
             than a file.
     """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
-        self._target = Path(os.path.realpath(path))
-        name = f".{self._target.stem}-{secrets.token_hex(4)}.tmp{self._target.suffix}"
-        self._temporary = self._target.with_name(name)
-
-    def __enter__(self) -> Path:
-        if self._target.exists() and not self._target.is_file():
-            raise DataError(
-                self._path,
-                must="be the name of a file to write",
-                found="a folder or a device",
-                do="Choose another name.",
-            )
-        try:
-            self._target.parent.mkdir(parents=True, exist_ok=True)
-            # 0o666 less the umask: the rights that a plain open() would give.
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-            os.close(os.open(self._temporary, flags, 0o666))
-        except OSError as error:
-            raise _refused(error, path=self._path) or error from error
-        return self._temporary
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        del kind, trace
-        try:
-            if error is None:
-                _flush(self._temporary)
-                os.replace(self._temporary, self._target)
-                _flush_folder(self._target.parent)
-                return
-        except OSError as failure:
-            self._temporary.unlink(missing_ok=True)
-            raise _refused(failure, path=self._path) or failure from failure
-        full = _is_full(error) or _is_full_now(self._temporary, after=error)
-        self._temporary.unlink(missing_ok=True)
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.stem}-{secrets.token_hex(4)}.tmp{target.suffix}")
+    if target.exists() and not target.is_file():
+        found = "a folder or a device"
+        raise DataError(path, must="be the name of a file to write", found=found, do="Choose another name.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # 0o666 less the umask: the rights that a plain open() would give.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        raise _refused(error, path=Path(path)) or error from error
+    try:
+        yield temporary
+    except BaseException as error:
+        full = _is_full(error) or _is_full_now(temporary, after=error)
+        temporary.unlink(missing_ok=True)
         if full:
-            raise _full(self._path) from error
+            raise _full(Path(path)) from error
+        raise
+    try:
+        _flush(temporary)
+        os.replace(temporary, target)
+        _flush(target.parent)
+    except OSError as failure:
+        temporary.unlink(missing_ok=True)
+        raise _refused(failure, path=Path(path)) or failure from failure
 
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
@@ -211,14 +195,11 @@ def _name(key: Any) -> Any:
 
 
 def _flush(path: Path) -> None:
-    with open(path, "r+b") as file:
-        os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows opens no folder; its rename is durable by itself
+    """Waits until the disk holds a file, or the names in a folder."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":  # Windows opens no folder; its rename is durable by itself
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:

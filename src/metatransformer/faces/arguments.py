@@ -14,7 +14,7 @@ from metatransformer.core import errors
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.data.index import Index
-from metatransformer.infer.sources import continued, read_index, with_targets, without_column
+from metatransformer.infer.sources import read_index, read_unlabelled, with_targets
 from metatransformer.recipe import Recipe, make_recipe, to_dict
 
 # Recipe keys that have a keyword of their own: given twice, one of the two would silently lose.
@@ -109,18 +109,12 @@ def unlabelled(modality: Modality, X: Any, *, recipe: Recipe) -> Index:
 
     A list may name a file several times, as the rows of a table that share a picture do.
     """
-    index = read_index(
-        modality,
-        once if (once := _without_repetition(X, modality=modality)) else X,
-        options=recipe.input,
-        target=continued(modality, recipe.task.target),
-        labelled=False,
-        header=recipe.data.header,
-    )
+    once = _without_repetition(X, modality=modality)
+    index = read_unlabelled(recipe, once or X)
     if once:
         place = {name: number for number, name in enumerate(once)}
         index = replace(index, records=index.records.take([place[str(item)] for item in X]))
-    return without_column(index, recipe.task.target)
+    return index
 
 
 def _without_repetition(X: Any, *, modality: Modality) -> list[str]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,27 +14,25 @@ from metatransformer.core.readout import Readout
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.machine.device import autocast, choose_device, choose_precision
-from metatransformer.model import MetaTransformer
 from metatransformer.pipeline import Pipeline
-from metatransformer.recipe import Recipe
 
 _log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
 def run_batches(
-    compute: Callable[[Batch], Tensor], loader: Loader, recipe: Recipe, *, console: Console, title: str
+    compute: Callable[[Batch], Tensor], pipeline: Pipeline, loader: Loader, *, console: Console, title: str
 ) -> Tensor:
-    """Returns ``compute`` of every batch as rows in the order of the loader's samples, float32 on the CPU.
-
-    The modules behind ``compute`` are in evaluation mode and on the recipe's device.
+    """Returns ``compute``, by the pipeline's model, of every batch as rows in the order of the loader's samples,
+    float32 on the CPU.
     """
-    device = choose_device(recipe.run.device)
-    precision = choose_precision(recipe.run.precision, device=device)
+    device = choose_device(pipeline.recipe.run.device)
+    precision = choose_precision(pipeline.recipe.run.precision, device=device)
+    pipeline.model.to(device).eval()
     rows: Tensor | None = None
     with (
         console.bar(title, total=len(loader)) as bar,
-        closing(loader.in_order(batch_size=recipe.data.batch_size)) as batches,
+        closing(loader.in_order(batch_size=pipeline.recipe.data.batch_size)) as batches,
     ):
         for indices, batch in batches:
             with autocast(precision, device=device):
@@ -48,12 +47,8 @@ def run_batches(
 
 def compute_outputs(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> Tensor:
     """Returns the outputs ``[n, outputs]`` of the one task."""
-    model, task = _ready(pipeline), pipeline.task_name
-
-    def compute(batch: Batch) -> Tensor:
-        return model(batch, task=task)
-
-    outputs = run_batches(compute, loader, pipeline.recipe, console=console, title=title)
+    compute = partial(pipeline.model, task=pipeline.task_name)
+    outputs = run_batches(compute, pipeline, loader, console=console, title=title)
     for reader in pipeline.route.values():
         for doubt in reader.transform.doubts():
             _log.warning(doubt)
@@ -67,17 +62,8 @@ def compute_features(pipeline: Pipeline, loader: Loader, *, console: Console, ti
 
 def read_out(pipeline: Pipeline, readout: Readout, loader: Loader, *, console: Console, title: str) -> Tensor:
     """Returns what a readout makes of the trunk's tokens."""
-    model = _ready(pipeline)
-
-    def compute(batch: Batch) -> Tensor:
-        return model.read_out(batch, readout)
-
-    return run_batches(compute, loader, pipeline.recipe, console=console, title=title)
-
-
-def _ready(pipeline: Pipeline) -> MetaTransformer:
-    pipeline.model.to(choose_device(pipeline.recipe.run.device)).eval()
-    return pipeline.model
+    compute = partial(pipeline.model.read_out, readout=readout)
+    return run_batches(compute, pipeline, loader, console=console, title=title)
 
 
 def score(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> dict[str, float]:

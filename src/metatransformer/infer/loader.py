@@ -26,7 +26,7 @@ from metatransformer.data.records import Records
 from metatransformer.infer.cut import cut_batches, lengths_of
 from metatransformer.machine.console import Console
 from metatransformer.machine.device import processors
-from metatransformer.pipeline import Route, fields_of
+from metatransformer.pipeline import Route
 from metatransformer.recipe import only
 
 # Batches per window that is sorted by size before it is cut: large enough that batches are nearly of one length, small
@@ -80,7 +80,10 @@ class Loader:
         self.route = route
         self.examples = examples
         self.tasks = dict(tasks)
-        self.workers = workers or _workers(route)
+        # One thread where a modality's own Python does the work, which runs in one at a time.
+        gains = all(reader.modality.threads for reader in route.values())
+        self.workers = workers or (processors() if gains else 1)
+        self.fields = {name: reader.modality.fields for name, reader in route.items()}
         self._cache: dict[int, Sample] = {}
         self._lock = Lock()  # of the cache
         self._left = cache_mb * 2**20
@@ -161,9 +164,8 @@ class Loader:
             yield from self._ahead(self._like_shapes(pool, batch_size=batch_size))
 
     def _like_shapes(self, pool: ThreadPoolExecutor, *, batch_size: int) -> Iterator[Chunk]:
-        fields = fields_of(self.route)
         for first, window in self._windows(pool, count=batch_size * WINDOW):
-            lengths = lengths_of([future.result() for future in window], fields=fields)
+            lengths = lengths_of([future.result() for future in window], fields=self.fields)
             for places in cut_batches(lengths, batch_size=batch_size):
                 yield first + places, [window[place] for place in places]
 
@@ -225,7 +227,7 @@ class Loader:
     def _batch(self, indices: np.ndarray, samples: Sequence[Future[Sample]]) -> Batch:
         targets = {name: self._targets(name, indices) for name in self.encoded}
         found = {name: target for name, target in targets.items() if target is not None}
-        batch = collate([future.result() for future in samples], fields=fields_of(self.route))
+        batch = collate([future.result() for future in samples], fields=self.fields)
         return replace(batch, targets=found)
 
     def _drawn(self, index: int, key: tuple[int, int] | None) -> Sample:
@@ -248,11 +250,6 @@ class Loader:
         places = np.searchsorted(rows, indices).clip(max=len(rows) - 1)
         known = rows[places] == indices
         return Target(encoded[places[known]], torch.from_numpy(np.flatnonzero(known))) if known.any() else None
-
-
-def _workers(route: Route) -> int:
-    """Returns how many threads read: one where a modality's own Python does the work, which runs in one at a time."""
-    return processors() if all(reader.modality.threads for reader in route.values()) else 1
 
 
 @contextmanager

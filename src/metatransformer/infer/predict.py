@@ -6,7 +6,6 @@ import pandas as pd
 from torch import Tensor
 
 from metatransformer.core.errors import DataError
-from metatransformer.core.modality import Modality
 from metatransformer.data.examples import Examples
 from metatransformer.data.records import Records
 from metatransformer.infer.evaluate import compute_outputs
@@ -29,18 +28,20 @@ def prediction_table(pipeline: Pipeline, examples: Examples, outputs: Tensor, *,
     table = pd.DataFrame({"key": list(examples.keys)})
     if split:
         table["split"] = split
-    targets = examples.targets.get(pipeline.task_name, [None])
+    name = pipeline.task_name
+    task, targets = pipeline.tasks[name], examples.targets.get(name, [None])
     if all(target is not None for target in targets):
-        table["target"] = pipeline.task.readable(targets)
-    for name, column in pipeline.task.decode(outputs).items():
-        table[name] = column
+        table["target"] = task.readable(targets)
+    for title, column in task.decode(outputs).items():
+        table[title] = column
     return table
 
 
 def arrange(pipeline: Pipeline, examples: Examples, table: pd.DataFrame) -> pd.DataFrame:
     """Returns the predictions as the modality's users expect them."""
-    modality = _alone(pipeline)
-    return modality.arrange(_records(examples), table) if modality is not None and modality.arrange else table
+    if len(pipeline.route) > 1 or not pipeline.modality.arrange:  # of several inputs they belong to no modality
+        return table
+    return pipeline.modality.arrange(_records(examples), table)
 
 
 def illustrate(pipeline: Pipeline, examples: Examples, table: pd.DataFrame, folder: Path) -> list[Path]:
@@ -49,19 +50,13 @@ def illustrate(pipeline: Pipeline, examples: Examples, table: pd.DataFrame, fold
     Raises:
         DataError: the folder cannot be written to.
     """
-    modality = _alone(pipeline)
-    if modality is None or not modality.illustrate:
+    if len(pipeline.route) > 1 or not pipeline.modality.illustrate:
         return []
     try:
-        return list(modality.illustrate(_records(examples), table, folder))
+        return list(pipeline.modality.illustrate(_records(examples), table, folder))
     except OSError as error:
         do = "Make room, or choose another place."
         raise DataError(folder, must="take the pictures", found=f"'{error.strerror}'", do=do) from error
-
-
-def _alone(pipeline: Pipeline) -> Modality | None:
-    """Returns the modality of the one input; predictions of several inputs belong to none of them."""
-    return pipeline.modality if len(pipeline.route) == 1 else None
 
 
 def _records(examples: Examples) -> Records:

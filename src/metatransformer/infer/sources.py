@@ -13,6 +13,7 @@ from metatransformer.data.records import Records, Views
 from metatransformer.data.rows import split_target
 from metatransformer.infer.loader import require_targets
 from metatransformer.machine.console import Console
+from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Reader
 from metatransformer.recipe import DataOptions, Recipe
 from metatransformer.tasks import get_task
@@ -44,9 +45,26 @@ def read_index(
     )
 
 
-def continued(modality: Modality, target: str) -> str:
-    """Returns the target's column where a prediction needs it too, since it goes on from there; else nothing."""
-    return target if modality.source.continues else ""
+def read_unlabelled(recipe: Recipe, data: Any) -> Index:
+    """Returns the records of the one input to predict or embed; no label plays a part, and a table's column of the
+    target (several: with commas) is not in them.
+
+    Raises:
+        DataError: see ``data.index``.
+    """
+    modality, target = get_modality(recipe.modality), recipe.task.target
+    known = target if modality.source.continues else ""  # a forecast goes on from it
+    index = read_index(modality, data, options=recipe.input, target=known, labelled=False, header=recipe.data.header)
+    if target not in index.columns:
+        names = set(split_target(target)) & set(index.columns) if index.columns else set()
+    else:
+        names = {target}
+    table = index.records.table
+    if not names or table is None:
+        return index
+    columns = tuple(column for column in index.columns if column not in names)
+    values = table.select({name: name for name in columns})
+    return replace(index, records=index.records.replace(values=values), columns=columns)
 
 
 def settled(recipe: Recipe, index: Index) -> Recipe:
@@ -66,18 +84,6 @@ def with_targets(index: Index, targets: Sequence[Any]) -> Index:
             "y", must=f"have one entry for each of the {len(index.records)} samples", found=str(len(targets))
         )
     return replace(index, records=index.records.replace(targets=targets))
-
-
-def without_column(index: Index, name: str) -> Index:
-    """Returns the index of a table without the target (several: with commas), which a prediction must not see."""
-    names = {name} if name in index.columns else set(split_target(name)) & set(index.columns)
-    if not names:
-        return index
-    table = index.records.table
-    assert table is not None
-    columns = tuple(column for column in index.columns if column not in names)
-    values = table.select({name: name for name in columns})
-    return replace(index, records=index.records.replace(values=values), columns=columns)
 
 
 def split_index(index: Index, recipe: Recipe, *, console: Console) -> Index:

@@ -1,10 +1,12 @@
 """What people see while something runs: notes and progress bars on standard error; programs read standard output."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from rich.console import Console as RichConsole
@@ -12,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 T = TypeVar("T", bound=Sized)
+FIGURE = re.compile(r"-?|[+-]*\d\S*")  # a number with its unit, or none
 WIDTH = 160  # columns of a table in a log file, which has no width of its own
 
 
@@ -40,7 +43,7 @@ class Console:
         lines = [[str(cell) for cell in row] for row in rows]
         table = Table(title=title, title_justify="left")
         for number, column in enumerate(columns):
-            figures = all(_is_figure(line[number]) for line in lines)
+            figures = all(FIGURE.fullmatch(line[number]) for line in lines)
             table.add_column(column, justify="right" if figures else "left", no_wrap=not number)
         for line in lines:
             table.add_row(*line)
@@ -73,17 +76,13 @@ class Console:
                 bar.advance(len(item))
 
 
+@dataclass(frozen=True)
 class Bar:
-    """One running progress bar (or nothing, where there is no terminal)."""
+    """One running progress bar, or none, where there is no terminal."""
 
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
+    progress: Progress | None
 
     def advance(self, steps: int = 1, *, status: str = "") -> None:
         """Moves the bar on; ``status`` stands behind it."""
-        if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], advance=steps, status=status)
-
-
-def _is_figure(text: str) -> bool:
-    return text in ("", "-") or (text.lstrip("+-")[:1].isdigit() and " " not in text)
+        if self.progress is not None:
+            self.progress.update(self.progress.task_ids[0], advance=steps, status=status)

@@ -110,8 +110,9 @@ class ImageTransform(Transform):
     def doubts(self) -> tuple[str, ...]:
         """Returns how many pictures were brighter than those of training."""
         count, self._brighter = len(self._brighter), set()
-        told = f"{counted(count, 'picture')} with values beyond {self.top_}, the brightest in training: shown white"
-        return (told,) if count else ()
+        if not count:
+            return ()
+        return (f"{counted(count, 'picture')} with values beyond {self.top_}, the brightest in training: shown white",)
 
     def augment(self, view: View, rng: np.random.Generator) -> View:
         """Returns a random crop, resized back, mirrored half of the time."""

@@ -6,7 +6,7 @@ freeze, train; nothing initialises parameters after loading.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -115,14 +115,14 @@ class Encoder(Trunk):
         Raises:
             UsageError: a number outside 0..depth, the tokens' width is not the trunk's, or a sample has no real token.
         """
-        if tokens.width != self.config.width:
-            raise UsageError("encoder", must=f"get tokens of width {self.config.width}", found=str(tokens.width))
+        if (width := tokens.x.shape[-1]) != self.config.width:
+            raise UsageError("encoder", must=f"get tokens of width {self.config.width}", found=str(width))
         if bad := [k for k in after if not 0 <= k <= self.config.depth]:
             raise UsageError("encoder blocks", must=f"lie in 0..{self.config.depth}", found=f"{bad[0]}")
         if not tokens.mask.any(dim=1).all():
             raise UsageError("encoder", must="get at least one real token a sample", found="none")
         mask = None if tokens.mask.all() else tokens.mask  # the attention kernel is faster without one
-        return [tokens.with_x(x) for x in self(tokens.x, mask, after=after, adapters=adapters)]
+        return [replace(tokens, x=x) for x in self(tokens.x, mask, after=after, adapters=adapters)]
 
     def initialize(self, *, seed: int) -> None:
         """Draws every parameter anew: linear weights from a truncated normal of deviation 0.02, biases 0, norms 1.

@@ -13,17 +13,16 @@ from metatransformer.data.examples import Examples
 from metatransformer.infer.embed import FEATURES, embed_to, embedding, untrained
 from metatransformer.infer.sources import (
     check_records,
-    continued,
     examples_of,
     prepared,
     read_index,
-    without_column,
+    read_unlabelled,
 )
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, fit_reader, make_reader
 from metatransformer.recipe import Recipe, make_recipe, parse_overrides, read_recipe
-from metatransformer.saved import load_pipeline, saved_model
+from metatransformer.saved import load_pipeline
 
 Result = tuple[dict[str, Any], int]
 SHOWN = 4  # metrics in a table of 80 columns; the JSON line and the report hold all
@@ -93,7 +92,7 @@ def evaluate(options: Namespace) -> Result:
     from metatransformer.infer.loader import Loader
 
     console = Console()
-    pipeline = _saved_pipeline(options.run, options)
+    pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
     recipe = pipeline.recipe
     index = read_index(
         pipeline.modality,
@@ -135,19 +134,8 @@ def predict(options: Namespace) -> Result:
     if Path(options.out).resolve() in [Path(path).resolve() for path in options.paths]:
         do = "Choose another name."
         raise UsageError(f"--out {options.out}", must="be another file than the input", found="the same", do=do)
-    pipeline = _saved_pipeline(options.run, options)
-    index = read_index(
-        pipeline.modality,
-        _one_or_all(options.paths),
-        options=pipeline.recipe.input,
-        target=continued(pipeline.modality, pipeline.recipe.task.target),
-        labelled=False,
-        header=pipeline.recipe.data.header,
-    )
-    for note in index.notes:
-        console.note(note)
-    index = without_column(index, pipeline.recipe.task.target)
-    examples = examples_of(index.records, pipeline.recipe)
+    pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
+    examples = _unlabelled(pipeline.recipe, options, console=console)
     table = predict_examples(pipeline, examples, console=console)
     arranged = arrange(pipeline, examples, table)
     write_table(options.out, arranged)  # before the pictures, which fewer people wait for
@@ -169,14 +157,14 @@ def embed(options: Namespace) -> Result:
         if options.overrides or options.target:
             found = options.overrides[0] if options.overrides else "--target"
             raise UsageError("embed --model", must="get no recipe overrides: the model has its own", found=found)
-        pipeline = _saved_pipeline(options.model, options)
-        examples = _embed_examples(pipeline.modality, options, recipe=pipeline.recipe, console=console)
+        pipeline = load_pipeline(Path(options.model), encoder=options.encoder, device=options.device or "auto")
+        examples = _unlabelled(pipeline.recipe, options, console=console)
         model = embedding(pipeline, pool=options.pool or (FEATURES if pipeline.tasks else pipeline.recipe.head.pool))
     else:
         # Float32 unless asked otherwise: embeddings are compared across machines.
         recipe = _recipe(options, first={"run.precision": "float32"})
         modality = get_modality(recipe.modality)
-        examples = _embed_examples(modality, options, recipe=recipe, console=console)
+        examples = _unlabelled(recipe, options, console=console)
         pipeline = _untrained(recipe, modality, examples, console=console)
         model = embedding(pipeline, pool=options.pool or "summary")
     place, done = embed_to(model, examples, Path(options.out), console=console)
@@ -185,18 +173,12 @@ def embed(options: Namespace) -> Result:
     return {"out": str(place), "rows": rows, "width": model.width, "done_before": done}, 0
 
 
-def _embed_examples(modality: Modality, options: Namespace, *, recipe: Recipe, console: Console) -> Examples:
-    index = read_index(
-        modality,
-        _one_or_all(options.paths),
-        options=recipe.input,
-        target=continued(modality, recipe.task.target),
-        labelled=False,
-        header=recipe.data.header,
-    )
+def _unlabelled(recipe: Recipe, options: Namespace, *, console: Console) -> Examples:
+    """Returns the samples of the paths: one is a folder, manifest or table, several are a list of files."""
+    index = read_unlabelled(recipe, options.paths[0] if len(options.paths) == 1 else options.paths)
     for note in index.notes:
         console.note(note)
-    return examples_of(without_column(index, recipe.task.target).records, recipe)
+    return examples_of(index.records, recipe)
 
 
 def _untrained(recipe: Recipe, modality: Modality, examples: Examples, *, console: Console) -> Pipeline:
@@ -334,11 +316,6 @@ def demo(options: Namespace) -> Result:
     return run_demo(Path(options.out), encoder=options.encoder, console=Console()), 0
 
 
-def _saved_pipeline(folder: str, options: Namespace) -> Pipeline:
-    """Returns the model of a run, with its trunk and on the device that the flags name."""
-    return load_pipeline(saved_model(Path(folder)), encoder=options.encoder, device=options.device or "auto")
-
-
 def _recipe(options: Namespace, *, first: Mapping[str, Any] | None = None) -> Recipe:
     """Returns the resolved recipe of a command's flags; ``first`` changes the defaults."""
     flags = {
@@ -356,8 +333,3 @@ def _recipe(options: Namespace, *, first: Mapping[str, Any] | None = None) -> Re
     path = getattr(options, "recipe", "")
     base = read_recipe(Path(path)) if path else {}
     return make_recipe(options.modality, base=base, overrides=overrides, defaults=first or {})
-
-
-def _one_or_all(paths: list[str]) -> str | list[str]:
-    """Returns one path as it is (a folder, manifest or table), several as a list of files."""
-    return paths[0] if len(paths) == 1 else paths
