@@ -13,8 +13,7 @@ from metatransformer.core.errors import DataError, UsageError
 from metatransformer.data.write import (
     append_bytes,
     atomic_file,
-    check_table_ending,
-    require_writable,
+    require_table,
     write_json,
     write_table,
 )
@@ -122,7 +121,7 @@ def test_table_comes_back(tmp_path, name, read):
 
 def test_table_of_another_ending_or_mixed_type_is_refused(tmp_path):
     with pytest.raises(UsageError, match="must end in .csv, .tsv, .parquet, .jsonl; found the end"):
-        check_table_ending("a.xlsx")
+        require_table("a.xlsx")
     with pytest.raises(DataError, match="columns of one type each"):
         write_table(tmp_path / "a.parquet", pd.DataFrame({"a": [1, "b"]}))
     assert names(tmp_path) == []
@@ -139,10 +138,10 @@ def test_bytes_are_added_or_the_full_disk_is_named(tmp_path):
 
 
 def test_a_place_is_checked_before_the_work(tmp_path):
-    require_writable(tmp_path / "new" / "p.csv")
+    require_table(tmp_path / "new" / "p.csv")
     assert names(tmp_path) == []
     with pytest.raises(DataError, match="must be the name of a file to write; found a folder"):
-        require_writable(tmp_path)
+        require_table(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="must lie in a folder that can be written; found a file"):
-        require_writable(tmp_path / "file" / "p.csv")
+        require_table(tmp_path / "file" / "p.csv")

@@ -18,7 +18,6 @@ from metatransformer.trunk import (
     KNOWN,
     WeightEntry,
     WeightSource,
-    fetch,
     list_encoders,
     load_encoder,
     locate,
@@ -26,6 +25,7 @@ from metatransformer.trunk import (
 from metatransformer.trunk.catalog import CLIP, IMAGENET
 from metatransformer.trunk.encoder import EncoderConfig
 from metatransformer.trunk.files import file_sha256
+from metatransformer.trunk.resolve import cache_folder
 
 ADDRESS = "someone/tiny"
 
@@ -255,12 +255,12 @@ def test_a_cache_that_cannot_be_a_folder(tmp_path, monkeypatch):
 def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.delenv("METATRANSFORMER_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert fetch.cache_folder() == tmp_path / "metatransformer"
+    assert cache_folder() == tmp_path / "metatransformer"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert fetch.cache_folder() == Path.home() / ".cache" / "metatransformer"
+    assert cache_folder() == Path.home() / ".cache" / "metatransformer"
     monkeypatch.setenv("METATRANSFORMER_CACHE", str(tmp_path / "mine"))
-    assert fetch.cache_folder() == tmp_path / "mine"
-    assert fetch.cache_folder(tmp_path / "told") == tmp_path / "told"
+    assert cache_folder() == tmp_path / "mine"
+    assert cache_folder(tmp_path / "told") == tmp_path / "told"
 
 
 def test_locate_shows_every_place_without_a_download(tmp_path, hub_file):

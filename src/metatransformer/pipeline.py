@@ -218,7 +218,8 @@ def make_task(recipe: Recipe, name: str) -> Task:
     options = recipe.tasks[name]
     if not options.metric:
         # Of several inputs where they agree.
-        own = {(modality.task, modality.metric) for modality in map(get_modality, recipe.modalities)}
+        kinds = [get_modality(given.modality) for given in recipe.inputs.values()]
+        own = {(modality.task, modality.metric) for modality in kinds}
         task, metric = own.pop() if len(own) == 1 else ("", "")
         options = dataclasses.replace(options, metric=metric if options.name == task else "")
     return get_task(options.name)(options)

@@ -255,11 +255,12 @@ class Recipe:
             inputs[name] = InputOptions(
                 values["modality"], typed(known(values["modality"]).options, own, prefix=prefix)
             )
-        if "tasks" in tree:
-            tasks = {name: task_options(values, prefix=f"tasks.{name}.") for name, values in tree["tasks"].items()}
-        else:
-            task = task_options(tree["task"], prefix="task.")
-            tasks = {task.name: task}
+        tasks = {}
+        for name, values in (tree["tasks"] if "tasks" in tree else {"": tree["task"]}).items():
+            prefix = f"tasks.{name}." if name else "task."
+            kind = values.get("name", TaskOptions.name) if isinstance(values, Mapping) else TaskOptions.name
+            task = typed(get_task(str(kind)).options, values, prefix=prefix)
+            tasks[name or task.name] = task
         return typed(cls, {**rest, "inputs": inputs, "tasks": tasks}, prefix="")
 
     @property
@@ -271,11 +272,6 @@ class Recipe:
     def modality(self) -> str:
         """The modality of the one input."""
         return only(self.inputs, what="input").modality
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """The modality of each input."""
-        return tuple(given.modality for given in self.inputs.values())
 
     @property
     def task(self) -> TaskOptions:
@@ -427,12 +423,6 @@ def _with_defaults(
     return {
         name: {**merged(kind.defaults, own).get("input", {}), **given[name], **short} for name, kind in kinds.items()
     }
-
-
-def task_options(values: Any, *, prefix: str) -> TaskOptions:
-    """Returns the typed settings of a task, its own among them; ``prefix`` stands before every key in an error."""
-    name = values.get("name", TaskOptions.name) if isinstance(values, Mapping) else TaskOptions.name
-    return typed(get_task(str(name)).options, values, prefix=prefix)
 
 
 def _agreed(kinds: Mapping[str, Kind]) -> dict[str, Any]:

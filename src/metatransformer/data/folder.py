@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metatransformer.core.errors import DataError, UnlabelledError
+from metatransformer.data.given import accepts
 from metatransformer.data.records import Index, Records, counted, listing, natural_key, split_name
 
 # Files that stand beside data without being data.
@@ -17,14 +18,6 @@ _DOCUMENT = re.compile(
     re.IGNORECASE,
 )
 _FOREIGN = {"__MACOSX", "__pycache__"}
-
-
-def accepts(name: str, *, suffixes: Sequence[str]) -> bool:
-    """Returns whether a file name ends as one of ``suffixes`` says; ``""`` stands for no ending at all, or for one of
-    digits (names such as 1.2.840.5)."""
-    low = name.lower()
-    ends = any(low.endswith(suffix) for suffix in suffixes if suffix)
-    return ends or ("" in suffixes and not Path(name).suffix.strip(".0123456789"))
 
 
 def scan(root: Path, *, suffixes: Sequence[str]) -> tuple[list[str], list[str]]:

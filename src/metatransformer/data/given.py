@@ -17,7 +17,6 @@ import pandas as pd
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS
 from metatransformer.data.columns import MISSING
-from metatransformer.data.folder import accepts
 from metatransformer.data.records import counted, split_name, split_spellings
 from metatransformer.data.table import TABLE_SUFFIXES, first_line, read_columns, read_table
 
@@ -190,7 +189,10 @@ def recognise(
     if isinstance(data, pd.DataFrame):
         return Sheet(frame=data)
     if isinstance(data, str | os.PathLike):
-        return _at(Path(data))
+        require_there(path := Path(data))
+        if path.is_dir():
+            return Folder(path)
+        return Sheet(path) if accepts(path.name, suffixes=TABLE_SUFFIXES) else Files((path,), listed=False)
     if isinstance(data, np.ndarray) and data.ndim == 0:
         raise DataError("the data", must="be a list of samples", found="a single number")
     if isinstance(data, np.ndarray) and (data.ndim != 1 or data.dtype.kind not in "UO"):
@@ -204,13 +206,12 @@ def recognise(
     return Files(tuple(map(Path, data)), listed=True) if paths else items
 
 
-def _at(path: Path) -> Given:
-    require_there(path)
-    if path.is_dir():
-        return Folder(path)
-    if accepts(path.name, suffixes=TABLE_SUFFIXES):
-        return Sheet(path)
-    return Files((path,), listed=False)
+def accepts(name: str, *, suffixes: Sequence[str]) -> bool:
+    """Returns whether a file name ends as one of ``suffixes`` says; ``""`` stands for no ending at all, or for one of
+    digits (names such as 1.2.840.5)."""
+    low = name.lower()
+    ends = any(low.endswith(suffix) for suffix in suffixes if suffix)
+    return ends or ("" in suffixes and not Path(name).suffix.strip(".0123456789"))
 
 
 def require_there(path: Path) -> None:

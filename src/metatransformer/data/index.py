@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from metatransformer.core.errors import DataError, UnlabelledError
-from metatransformer.data.folder import accepts, index_folder, scan
-from metatransformer.data.given import Array, Files, Folder, Items, Sheet, recognise, require_there
+from metatransformer.data.folder import index_folder, scan
+from metatransformer.data.given import Array, Files, Folder, Items, Sheet, accepts, recognise, require_there
 from metatransformer.data.manifest import index_manifest
 from metatransformer.data.parts import Parts, expand_parts
 from metatransformer.data.records import Index, Records, natural_key, require_text, require_unique

@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 
 from metatransformer.core.errors import DataError, nearest
-from metatransformer.data.folder import accepts
-from metatransformer.data.given import Rows, Sheet
+from metatransformer.data.given import Rows, Sheet, accepts
 from metatransformer.data.records import Index, Records, counted, listing
 from metatransformer.data.rows import split_target
 

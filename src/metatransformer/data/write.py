@@ -108,17 +108,6 @@ def append_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         raise _refused(error, path=target) or error from error
 
 
-def require_writable(path: str | os.PathLike[str]) -> None:
-    """Raises DataError where a file could not be made; to be called before long work whose result goes there."""
-    target = Path(path).absolute()
-    if target.is_dir():
-        raise DataError(path, must="be the name of a file to write", found="a folder", do="Choose another name.")
-    nearest = next(place for place in target.parents if place.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        found = f"a read-only folder ({nearest})" if nearest.is_dir() else f"a file ({nearest})"
-        raise DataError(path, must="lie in a folder that can be written", found=found, do="Choose another place.")
-
-
 def write_table(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
     """Writes a table as CSV, TSV, Parquet or JSON lines, as the ending says, atomically and without
     its row index.
@@ -128,7 +117,7 @@ def write_table(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
         DataError: a column mixes types that Parquet cannot hold in one column, or the place cannot
             be written to.
     """
-    suffix = check_table_ending(path)
+    suffix = require_table(path)
     with atomic_file(path) as temporary:
         if suffix == ".parquet":
             _write_parquet(temporary, frame, where=path)
@@ -138,14 +127,15 @@ def write_table(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
             frame.to_csv(temporary, index=False, sep="," if suffix == ".csv" else "\t")
 
 
-def check_table_ending(path: str | os.PathLike[str]) -> str:
-    """Returns the lower-case ending of a table to write; to be called before the work whose result
-    goes there.
+def require_table(path: str | os.PathLike[str]) -> str:
+    """Returns the lower-case ending of a table to write; to be called before the long work whose result goes there.
 
     Raises:
         UsageError: an ending that ``write_table`` does not write.
+        DataError: a folder, or a place that cannot be written to.
     """
-    suffix = Path(path).suffix.lower()
+    target = Path(path).absolute()
+    suffix = target.suffix.lower()
     if suffix not in TABLE_ENDINGS:
         raise UsageError(
             path,
@@ -153,6 +143,12 @@ def check_table_ending(path: str | os.PathLike[str]) -> str:
             found=f"the ending '{suffix}'" if suffix else "no ending",
             do="The ending chooses the format.",
         )
+    if target.is_dir():
+        raise DataError(path, must="be the name of a file to write", found="a folder", do="Choose another name.")
+    nearest = next(place for place in target.parents if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        found = f"a read-only folder ({nearest})" if nearest.is_dir() else f"a file ({nearest})"
+        raise DataError(path, must="lie in a folder that can be written", found=found, do="Choose another place.")
     return suffix
 
 

@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 
 from metatransformer.core.errors import UsageError
 from metatransformer.core.modality import Modality
-from metatransformer.data.folder import accepts
+from metatransformer.data.given import accepts
 from metatransformer.faces.arguments import keywords_of, not_fitted, recipe_of, unlabelled
 from metatransformer.infer.embed import embed as embed_examples
 from metatransformer.infer.embed import embedding, untrained, untrained_inputs

@@ -23,7 +23,7 @@ from metatransformer.fit.objective import Objective
 from metatransformer.infer.evaluate import compute_outputs, score_outputs
 from metatransformer.infer.loader import Loader, Place
 from metatransformer.machine.console import Bar, Console
-from metatransformer.machine.device import autocast, choose_device, choose_precision
+from metatransformer.machine.device import choose_device, choose_precision
 from metatransformer.pipeline import Pipeline
 
 # Of the rate of what is new: adapters and solved heads start at answers that are good already. On infrared pictures the
@@ -182,7 +182,7 @@ class Trainer:
         factor = self._schedule(self.progress.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
-        with autocast(self.precision, device=self.device):
+        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
             loss = self.objective.step(self.model, batch.to(self.device))
         value = float(loss.detach())
         if not math.isfinite(value):

@@ -13,7 +13,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.readout import Readout
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
-from metatransformer.machine.device import autocast, choose_device, choose_precision
+from metatransformer.machine.device import choose_device, choose_precision
 from metatransformer.pipeline import Pipeline
 
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def run_batches(
         closing(loader.in_order(batch_size=pipeline.recipe.data.batch_size)) as batches,
     ):
         for indices, batch in batches:
-            with autocast(precision, device=device):
+            with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
                 out = compute(batch.to(device))
             if rows is None:
                 rows = torch.empty(len(loader), *out.shape[1:])

@@ -9,13 +9,13 @@ from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
 from metatransformer.data.examples import Examples
 from metatransformer.data.index import Index, index_files, index_table, split_records
-from metatransformer.data.records import Records, Views
+from metatransformer.data.records import Records, Table, Views
 from metatransformer.data.rows import split_target
 from metatransformer.infer.loader import require_targets
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Reader
-from metatransformer.recipe import DataOptions, Recipe
+from metatransformer.recipe import DataOptions, Recipe, only
 from metatransformer.tasks import get_task
 
 
@@ -52,16 +52,14 @@ def read_unlabelled(recipe: Recipe, data: Any) -> Index:
     Raises:
         DataError: see ``data.index``.
     """
-    modality, target = get_modality(recipe.modality), recipe.task.target
+    given, target = only(recipe.inputs, what="input"), recipe.task.target
+    modality, header = get_modality(given.modality), recipe.data.header
     known = target if modality.source.continues else ""  # a forecast goes on from it
-    index = read_index(modality, data, options=recipe.input, target=known, labelled=False, header=recipe.data.header)
-    if target not in index.columns:
-        names = set(split_target(target)) & set(index.columns) if index.columns else set()
-    else:
-        names = {target}
-    table = index.records.table
-    if not names or table is None:
+    index = read_index(modality, data, options=given.options, target=known, labelled=False, header=header)
+    table = index.records.values
+    if not isinstance(table, Table):
         return index
+    names = {target} if target in index.columns else set(split_target(target))
     columns = tuple(column for column in index.columns if column not in names)
     values = table.select({name: name for name in columns})
     return replace(index, records=index.records.replace(values=values), columns=columns)

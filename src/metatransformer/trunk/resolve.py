@@ -4,6 +4,7 @@ Order of work: find, read, convert, build, verify the fingerprint, freeze, write
 parameters after loading. What somebody here uses already is not read again.
 """
 
+import os
 from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,19 @@ class Place(NamedTuple):
     detail: str
 
 
+def cache_folder(cache_dir: Path | None = None) -> Path:
+    """Returns where converted weights are kept.
+
+    That is the argument, ``$METATRANSFORMER_CACHE``, or ``metatransformer`` in the user's cache.
+    """
+    if cache_dir is not None:
+        return cache_dir
+    if told := os.environ.get(fetch.CACHE_VARIABLE):
+        return Path(told).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "metatransformer"
+
+
 def load_encoder(name: str, *, cache_dir: Path | None = None) -> Pretrained:
     """Returns the encoder that ``name`` means, frozen and shared; ``names.py`` tells what may be written.
 
@@ -44,7 +58,7 @@ def load_encoder(name: str, *, cache_dir: Path | None = None) -> Pretrained:
     spec = parse_name(name)
     # What is made in inference mode could never be trained through, and others get this trunk as well.
     with POOL.lock, torch.inference_mode(False):
-        found = _load(spec, cache=fetch.cache_folder(cache_dir))
+        found = _load(spec, cache=cache_folder(cache_dir))
         stem = replace(found.stem, **{part: tensor.clone() for part, tensor in found.stem.tensors().items()})
         return replace(found, name=name, stem=stem)
 
@@ -56,7 +70,7 @@ def locate(name: str, *, cache_dir: Path | None = None) -> list[Place]:
         UsageError: ``name`` means nothing, or two things.
         WeightsError: a path to nothing.
     """
-    return _places(parse_name(name), cache=fetch.cache_folder(cache_dir))
+    return _places(parse_name(name), cache=cache_folder(cache_dir))
 
 
 def _places(spec: Spec, *, cache: Path) -> list[Place]:

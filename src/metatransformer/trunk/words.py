@@ -16,6 +16,7 @@ from metatransformer.core.errors import UsageError, WeightsError, nearest
 from metatransformer.trunk import WeightSource, fetch
 from metatransformer.trunk.encoder import digest
 from metatransformer.trunk.files import damaged, decoding, read_record, read_tensors, write_cached
+from metatransformer.trunk.resolve import cache_folder
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def load_words(name: str, *, cache_dir: Path | None = None) -> Words:
     if name not in KNOWN_WORDS:
         known = nearest(name, KNOWN_WORDS)
         raise UsageError("vocabulary", must="be a known one", found=repr(name), do=known)
-    entry, cache = KNOWN_WORDS[name], fetch.cache_folder(cache_dir)
+    entry, cache = KNOWN_WORDS[name], cache_folder(cache_dir)
     cached = cache / f"words-{name}.safetensors"
     if not cached.is_file():
         _fetch(entry, cached)

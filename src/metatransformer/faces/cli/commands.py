@@ -124,13 +124,12 @@ def evaluate(options: Namespace) -> Result:
 
 def predict(options: Namespace) -> Result:
     """Writes one prediction for each input, in order."""
-    from metatransformer.data.write import check_table_ending, require_writable, write_table
+    from metatransformer.data.write import require_table, write_table
     from metatransformer.infer.predict import arrange, illustrate
     from metatransformer.infer.predict import predict as predict_examples
 
     console = Console()
-    check_table_ending(options.out)
-    require_writable(options.out)
+    require_table(options.out)
     if Path(options.out).resolve() in [Path(path).resolve() for path in options.paths]:
         do = "Choose another name."
         raise UsageError(f"--out {options.out}", must="be another file than the input", found="the same", do=do)

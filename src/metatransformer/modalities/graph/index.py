@@ -14,8 +14,7 @@ import numpy as np
 
 from metatransformer.core.errors import DataError, UsageError, nearest
 from metatransformer.core.samples import Record
-from metatransformer.data.folder import accepts
-from metatransformer.data.given import Array, Files, Folder, Given, Items, Sheet, recognise
+from metatransformer.data.given import Array, Files, Folder, Given, Items, Sheet, accepts, recognise
 from metatransformer.data.index import index_files
 from metatransformer.data.records import Index, Records, counted, listing
 from metatransformer.data.rows import index_table, split_target

@@ -14,8 +14,7 @@ import pandas as pd
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.data.delimited import decode, numbers
-from metatransformer.data.folder import accepts
-from metatransformer.data.given import Array, Files, Folder, Items, Sheet, recognise
+from metatransformer.data.given import Array, Files, Folder, Items, Sheet, accepts, recognise
 from metatransformer.data.index import index_files
 from metatransformer.data.records import Index, Records, listing
 from metatransformer.data.rows import index_sheet

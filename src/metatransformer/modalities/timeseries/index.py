@@ -9,8 +9,7 @@ import pandas as pd
 
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS, Record
-from metatransformer.data.folder import accepts
-from metatransformer.data.given import Array, Folder, Items, Sheet, recognise, require_there
+from metatransformer.data.given import Array, Folder, Items, Sheet, accepts, recognise, require_there
 from metatransformer.data.index import Index, index_files
 from metatransformer.data.records import Records, counted, listing, natural_key, split_name
 from metatransformer.data.table import TABLE_SUFFIXES

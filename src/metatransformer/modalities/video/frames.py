@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from metatransformer.core.errors import DataError
-from metatransformer.data.folder import accepts, index_names, scan
-from metatransformer.data.given import Files, Folder, recognise
+from metatransformer.data.folder import index_names, scan
+from metatransformer.data.given import Files, Folder, accepts, recognise
 from metatransformer.data.index import index_files, listed
 from metatransformer.data.manifest import FOLDER
 from metatransformer.data.records import Index, Records, counted, listing, natural_key, require_text, require_unique
