@@ -13,13 +13,13 @@ from types import FrameType
 from common import CLI_IMAGE, CLI_SETTINGS, ROOT, Run
 
 from metatransformer.infer.predict import predict
-from metatransformer.infer.sources import examples_of, read_index
+from metatransformer.infer.sources import examples_of, read_unlabelled
 from metatransformer.machine.console import Console
 from metatransformer.saved import load_pipeline
 
 PACKAGE = str(ROOT / "src" / "metatransformer")
 QUIET = Console(quiet=True)
-MOST = {"command": (262, 53), "loading": (98, 28), "predicting": (113, 32)}  # functions, files
+MOST = {"command": (182, 46), "loading": (60, 23), "predicting": (98, 31)}  # functions, files
 
 
 def entered(action: Callable[[], object]) -> tuple[int, int]:
@@ -47,8 +47,7 @@ def test_the_path_of_one_picture_stays_short(pictures: Path, tmp_path: Path, cal
     run, picture = tmp_path / "run", pictures / "a" / "0.png"
     assert call(["fit", pictures, *CLI_IMAGE, "--tune", "head", "--out", run, *CLI_SETTINGS])[0] == 0
     pipeline = load_pipeline(run / "model")  # it also holds the trunk
-    index = read_index(pipeline.modality, picture, options=pipeline.recipe.input, labelled=False)
-    examples = examples_of(index.records, pipeline.recipe)
+    examples = examples_of(read_unlabelled(pipeline.recipe, picture).records, pipeline.recipe)
     found = {
         "command": entered(lambda: call(["predict", run, picture, "--out", tmp_path / "p.csv"])),
         "loading": entered(lambda: load_pipeline(run / "model")),

@@ -27,7 +27,7 @@ from metatransformer.model import MetaTransformer
 from metatransformer.nn.head import Head
 from metatransformer.nn.lowrank import Adapters
 from metatransformer.readouts import READOUTS
-from metatransformer.recipe import HeadOptions, Recipe, keeps_trunk, only, to_dict, tune_mode
+from metatransformer.recipe import CHANGING, HeadOptions, Recipe, keeps_trunk, only, to_dict, tune_mode
 from metatransformer.tasks import get_task
 from metatransformer.trunk import Pretrained
 
@@ -234,7 +234,8 @@ def assemble(
     plans: Mapping[str, HeadPlan],
 ) -> Pipeline:
     """Returns a pipeline of what was learned or loaded; nothing here changes the trunk or draws its parameters."""
-    if not keeps_trunk(recipe.tune):
+    kind, rank = tune_mode(recipe.tune)
+    if kind in CHANGING:
         trunk = trunk.own_copy()  # others of this process may share it
     width = trunk.encoder.config.width
     with torch.random.fork_rng(devices=[]):
@@ -258,7 +259,6 @@ def assemble(
             plan = HeadPlan(solved, plans[name].centres if solved else 0)
             heads[name] = make_head(options, readout, task, plan=plan)
     trunk.encoder.require_untouched()
-    kind, rank = tune_mode(recipe.tune)
     adapters = _adapters(recipe, trunk, heads, rank=rank) if kind == "lora" else None
     model = MetaTransformer(tokenizers=tokenizers, encoder=trunk.encoder, heads=heads, adapters=adapters)
     return Pipeline(recipe, route, tasks, model, trunk)

@@ -48,7 +48,7 @@ GONE: Mapping[str, Any] = MappingProxyType(
 PLURAL = ("modality", "input", "inputs", "task", "tasks")  # keys of inputs and tasks, in both forms
 
 _NAME = re.compile(r"\w[\w-]*", re.ASCII)  # of an input or a task: it names a file
-TUNE_MODES = ("head", "ends", "norm", "lora", "last:K", "all")
+CHANGING = ("norm", "last", "all")  # kinds of tune mode that change the trunk itself
 LORA_RANK = 8
 
 
@@ -71,7 +71,7 @@ def tune_mode(text: str) -> tuple[str, int]:
 
 def keeps_trunk(text: str) -> bool:
     """Returns whether the trunk's own parameters stay as they were under a tune mode."""
-    return tune_mode(text)[0] in ("head", "ends", "lora")
+    return tune_mode(text)[0] not in CHANGING
 
 
 @dataclass(frozen=True)

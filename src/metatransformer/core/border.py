@@ -7,6 +7,7 @@ function of this package, called from inside, goes on untouched, and so do our o
 
 import traceback
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -16,6 +17,7 @@ from metatransformer.core.errors import DataError, MetaTransformerError, Missing
 _OURS = __name__.partition(".")[0]
 
 
+@dataclass(frozen=True)
 class foreign:  # noqa: N801 - it reads as a statement
     """Turns what a library raises inside the ``with`` block into a DataError, or another ``kind``, about ``where``.
 
@@ -25,17 +27,12 @@ class foreign:  # noqa: N801 - it reads as a statement
     changes the process's warning filters, from the first thread's entry to the last one's exit.
     """
 
-    def __init__(
-        self,
-        where: object,
-        library: str,
-        *,
-        must: str = "be a whole file of its format",
-        do: str = "Remove it, or copy or write it again.",
-        needs: tuple[str, str] | None = None,
-        kind: type[MetaTransformerError] = DataError,
-    ) -> None:
-        self.where, self.library, self.must, self.do, self.needs, self.kind = where, library, must, do, needs, kind
+    where: object
+    library: str
+    must: str = "be a whole file of its format"
+    do: str = "Remove it, or copy or write it again."
+    needs: tuple[str, str] | None = None
+    kind: type[MetaTransformerError] = DataError
 
     def __enter__(self) -> None:
         _silence.enter()
@@ -56,6 +53,7 @@ class foreign:  # noqa: N801 - it reads as a statement
         raise self.kind(self.where, must=self.must, found=found, do=self.do) from error
 
 
+@dataclass(frozen=True)
 class users_code:  # noqa: N801 - it reads as a statement
     """Turns what a person's own Python file, which the ``with`` block imports or calls, raises into a UsageError that
     names the line.
@@ -63,8 +61,8 @@ class users_code:  # noqa: N801 - it reads as a statement
     Our own errors go on untouched, and so does one that came through a function of this package.
     """
 
-    def __init__(self, where: object, *, path: Path) -> None:
-        self.where, self.path = where, path
+    where: object
+    path: Path
 
     def __enter__(self) -> None:
         pass

@@ -52,7 +52,7 @@ def read_unlabelled(recipe: Recipe, data: Any) -> Index:
     Raises:
         DataError: see ``data.index``.
     """
-    given, target = only(recipe.inputs, what="input"), recipe.task.target
+    given, target = only(recipe.inputs, what="input"), only(recipe.tasks, what="task").target
     modality, header = get_modality(given.modality), recipe.data.header
     known = target if modality.source.continues else ""  # a forecast goes on from it
     index = read_index(modality, data, options=given.options, target=known, labelled=False, header=header)

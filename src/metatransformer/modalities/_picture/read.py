@@ -5,6 +5,7 @@ Limits: colour at 16 bits a channel is read at 8, which is what Pillow offers; g
 are not applied. Of an animation the first frame is read. TIFF that Pillow does not read is left to tifffile.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ from metatransformer.modalities._picture.tiff import Tiff, read_tiff
 
 # Named when a file is opened: Pillow would hand an EPS, whatever it is called, to another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+_border = partial(foreign, library="Pillow", must="be a whole picture", do="Remove it or copy it again.")
 _WHITE = (255, 255, 255, 255)
 _SAMPLE_FORMAT, _SIGNED = 339, 2  # of TIFF
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # what its files begin with
@@ -77,10 +79,6 @@ def require_content(path: Path) -> None:
         raise DataError(path, must="be a picture", found="nothing there or a folder")
     if path.stat().st_size == 0:
         raise DataError(path, must="be a picture", found="a file of 0 bytes", do="Remove it.")
-
-
-def _border(path: Path) -> foreign:
-    return foreign(path, "Pillow", must="be a whole picture", do="Remove it or copy it again.")
 
 
 def _pixels(image: Image.Image, *, signed: bool, where: Path) -> np.ndarray:
