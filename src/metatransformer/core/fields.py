@@ -54,9 +54,7 @@ class Field:
             raise DataError(where, must=f"have dtype {self.dtype}", found=str(array.dtype))
         if array.ndim != len(self.names):
             raise DataError(
-                where,
-                must=f"have the axes [{', '.join(self.names)}]",
-                found=f"an array of shape {array.shape}",
+                where, must=f"have the axes [{', '.join(self.names)}]", found=f"an array of shape {array.shape}"
             )
         for axis, (name, size) in enumerate(zip(self.names, array.shape, strict=True)):
             if name.isdigit() and size != int(name):

@@ -25,12 +25,7 @@ __all__ = ["Index", "index_files", "index_table", "split_records"]
 
 
 def index_files(
-    data: Any,
-    *,
-    suffixes: Sequence[str],
-    label_column: str = "label",
-    require_labels: bool,
-    parts: Parts | None = None,
+    data: Any, *, suffixes: Sequence[str], label_column: str = "label", require_labels: bool, parts: Parts | None = None
 ) -> Index:
     """Returns one record a file, or one an array, for a modality whose ``Source.kind`` is
     ``files``.

@@ -27,14 +27,7 @@ TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".jsonl")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # Libraries that write for us (safetensors, torch) hide the system's error number in their message.
 _FULL_WORDS = ("no space left on device", "disk quota exceeded", "code: 28,", "code: 122,")
-_REFUSED = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.ENAMETOOLONG,
-}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 @contextmanager

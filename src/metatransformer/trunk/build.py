@@ -10,13 +10,7 @@ from metatransformer.core.errors import UsageError, WeightsError
 from metatransformer.trunk.catalog import KNOWN, WeightEntry
 from metatransformer.trunk.convert import Converted, convert
 from metatransformer.trunk.encoder import Encoder, digest
-from metatransformer.trunk.files import (
-    Weights,
-    read_canonical,
-    read_tensors,
-    read_torch,
-    stem_tensors,
-)
+from metatransformer.trunk.files import Weights, read_canonical, read_tensors, read_torch, stem_tensors
 from metatransformer.trunk.names import Options
 from metatransformer.trunk.onnx_file import read_onnx, read_wheel
 from metatransformer.trunk.settings import settle
@@ -84,12 +78,7 @@ def _expect(weights: Weights, entry: WeightEntry | None, path: Path, remedy: str
     if entry is None:
         return weights
     if weights.config != entry.config:
-        raise WeightsError(
-            path,
-            must=f"hold '{entry.name}', {entry.config}",
-            found=f"{weights.config}",
-            do=remedy,
-        )
+        raise WeightsError(path, must=f"hold '{entry.name}', {entry.config}", found=f"{weights.config}", do=remedy)
     other = recognise(weights.sha256)
     if other not in (None, entry):
         raise WeightsError(path, must=f"hold '{entry.name}'", found=f"'{other.name}'", do=remedy)
@@ -120,11 +109,7 @@ def assemble(weights: Weights, *, where: str) -> Encoder:
         wanted[name] = (*shape[:-1], width) if last else (width, *shape[1:])
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
-            raise WeightsError(
-                where,
-                must=f"have '{name}' with shape {wanted.get(name)}",
-                found=f"{found.get(name)}",
-            )
+            raise WeightsError(where, must=f"have '{name}' with shape {wanted.get(name)}", found=f"{found.get(name)}")
     encoder.load_state_dict(weights.trunk, assign=True)
     return encoder.eval()
 

@@ -153,8 +153,6 @@ def _stem(raw: Mapping[str, Tensor], layout: Layout, *, where: str) -> Stem:
         token, rows = token + rows[0], rows[1:]
     if len(rows) != side**2:
         raise WeightsError(
-            where,
-            must="have positions for a square grid, with or without a class token",
-            found=f"{len(rows)} rows",
+            where, must="have positions for a square grid, with or without a class token", found=f"{len(rows)} rows"
         )
     return replace(stem, class_token=token, positions=rows.reshape(side, side, -1))

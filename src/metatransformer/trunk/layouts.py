@@ -92,11 +92,7 @@ LAYOUTS = (
         },
     ),
     replace(  # timm's CLIP image towers
-        _TIMM,
-        name="timm-clip",
-        mark=r"^(?P<prefix>)norm_pre\.weight$",
-        eps=1e-5,
-        pixels="clip",
+        _TIMM, name="timm-clip", mark=r"^(?P<prefix>)norm_pre\.weight$", eps=1e-5, pixels="clip"
     ),
     _TIMM,
     Layout(  # the published Meta-Transformer files: blocks and nothing else
@@ -160,13 +156,7 @@ LAYOUTS = (
         name="dinov2",
         mark=r"^(?P<prefix>(?:\w+\.)??)encoder\.layer\.0\.layer_scale1\.lambda1$",
         block=r"^encoder\.layer\.(?P<n>\d+)\.(?P<tail>.+)$",
-        parts={
-            **_SPLIT,
-            "norm1": "norm1",
-            "norm2": "norm2",
-            "layer_scale1": "ls1",
-            "layer_scale2": "ls2",
-        },
+        parts={**_SPLIT, "norm1": "norm1", "norm2": "norm2", "layer_scale1": "ls1", "layer_scale2": "ls2"},
         whole=_EMBEDDINGS,
         drops=("embeddings.mask_token",),
         outside=("classifier.", "head.", "decoder."),

@@ -126,10 +126,7 @@ def _given(name: str) -> Given:
                     do=f"It is known as '{entry.name}'.",
                 )
         raise WeightsError(
-            path,
-            must="be a weight file",
-            found="no such file",
-            do=f"Known trunks need no path: {', '.join(KNOWN)}.",
+            path, must="be a weight file", found="no such file", do=f"Known trunks need no path: {', '.join(KNOWN)}."
         )
     return Given(path, _options(query, where=str(path)))
 
@@ -142,10 +139,7 @@ def _file_of(folder: Path) -> Path:
     if len(found) != 1:
         listed = ", ".join(path.name for path in found[:5]) or "none"
         raise WeightsError(
-            folder,
-            must="be a weight file or a folder with exactly one",
-            found=listed,
-            do="Name the file itself.",
+            folder, must="be a weight file or a folder with exactly one", found=listed, do="Name the file itself."
         )
     return found[0]
 

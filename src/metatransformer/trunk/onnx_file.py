@@ -62,11 +62,7 @@ def _state_dict(content: bytes, path: Path, *, remedy: str) -> dict[str, Tensor]
         if not name.startswith("onnx::"):
             state[name] = tensor
         elif name not in names:
-            raise WeightsError(
-                path,
-                must="name the module of every folded initializer",
-                found=f"'{name}' without one",
-            )
+            raise WeightsError(path, must="name the module of every folded initializer", found=f"'{name}' without one")
         else:
             state[names[name]] = tensor.T if tensor.ndim == 2 else tensor
     return _join_positions(state)

@@ -171,9 +171,4 @@ def _nowhere(entry: WeightEntry, cached: Path, tried: list[fetch.Unreachable]) -
         ways += f"; a copy of that file as {cached}"
     if entry.name != "focus-s14":
         ways += "; --encoder focus-s14, which needs only the package index"
-    return WeightsError(
-        f"encoder '{entry.name}'",
-        must="be found in one place",
-        found="; ".join(looked),
-        do=f"{ways}.",
-    )
+    return WeightsError(f"encoder '{entry.name}'", must="be found in one place", found="; ".join(looked), do=f"{ways}.")

@@ -51,11 +51,7 @@ def settle(converted: Converted, options: Options, *, path: Path) -> Settings:
     layout, said = converted.layout, []
     heads = _HEADS.get(converted.width, converted.width // 64 if converted.width % 64 == 0 else None)
     values: dict[str, Any] = {}
-    for key, convention in (
-        ("heads", heads),
-        ("eps", layout.eps),
-        ("activation", layout.activation),
-    ):
+    for key, convention in (("heads", heads), ("eps", layout.eps), ("activation", layout.activation)):
         asked = getattr(options, key)
         values[key] = next((v for v in (asked, told.get(key), convention) if v is not None), None)
         origin = "the option" if asked is not None else source if key in told else "convention"
@@ -120,9 +116,7 @@ def _transformers_or_timm(config: dict[str, Any], converted: Converted, file: Pa
     if "activation" in told:
         if told["activation"] not in _ACTIVATIONS:
             raise WeightsError(
-                file,
-                must=f"have a hidden_act among {', '.join(_ACTIVATIONS)}",
-                found=f"'{told['activation']}'",
+                file, must=f"have a hidden_act among {', '.join(_ACTIVATIONS)}", found=f"'{told['activation']}'"
             )
         told["activation"] = _ACTIVATIONS[told["activation"]]
     return told
@@ -159,8 +153,5 @@ def _pixels_of(file: Path) -> dict[str, Any]:
         return {"mean": rgb(config["image_mean"]), "std": rgb(config["image_std"])}
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            file,
-            must="hold image_mean and image_std",
-            found=f"'{error}'",
-            do="Repair or remove it.",
+            file, must="hold image_mean and image_std", found=f"'{error}'", do="Repair or remove it."
         ) from error

@@ -61,7 +61,7 @@ KNOWN_WORDS: dict[str, WordEntry] = {
         tensor="embeddings.word_embeddings.weight",
         licence="Apache-2.0 (the model's card in the wheel; the wheel itself is MIT)",
         sha256="846bf8a6e5b5d09bb13d2bfda32c36e7dd7856d58d39be31ac1a0cb3f24bcd97",
-    ),
+    )
 }
 
 
