@@ -154,8 +154,8 @@ class HyperspectralTransform(Transform):
         self.whitening = half_whitening(smoothing.T @ correlation @ smoothing).astype(np.float32)
 
     def __call__(self, view: View) -> View:
-        """Returns in deviations ``spectrum`` [b] of the neighbourhood and ``pixel`` [b] of the pixel alone, ``nm`` [b] (NaN
-        where unknown), and ``window`` [h, w, 3] for people.
+        """Returns in deviations ``spectrum`` [b] of the neighbourhood and ``pixel`` [b] of the pixel alone; ``nm`` [b],
+        NaN where unknown, and ``window`` [h, w, 3] for people.
 
         Raises:
             DataError: see the module.
