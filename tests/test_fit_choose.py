@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from metatransformer.core.errors import UsageError
 from metatransformer.data.split import cross_folds
-from metatransformer.fit.choose import PATIENCE, STRETCHES, Choice, best_of
+from metatransformer.fit.choose import PATIENCE, STRETCHES, Choice, Part, Share, best_of
 from metatransformer.fit.closed_form import Basis, cross_outputs, fit_probes
 from metatransformer.fit.fit import fit
 from metatransformer.fit.fitted import Fitted
@@ -89,7 +89,7 @@ def test_stretching_is_a_larger_gamma():
 
 
 def choice(score: float, loss: float, *, name: str = "accuracy") -> Choice:
-    return Choice(1.0, 1.0, 1.0, {name: score}, loss)
+    return Choice((Share(Part(), 1.0, 1.0),), 1.0, {name: score}, loss)
 
 
 def test_of_scores_within_one_standard_error_the_least_loss_decides():

@@ -147,11 +147,13 @@ def test_samples_in_memory():
             load(Record("x", value=bad))
 
 
-def test_features_are_the_standardised_spectrum():
-    transform = fitted(pixels(scene()))
-    ready = transform(pixels(scene())[0])
-    np.testing.assert_array_equal(features(ready), ready.inputs["spectrum"])
-    many = ready.with_inputs({"spectrum": np.arange(401, dtype=np.float32)})  # in threes: 134
+def test_features_are_the_standardised_spectrum_of_the_pixel_alone():
+    transform, alone = fitted(pixels(scene())), pixels(scene())[1]
+    ready = transform(alone)
+    own = (alone.inputs["cube"].values[3, 5] - transform.mean_) / transform.scale_
+    np.testing.assert_allclose(features(ready), own, atol=1e-5)
+    assert not np.allclose(features(ready), ready.inputs["spectrum"], atol=0.05)
+    many = ready.with_inputs({"pixel": np.arange(401, dtype=np.float32)})  # in threes: 134
     assert len(features(many)) == 134 and features(many)[[0, 133]].tolist() == [1, 399.5]
 
 

@@ -226,10 +226,12 @@ def test_tokens_have_the_size_that_patches_have(monkeypatch: pytest.MonkeyPatch)
 # --- baseline, picture, and the whole way
 
 
-def test_features_count_pieces_and_pairs():
-    counts = features(View("x", {"pieces": np.array([[3, 4, 3, 4], [5, 0, 0, 0]])}))
-    assert counts.shape == (BINS,) and counts.sum() == 5 + 3
-    assert sorted(counts[counts > 0].tolist()) == [1, 1, 2, 2, 2]
+def test_features_count_words_and_their_neighbours():
+    text = "A film, a film!"  # a, film, ",", a, film, "!"
+    counts = features(View("x", {"letters": np.frombuffer(text.encode(), dtype=np.uint8)}))
+    assert counts.size == BINS and counts.values.sum() == 6 + 5 + 4
+    # a, film and "a film" twice; "," and "!", three pairs and four triples more once
+    assert sorted(counts.values.tolist()) == [1] * 9 + [2, 2, 2] and (np.diff(counts.places) > 0).all()
 
 
 def test_the_picture_shows_the_text(vocabulary: str):

@@ -24,6 +24,7 @@ from metatransformer.data.records import Views
 from metatransformer.data.write import atomic_file, write_json
 from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
+from metatransformer.nn.beside import Beside, BesideFacts
 from metatransformer.nn.head import Head
 from metatransformer.nn.lowrank import Adapters
 from metatransformer.readouts import READOUTS
@@ -38,10 +39,14 @@ ORIGINS = "origins.safetensors"
 
 @dataclass(frozen=True)
 class Reader:
-    """A modality with its transform: records in, checked views for the tokenizer out."""
+    """A modality with its transform: records in, checked views for the tokenizer out.
+
+    ``plain``: with the plain features, which a head reads.
+    """
 
     modality: Modality
     transform: Transform
+    plain: bool = False
 
     def raw(self, record: Record) -> View:
         """Returns the raw arrays of one record."""
@@ -53,10 +58,11 @@ class Reader:
         Raises:
             DataError: the file or its content is not what the modality declares.
         """
-        view = self.transform(self.raw(record))
+        raw = self.raw(record)
+        view = self.transform(raw)
         for name, field in self.modality.fields.items():
             field.check(view.inputs[name], where=f"{record.key}: {name}")
-        return view
+        return dataclasses.replace(view, plain=self.modality.plain(raw, view)) if self.plain else view
 
 
 Route = Mapping[str, Reader]  # by input
@@ -111,6 +117,10 @@ class Pipeline:
             return self
         return dataclasses.replace(self, recipe=self.recipe.of_task(name), tasks={name: self.tasks[name]})
 
+    def read_plain(self, wanted: bool) -> None:
+        """Lets the readers of all inputs bring plain features, or leave them out."""
+        self.route.update({name: dataclasses.replace(reader, plain=wanted) for name, reader in self.route.items()})
+
     def save(self, folder: Path, *, metrics: Mapping[str, Any], standalone: bool = False) -> None:
         """Writes the folder; ``standalone`` includes the trunk although it was not tuned."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -147,6 +157,7 @@ class Pipeline:
                     "state": task.state(),
                     "solved": heads[name].solved,
                     "centres": heads[name].centres,
+                    **_parts(heads[name]),
                     "head": f"heads/{name}.safetensors",
                 }
                 for name, task in self.tasks.items()
@@ -164,14 +175,24 @@ class Pipeline:
         }
 
 
+def _parts(head: Head) -> dict[str, Any]:
+    """Returns what a head reads, where that is not the trunk alone."""
+    if head.beside is None:
+        return {}
+    return {"through": head.through, "beside": dataclasses.asdict(head.beside.facts)}
+
+
 @dataclass(frozen=True)
 class HeadPlan:
     """How a task's head is built: ``solved`` on features or trained (None: as the tokenizers suggest), and how many
-    ``centres`` its kernel has where it is solved, 0 = it is linear.
+    ``centres`` its kernel has where it is solved, 0 = it is linear. It reads ``through`` the trunk, or plain features
+    alone, or both.
     """
 
     solved: bool | None
     centres: int
+    through: bool = True
+    beside: BesideFacts | None = None
 
 
 def build_pipeline(recipe: Recipe, *, trunk: Pretrained, examples: Examples) -> Pipeline:
@@ -193,7 +214,23 @@ def build_pipeline(recipe: Recipe, *, trunk: Pretrained, examples: Examples) -> 
     }
     pipeline = assemble(recipe, trunk=trunk, route=route, tasks=tasks, plans=plans)
     pipeline.model.tune(recipe.tune)
+    if any(reads_plain(pipeline, name) for name in tasks):
+        pipeline.read_plain(True)
     return pipeline
+
+
+def reads_plain(pipeline: Pipeline, task: str) -> bool:
+    """Returns whether a head may read plain features: solved ones of one input whose modality has them.
+
+    Raises:
+        UsageError: the recipe asks for them where they cannot be had.
+    """
+    asked, readers = pipeline.recipe.head_of(task).features, [*pipeline.route.values()]
+    able = pipeline.recipe.tune == "head" and len(readers) == 1 and readers[0].modality.beside
+    if asked in ("plain", "both") and not able:
+        must = "be 'auto' or 'trunk' but in tune mode 'head' of one input, which has plain features beside its tokens"
+        raise UsageError("head.features", must=must, found=repr(asked))
+    return able and asked != "trunk"
 
 
 def fit_reader(recipe: Recipe, name: str, *, trunk: Pretrained, records: Sequence[Record]) -> Reader:
@@ -256,7 +293,7 @@ def assemble(
                 must = "have no parameters of its own in tune mode 'head', which solves heads on its features"
                 do = "Use tune=ends, or another readout."
                 raise UsageError("head.readout", must=must, found=f"'{readout.name}'", do=do)
-            plan = HeadPlan(solved, plans[name].centres if solved else 0)
+            plan = dataclasses.replace(plans[name], solved=solved, centres=plans[name].centres if solved else 0)
             heads[name] = make_head(options, readout, task, plan=plan)
     trunk.encoder.require_untouched()
     adapters = _adapters(recipe, trunk, heads, rank=rank) if kind == "lora" else None
@@ -280,7 +317,7 @@ def readout_of(options: HeadOptions, inputs: Mapping[str, Tokenizer], *, trunk: 
 
 def make_head(options: HeadOptions, readout: Readout, task: Task, *, plan: HeadPlan) -> Head:
     """Returns an untrained head."""
-    return Head(
+    head = Head(
         readout,
         outputs=task.outputs,
         solved=bool(plan.solved),
@@ -289,6 +326,11 @@ def make_head(options: HeadOptions, readout: Readout, task: Task, *, plan: HeadP
         centres=plan.centres,
         gamma=options.gamma,
     )
+    if plan.beside is not None:
+        head.beside = Beside(plan.beside, outputs=task.outputs, gamma=options.gamma)
+    if not plan.through:
+        head.leave_trunk()
+    return head
 
 
 def _adapters(recipe: Recipe, trunk: Pretrained, heads: Mapping[str, Head], *, rank: int) -> Adapters:

@@ -97,12 +97,15 @@ class HeadOptions(Settings):
     the mean squared difference of standardised features) instead of by a linear layer; their features are kept in the
     model. Features that a modality hands to the head beside the trunk count ``direct`` times as much there: the penalty
     on their weights is that much squared smaller; under a kernel their mean squared difference counts that many times.
+    ``features``: in tune mode ``head`` "auto" chooses, on training samples, among the trunk's features, the modality's
+    plain ones (what its plain baseline sees), and both, each solved by itself and then averaged.
     """
 
     read: tuple[int | float, ...] = (-1,)
     readout: str = "pooled"
     pool: Literal["summary", "mean", "max", "both", "grid", "columns"] = "both"
     cells: int = 4
+    features: Literal["auto", "trunk", "plain", "both"] = "trunk"
     hidden: int = 0
     dropout: float = 0.0
     direct: float = 10.0

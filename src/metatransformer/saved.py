@@ -18,6 +18,7 @@ from torch import Tensor
 from metatransformer.core.errors import DataError, MetaTransformerError, WeightsError
 from metatransformer.core.modality import Stem
 from metatransformer.migrate import migrated
+from metatransformer.nn.beside import BesideFacts
 from metatransformer.pipeline import ADAPTERS, FORMAT, ORIGINS, HeadPlan, Pipeline, assemble, make_reader, make_task
 from metatransformer.recipe import Recipe
 from metatransformer.trunk import Pretrained, load_encoder
@@ -52,9 +53,10 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
         for name, task in tasks.items():
             task.load_state(description["tasks"][name]["state"])
         about = description["tasks"].items()
-        plans = {name: HeadPlan(bool(told["solved"]), int(told["centres"])) for name, told in about}
+        plans = {name: _plan(told) for name, told in about}
         # Tokenizers are built from what transforms have learned.
         pipeline = assemble(recipe, trunk=trunk, route=route, tasks=tasks, plans=plans)
+    pipeline.read_plain(any(plan.beside is not None for plan in plans.values()))
     model = pipeline.model
     for name in model.tokenizers:
         _load(model.tokenizers[name].load_state_dict, folder / description["inputs"][name]["tokenizer"])
@@ -66,6 +68,12 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
         _load(model.adapters.take, folder / ADAPTERS)
     model.requires_grad_(False).eval()
     return pipeline
+
+
+def _plan(told: Mapping[str, Any]) -> HeadPlan:
+    beside = told.get("beside")  # heads of older revisions read the trunk alone
+    facts = None if beside is None else BesideFacts(**beside)
+    return HeadPlan(bool(told["solved"]), int(told["centres"]), bool(told.get("through", True)), facts)
 
 
 def _trunk(folder: Path, entry: Mapping[str, Any], *, encoder: str) -> Pretrained:

@@ -43,6 +43,7 @@ from metatransformer.nn.spectrogram import heard, log_mel
 from metatransformer.recipe import only
 from metatransformer.report.controls import (
     as_outputs,
+    dense_row,
     fit_weighed,
     known_splits,
     plain_features,
@@ -242,7 +243,7 @@ def _items(fitted: Fitted) -> Sequence[tuple[str, Loader]]:
 def _plain(loader: Loader, index: int) -> np.ndarray:
     vector = plain_features(loader, index, *loader.route)
     assert vector is not None
-    return vector
+    return dense_row(vector)
 
 
 def _hog(loader: Loader, index: int) -> np.ndarray:

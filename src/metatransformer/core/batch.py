@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from metatransformer.core.fields import Field
-from metatransformer.core.samples import Sample, View
+from metatransformer.core.samples import Counts, Sample, View
 
 
 @dataclass(frozen=True)
@@ -15,18 +16,21 @@ class Part:
     """One input of a batch.
 
     ``inputs[name]`` is ``[R, *axes]``, ``masks[name]`` is ``[R, *ragged axes]`` (True = real). ``rows`` [R] are the
-    places of the samples that have this input, in rising order; None where all have it.
+    places of the samples that have this input, in rising order; None where all have it. ``plain`` [R, P] are the
+    plain features, where a head reads them; sparse (COO) where nearly all of them are 0.
     """
 
     inputs: Mapping[str, Tensor]
     masks: Mapping[str, Tensor]
     rows: Tensor | None = None
+    plain: Tensor | None = None
 
     def to(self, device: torch.device) -> "Part":
         """Returns the part on another device."""
         move = {name: x.to(device, non_blocking=True) for name, x in self.inputs.items()}
         masks = {name: x.to(device, non_blocking=True) for name, x in self.masks.items()}
-        return Part(move, masks, None if self.rows is None else self.rows.to(device, non_blocking=True))
+        rows, plain = (None if x is None else x.to(device, non_blocking=True) for x in (self.rows, self.plain))
+        return Part(move, masks, rows, plain)
 
     def take(self, samples: Tensor, *, count: int) -> "Part | None":
         """Returns the part of some of ``count`` samples, None where none of them has this input."""
@@ -39,7 +43,8 @@ class Part:
         if not len(kept):
             return None
         inputs, masks = ({name: x[kept] for name, x in group.items()} for group in (self.inputs, self.masks))
-        return Part(inputs, masks, None if len(kept) == len(samples) else (rows >= 0).nonzero().flatten())
+        plain = None if self.plain is None else self.plain.index_select(0, kept)
+        return Part(inputs, masks, None if len(kept) == len(samples) else (rows >= 0).nonzero().flatten(), plain)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,13 @@ class Batch:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def plain(self) -> Tensor:
+        """The plain features ``[S, P]`` of the one input."""
+        (part,) = self.parts.values()
+        assert part.plain is not None and part.rows is None, "no plain features were read"
+        return part.plain
+
     def take(self, samples: Tensor) -> "Batch":
         """Returns some of the samples without targets."""
         parts = {name: part.take(samples, count=len(self)) for name, part in self.parts.items()}
@@ -90,7 +102,22 @@ def stack_views(views: Sequence[View], *, fields: Mapping[str, Field], rows: Ten
     for name, declared in fields.items():
         array, mask = declared.stack([view.inputs[name] for view in views])
         inputs[name], masks[name] = torch.from_numpy(array), torch.from_numpy(mask)
-    return Part(inputs, masks, rows)
+    return Part(inputs, masks, rows, _stack_plain([view.plain for view in views]))
+
+
+def _stack_plain(vectors: Sequence[np.ndarray | Counts | None]) -> Tensor | None:
+    """Returns plain features as rows, None where none were asked for."""
+    counts = [vector for vector in vectors if isinstance(vector, Counts)]
+    if counts:
+        owners = np.repeat(np.arange(len(counts)), [len(vector.places) for vector in counts])
+        where = np.stack([owners, np.concatenate([vector.places for vector in counts])]).astype(np.int64)
+        values = torch.from_numpy(np.concatenate([vector.values for vector in counts]).astype(np.float32))
+        shape = (len(counts), counts[0].size)
+        return torch.sparse_coo_tensor(
+            torch.from_numpy(where), values, shape, is_coalesced=True, check_invariants=False
+        )
+    found = [np.asarray(vector, dtype=np.float32) for vector in vectors if isinstance(vector, np.ndarray)]
+    return torch.from_numpy(np.stack(found)) if len(found) == len(vectors) else None
 
 
 def collate(samples: Sequence[Sample], *, fields: Mapping[str, Mapping[str, Field]]) -> Batch:

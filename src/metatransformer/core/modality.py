@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from metatransformer.core.fields import Field
-from metatransformer.core.samples import Record, View
+from metatransformer.core.samples import Counts, Record, View
 from metatransformer.core.tokens import Tokens
 
 
@@ -148,9 +148,9 @@ class Modality:
     dataclass of typed settings with defaults) and the trunk's stem. ``defaults`` are recipe overrides that make the
     default recipe good for this modality. ``features`` gives the plain baseline's vector of a transformed sample,
     or with ``raw_features`` of a sample as ``load`` gave it: where the transform takes away what a plain model
-    would use, as brightness, a baseline behind it would be too weak; ``draw`` paints a transformed sample on
-    matplotlib axes; ``synthesize`` makes a sample of class ``label`` for tests and self-checks, and ``synthetic``
-    holds recipe settings that its samples need.
+    would use, as brightness, a baseline behind it would be too weak; ``beside`` says that a head may read them beside
+    the trunk's (``head.features``). ``draw`` paints a transformed sample on matplotlib axes; ``synthesize`` makes a
+    sample of class ``label`` for tests and self-checks, and ``synthetic`` holds recipe settings that its samples need.
     ``before`` names settings that came after models were saved, with the values at which they change nothing: older
     models are read with these. ``title`` is its name in a report, where that is not the name with a capital.
     ``threads`` says that several threads may read at once and gain by it: a decoder outside Python does the work.
@@ -170,7 +170,7 @@ class Modality:
     load: Callable[[Record], Mapping[str, Any]]
     transform: Callable[[Any, Stem], Transform]
     tokenizer: Callable[[Any, Transform, int, Stem], Tokenizer]
-    features: Callable[[View], np.ndarray]
+    features: Callable[[View], np.ndarray | Counts]
     draw: Callable[[Any, View], None]
     synthesize: Callable[[np.random.Generator, int], Mapping[str, Any]]
     native: str
@@ -181,6 +181,7 @@ class Modality:
     synthetic: Mapping[str, Any] = field(default_factory=dict)
     baseline: str = "logistic"
     raw_features: bool = False
+    beside: bool = True
     threads: bool = True
     requires: Sequence[str] = ()
     extra: str = ""
@@ -189,6 +190,10 @@ class Modality:
     before: Mapping[str, Any] = field(default_factory=dict)
     arrange: Callable[[Sequence[Record], Any], Any] | None = None
     illustrate: Callable[[Sequence[Record], Any, Path], Sequence[Path]] | None = None
+
+    def plain(self, raw: View, view: View) -> np.ndarray | Counts:
+        """Returns the plain features of a sample, as it was loaded and as it was transformed."""
+        return self.features(raw if self.raw_features else view)
 
     def made_up(self, rng: np.random.Generator, label: int, *, key: str) -> Record:
         """Returns a made-up sample of a class as a user hands it in: the one array, or the mapping of several."""

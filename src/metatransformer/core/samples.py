@@ -8,7 +8,9 @@ that reading and checking need no torch.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 SPLITS = ("train", "val", "test")
 
@@ -34,15 +36,24 @@ class Record:
     drawn: bool = False
 
 
+class Counts(NamedTuple):
+    """A plain vector of which nearly all numbers are 0: ``values`` at ``places``, rising, of ``size`` numbers."""
+
+    places: np.ndarray
+    values: np.ndarray
+    size: int
+
+
 @dataclass(frozen=True)
 class View:
     """The arrays of one record: raw after ``load``, ready for the tokenizer after ``Transform.__call__``.
 
-    ``key`` is the record's, for messages.
+    ``key`` is the record's, for messages. ``plain`` are its modality's plain features, where a head reads them.
     """
 
     key: str
     inputs: Mapping[str, Any]
+    plain: np.ndarray | Counts | None = None
 
     def with_inputs(self, inputs: Mapping[str, Any]) -> "View":
         """Returns the same view with other arrays."""
@@ -51,7 +62,9 @@ class View:
     @property
     def nbytes(self) -> int:
         """How many bytes its arrays take."""
-        return sum(array.nbytes for array in self.inputs.values())
+        plain = self.plain
+        beside = plain[:2] if isinstance(plain, Counts) else () if plain is None else (plain,)
+        return sum(array.nbytes for array in (*self.inputs.values(), *beside))
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,16 @@
 """Which head is kept in tune mode ``head``: penalties are compared on samples that their heads did not learn from.
 
-A validation split that was given decides. One that was merely drawn from few samples would decide by chance; there the
-answers of cross-validation over training and validation samples do, and the reach of a kernel is chosen with them. Of
-the heads whose score is within one standard error of the best the one of least loss is taken: the loss of a few samples
-tells heads apart that are all right on them (the rule of one standard error, with the loss for the size: Breiman et al.
-1984, "Classification and Regression Trees").
+Tried are the trunk's features, the modality's plain ones (``Modality.features``), on which a line and a kernel compete,
+and averages of the best of both. A validation split that was given decides. One that was merely drawn from few samples
+would decide by chance; there the answers of cross-validation over training and validation samples do, and the reach of
+a kernel is chosen with them. Of the heads whose score is within one standard error of the best the one of least loss is
+taken: the loss of a few samples tells heads apart that are all right on them (the rule of one standard error, with the
+loss for the size: Breiman et al. 1984, "Classification and Regression Trees").
 """
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from metatransformer.core.task import Task
 from metatransformer.data.split import cross_folds
-from metatransformer.fit.closed_form import Basis, Probe, cross_outputs, fit_probes, sharpness
+from metatransformer.fit.closed_form import Basis, Probe, WordBasis, cross_outputs, fit_probes, sharpness
+from metatransformer.infer.evaluate import Features
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline
@@ -33,78 +35,182 @@ SQUARES_L2 = (30.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 3e-3, 
 LIKELIHOOD_L2 = (1.0, 0.3, 0.1, 0.03, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
 
 
-class Known(NamedTuple):
-    """Features [n, F] with their targets."""
+CENTRES = 4096  # of a kernel on plain features, where the trunk's features have none
+SHARES = (0.75, 0.5, 0.25)  # of the trunk, where both answer
+# Of counted words: on rows of length 1, and of the sum over samples.
+WORDS_L2 = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 
-    features: Tensor
+
+class Known(NamedTuple):
+    """Features with their targets."""
+
+    features: Features
     target: Tensor
 
     def with_more(self, others: "Known") -> "Known":
         """Returns these samples and others."""
-        return Known(*(torch.cat(pair) for pair in zip(self, others, strict=True)))
+        return Known(Features.cat([self.features, others.features]), torch.cat([self.target, others.target]))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One way to answer: a line or a ``kernel``, on the trunk's features or on ``plain`` ones."""
+
+    plain: bool = False
+    kernel: bool = False
+
+    @property
+    def words(self) -> str:
+        """What it is, for people."""
+        return f"{'plain' if self.plain else 'trunk'}, {'kernel' if self.kernel else 'line'}"
+
+    def of(self, features: Features) -> Tensor:
+        """Returns the features that it reads."""
+        found = features.plain if self.plain else features.trunk
+        assert found is not None, self
+        return found
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a part has in a head: its penalty, the reach of its kernel, and how much it counts."""
+
+    part: Part
+    l2: float
+    stretch: float
+    weight: float = 1.0
+
+
+class Solved(NamedTuple):
+    """A solved head: what each part adds to the outputs."""
+
+    probes: tuple[tuple[Part, Probe], ...]
+
+    def outputs(self, features: Features) -> Tensor:
+        """Returns the outputs ``[n, C]``."""
+        first, *others = (probe.outputs(part.of(features)) for part, probe in self.probes)
+        return sum(others, start=first)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A penalty and a reach: what they answered, multiplied with ``factor``, scored on samples not learned from.
+    """One part, or two averaged: what they answered, multiplied with ``factor``, scored on samples not learned from.
 
-    ``on`` says which: "val", or "folds".
+    ``on`` says which: "val", or "folds". ``outputs`` are the answers before the factor.
     """
 
-    l2: float
-    stretch: float
+    shares: tuple[Share, ...]
     factor: float
     scores: dict[str, float]
     loss: float
     on: str = "val"
+    outputs: Tensor | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def features(self) -> str:
+        """What it reads, as ``head.features`` has it."""
+        return "both" if len(self.shares) > 1 else "plain" if self.shares[0].part.plain else "trunk"
+
+    @property
+    def words(self) -> str:
+        """What it is, for people."""
+        first = self.shares[0]
+        return f"both ({first.weight:.0%} trunk)" if len(self.shares) > 1 else first.part.words
 
     def line(self, recipe: Recipe) -> dict[str, Any]:
         """Returns it for the history of a run."""
-        reach = {"gamma": recipe.head.gamma * self.stretch} if recipe.head.centres else {}
-        return {"l2": self.l2, **reach, **{f"{self.on}_{name}": value for name, value in self.scores.items()}}
+        scores = {f"{self.on}_{name}": value for name, value in self.scores.items()}
+        if len(self.shares) > 1:
+            return {"reads": "both", "trunk_share": self.shares[0].weight, **scores}
+        share = self.shares[0]
+        reads = {"reads": share.part.words} if share.part.plain else {}
+        reach = {"gamma": recipe.head.gamma * share.stretch} if share.part.kernel else {}
+        return {**reads, "l2": share.l2, **reach, **scores}
 
-    def head(self, pipeline: Pipeline, known: Known) -> Probe:
+    def head(self, pipeline: Pipeline, known: Known) -> Solved:
         """Returns this head fitted on ``known``."""
-        tried = penalties(pipeline.recipe, pipeline.task)
-        # Weaker penalties start from stronger ones where there is no closed form.
-        path = [self.l2] if is_closed(pipeline.recipe, pipeline.task) else [l2 for l2 in tried if l2 >= self.l2]
-        *_, last = probes(pipeline, known, l2=path, stretch=self.stretch)
-        return last.times(self.factor)
+        found = []
+        for share in self.shares:
+            tried = penalties(pipeline, share.part, known.features)
+            # Weaker penalties start from stronger ones where there is no closed form.
+            closed = is_closed(pipeline.recipe, pipeline.task)
+            path = [share.l2] if closed else [l2 for l2 in tried if l2 >= share.l2]
+            *_, last = probes(pipeline, share.part, known, l2=path, stretch=share.stretch)
+            found.append((share.part, last.times(share.weight * self.factor)))
+        return Solved(tuple(found))
 
 
-def by_validation(pipeline: Pipeline, known: Known, held_out: Known) -> Iterator[Choice]:
+def parts_of(pipeline: Pipeline, features: Features) -> list[Part]:
+    """Returns the ways to answer that are tried, the trunk's first."""
+    head, closed = pipeline.recipe.head, is_closed(pipeline.recipe, pipeline.task)
+    trunk = [] if head.features == "plain" else [Part(kernel=head.centres > 0)]
+    if features.plain is None or (features.plain.is_sparse and not closed):
+        return trunk or [Part(kernel=head.centres > 0)]
+    if features.plain.is_sparse:
+        return [*trunk, Part(plain=True)]
+    kernels = (False, True) if closed else (head.centres > 0,)
+    return [*trunk, *(Part(plain=True, kernel=kernel) for kernel in kernels)]
+
+
+def by_validation(pipeline: Pipeline, part: Part, known: Known, held_out: Known) -> Iterator[Choice]:
     """Yields heads of ``known`` as they answer ``held_out``, strongest penalty first, until that brings no more."""
-    path = probes(pipeline, known, l2=penalties(pipeline.recipe, pipeline.task))
-    answers = ((probe.l2, probe.outputs(held_out.features)) for probe in path)
-    yield from _path(pipeline, answers, held_out.target, stretch=1.0, on="val")
+    path = probes(pipeline, part, known, l2=penalties(pipeline, part, known.features))
+    answers = ((probe.l2, probe.outputs(part.of(held_out.features))) for probe in path)
+    yield from _path(pipeline, part, answers, held_out.target, stretch=1.0, on="val")
 
 
 def by_folds(
-    pipeline: Pipeline, known: Known, *, folds: Sequence[tuple[np.ndarray, np.ndarray]], console: Console
+    pipeline: Pipeline,
+    part: Part,
+    known: Known,
+    *,
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
+    console: Console,
 ) -> Iterator[Choice]:
     """Yields penalties, and reaches of a kernel, as heads of the other folds answer each one of ``known``."""
-    recipe, task = pipeline.recipe, pipeline.task
-    stretches = STRETCHES if recipe.head.centres else (1.0,)
-    with console.bar("paths of heads, by folds", total=len(stretches)) as bar:
+    stretches = STRETCHES if part.kernel else (1.0,)
+    tried = penalties(pipeline, part, known.features)
+    with console.bar(f"paths of heads, by folds ({part.words})", total=len(stretches)) as bar:
         for stretch in stretches:
-            x = _basis(pipeline, known.features, stretch=stretch).map(known.features)
-            answers = cross_outputs(task, x, known.target, l2=penalties(recipe, task), folds=folds)
-            yield from _path(pipeline, answers, known.target, stretch=stretch, on="folds")
+            x = _basis(pipeline, part, known.features, stretch=stretch).map(part.of(known.features))
+            answers = cross_outputs(pipeline.task, x, known.target, l2=tried, folds=folds)
+            yield from _path(pipeline, part, answers, known.target, stretch=stretch, on="folds")
             bar.advance()
 
 
+def averaged(pipeline: Pipeline, trunk: Choice, plain: Choice, target: Tensor) -> Iterator[Choice]:
+    """Yields averages of two heads, as they answer ``target``, at several shares."""
+    assert trunk.outputs is not None and plain.outputs is not None
+    for weight in SHARES:
+        shares = (replace(trunk.shares[0], weight=weight), replace(plain.shares[0], weight=1 - weight))
+        outputs = weight * trunk.outputs + (1 - weight) * plain.outputs
+        yield _scored(pipeline, shares, outputs, target, on=trunk.on)
+
+
+def _scored(pipeline: Pipeline, shares: tuple[Share, ...], outputs: Tensor, target: Tensor, *, on: str) -> Choice:
+    task = pipeline.task
+    # Least squares ranks classes; their probabilities are had at the scale that suits them best.
+    ranks = task.ranks and pipeline.recipe.optim.solver == "squares"
+    factor = sharpness(task, outputs, target) if ranks else 1.0
+    sharp = outputs * factor
+    kept = outputs if any(reader.plain for reader in pipeline.route.values()) else None
+    return Choice(shares, factor, task.metrics(sharp, target), float(task.loss(sharp, target)), on, kept)
+
+
 def _path(
-    pipeline: Pipeline, answers: Iterable[tuple[float, Tensor]], target: Tensor, *, stretch: float, on: str
+    pipeline: Pipeline,
+    part: Part,
+    answers: Iterable[tuple[float, Tensor]],
+    target: Tensor,
+    *,
+    stretch: float,
+    on: str,
 ) -> Iterator[Choice]:
     """Yields what ``answers``, outputs by penalty, are worth, until neither score nor loss gain."""
     task = pipeline.task
     best, least, stale = task.worst, math.inf, 0
     for l2, outputs in answers:
-        # Least squares ranks classes; their probabilities are had at the scale that suits them best.
-        ranks = task.ranks and pipeline.recipe.optim.solver == "squares"
-        factor = sharpness(task, outputs, target) if ranks else 1.0
-        outputs = outputs * factor
-        choice = Choice(l2, stretch, factor, task.metrics(outputs, target), float(task.loss(outputs, target)), on)
+        choice = _scored(pipeline, (Share(part, l2, stretch),), outputs, target, on=on)
         yield choice
         score = choice.scores[task.primary]
         better = task.is_better(score, best)
@@ -131,20 +237,23 @@ def within_error(top: float, *, samples: int) -> float:
     return top - math.sqrt(share * (1 - share) / samples)
 
 
-def probes(pipeline: Pipeline, known: Known, *, l2: Sequence[float], stretch: float = 1.0) -> Iterator[Probe]:
+def probes(
+    pipeline: Pipeline, part: Part, known: Known, *, l2: Sequence[float], stretch: float = 1.0
+) -> Iterator[Probe]:
     """Yields a head for each penalty, as the recipe has it, fitted on ``known``."""
-    basis = _basis(pipeline, known.features, stretch=stretch)
+    basis = _basis(pipeline, part, known.features, stretch=stretch)
     solver = pipeline.recipe.optim.solver
-    yield from fit_probes(
-        pipeline.task, features=known.features, target=known.target, l2=l2, solver=solver, basis=basis
-    )
+    features = part.of(known.features)
+    yield from fit_probes(pipeline.task, features=features, target=known.target, l2=l2, solver=solver, basis=basis)
 
 
-def penalties(recipe: Recipe, task: Task) -> tuple[float, ...]:
+def penalties(pipeline: Pipeline, part: Part, features: Features) -> tuple[float, ...]:
     """Returns the penalties to try: the recipe's, or those that suit its solver."""
-    if recipe.optim.l2 != "auto":
-        return recipe.optim.l2
-    return SQUARES_L2 if is_closed(recipe, task) else LIKELIHOOD_L2
+    if part.of(features).is_sparse:
+        return WORDS_L2
+    if pipeline.recipe.optim.l2 != "auto":
+        return pipeline.recipe.optim.l2
+    return SQUARES_L2 if is_closed(pipeline.recipe, pipeline.task) else LIKELIHOOD_L2
 
 
 def is_closed(recipe: Recipe, task: Task) -> bool:
@@ -167,13 +276,15 @@ def folds_of(
     return cross_folds(groups, classes=targets.numpy() if task.stratified else None, count=count, seed=seed)
 
 
-def _basis(pipeline: Pipeline, features: Tensor, *, stretch: float) -> Basis:
-    head = pipeline.recipe.head
+def _basis(pipeline: Pipeline, part: Part, features: Features, *, stretch: float) -> Basis | WordBasis:
+    head, x = pipeline.recipe.head, part.of(features)
+    if x.is_sparse:
+        return WordBasis.of(x, outputs=pipeline.task.outputs)
     return Basis.of(
-        features,
-        direct=pipeline.head.readout.direct,
+        x,
+        direct=0 if part.plain else pipeline.head.readout.direct,
         weight_of_direct=head.direct,
-        centres=head.centres,
+        centres=(head.centres or CENTRES) if part.kernel else 0,
         gamma=head.gamma,
         stretch=stretch,
         seed=pipeline.recipe.run.seed,

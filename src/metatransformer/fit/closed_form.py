@@ -12,24 +12,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from metatransformer.core.errors import UsageError
 from metatransformer.core.task import Task
+from metatransformer.nn.beside import WordWeights
 from metatransformer.nn.kernel import Landmarks, nearness
 
 MAX_ITERATIONS = 200
 # Below this many feature values the products are so small that threads cost more than they bring: on a busy
 # machine with two cores, 500 x 1536 features took 37 s of processor time on two threads and 2.7 s on one.
 SMALL = 20_000_000
+MOST_WEIGHTS = 40_000_000  # of a head on words: with many classes rare words are left out
 
 
 @dataclass(frozen=True)
 class Probe:
     """A linear head: ``weight`` [C, F], ``bias`` [C], on features standardised by ``mean`` and ``scale`` [F].
 
-    With ``centres`` [M, F], ``weight`` [C, M] is on the nearness to them. ``factor`` is what its outputs were
-    multiplied with after the fit.
+    With ``centres`` [M, F], ``weight`` [C, M] is on the nearness to them; with ``words``, on weighed counts of words.
+    ``factor`` is what its outputs were multiplied with after the fit.
     """
 
     weight: Tensor
@@ -40,9 +43,12 @@ class Probe:
     factor: float = 1.0
     centres: Tensor | None = None
     gamma: float = 1.0
+    words: WordWeights | None = None
 
     def outputs(self, features: Tensor) -> Tensor:
         """Returns the outputs ``[n, C]`` of features ``[n, F]``."""
+        if self.words is not None:
+            return torch.sparse.mm(self.words(features), self.weight.T) + self.bias
         x = (features - self.mean) / self.scale
         if self.centres is not None:
             x = nearness(x, self.centres.float(), gamma=self.gamma)
@@ -108,8 +114,35 @@ class Basis:
         return Probe(weight, bias, self.mean, self.scale, l2, centres=centres, gamma=gamma)
 
 
+@dataclass(frozen=True)
+class WordBasis:
+    """What heads on counted words are linear in: their TF-IDF, by the samples it was made of; rows have length 1."""
+
+    words: WordWeights
+
+    @classmethod
+    def of(cls, counts: Tensor, *, outputs: int) -> "WordBasis":
+        """Returns the basis of samples with sparse ``counts`` [n, V] for heads of so many ``outputs``."""
+        return cls(WordWeights.of(counts, most=MOST_WEIGHTS // outputs))
+
+    def map(self, counts: Tensor) -> sparse.csr_array:
+        """Returns samples ``[n, V]`` in this basis, ``[n, M]``."""
+        x = self.words(counts)
+        return sparse.coo_array((x.values().numpy(), x.indices().numpy()), shape=tuple(x.shape)).tocsr()
+
+    def probe(self, weight: Tensor, bias: Tensor, *, l2: float) -> Probe:
+        """Returns the head with ``weight`` [C, M] and ``bias`` [C] on this basis."""
+        return Probe(weight, bias, torch.zeros(0), torch.ones(0), l2, words=self.words)
+
+
 def fit_probes(
-    task: Task, *, features: Tensor, target: Tensor, l2: Sequence[float], solver: str, basis: Basis | None = None
+    task: Task,
+    *,
+    features: Tensor,
+    target: Tensor,
+    l2: Sequence[float],
+    solver: str,
+    basis: Basis | WordBasis | None = None,
 ) -> Iterator[Probe]:
     """Yields one fitted probe for each penalty, strongest first; weaker ones cost more, so stop asking in time.
 
@@ -129,33 +162,42 @@ def fit_probes(
 
 
 def cross_outputs(
-    task: Task, x: Tensor, target: Tensor, *, l2: Sequence[float], folds: Sequence[tuple[np.ndarray, np.ndarray]]
+    task: Task,
+    x: Tensor | sparse.csr_array,
+    target: Tensor,
+    *,
+    l2: Sequence[float],
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> Iterator[tuple[float, Tensor]]:
     """Yields each penalty, strongest first, with what heads answer that learned from the other folds, ``[n, C]``.
 
-    ``x`` is [n, M], samples in a ``Basis``; ``folds`` lists ``(others, fold)``. Solved by least squares.
+    ``x`` is [n, M], samples in a basis; ``folds`` lists ``(others, fold)``. Solved by least squares.
     """
     paths = [_path(task, x[others], target[others], l2=l2, solver="squares") for others, _ in folds]
     for heads in zip(*paths, strict=True):
-        outputs = torch.zeros(len(x), task.outputs)
+        outputs = torch.zeros(x.shape[0], task.outputs)
         for (_, fold), (_, weight, bias) in zip(folds, heads, strict=True):
-            outputs[fold] = x[fold] @ weight.T + bias
+            outputs[fold] = torch.as_tensor(x[fold] @ weight.T) + bias
         yield heads[0][0], outputs
 
 
 def _path(
-    task: Task, x: Tensor, target: Tensor, *, l2: Sequence[float], solver: str
+    task: Task, x: Tensor | sparse.csr_array, target: Tensor, *, l2: Sequence[float], solver: str
 ) -> Iterator[tuple[float, Tensor, Tensor]]:
     """Yields ``(penalty, weight [C, F], bias [C])``, strongest penalty first."""
     penalties = sorted(l2, reverse=True)
     if task.squared or (task.ranks and solver == "squares"):
         unit = task.outputs / 2 if task.squared else 1.0
-        path = ridge_path(
-            x, task.goal(target), importance=task.importance(target), l2=[unit * penalty for penalty in penalties]
+        goal, importance, tried = task.goal(target), task.importance(target), [unit * penalty for penalty in penalties]
+        path = (
+            ridge_path(x, goal, importance=importance, l2=tried)
+            if isinstance(x, Tensor)
+            else sparse_path(x, goal, importance=importance, l2=tried)
         )
         for penalty, (_, weight, bias) in zip(penalties, path, strict=True):
             yield penalty, weight, bias
         return
+    assert isinstance(x, Tensor), "words are counted for heads by squares only"
     weight = torch.zeros(task.outputs, x.shape[1], requires_grad=True)
     bias = task.constant().clone().requires_grad_(True)
     for penalty in penalties:
@@ -190,6 +232,23 @@ def ridge_path(
         solved = torch.cholesky_solve(right, factor).float()
         weight = (solved if primal else x.T @ solved).T.contiguous()
         yield penalty, weight, level - weight @ centre
+
+
+def sparse_path(
+    x: sparse.csr_array, goal: Tensor, *, importance: Tensor, l2: Sequence[float]
+) -> Iterator[tuple[float, Tensor, Tensor]]:
+    """Yields what ``ridge_path`` does, of sparse samples ``[n, F]`` of length 1, by conjugate gradients.
+
+    Penalties are of the sum over samples, not of their mean: a word that stands in few of many texts should count.
+    """
+    from sklearn.linear_model import Ridge
+
+    for penalty in l2:
+        model = Ridge(alpha=penalty, solver="sparse_cg", tol=1e-5).fit(
+            x, goal.double().numpy(), sample_weight=importance.double().numpy()
+        )
+        weight = torch.from_numpy(np.atleast_2d(model.coef_)).float()
+        yield penalty, weight, torch.from_numpy(np.atleast_1d(model.intercept_)).float()
 
 
 def sharpness(task: Task, outputs: Tensor, target: Tensor) -> float:

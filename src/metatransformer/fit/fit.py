@@ -95,6 +95,8 @@ def _learn(fitted: Fitted, context: Context) -> None:
         context.run.rewind_log(0)  # the heads are cheap: a killed run fits them all again
     for part in fitted.by_task().values():
         fit_head(part, context)
+    heads = [fitted.pipeline.model.head(name) for name in fitted.pipeline.tasks]
+    fitted.pipeline.read_plain(any(head.beside is not None for head in heads))
 
 
 def _require_scores(part: Fitted) -> None:

@@ -8,16 +8,15 @@ trunk, what the head reads, the precision. A fit that differs in any of these fi
 import dataclasses
 import hashlib
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from metatransformer.core.samples import Record, View
-from metatransformer.infer.evaluate import compute_features
+from metatransformer.infer.evaluate import Features, compute_features
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline, Reader
@@ -31,18 +30,20 @@ class Memo:
 
     def __init__(self, *, most_mb: int) -> None:
         self._views: dict[Hashable, View] = {}
-        self._features: dict[str, dict[str, Tensor]] = {}  # by model, the last used one last
+        self._features: dict[str, dict[str, tuple[Features, int]]] = {}  # by model, the last used one last
         self._left = most_mb * 2**20
         self._lock = Lock()
 
     def route(self, pipeline: Pipeline) -> dict[str, Reader]:
         """Returns readers that look here first."""
         return {
-            name: _Remembering(reader.modality, reader.transform, memo=self, state=_transform_state(pipeline, name))
+            name: _Remembering(
+                reader.modality, reader.transform, reader.plain, memo=self, state=_transform_state(pipeline, name)
+            )
             for name, reader in pipeline.route.items()
         }
 
-    def features(self, pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> Tensor:
+    def features(self, pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> Features:
         """Returns ``compute_features`` without augmentation; computes only what is not here yet."""
         state = _model_state(pipeline)
         rows_of = self._features[state] = self._features.pop(state, {})
@@ -52,11 +53,11 @@ class Memo:
         missing = [place for place, key in enumerate(keys) if key not in rows_of]
         if missing:
             some = loader.part(missing, tasks={})
-            rows = compute_features(pipeline, some, console=console, title=title)
-            rows_of |= {keys[place]: row for place, row in zip(missing, rows, strict=True)}
+            table = compute_features(pipeline, some, console=console, title=title)
+            rows_of |= {keys[place]: (table, row) for row, place in enumerate(missing)}
         if known := len(keys) - len(missing):
             console.note(f"{title}: {known} of {len(keys)} were computed before")
-        return torch.stack([rows_of[key] for key in keys])
+        return _gathered([rows_of[key] for key in keys])
 
     def view(self, record: Record, *, state: str, reader: Reader) -> View:
         """Returns a transformed view, read by ``reader`` where it is not here yet."""
@@ -71,18 +72,31 @@ class Memo:
         return self._views[key]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Remembering(Reader):
     memo: Memo
     state: str
 
     def view(self, record: Record) -> View:
-        return self.memo.view(record, state=self.state, reader=Reader(self.modality, self.transform))
+        return self.memo.view(record, state=self.state, reader=Reader(self.modality, self.transform, self.plain))
+
+
+def _gathered(rows: Sequence[tuple[Features, int]]) -> Features:
+    """Returns rows of several tables as one, in their order."""
+    tables = {id(table): table for table, _ in rows}
+    starts, parts, start = {}, [], 0
+    for key, table in tables.items():
+        starts[key] = start
+        parts.append(table)
+        start += len(table.trunk)
+    places = torch.tensor([starts[id(table)] + row for table, row in rows])
+    return Features.cat(parts).take(places)
 
 
 def _transform_state(pipeline: Pipeline, name: str) -> str:
-    given, transform = pipeline.recipe.inputs[name], pipeline.route[name].transform
-    known = [name, given.modality, dataclasses.asdict(given.options), transform.state(), pipeline.trunk.sha256]
+    given, reader = pipeline.recipe.inputs[name], pipeline.route[name]
+    known: list[Any] = [name, given.modality, dataclasses.asdict(given.options), reader.transform.state()]
+    known += [reader.plain, pipeline.trunk.sha256]
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=repr).encode()).hexdigest()
 
 

@@ -6,7 +6,7 @@ here is about one task.
 
 import logging
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,17 +19,22 @@ from metatransformer.fit.choose import (
     FOLDS,
     Choice,
     Known,
+    Solved,
+    averaged,
     best_of,
     by_folds,
     by_validation,
     drawn_from_few,
     folds_of,
     is_closed,
+    parts_of,
 )
 from metatransformer.fit.closed_form import Probe
 from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted, refits
-from metatransformer.infer.evaluate import compute_features
+from metatransformer.infer.evaluate import Features, compute_features
+from metatransformer.nn.beside import Beside, BesideFacts, Standardise
+from metatransformer.nn.kernel import KernelLayer
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
 
@@ -63,19 +68,34 @@ def _target(fitted: Fitted, split: str) -> torch.Tensor:
 
 
 def choose_head(fitted: Fitted, lessons: Lessons, context: Context, *, by_split: bool = False) -> Choice:
-    """Returns the best of a path of heads, each logged as it comes; ``by_split``: folds do not choose."""
+    """Returns the best head of all that are tried, each logged as it comes; ``by_split``: folds do not choose."""
     pipeline, (known, held_out) = fitted.pipeline, lessons
     if 0 < pipeline.recipe.head.centres < len(known.target):
         count = f"{pipeline.recipe.head.centres:,} of {len(known.target):,}"
         context.console.note(f"the kernel head compares with {count} training samples (head.centres)")
     folds = [] if by_split else _folds(fitted)
-    if folds:
-        everything = known.with_more(held_out)
-        tried = by_folds(pipeline, everything, folds=folds, console=context.console)
-        samples, how = len(everything.target), f"{len(folds)} folds of train and val"
-    else:
-        tried, samples, how = by_validation(pipeline, known, held_out), len(held_out.target), "validation"
-    return _chosen(fitted, tried, context, samples=samples, how=how)
+    scored = known.with_more(held_out) if folds else held_out
+    log = _Log(fitted, context, samples=len(scored.target), how=f"{len(folds)} folds of train and val" if folds else "")
+    best: dict[bool, list[Choice]] = {False: [], True: []}  # of plain features, or not
+    for part in parts_of(pipeline, known.features):
+        tried = (
+            by_folds(pipeline, part, scored, folds=folds, console=context.console)
+            if folds
+            else by_validation(pipeline, part, known, held_out)
+        )
+        best[part.plain].append(log.best_of(tried))
+    return _among(fitted, best, log, scored.target)
+
+
+def _among(fitted: Fitted, best: dict[bool, list[Choice]], log: "_Log", target: torch.Tensor) -> Choice:
+    """Returns the best head on the trunk's features, on plain ones, or on both, as the recipe lets it choose."""
+    pipeline = fitted.pipeline
+    asked = pipeline.recipe.head.features
+    if not (best[False] and best[True]):
+        return log.keep([*best[False], *best[True]])
+    plain = best_of(pipeline.task, best[True], samples=len(target))
+    both = [log.add(choice) for choice in averaged(pipeline, best[False][0], plain, target)]
+    return log.keep(both if asked == "both" else [best[False][0], *best[True], *both])
 
 
 def keep_head(fitted: Fitted, choice: Choice, lessons: Lessons, context: Context) -> None:
@@ -91,9 +111,38 @@ def keep_head(fitted: Fitted, choice: Choice, lessons: Lessons, context: Context
     take(pipeline, best)
 
 
-def take(pipeline: Pipeline, best: Probe) -> None:
+def take(pipeline: Pipeline, best: Solved) -> None:
     """Leaves a solved head in the model."""
-    pipeline.head.take(mean=best.mean, scale=best.scale, weight=best.weight, bias=best.bias, centres=best.centres)
+    head = pipeline.head
+    probes = {part.plain: probe for part, probe in best.probes}
+    trunk, plain = probes.get(False), probes.get(True)
+    if trunk is not None:
+        head.take(mean=trunk.mean, scale=trunk.scale, weight=trunk.weight, bias=trunk.bias, centres=trunk.centres)
+    else:
+        head.leave_trunk()
+    if plain is not None:
+        head.beside = _beside(plain, gamma=pipeline.recipe.head.gamma)
+
+
+@torch.no_grad()
+def _beside(probe: Probe, *, gamma: float) -> Beside:
+    """Returns a solved head on plain features as a module."""
+    centres = 0 if probe.centres is None else len(probe.centres)
+    words = 0 if probe.words is None else len(probe.words.columns)
+    facts = BesideFacts(len(probe.mean), centres, words)
+    beside = Beside(facts, outputs=len(probe.bias), gamma=gamma)
+    if probe.words is not None:
+        beside.norm = probe.words
+    else:
+        assert isinstance(beside.norm, Standardise)
+        beside.norm.mean.copy_(probe.mean)
+        beside.norm.scale.copy_(probe.scale)
+    if probe.centres is not None:
+        assert isinstance(beside.last, KernelLayer)
+        beside.last.centres.copy_(probe.centres)
+    beside.last.weight.copy_(probe.weight)
+    beside.last.bias.copy_(probe.bias)
+    return beside
 
 
 def _folds(fitted: Fitted) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -105,22 +154,42 @@ def _folds(fitted: Fitted) -> list[tuple[np.ndarray, np.ndarray]]:
     return folds_of(fitted.loaders, task, count=count, seed=recipe.run.seed) if count else []
 
 
-def _chosen(fitted: Fitted, tried: Iterable[Choice], context: Context, *, samples: int, how: str) -> Choice:
-    """Returns the best of what is tried on ``samples``; logs each as it comes."""
-    recipe, task, outcome = fitted.pipeline.recipe, fitted.pipeline.task, fitted.outcome
-    choices = []
-    outcome.history = []  # of the last path alone
-    for number, choice in enumerate(tried):
-        choices.append(choice)
-        outcome.history.append({"step": number, **choice.line(recipe)})
-        if context.run is not None:
-            context.run.log(outcome.history[-1])
-    best = best_of(task, choices, samples=samples)
-    outcome.kept = choices.index(best)
-    reach = f", gamma {outcome.history[outcome.kept]['gamma']:g}" if recipe.head.centres else ""
-    score = f"{how} {task.primary} {best.scores[task.primary]:.4f}"
-    context.console.note(f"best of {len(choices)} heads: l2 {best.l2:g}{reach}, {score}")
-    return best
+class _Log:
+    """What was tried so far, and what of it is kept, for the history of a run and for people."""
+
+    def __init__(self, fitted: Fitted, context: Context, *, samples: int, how: str) -> None:
+        self.fitted, self.context = fitted, context
+        self.samples, self.how = samples, how or "validation"
+        self.choices: list[Choice] = []
+        fitted.outcome.history = []  # of the last path alone
+
+    def add(self, choice: Choice) -> Choice:
+        """Writes down one head that was tried, and returns it."""
+        history = self.fitted.outcome.history
+        history.append({"step": len(self.choices), **choice.line(self.fitted.pipeline.recipe)})
+        self.choices.append(choice)
+        if self.context.run is not None:
+            self.context.run.log(history[-1])
+        return choice
+
+    def best_of(self, tried: Iterable[Choice]) -> Choice:
+        """Returns the best of a path of heads; all are written down as they come."""
+        return best_of(self.fitted.pipeline.task, [self.add(choice) for choice in tried], samples=self.samples)
+
+    def keep(self, finalists: Sequence[Choice]) -> Choice:
+        """Returns the best of several heads, says how they scored, and writes down which one is kept."""
+        task, outcome = self.fitted.pipeline.task, self.fitted.outcome
+        best = best_of(task, finalists, samples=self.samples)
+        outcome.kept = next(place for place, choice in enumerate(self.choices) if choice is best)
+        kept, primary = outcome.history[outcome.kept], task.primary
+        if len(finalists) > 1:
+            told = ", ".join(f"{choice.words} {choice.scores[primary]:.4f}" for choice in finalists)
+            self.context.console.note(f"by {self.how}, {task.words(primary)} of heads on the features of: {told}")
+        settings = [f"{name} {kept[name]:g}" for name in ("l2", "gamma") if name in kept]
+        score = f"{self.how} {primary} {best.scores[primary]:.4f}"
+        told = ", ".join([best.words, *settings, score] if len(finalists) > 1 else [*settings, score])
+        self.context.console.note(f"best of {len(self.choices)} heads: {told}")
+        return best
 
 
 def require_linear(recipe: Recipe) -> None:
@@ -146,7 +215,7 @@ def require_foldable(recipe: Recipe, task: Task) -> None:
         raise UsageError("optim.folds", must=must, found=str(asked), do="Or use optim.solver=squares.")
 
 
-def _features(fitted: Fitted, split: str, context: Context) -> torch.Tensor:
+def _features(fitted: Fitted, split: str, context: Context) -> Features:
     """Returns the features of a split, from the run folder when a killed run left them there.
 
     Of several processes each computes all, and only the first one touches the run folder.
@@ -157,12 +226,12 @@ def _features(fitted: Fitted, split: str, context: Context) -> torch.Tensor:
         path = context.run.checkpoint.parent / f"features-{name}-{split}.pt"
     if path is not None and path.is_file():
         try:
-            return torch.load(path, weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+            return Features(*torch.load(path, weights_only=True))
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, TypeError):
             console.note(f"{path} is damaged: computed again")
     compute = compute_features if context.memo is None else context.memo.features
     features = compute(fitted.pipeline, fitted.loaders[split], console=console, title=f"features, {split}")
     if path is not None:
         with atomic_file(path) as temporary:
-            torch.save(features, temporary)
+            torch.save(tuple(features), temporary)
     return features

@@ -1,9 +1,10 @@
 """Running a model over a split: outputs, pooled features, scores."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,27 @@ from metatransformer.machine.device import choose_device, choose_precision
 from metatransformer.pipeline import Pipeline
 
 _log = logging.getLogger(__name__)
+
+
+class Features(NamedTuple):
+    """What heads are solved on: the ``trunk``'s features ``[n, F]``, and ``plain`` ones ``[n, P]`` (sparse where nearly
+    all are 0) where a head may read them.
+    """
+
+    trunk: Tensor
+    plain: Tensor | None = None
+
+    def take(self, places: Tensor) -> "Features":
+        """Returns the features of some samples."""
+        plain = None if self.plain is None else self.plain.index_select(0, places)
+        return Features(self.trunk.index_select(0, places), plain)
+
+    @staticmethod
+    def cat(parts: "Sequence[Features]") -> "Features":
+        """Returns samples one behind the other."""
+        trunk = torch.cat([part.trunk for part in parts])
+        plain = [part.plain for part in parts if part.plain is not None]
+        return Features(trunk, torch.cat(plain) if plain else None)
 
 
 @torch.no_grad()
@@ -55,9 +77,22 @@ def compute_outputs(pipeline: Pipeline, loader: Loader, *, console: Console, tit
     return outputs
 
 
-def compute_features(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> Tensor:
-    """Returns the features ``[n, F]`` that the head of the one task predicts from."""
-    return read_out(pipeline, pipeline.head.readout, loader, console=console, title=title)
+def compute_features(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> Features:
+    """Returns the features that the head of the one task can predict from."""
+    model, readout = pipeline.model, pipeline.head.readout
+    found: list[Features] = []
+    keys: list[str] = []
+
+    def compute(batch: Batch) -> Tensor:
+        trunk = model.read_out(batch, readout)
+        keys.extend(batch.keys)
+        found.append(Features(trunk.float().cpu(), batch.plain.cpu() if beside else None))
+        return trunk[:, :0]
+
+    beside = any(reader.plain for reader in loader.route.values())
+    run_batches(compute, pipeline, loader, console=console, title=title)
+    places = {key: place for place, key in enumerate(keys)}
+    return Features.cat(found).take(torch.tensor([places[key] for key in loader.examples.keys]))
 
 
 def read_out(pipeline: Pipeline, readout: Readout, loader: Loader, *, console: Console, title: str) -> Tensor:

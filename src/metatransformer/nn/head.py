@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from metatransformer.core.readout import Readout
 from metatransformer.core.tokens import Tokens
+from metatransformer.nn.beside import Beside, Standardise
 from metatransformer.nn.kernel import KernelLayer
 
 
@@ -21,7 +22,8 @@ class Head(nn.Module):
 
     ``solved`` says that it is fitted on features that were computed once: then it standardises by statistics of the
     training split (neutral until they are set). Others normalise the vector by a LayerNorm, which leaves the readout's
-    direct features alone.
+    direct features alone. ``beside``, where there is one, reads the modality's plain features, and what it says is
+    added; a head that does not read ``through`` the trunk has it alone.
     """
 
     def __init__(
@@ -38,6 +40,8 @@ class Head(nn.Module):
         super().__init__()
         self.readout = readout
         self.solved = solved
+        self.through = True
+        self.beside: Beside | None = None
         features = readout.features
         self.norm = Standardise(features) if solved else nn.LayerNorm(features - readout.direct)
         self.net = _network(features, outputs, hidden=hidden, dropout=dropout)
@@ -47,8 +51,12 @@ class Head(nn.Module):
     @property
     def centres(self) -> int:
         """How many training samples the head compares with; 0 for a linear layer or an MLP."""
-        last = self.net[-1]
+        last = self.net[-1] if self.through else None
         return len(last.centres) if isinstance(last, KernelLayer) else 0
+
+    def leave_trunk(self) -> None:
+        """Drops what reads the trunk's features."""
+        self.through, self.norm, self.net = False, nn.Identity(), nn.Sequential()
 
     def predict(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
         """Returns the task's outputs for features, in float32 throughout: 8 bits of an output are too few."""
@@ -76,22 +84,6 @@ class Head(nn.Module):
     def forward(self, layers: Sequence[Tokens]) -> Float[Tensor, "B C"]:
         """Returns the task's outputs for the tokens after each block that is read."""
         return self.predict(self.readout(layers))
-
-
-class Standardise(nn.Module):
-    """``(x - mean) / scale`` with fixed statistics; changes nothing until they are set."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("scale", torch.ones(features))
-
-    def forward(self, x: Float[Tensor, "B F"]) -> Float[Tensor, "B F"]:
-        """Returns the standardised features."""
-        return (x - self.mean) / self.scale
 
 
 def _network(features: int, outputs: int, *, hidden: int, dropout: float) -> nn.Sequential:

@@ -25,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from metatransformer.core.errors import UsageError
+from metatransformer.core.samples import Counts
 from metatransformer.core.task import Baseline, Task
 from metatransformer.fit.fit import fit
 from metatransformer.fit.fitted import Fitted, refits
@@ -145,14 +146,15 @@ class PerLabel(BaseEstimator):
         return np.log(chance / (1 - chance))
 
 
-def plain_features(loader: Loader, index: int, name: str) -> np.ndarray | None:
+def plain_features(loader: Loader, index: int, name: str) -> np.ndarray | Counts | None:
     """Returns a modality's plain vector ``[F]`` of one input of a sample, None where the sample lacks it."""
     reader, record = loader.route[name], loader.examples.inputs[name][index]
     if record is None:
         return None
-    view = reader.raw(record) if reader.modality.raw_features else loader.sample(index).views[name]
+    modality = reader.modality
+    view = reader.raw(record) if modality.raw_features else loader.sample(index).views[name]
     assert view is not None
-    return reader.modality.features(view)
+    return modality.features(view) if view.plain is None else view.plain
 
 
 def _raw_features(known: Sequence[Loader], scored: Loader, *, sparse_rows: bool) -> tuple[Any, Any]:
@@ -171,13 +173,29 @@ def _raw_features(known: Sequence[Loader], scored: Loader, *, sparse_rows: bool)
     return whole, tables[-1]
 
 
-def _columns(parts: Sequence[Sequence[np.ndarray | None]], *, sparse_rows: bool) -> list[Any]:
+def _columns(parts: Sequence[Sequence[np.ndarray | Counts | None]], *, sparse_rows: bool) -> list[Any]:
     """Returns the vectors of one input as a table a part."""
-    width = next(len(row) for part in parts for row in part if row is not None)
-    tables = [[np.zeros(width) if row is None else row for row in part] for part in parts]
+    first = next(row for part in parts for row in part if row is not None)
+    width = first.size
     if sparse_rows:
-        return [sparse.vstack([sparse.csr_matrix(row) for row in table], format="csr") for table in tables]
+        return [sparse.vstack([_sparse_row(row, width=width) for row in part], format="csr") for part in parts]
+    tables = [[np.zeros(width) if row is None else dense_row(row) for row in part] for part in parts]
     return [np.stack(table) for table in tables]
+
+
+def _sparse_row(row: np.ndarray | Counts | None, *, width: int) -> sparse.csr_matrix:
+    if isinstance(row, Counts):
+        return sparse.csr_matrix((row.values, (np.zeros(len(row.places), dtype=int), row.places)), shape=(1, width))
+    return sparse.csr_matrix(np.zeros(width) if row is None else row)
+
+
+def dense_row(row: np.ndarray | Counts) -> np.ndarray:
+    """Returns a plain vector with all its zeros."""
+    if not isinstance(row, Counts):
+        return row
+    dense = np.zeros(row.size)
+    dense[row.places] = row.values
+    return dense
 
 
 def _estimator(learns: Baseline, *, kind: str, shape: tuple[int, ...]) -> Any:

@@ -154,21 +154,26 @@ class HyperspectralTransform(Transform):
         self.whitening = half_whitening(smoothing.T @ correlation @ smoothing).astype(np.float32)
 
     def __call__(self, view: View) -> View:
-        """Returns ``spectrum`` [b] in deviations, ``nm`` [b] (NaN where unknown), and ``window`` [h, w, 3] for people.
+        """Returns in deviations ``spectrum`` [b] of the neighbourhood and ``pixel`` [b] of the pixel alone; ``nm`` [b],
+        NaN where unknown, and ``window`` [h, w, 3] for people.
 
         Raises:
             DataError: see the module.
         """
-        spectrum = self._around(view).mean(axis=0)
+        around = self._around(view)
+        nm = self.bands_.nm if self.bands_ is not None and self.bands_.nm else np.full(around.shape[1], np.nan)
+        spectra = {"spectrum": self._standard(around.mean(axis=0)), "pixel": self._standard(around[0])}
+        inputs = {**spectra, "nm": np.array(nm, dtype=np.float32)}
+        return view.with_inputs({**inputs, "window": self._colours(view)})
+
+    def _standard(self, spectrum: np.ndarray) -> np.ndarray:
+        """Returns a spectrum in deviations, smoothed over neighbouring bands."""
         mean, scale = (self.mean_, self.scale_) if self.mean_.size else _own_statistics(spectrum)
-        nm = self.bands_.nm if self.bands_ is not None and self.bands_.nm else np.full(spectrum.shape, np.nan)
         standard = (spectrum - mean) / scale
         # Far out in a few bands is a glitch of the detector (the Salinas scene has two); in most bands, another unit.
         if np.median(np.abs(standard)) <= FAR:
             standard = np.clip(standard, -FAR, FAR)
-        standard = smooth_bands(standard, width=_smoothing(self.options, bands=len(standard)))
-        inputs = {"spectrum": standard.astype(np.float32), "nm": np.array(nm, dtype=np.float32)}
-        return view.with_inputs({**inputs, "window": self._colours(view)})
+        return smooth_bands(standard, width=_smoothing(self.options, bands=len(standard))).astype(np.float32)
 
     def augment(self, view: View, rng: np.random.Generator) -> View:
         """Returns the spectrum a little brighter or darker, each band a little off."""
@@ -202,7 +207,7 @@ class HyperspectralTransform(Transform):
         return self.bands_.places(view.inputs["names"])
 
     def _around(self, view: View) -> np.ndarray:
-        """Returns the spectra [k, b] of a pixel and of the pixels of its window that are most like it."""
+        """Returns the spectra [k, b] of a pixel, first, and of the pixels of its window that are most like it."""
         raw, reach = view.inputs, self.options.window // 2
         cube, row, column = raw["cube"], raw["row"], raw["column"]
         if self.bands_ is not None:
@@ -341,11 +346,11 @@ def illustrate(records: Sequence[Record], table: Any, folder: Path) -> Sequence[
 
 
 def features(view: View) -> np.ndarray:
-    """Returns the standardised spectrum, neighbouring bands averaged where there are more than 200.
+    """Returns the pixel's own standardised spectrum, neighbouring bands averaged where there are more than 200.
 
     Beyond 200 the plain baseline whitens principal components, which ruins it on a handful of spectra.
     """
-    spectrum = view.inputs["spectrum"]
+    spectrum = view.inputs["pixel"]
     size = math.ceil(len(spectrum) / MOST)
     return np.array([spectrum[start : start + size].mean() for start in range(0, len(spectrum), size)])
 
@@ -378,6 +383,7 @@ MODALITY = Modality(
     source=Source(kind="table", suffixes=SPECTRA_SUFFIXES, index=index),
     fields={
         "spectrum": Field("b", low=-FAR, high=FAR, unit="deviations", summary="one number a band"),
+        "pixel": Field("b", low=-FAR, high=FAR, unit="deviations", summary="the same of the pixel alone"),
         "nm": Field("b", unit="nm", low=0.0, missing=True, summary="wavelength of each band"),
         "window": Field("h* w* 3", "uint8", summary="false colours around the pixel, for people only"),
     },

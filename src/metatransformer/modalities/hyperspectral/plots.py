@@ -16,6 +16,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.data.records import counted
 
 SIDES = (64, 48, 32, 24, 16, 12, 8, 6, 4)  # pixels; tiles are as large as leaves each class in enough of them
+BLOCKS = 15  # three for each of the folds that choose a head
 ENOUGH = 4  # a tile for each split, and one more
 
 
@@ -134,6 +135,16 @@ def _apart(rows: np.ndarray, columns: np.ndarray, classes: np.ndarray, *, cut: C
         f"{counted(len(set(names[learning])), 'tile')} of {tile} x {tile}; {left} of these tiles or too near left out"
     )
     return Plots(used, [str(split) or None for split in splits], [None] * len(classes), (note,))
+
+
+def block_names(rows: np.ndarray, columns: np.ndarray) -> list[str]:
+    """Returns the tile of each pixel: as large as leaves enough of them to hold some out."""
+    found: list[str] = []
+    for tile in SIDES:
+        found = _tiles(rows, columns, tile=tile).tolist()
+        if len(set(found)) >= BLOCKS:
+            break
+    return found
 
 
 def _tiles(rows: np.ndarray, columns: np.ndarray, *, tile: int) -> np.ndarray:

@@ -27,7 +27,7 @@ from metatransformer.modalities.hyperspectral.arrays import (
 )
 from metatransformer.modalities.hyperspectral.cube import Cube, find_cube, read_cube
 from metatransformer.modalities.hyperspectral.envi import open_envi
-from metatransformer.modalities.hyperspectral.plots import Cut, cut_scene
+from metatransformer.modalities.hyperspectral.plots import Cut, block_names, cut_scene
 
 FAR_MORE = 10  # bands for each spectrum: a matrix [bands, pixels] looks like that
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
@@ -336,6 +336,9 @@ def labelled_pixels(
     if len(classes) == 0:
         raise DataError(cube.where, must="hold data where the labels are", found="none")
     records = _records(base, cube, rows, columns, classes)
+    if cut is None and cube.neighbours:  # what is held out of the training part to choose by shall lie apart
+        tiles = block_names(rows, columns)
+        return [replace(r, group=f"{base.key} {r.split} {tile}") for r, tile in zip(records, tiles, strict=True)]
     if cut is None:
         return records
     plots = cut_scene(rows, columns, classes, cut=cut, where=base.key)

@@ -399,6 +399,7 @@ MODALITY = Modality(
     transform=TimeseriesTransform,
     tokenizer=TimeseriesTokenizer,
     features=features,
+    beside=False,  # the window itself goes to the head anyway
     draw=draw,
     synthesize=synthesize,
     synthetic={"input.sample": "file"},  # a forecast has no class
