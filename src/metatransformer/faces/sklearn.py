@@ -22,6 +22,7 @@ from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
 from metatransformer.data.examples import Examples
+from metatransformer.data.kept import read_split, split_table, write_split
 from metatransformer.data.records import Records, listing
 from metatransformer.data.write import write_json
 from metatransformer.faces.arguments import flat_keys, grouped, keywords_of, labelled, not_fitted, recipe_of, unlabelled
@@ -87,7 +88,8 @@ class _Estimator(BaseEstimator):
         self.verbose = verbose
 
     def fit(self: E, X: Any, y: Any = None, *, groups: Any = None) -> E:
-        """Trains on X and returns itself; learns ``pipeline_``, ``history_`` and ``metrics_`` (by split).
+        """Trains on X and returns itself; learns ``pipeline_``, ``history_``, ``metrics_`` (by split) and ``split_``, a
+        table of each sample's ``key`` and ``split``.
 
         Where X brings no split, a seeded part of it (``data.val_fraction``) chooses the best epoch, or folds of few
         samples the head (``optim.folds``), and nothing is kept for a test: that is what ``score`` on other data is for.
@@ -107,6 +109,7 @@ class _Estimator(BaseEstimator):
         for name, value in labels.items():
             setattr(self, name, value)
         self.pipeline_, self.history_, self.metrics_ = fitted.pipeline, fitted.history, fitted.metrics
+        self.split_ = split_table(examples)
         if found.columns:
             self.n_features_in_ = len(found.columns)
         return self
@@ -122,6 +125,8 @@ class _Estimator(BaseEstimator):
         if not self.__sklearn_is_fitted__():
             raise not_fitted(self, verb="save")
         self._save_labels(Path(folder))
+        if self.split_ is not None:
+            write_split(Path(folder), self.split_)
         self.pipeline_.save(Path(folder), metrics=self.metrics_, standalone=standalone)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -163,7 +168,7 @@ class _Estimator(BaseEstimator):
 
     def _take(self, pipeline: Pipeline, folder: Path) -> None:
         """Takes over a saved model."""
-        self.pipeline_, self.history_ = pipeline, []
+        self.pipeline_, self.history_, self.split_ = pipeline, [], read_split(folder)
         self.metrics_ = json.loads((folder / "model.json").read_text(encoding="utf-8"))["metrics"]
 
     def _learn_labels(self, targets: Sequence[Any]) -> dict[str, Any]:

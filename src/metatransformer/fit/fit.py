@@ -8,6 +8,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import SPLITS, Record
 from metatransformer.data.examples import Examples
+from metatransformer.data.kept import split_table, write_split
 from metatransformer.data.write import write_table
 from metatransformer.fit.by_epochs import fit_by_epochs
 from metatransformer.fit.context import Context
@@ -34,12 +35,14 @@ def fit(
     out: Path | None = None,
     overwrite: bool = False,
     memo: Memo | None = None,
+    source: str = "",
     console: Console,
 ) -> Fitted:
     """Trains on the samples of split ``train``, chooses on ``val``, scores on both and on ``test`` where there is one.
 
     Records are those of the recipe's one input, with the targets of its one task. ``out`` is the run folder; an
     unfinished run in it is continued. ``memo`` holds what other fits computed of samples of the same data set.
+    ``source`` is where the data lies, for a later ``evaluate`` of the run.
 
     Raises:
         MetaTransformerError: whatever the user must change: data, recipe, weights, folder.
@@ -65,8 +68,10 @@ def fit(
     if run is not None:
         # Not before all data was read: bad data leaves no folder behind, and the run to be overwritten stays. The
         # first process opens the folder, then the others see it complete.
-        if place.rank == 0 and run.open(recipe, identity=identity, overwrite=overwrite):
-            console.note(f"continuing the unfinished run in {out}")
+        if place.rank == 0:
+            if run.open(recipe, identity=identity, source=source, overwrite=overwrite):
+                console.note(f"continuing the unfinished run in {out}")
+            write_split(run.path, split_table(examples))
         wait_for_all(place)
     _learn(fitted, context)
     if keeps_trunk(recipe.tune):

@@ -49,7 +49,8 @@ def fit(options: Namespace) -> Result:
     )
     examples, recipe = prepared(index, recipe, console=console)
     out = Path(options.out)
-    fitted = fit_examples(examples, recipe, out=out, overwrite=options.overwrite, console=console)
+    source = str(Path(options.data).resolve())
+    fitted = fit_examples(examples, recipe, out=out, overwrite=options.overwrite, source=source, console=console)
     split = "test" if "test" in fitted.metrics else "val"
     controls = {}
     if options.controls:
@@ -88,16 +89,20 @@ def _figure(value: float | None) -> str:
 
 
 def evaluate(options: Namespace) -> Result:
-    """Scores a trained model on labelled data."""
+    """Scores a trained model on labelled data, by default on what its run kept apart."""
+    from metatransformer.data.kept import read_split
+    from metatransformer.fit.fitted import refits
+    from metatransformer.infer.apart import kept_apart
     from metatransformer.infer.evaluate import score
     from metatransformer.infer.loader import Loader
 
     console = Console()
     pipeline = _saved_pipeline(options.run, options)
     recipe = pipeline.recipe
+    data = options.data or _data_of(Path(options.run), console)
     index = read_index(
         pipeline.modality,
-        options.data,
+        data,
         options=recipe.input,
         target=options.target or recipe.task.target,
         labelled=True,
@@ -105,22 +110,28 @@ def evaluate(options: Namespace) -> Result:
     )
     for note in index.notes:
         console.note(note)
-    splits = set(index.records.splits)
-    split = options.split or ("test" if "test" in splits else "")
-    records = index.records.in_split(split) if split else index.records
-    if not records:
-        known = ", ".join(sorted(name for name in splits if name))
-        must = f"be one of {known}" if known else "be left out for data that brings no splits"
-        raise UsageError("--split", must=must, found=repr(split))
-    console.note(f"scoring {len(records)} samples" + (f" of split '{split}'" if split else ""))
-    if splits == {None}:
-        console.note("this data brings no splits: the score flatters if the model has learned from some of it")
-    elif "train" in records.splits and split != "train":
-        console.warn("no split 'test' here, so all is scored, its split 'train' too, which flatters; --split chooses")
+    table = read_split(Path(options.run))
+    records, split = kept_apart(index.records, table, split=options.split, learns_val=refits(pipeline), console=console)
     loader = Loader(pipeline.route, examples_of(records, recipe), cache_mb=0, tasks=pipeline.tasks)
     metrics = score(pipeline, loader, console=console, title="scoring")
     show_scores({split or "all": metrics}, {}, task=pipeline.task, split=split, console=console)
     return {"metrics": metrics, "samples": len(records), "split": split or "all"}, 0
+
+
+def _data_of(run: Path, console: Console) -> str:
+    """Returns where the data of a run lies.
+
+    Raises:
+        UsageError: the run does not say, or it is no longer there.
+    """
+    from metatransformer.fit.run import source_of
+
+    data = source_of(run)
+    if not data or not Path(data).exists():
+        found = f"none at {data}, where 'fit' read it" if data else "none"
+        raise UsageError("evaluate RUN", must="know the data of the run", found=found, do="Use 'evaluate RUN DATA'.")
+    console.note(f"the data of the run: {data}")
+    return data
 
 
 def predict(options: Namespace) -> Result:

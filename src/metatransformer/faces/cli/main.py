@@ -163,8 +163,9 @@ def _fit(fit: argparse.ArgumentParser) -> None:
 
 def _evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("run", metavar="RUN", help="a run folder or a saved model")
-    evaluate.add_argument("data", metavar="DATA", help="its split 'test' if it has one, else all of it")
-    evaluate.add_argument("--split", default="", help="train, val or test instead")
+    data = "default: the data of the run. Its split 'test' is scored, or that of the run where it brings none"
+    evaluate.add_argument("data", nargs="?", default="", metavar="DATA", help=data)
+    evaluate.add_argument("--split", default="", help="train, val, test, all, or new (not of the run)")
     _target(evaluate)
     _trunk_place(evaluate)
 
