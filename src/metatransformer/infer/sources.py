@@ -123,7 +123,10 @@ def examples_of(records: Sequence[Record], recipe: Recipe) -> Examples:
 
 
 def check_records(reader: Reader, records: Sequence[Record], *, console: Console) -> list[tuple[str, str]]:
-    """Reads every record as ``fit`` would and returns ``(key, message)`` of each that is bad."""
+    """Reads every record as ``fit`` would and returns ``(key, message)`` of each that is bad.
+
+    The transform learns from the split ``train``, where records have one.
+    """
     problems: list[tuple[str, str]] = []
     good: list[int] = []
     records = Records.of(records)
@@ -138,7 +141,8 @@ def check_records(reader: Reader, records: Sequence[Record], *, console: Console
     if not good:
         return problems
     try:
-        reader.transform.fit(Views(records.take(good), load=reader.modality.load))
+        learned = [place for place in good if records.splits[place] in (None, "train")] or good
+        reader.transform.fit(Views(records.take(learned), load=reader.modality.load))
     except MetaTransformerError as error:
         return [*problems, ("the data as a whole", str(error))]
     with console.bar("checking", total=len(good)) as bar:
