@@ -193,17 +193,22 @@ class DataOptions(Settings):
 
 @dataclass(frozen=True)
 class RunOptions(Settings):
-    """Where and how it runs. ``checkpoint_minutes`` is the longest time between two checkpoints inside an epoch."""
+    """Where and how it runs. ``checkpoint_minutes`` is the longest time between two checkpoints inside an epoch.
+
+    ``minutes`` > 0 is how long a fit may take: it learns and scores what it reaches, and ends with a complete model.
+    """
 
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_minutes: float = 5.0
+    minutes: float = 0.0
 
     key = "recipe key 'run.{}'"
     rules = (
         Rule("seed", "lie in 0..4294967295", lambda own: 0 <= own.seed < 2**32),
         Rule("checkpoint_minutes", "be at least 0", lambda own: own.checkpoint_minutes >= 0),
+        Rule("minutes", "be at least 0 (no limit) and finite", lambda own: 0 <= own.minutes < math.inf),
     )
 
 

@@ -59,6 +59,7 @@ class _Estimator(BaseEstimator):
         target: str = "",
         metric: str = "",
         task: str = "",
+        minutes: float = 0.0,
         seed: int = 0,
         device: str = "auto",
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -70,9 +71,9 @@ class _Estimator(BaseEstimator):
         ``modality``: see ``metatransformer modalities``. ``encoder``: a name of ``list_encoders`` or a path. ``tune``:
         what learns; "default", also for ``epochs``, is the modality's own choice. ``target``: the column to learn of a
         table or manifest. ``metric`` chooses the best epoch; empty is the modality's own. ``task``: another one that
-        has answers of this kind, as a package may bring it. ``recipe``: further settings by dotted key, for example
-        ``{"optim.lr": 3e-4, "task.class_weight": "balanced"}``. ``verbose``: notes and
-        progress on standard error.
+        has answers of this kind, as a package may bring it. ``minutes`` > 0: how long ``fit`` may take. ``recipe``:
+        further settings by dotted key, for example ``{"optim.lr": 3e-4, "task.class_weight": "balanced"}``.
+        ``verbose``: notes and progress on standard error.
         """
         self.modality = modality
         self.encoder = encoder
@@ -81,6 +82,7 @@ class _Estimator(BaseEstimator):
         self.target = target
         self.metric = metric
         self.task = task
+        self.minutes = minutes
         self.seed = seed
         self.device = device
         self.precision = precision
@@ -161,6 +163,7 @@ class _Estimator(BaseEstimator):
             "run.seed": self.seed,
             "run.device": self.device,
             "run.precision": self.precision,
+            "run.minutes": self.minutes,
         }
         keywords |= {} if self.tune == "default" else {"tune": self.tune}
         keywords |= {} if self.epochs == "default" else {"optim.epochs": self.epochs}
@@ -291,6 +294,7 @@ class Forecaster(_Estimator):
         target: str = "",
         metric: str = "",
         task: str = "",
+        minutes: float = 0.0,
         seed: int = 0,
         device: str = "auto",
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -310,6 +314,7 @@ class Forecaster(_Estimator):
             target=target,
             metric=metric,
             task=task,
+            minutes=minutes,
             seed=seed,
             device=device,
             precision=precision,

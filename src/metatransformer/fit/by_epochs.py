@@ -16,6 +16,7 @@ from metatransformer.fit.choose import Choice
 from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted
 from metatransformer.fit.objective import Supervised
+from metatransformer.fit.pace import UNTUNED, features_in_time
 from metatransformer.fit.solve import Lessons, choose_head, keep_head, lessons_of, take
 from metatransformer.fit.train import Trainer
 from metatransformer.pipeline import HeadPlan, Pipeline, make_head, readout_of
@@ -32,6 +33,8 @@ def fit_by_epochs(fitted: Fitted, context: Context) -> None:
         return
     if context.place.world > 1:
         context.console.note("heads are solved in one process: the others repeat the same work")
+    if context.clock.limited:
+        features_in_time(fitted, context, until=UNTUNED)
     context.console.note("the head on what the trunk gives untuned:")
     before = {name: _solved(part, context) for name, part in fitted.by_task().items()}
     start = _parameters_below(pipeline)

@@ -25,10 +25,12 @@ from metatransformer.fit.choose import (
     drawn_from_few,
     folds_of,
     is_closed,
+    rule,
 )
 from metatransformer.fit.closed_form import Probe
 from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted, refits
+from metatransformer.fit.pace import HEADS
 from metatransformer.infer.evaluate import compute_features
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
@@ -110,7 +112,7 @@ def _chosen(fitted: Fitted, tried: Iterable[Choice], context: Context, *, sample
     recipe, task, outcome = fitted.pipeline.recipe, fitted.pipeline.task, fitted.outcome
     choices = []
     outcome.history = []  # of the last path alone
-    for number, choice in enumerate(tried):
+    for number, choice in enumerate(context.clock.while_left(tried, share=HEADS)):
         choices.append(choice)
         outcome.history.append({"step": number, **choice.line(recipe)})
         if context.run is not None:
@@ -119,7 +121,7 @@ def _chosen(fitted: Fitted, tried: Iterable[Choice], context: Context, *, sample
     outcome.kept = choices.index(best)
     reach = f", gamma {outcome.history[outcome.kept]['gamma']:g}" if recipe.head.centres else ""
     score = f"{how} {task.primary} {best.scores[task.primary]:.4f}"
-    context.console.note(f"best of {len(choices)} heads: l2 {best.l2:g}{reach}, {score}")
+    context.console.note(f"kept of {len(choices)} heads: l2 {best.l2:g}{reach}, {score}; {rule(task, what='heads')}")
     return best
 
 

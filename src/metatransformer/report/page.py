@@ -21,6 +21,7 @@ from metatransformer.core.figures import Cards, Figure, Rows
 from metatransformer.core.samples import SPLITS
 from metatransformer.core.task import Task
 from metatransformer.data.write import atomic_file
+from metatransformer.fit.choose import rule
 from metatransformer.fit.fitted import Fitted, refits, stays_untuned
 from metatransformer.machine.versions import version_of
 from metatransformer.recipe import to_yaml, tune_mode
@@ -97,6 +98,7 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
         "parameters": _parameter_rows(fitted),
         "curve": _curve(fitted),
         "through": _through(fitted),
+        "rule": _rule(fitted),
         "sections": _sections(fitted, split),
         **_grid(fitted, split),
         "pictures": [figures.stored_picture(path) for path in sorted((run / "pictures" / split).glob("*.png"))],
@@ -212,6 +214,17 @@ def _through(fitted: Fitted) -> str:
     if not stays_untuned(fitted):
         return f"{course} The model's own head was then solved on the tuned features: a gain on the val split."
     return f"{course} Tuning brought the model's own head no gain on the val split: the model is the untuned one."
+
+
+def _rule(fitted: Fitted) -> str:
+    """Returns which head or epoch is kept, and which one it was; empty where nothing was chosen."""
+    if fitted.kept is None:
+        return ""
+    line = fitted.history[fitted.kept]
+    names = ("epoch",) if "epoch" in line else ("l2", "gamma")
+    which = ", ".join(f"{name} {line[name]:g}" for name in names if name in line)
+    words = rule(fitted.pipeline.task, what="epochs" if "epoch" in line else "heads")
+    return f"{words[0].upper()}{words[1:]}{f': {which}' if which else ''}."
 
 
 def _sections(fitted: Fitted, split: str) -> list[dict[str, Any]]:

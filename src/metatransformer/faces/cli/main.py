@@ -125,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     check = command("check", "read every sample as 'fit' would and list all that are bad")
     check.add_argument("data", metavar="DATA")
     _modality(check)
+    _task(check)
     _target(check)
 
     _fit(command("fit", "train a model on your files", FIT_EPILOG))
@@ -147,13 +148,15 @@ def _fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("data", metavar="DATA")
     _modality(fit)
     fit.add_argument("--out", required=True, metavar="RUN", help="the run folder; an unfinished run continues")
-    fit.add_argument("--task", default="", help=f"{', '.join(task_names())}; default: the modality's own")
+    _task(fit)
     _target(fit)
     fit.add_argument("--encoder", default="", metavar="E", help="default: meta-b16; see 'metatransformer weights'")
     fit.add_argument(
         "--tune", default="", help="head, ends, norm, lora[:RANK], last:K, all; default: the modality's own"
     )
     fit.add_argument("--epochs", type=int, metavar="N")
+    minutes = "end after N minutes with the best model by then, complete and saved"
+    fit.add_argument("--minutes", type=float, metavar="N", help=minutes)
     fit.add_argument("--seed", type=int, metavar="S")
     _device(fit)
     fit.add_argument("--recipe", default="", metavar="R", help="a YAML file, or a Python file with recipe()")
@@ -204,6 +207,11 @@ def _bench(bench: argparse.ArgumentParser) -> None:
 
 def _modality(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modality", required=True, metavar="M", help="see 'metatransformer modalities'")
+
+
+def _task(parser: argparse.ArgumentParser) -> None:
+    words = f"{', '.join(task_names())}; default: the modality's own, or what the column holds: classes or numbers"
+    parser.add_argument("--task", default="", help=words)
 
 
 def _target(parser: argparse.ArgumentParser) -> None:
