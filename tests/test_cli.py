@@ -171,7 +171,7 @@ def test_a_table_is_learned_and_predicted(table: Path, tmp_path: Path, call: Run
     status, _, err = call(["predict", tmp_path / "run", table, "--out", tmp_path / "p.csv"])
     assert status == 0 and "not used" not in err, err
     assert len(pd.read_csv(tmp_path / "p.csv")) == 40
-    status, result, err = call(["evaluate", tmp_path / "run", table])
+    status, result, err = call(["evaluate", tmp_path / "run", table, "--split", "all"])
     assert status == 0 and result["samples"] == 40, err
 
 

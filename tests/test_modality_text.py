@@ -315,7 +315,7 @@ def test_tables_from_the_command_line(name: str, tmp_path: Path, capsys: pytest.
     words = ["fit", path, "--modality", "text", "--encoder", "test", "--epochs", 1, *settings]
     status, _, err = run([*words, "--out", tmp_path / "run"], capsys)
     assert status == 0, err
-    status, result, err = run(["evaluate", tmp_path / "run", path], capsys)
+    status, result, err = run(["evaluate", tmp_path / "run", path, "--split", "all"], capsys)
     assert status == 0 and 10 <= result["samples"] <= 11, err
     status, result, err = run(["check", path, "--modality", "text", *settings], capsys)
     assert (status, result["bad"]) == (0, 0), err
