@@ -147,9 +147,20 @@ def test_several_labels_of_pictures_are_learned(pictures: Path, tmp_path: Path, 
     assert status == 0 and result["samples"] == 24 and "score flatters" in err
 
 
-def test_epochs_that_change_nothing_are_told(pictures: Path, tmp_path: Path, call: Run, caplog):
-    words = ["fit", pictures, *IMAGE, "--tune", "head", "--epochs", 3, "--out", tmp_path / "run", *SETTINGS]
-    assert call(words)[0] == 0 and "optim.epochs: without effect in tune mode 'head'" in caplog.text
+def test_settings_without_an_effect_are_refused(pictures: Path, tmp_path: Path, call: Run):
+    words = ["fit", pictures, *IMAGE, "--tune", "head", "--out", tmp_path / "run", *SETTINGS]
+    status, _, err = call([*words, "--epochs", 3])
+    assert status == 2 and "optim.epochs: must be left alone in tune mode 'head'" in " ".join(err.split())
+    for split in ("train", "val"):
+        shutil.copytree(pictures, tmp_path / "data" / split)
+    words[1] = tmp_path / "data"
+    for setting, why in (
+        ("data.test_fraction=0.3", "no test is cut from"),
+        ("data.val_fraction=0.3", "its split 'val'"),
+    ):
+        status, _, err = call([*words, setting])
+        assert status == 2 and f"{setting[:-4]}: must be left alone here; found a setting" in err and why in err, err
+    assert not (tmp_path / "run").exists()
 
 
 def test_data_without_a_test_split_is_scored_on_val(pictures: Path, trained: Path, tmp_path: Path, call: Run):

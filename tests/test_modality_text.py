@@ -288,7 +288,7 @@ def test_folders_of_text_files_bring_their_labels(tmp_path: Path):
         place = tmp_path / ("bad", "good")[number % 2]
         place.mkdir(exist_ok=True)
         (place / f"{number}.txt").write_text(f"a {('dull', 'warm')[number % 2]} film\n")
-    classifier = Classifier("text", encoder="test", precision="float32", epochs=2, recipe=settings_of("text"))
+    classifier = Classifier("text", encoder="test", precision="float32", recipe=settings_of("text"))
     assert classifier.fit(tmp_path).predict([tmp_path / "bad/0.txt"]).shape == (1,)
     with pytest.raises(UsageError, match="--target: must name the column to learn of the table"):
         Classifier("text", encoder="test", recipe=settings_of("text")).fit(pd.DataFrame({"text": ["a", "b"]}))
@@ -312,7 +312,7 @@ def test_the_plain_baseline_learns_from_words():
 def test_tables_from_the_command_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = FIXTURES / "text" / name
     settings = words_of({"head.read": [1], "input.vocabulary": "train", "run.precision": "float32"})
-    words = ["fit", path, "--modality", "text", "--encoder", "test", "--epochs", 1, *settings]
+    words = ["fit", path, "--modality", "text", "--encoder", "test", "--tune", "ends", "--epochs", 1, *settings]
     status, _, err = run([*words, "--out", tmp_path / "run"], capsys)
     assert status == 0, err
     status, result, err = run(["evaluate", tmp_path / "run", path, "--split", "all"], capsys)

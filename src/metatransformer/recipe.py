@@ -315,10 +315,10 @@ def only(named: Mapping[str, T], *, what: str) -> T:
 
 def with_tune(recipe: Recipe, tune: str) -> Recipe:
     """Returns the recipe in another tune mode, with a head of one layer where that mode has no other."""
-    head = recipe.head
+    head, optim = recipe.head, recipe.optim
     if tune_mode(tune)[0] == "head":
-        head = dataclasses.replace(head, hidden=0, dropout=0.0)
-    return dataclasses.replace(recipe, tune=tune, head=head)
+        head, optim = dataclasses.replace(head, hidden=0, dropout=0.0), dataclasses.replace(optim, epochs="auto")
+    return dataclasses.replace(recipe, tune=tune, head=head, optim=optim)
 
 
 @runtime_checkable

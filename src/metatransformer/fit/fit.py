@@ -78,6 +78,7 @@ def fit(
     if run is not None and place.rank == 0:
         run.check(recipe, identity=identity, overwrite=overwrite)
     pipeline = build_pipeline(recipe, trunk=trunk, examples=parts["train"])
+    _require_settings(pipeline)
     frozen_bytes = pipeline.trunk.encoder.bytes_hash()
     # Tasks that read the same features share them.
     kept = memo or (Memo(most_mb=0) if len(recipe.tasks) > 1 or clock.limited else None)
@@ -114,11 +115,6 @@ def fit(
 def _learn(fitted: Fitted, context: Context) -> None:
     """Solves or trains what the tune mode says."""
     recipe, place = fitted.pipeline.recipe, context.place
-    for part in fitted.by_task().values():
-        if part.pipeline.head.solved:
-            require_foldable(part.pipeline.recipe, part.pipeline.task)
-        if recipe.tune == "head":
-            require_linear(part.pipeline.recipe)
     if recipe.tune != "head":
         fit_by_epochs(fitted, context)
         return
@@ -130,6 +126,15 @@ def _learn(fitted: Fitted, context: Context) -> None:
         features_in_time(fitted, context, until=FEATURES)
     for part in fitted.by_task().values():
         fit_head(part, context)
+
+
+def _require_settings(pipeline: Pipeline) -> None:
+    """Raises UsageError for settings that this way of fitting has no use for."""
+    for part in map(pipeline.of_task, pipeline.tasks):
+        if part.head.solved:
+            require_foldable(part.recipe, part.task)
+        if part.recipe.tune == "head":
+            require_linear(part.recipe)
 
 
 def _require_scores(part: Fitted) -> None:

@@ -4,7 +4,6 @@ Tune mode ``head`` is this alone; modes that change what is below the head end w
 here is about one task.
 """
 
-import logging
 import pickle
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -34,8 +33,6 @@ from metatransformer.fit.pace import HEADS
 from metatransformer.infer.evaluate import compute_features
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
-
-_log = logging.getLogger(__name__)
 
 
 class Lessons(NamedTuple):
@@ -126,7 +123,7 @@ def _chosen(fitted: Fitted, tried: Iterable[Choice], context: Context, *, sample
 
 
 def require_linear(recipe: Recipe) -> None:
-    """Raises UsageError for a head with a hidden layer in tune mode ``head``; warns of settings without effect."""
+    """Raises UsageError for what tune mode ``head`` has no use for: a hidden layer, epochs."""
     if recipe.head.hidden or recipe.head.dropout:
         raise UsageError(
             "head.hidden / head.dropout",
@@ -135,9 +132,8 @@ def require_linear(recipe: Recipe) -> None:
             do="Use tune=ends for a head with a hidden layer.",
         )
     if recipe.optim.epochs != "auto":
-        _log.warning(
-            "optim.epochs: without effect in tune mode 'head', which solves its heads; tune=ends trains by epochs"
-        )
+        must, do = "be left alone in tune mode 'head', which solves its heads", "Use tune=ends to train by epochs."
+        raise UsageError("optim.epochs", must=must, found=str(recipe.optim.epochs), do=do)
 
 
 def require_foldable(recipe: Recipe, task: Task) -> None:
