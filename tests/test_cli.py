@@ -203,9 +203,9 @@ def test_check_lists_every_bad_file_and_goes_on(pictures: Path, tmp_path: Path, 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((pictures / "a" / "2.png").read_bytes()[: 99 if name != "b/2.png" else 9999])
     status, result, err = call(["check", tmp_path, "--modality", "image"])
-    assert (status, result["samples"], result["bad"]) == (2, 3, 2)
-    assert [problem["key"] for problem in result["problems"]] == ["a/1.png", "b/3.png"]
-    assert err.count("bad: ") == 2 and "3 samples read, 2 bad" in err
+    assert (status, result["samples"], result["bad"]) == (2, 3, 3)
+    assert [problem["key"] for problem in result["problems"]] == ["a/1.png", "b/3.png", "the data as a whole"]
+    assert err.count("bad: ") == 3 and "3 samples read, 3 bad" in err and "must be enough to cut a" in err
 
 
 def test_modalities_are_listed_and_described(call: Run):

@@ -254,16 +254,16 @@ def check(options: Namespace) -> Result:
         if recipe.task.target:
             raise
         labelled, index = False, read(labelled=False)
-    problems: list[tuple[str, str]] = []
+    whole: list[tuple[str, str]] = []
     recipe = _decided(options, recipe, index.records.targets, console, first=first)
     if labelled and any(target is not None for target in index.records.targets):
-        records, problems = _as_learned(index, recipe, console)
+        records, whole = _as_learned(index, recipe, console)
     else:
         records = index.records
         for note in index.notes:
             console.note(note)
     reader = make_reader(recipe, modality.name, stem=load_encoder(recipe.encoder).stem)
-    problems += check_records(reader, records, console=console)
+    problems = [*check_records(reader, records, console=console), *whole]
     for _, message in problems:
         console.note(f"bad: {message}")
     console.note(f"{len(records)} samples read, {len(problems)} bad")
