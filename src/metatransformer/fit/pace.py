@@ -62,11 +62,10 @@ def _seconds_each(fitted: Fitted, places: np.ndarray, *, solved: bool) -> float:
     warm = max(1, len(places) // 4)
     for some in (places[:warm], places[warm:]):
         start = time.monotonic()
+        for place in some.tolist():
+            train.sample(place)
         if solved:
             compute_features(fitted.pipeline, train.part(some.tolist(), tasks={}), console=quiet, title="")
-        else:
-            for place in some.tolist():
-                train.sample(place)
     return (time.monotonic() - start) / max(1, len(places) - warm)
 
 
