@@ -48,7 +48,7 @@ GONE: Mapping[str, Any] = MappingProxyType(
 PLURAL = ("modality", "input", "inputs", "task", "tasks")  # keys of inputs and tasks, in both forms
 
 _NAME = re.compile(r"\w[\w-]*", re.ASCII)  # of an input or a task: it names a file
-TUNE_MODES = ("head", "ends", "norm", "lora", "last:K", "all")
+TUNE_MODES = ("head", "tokens", "ends", "norm", "lora", "last:K", "all")
 LORA_RANK = 8
 
 
@@ -59,19 +59,19 @@ def tune_mode(text: str) -> tuple[str, int]:
         UsageError: an unknown mode, or a number that is missing or below 1.
     """
     kind, colon, number = str(text).partition(":")
-    if kind in ("head", "ends", "norm", "all") and not colon:
+    if kind in ("head", "tokens", "ends", "norm", "all") and not colon:
         return kind, 0
     if kind == "lora" and not colon:
         return kind, LORA_RANK
     if kind in ("lora", "last") and number.isascii() and number.isdigit() and int(number) >= 1:
         return kind, int(number)
-    must = "be head, ends, norm, lora, lora:RANK, last:K (blocks) or all"
+    must = "be head, tokens, ends, norm, lora, lora:RANK, last:K (blocks) or all"
     raise UsageError("recipe key 'tune'", must=must, found=repr(text))
 
 
 def keeps_trunk(text: str) -> bool:
     """Returns whether the trunk's own parameters stay as they were under a tune mode."""
-    return tune_mode(text)[0] in ("head", "ends", "lora")
+    return tune_mode(text)[0] in ("head", "tokens", "ends", "lora")
 
 
 @dataclass(frozen=True)
@@ -216,11 +216,13 @@ class RunOptions(Settings):
 class Shared:
     """What the inputs and tasks of a model have in common.
 
-    ``tune`` says what learns: ``head`` the head alone; ``ends`` tokenizer and head, through the frozen trunk; ``norm``
-    the trunk's norms and layer scales besides; ``lora`` or ``lora:RANK`` low-rank adapters in its attention besides;
-    ``last:K`` the last K blocks that the head needs besides; ``all`` everything. All but ``head`` train by epochs;
-    behind a tokenizer that came with the trunk they train through a narrow linear head, and then solve the head as mode
-    ``head`` does, on tuned or untuned features, whichever validation prefers.
+    ``tune`` says what learns: ``head`` the head alone; ``tokens`` the tokenizer in front of the trunk, by a linear head
+    of its own, then the head on what the frozen trunk makes of the tokens; ``ends`` tokenizer and head, through the
+    frozen trunk; ``norm`` the trunk's norms and layer scales besides; ``lora`` or ``lora:RANK`` low-rank adapters in
+    its attention besides; ``last:K`` the last K blocks that the head needs besides; ``all`` everything. All but
+    ``head`` train by epochs; behind a tokenizer that came with the trunk they train through a narrow linear head, and
+    then solve the head as mode ``head`` does, on tuned or untuned features, whichever validation prefers; so does
+    ``tokens``.
     """
 
     encoder: str = "meta-b16"

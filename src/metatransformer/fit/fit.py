@@ -130,6 +130,14 @@ def _learn(fitted: Fitted, context: Context) -> None:
 
 def _require_settings(pipeline: Pipeline) -> None:
     """Raises UsageError for settings that this way of fitting has no use for."""
+    if pipeline.recipe.tune == "tokens":
+        native = [name for name in pipeline.route if pipeline.model.tokenizer(name).native]
+        if native:
+            must, do = "be another mode where tokens come with the trunk", "Use tune=head, ends or lora."
+            raise UsageError("recipe key 'tune'", must=must, found=f"'tokens' for {', '.join(native)}", do=do)
+        if pipeline.recipe.head.hidden:
+            found = str(pipeline.recipe.head.hidden)
+            raise UsageError("head.hidden", must="be 0 in tune mode 'tokens', which solves its heads", found=found)
     for part in map(pipeline.of_task, pipeline.tasks):
         if part.head.solved:
             require_foldable(part.recipe, part.task)

@@ -79,8 +79,8 @@ def choose_epochs(epochs: int | Literal["auto"], *, steps: int) -> int:
 class Trainer:
     """Trains one pipeline on ``objective``.
 
-    ``start_loss`` is the training loss of a head that was solved before; that start then counts as epoch 0, and is kept
-    where no epoch betters it.
+    ``start_loss`` is the training loss before any training; that start then counts as epoch 0, and is kept where no
+    epoch betters it. Heads that were solved before learn slowly then, unless they are ``fresh``.
     """
 
     def __init__(
@@ -91,10 +91,11 @@ class Trainer:
         train: Loader,
         val: Loader,
         start_loss: float | None,
+        fresh: bool = False,
         context: Context,
     ) -> None:
         self.pipeline, self.objective, self.train, self.val = pipeline, objective, train, val
-        self.start_loss = start_loss
+        self.start_loss, self.fresh = start_loss, fresh
         self.run, self.place, self.console, self.clock = context.run, context.place, context.console, context.clock
         self.recipe = pipeline.recipe
         self.device = choose_device(self.recipe.run.device)
@@ -132,7 +133,7 @@ class Trainer:
         }
         if pretrained.get(part, False):
             return optim.trunk_lr
-        solved = part == "heads" and self.start_loss is not None
+        solved = part == "heads" and self.start_loss is not None and not self.fresh
         return optim.lr * GENTLE if solved or part == "adapters" else optim.lr
 
     def fit(self) -> Progress:

@@ -32,6 +32,7 @@ from metatransformer.trunk import KNOWN, Pretrained
 SAMPLES = 12
 TUNE = {
     "head": "trunk and tokenizer frozen, a head learned",
+    "tokens": "trunk frozen, the tokenizer learned in front of it, then the head on what the trunk makes of the tokens",
     "ends": "trunk frozen, tokenizer and head learned",
     "norm": "tokenizer, head and the trunk's norms learned, the rest of the trunk frozen",
     "lora": "tokenizer, head and low-rank adapters in the trunk learned, the trunk itself frozen",
@@ -131,7 +132,7 @@ def _scores(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, spli
     assert loader.target is not None
     sure = task.independent(loader.target)
     encoder = fitted.pipeline.trunk.name
-    frozen = recipe.tune in ("head", "ends")
+    frozen = recipe.tune in ("head", "tokens", "ends")
     return {
         "metric": task.words(task.primary),
         "higher": task.higher_is_better,
@@ -208,8 +209,9 @@ def _through(fitted: Fitted) -> str:
     """Returns what a training through a solved head came to, empty where there was none."""
     if not fitted.pipeline.head.solved or fitted.kept is None or "epoch" not in fitted.history[fitted.kept]:
         return ""
+    place = "on the tokens in front of the trunk" if fitted.pipeline.recipe.tune == "tokens" else "of few features"
     course = (
-        "The curve is that of a narrow linear head that the rest was trained through; epoch 0 is before any training."
+        f"The curve is that of a linear head {place} that the rest was trained through; epoch 0 is before any training."
     )
     if not stays_untuned(fitted):
         return f"{course} The model's own head was then solved on the tuned features: a gain on the val split."

@@ -37,7 +37,8 @@ stratified one is made and said.
 key.sub=value changes any recipe setting, for example optim.lr=3e-4 head.pool=mean input.size=140;
 'metatransformer modalities NAME' lists a modality's own settings (input.*), and RUN/recipe.yaml holds all that applied.
 
-tune modes: head = tokenizer and trunk frozen, features computed once; ends = tokenizer and head learn, the trunk stays
+tune modes: head = tokenizer and trunk frozen, features computed once; tokens = the tokenizer learns in front of the
+trunk, then as head (for texts, tables and graphs); ends = tokenizer and head learn through the trunk, which stays
 frozen (the paper's setting); norm, lora[:RANK], last:K = the trunk's norms, low-rank adapters in its attention, or its
 last K blocks learn as well; all = everything learns. All but head train by epochs, which takes hours where head takes
 minutes on a laptop; unless validation gains by it, the model stays as head makes it (texts, tables and graphs always
@@ -152,7 +153,7 @@ def _fit(fit: argparse.ArgumentParser) -> None:
     _target(fit)
     fit.add_argument("--encoder", default="", metavar="E", help="default: meta-b16; see 'metatransformer weights'")
     fit.add_argument(
-        "--tune", default="", help="head, ends, norm, lora[:RANK], last:K, all; default: the modality's own"
+        "--tune", default="", help="head, tokens, ends, norm, lora[:RANK], last:K, all; default: the modality's own"
     )
     fit.add_argument("--epochs", type=int, metavar="N")
     minutes = "end after N minutes with the best model by then, complete and saved"
