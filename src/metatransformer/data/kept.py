@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from metatransformer.core.errors import DataError
-from metatransformer.core.samples import SPLITS
+from metatransformer.core.samples import SPLITS, Record
 from metatransformer.data.examples import Examples
 from metatransformer.data.identity import value_digests
 from metatransformer.data.records import Records, objects
@@ -23,7 +23,7 @@ NEW = "new"  # the split of samples that a run has never seen
 def split_table(examples: Examples) -> pd.DataFrame:
     """Returns the columns ``key``, ``split`` and ``content`` of samples that have a split."""
     content = objects([""] * len(examples))
-    for column in reversed(examples.inputs.values()):  # the first input that a sample has tells it
+    for column in reversed(list(examples.inputs.values())):  # the first input that a sample has tells it
         own = objects(_contents(column.records))
         there = slice(None) if column.places is None else column.places >= 0
         content[there] = own if column.places is None else own[column.places[there]]
@@ -55,7 +55,7 @@ def read_split(folder: Path) -> pd.DataFrame | None:
     return table
 
 
-def splits_of(records: Sequence, table: pd.DataFrame) -> list[str]:
+def splits_of(records: Sequence[Record], table: pd.DataFrame) -> list[str]:
     """Returns the split that each record had in the run of ``table``; ``NEW`` where it was not there, or is another
     one of that key.
     """

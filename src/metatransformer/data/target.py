@@ -38,7 +38,7 @@ def kind_of(targets: Iterable[Any]) -> Kind:
 
 
 def _are_whole(values: Iterable[float | None]) -> bool:
-    return all(value is not None and value.is_integer() for value in values)
+    return all(value is not None and float(value).is_integer() for value in values)
 
 
 def _number(target: Any) -> float | None:
