@@ -35,12 +35,64 @@ def test_the_resolved_recipe_repeats_the_run(pictures: Path, trained: Path, tmp_
     assert result["metrics"] == json.loads((trained / "metrics.json").read_text(encoding="utf-8"))["metrics"]
 
 
-def test_evaluate_scores_all_or_one_split(pictures: Path, trained: Path, call: Run):
-    status, result, err = call(["evaluate", trained, pictures])
-    assert status == 0, err
-    assert result["samples"] == 24 and result["split"] == "all" and 0 <= result["metrics"]["accuracy"] <= 1
-    status, result, err = call(["evaluate", trained / "model", pictures, "--split", "dev"])
-    assert status == 2 and "--split: must be left out for data that brings no splits" in err
+def test_evaluate_scores_what_the_run_kept_apart(pictures: Path, trained: Path, call: Run):
+    table = pd.read_csv(trained / "split.csv")
+    counts = table["split"].value_counts()
+    assert len(table) == 24 and set(counts.index) == {"train", "val", "test"}
+    told = json.loads((trained / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]
+    for words in (["evaluate", trained], ["evaluate", trained, pictures], ["evaluate", trained / "model", pictures]):
+        status, result, err = call(words)
+        assert status == 0, err
+        assert result["samples"] == counts["test"] and result["split"] == "test"
+        assert result["metrics"] == pytest.approx(told)
+        assert "split as the run was, by key (split.csv): train" in " ".join(err.split())
+    assert f"the data of the run: {pictures}" in " ".join(call(["evaluate", trained])[2].split())
+
+
+@pytest.mark.parametrize(("split", "words"), [("train", "score flatters"), ("val", "again on train and val")])
+def test_a_split_that_was_learned_from_is_called_so(trained: Path, call: Run, split: str, words: str):
+    status, result, err = call(["evaluate", trained, "--split", split])
+    counts = pd.read_csv(trained / "split.csv")["split"].value_counts()
+    assert status == 0 and result["samples"] == counts[split] and words in " ".join(err.split()), err
+
+
+def test_samples_that_a_run_never_saw_are_told_apart(pictures: Path, trained: Path, tmp_path: Path, call: Run):
+    shutil.copytree(pictures, tmp_path / "more")
+    shutil.copy(pictures / "a" / "0.png", tmp_path / "more" / "a" / "100.png")
+    (tmp_path / "more" / "a" / "0.png").write_bytes((pictures / "a" / "2.png").read_bytes())  # another one of that key
+    status, result, err = call(["evaluate", trained, tmp_path / "more", "--split", "new"])
+    same = (pictures / "a" / "0.png").stat().st_size == (pictures / "a" / "2.png").stat().st_size
+    assert status == 0 and result["samples"] == (1 if same else 2), err
+    shutil.copytree(pictures / "a", tmp_path / "other" / "a" / "deep")
+    shutil.copytree(pictures / "b", tmp_path / "other" / "b" / "deep")
+    status, result, err = call(["evaluate", trained, tmp_path / "other"])
+    assert status == 0 and result["samples"] == 24 and result["split"] == "all", err
+    assert "none of these samples is one of the run's: all are scored" in err
+    status, result, err = call(["evaluate", trained / "model", tmp_path / "other", "--split", "dev"])
+    assert status == 2 and "--split: must be left out for data without splits" in err
+
+
+def test_a_run_whose_data_is_gone_asks_for_it(pictures: Path, trained: Path, tmp_path: Path, call: Run):
+    shutil.copytree(trained, tmp_path / "run")
+    about = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about | {"data": str(tmp_path / "gone")}), encoding="utf-8")
+    status, _, err = call(["evaluate", tmp_path / "run"])
+    assert status == 2 and "Use 'evaluate RUN DATA'" in " ".join(err.split())
+    (tmp_path / "run" / "split.csv").write_text("key,split,content\na,x,1\n", encoding="utf-8")
+    status, _, err = call(["evaluate", tmp_path / "run", pictures])
+    assert status == 2 and "split.csv: must hold key, split and content; found 'the splits ['x']'" in err
+
+
+def test_rows_of_another_table_are_not_those_of_the_run(table: Path, tmp_path: Path, call: Run):
+    words = ["fit", table, "--modality", "tabular", "--encoder", "test", "--target", "label", "--tune", "head"]
+    assert call([*words, "--out", tmp_path / "run", *words_of({"head.read": [-1], "run.precision": "float32"})])[0] == 0
+    status, result, err = call(["evaluate", tmp_path / "run"])
+    counts = pd.read_csv(tmp_path / "run" / "split.csv")["split"].value_counts()
+    assert status == 0 and result["samples"] == counts["test"] and result["split"] == "test", err
+    frame = pd.read_csv(table)
+    frame.iloc[::-1].to_csv(tmp_path / "other.csv", index=False)  # each row under another key
+    status, result, err = call(["evaluate", tmp_path / "run", tmp_path / "other.csv"])
+    assert status == 0 and result["samples"] == len(frame), err
 
 
 def test_predict_writes_a_row_for_each_file_in_order(pictures: Path, trained: Path, tmp_path: Path, call: Run):
@@ -90,21 +142,34 @@ def test_several_labels_of_pictures_are_learned(pictures: Path, tmp_path: Path, 
     status, result, err = call([*words, "--out", tmp_path / "run", *SETTINGS])
     assert status == 0 and "mean_auroc" in result["metrics"]["test"], err
     status, result, err = call(["evaluate", tmp_path / "run", tmp_path / "list.csv"])
-    assert status == 0 and result["samples"] == 24, err
+    assert status == 0 and result["samples"] == 4 and result["split"] == "test", err
+    status, result, err = call(["evaluate", tmp_path / "run", tmp_path / "list.csv", "--split", "all"])
+    assert status == 0 and result["samples"] == 24 and "score flatters" in err
 
 
-def test_epochs_that_change_nothing_are_told(pictures: Path, tmp_path: Path, call: Run, caplog):
-    words = ["fit", pictures, *IMAGE, "--tune", "head", "--epochs", 3, "--out", tmp_path / "run", *SETTINGS]
-    assert call(words)[0] == 0 and "optim.epochs: without effect in tune mode 'head'" in caplog.text
+def test_settings_without_an_effect_are_refused(pictures: Path, tmp_path: Path, call: Run):
+    words = ["fit", pictures, *IMAGE, "--tune", "head", "--out", tmp_path / "run", *SETTINGS]
+    status, _, err = call([*words, "--epochs", 3])
+    assert status == 2 and "optim.epochs: must be left alone in tune mode 'head'" in " ".join(err.split())
+    for split in ("train", "val"):
+        shutil.copytree(pictures, tmp_path / "data" / split)
+    words[1] = tmp_path / "data"
+    for setting, why in (
+        ("data.test_fraction=0.3", "no test is cut from"),
+        ("data.val_fraction=0.3", "its split 'val'"),
+    ):
+        status, _, err = call([*words, setting])
+        assert status == 2 and f"{setting[:-4]}: must be left alone here; found a setting" in err and why in err, err
+    assert not (tmp_path / "run").exists()
 
 
-def test_a_score_over_training_samples_is_called_so(pictures: Path, trained: Path, tmp_path: Path, call: Run):
+def test_data_without_a_test_split_is_scored_on_val(pictures: Path, trained: Path, tmp_path: Path, call: Run):
     for split in ("train", "val"):
         shutil.copytree(pictures, tmp_path / split)
     status, result, err = call(["evaluate", trained, tmp_path])
-    assert status == 0 and result["samples"] == 48 and "its split 'train' too, which flatters" in " ".join(err.split())
-    status, result, err = call(["evaluate", trained, tmp_path, "--split", "val"])
-    assert status == 0 and result["samples"] == 24 and "flatters" not in err
+    assert status == 0 and result["samples"] == 24 and result["split"] == "val", err
+    status, result, err = call(["evaluate", trained, tmp_path, "--split", "train"])
+    assert status == 0 and result["samples"] == 24 and "flatters" in err
 
 
 @pytest.mark.parametrize(("target", "task"), [("label", "classify"), ("income", "regress")])
@@ -117,7 +182,7 @@ def test_a_table_is_learned_and_predicted(table: Path, tmp_path: Path, call: Run
     status, _, err = call(["predict", tmp_path / "run", table, "--out", tmp_path / "p.csv"])
     assert status == 0 and "not used" not in err, err
     assert len(pd.read_csv(tmp_path / "p.csv")) == 40
-    status, result, err = call(["evaluate", tmp_path / "run", table])
+    status, result, err = call(["evaluate", tmp_path / "run", table, "--split", "all"])
     assert status == 0 and result["samples"] == 40, err
 
 
@@ -138,9 +203,9 @@ def test_check_lists_every_bad_file_and_goes_on(pictures: Path, tmp_path: Path, 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((pictures / "a" / "2.png").read_bytes()[: 99 if name != "b/2.png" else 9999])
     status, result, err = call(["check", tmp_path, "--modality", "image"])
-    assert (status, result["samples"], result["bad"]) == (2, 3, 2)
-    assert [problem["key"] for problem in result["problems"]] == ["a/1.png", "b/3.png"]
-    assert err.count("bad: ") == 2 and "3 samples read, 2 bad" in err
+    assert (status, result["samples"], result["bad"]) == (2, 3, 3)
+    assert [problem["key"] for problem in result["problems"]] == ["a/1.png", "b/3.png", "the data as a whole"]
+    assert err.count("bad: ") == 3 and "3 samples read, 3 bad" in err and "must be enough to cut a" in err
 
 
 def test_modalities_are_listed_and_described(call: Run):

@@ -14,6 +14,7 @@ from common import loader_of, make_records, run, run_alone, tiny_pipeline, tiny_
 from PIL import Image
 from safetensors.torch import load_file
 
+import metatransformer as mt
 import metatransformer.fit.by_epochs as by_epochs_module
 import metatransformer.fit.train as train_module
 from metatransformer.core.errors import DataError, UsageError
@@ -408,3 +409,24 @@ def test_of_heads_that_are_all_right_on_validation_the_surest_is_taken():
     perfect = [line["val_log_loss"] for line in fitted.history if line["val_accuracy"] == 1.0]
     assert min(perfect) < perfect[0] - 1e-3
     assert fitted.metrics["val"]["log_loss"] == pytest.approx(min(perfect), rel=1e-5)
+
+
+def test_tokens_learn_in_front_of_the_trunk(tmp_path: Path):
+    texts = [f"a {word} film {number % 7}" for number, word in enumerate(["warm", "dull", "lovely", "awful"] * 24)]
+    labels = ["yes", "no"] * 48
+    settings: dict[str, Any] = {"input.vocabulary": "train", "head.read": [0, 1], "optim.lr": 1e-2}
+    made = mt.Classifier("text", encoder="test", tune="tokens", epochs=8, precision="float32", recipe=settings)
+    made.fit(texts, labels)
+    pipeline, history = made.pipeline_, made.history_
+    assert pipeline.head.solved and pipeline.head.readout.blocks == (0, 1)
+    assert [line["epoch"] for line in history] == list(range(9)) and history[-1]["train_loss"] < history[0][
+        "train_loss"
+    ]
+    assert made.predict(["a lovely film 3", "an awful film 2"]).tolist() == ["yes", "no"]
+    made.save(tmp_path / "model")
+    loaded = mt.load(tmp_path / "model", device="cpu")
+    np.testing.assert_allclose(loaded.predict_proba(texts[:5]), made.predict_proba(texts[:5]), atol=1e-6)
+    with pytest.raises(UsageError, match="'tune': must be another mode where tokens come with the trunk"):
+        mt.Classifier("image", encoder="test", tune="tokens").fit(np.zeros((24, 16, 16, 3), np.uint8), ["a", "b"] * 12)
+    with pytest.raises(UsageError, match="head.hidden: must be 0 in tune mode 'tokens'"):
+        mt.Classifier("text", encoder="test", tune="tokens", recipe={**settings, "head.hidden": 3}).fit(texts, labels)

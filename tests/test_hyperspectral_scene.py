@@ -66,9 +66,10 @@ def test_names_of_splits_split(tmp_path: Path):
     train[0], test[2:] = 1, 2
     scipy.io.savemat(path, {"input": np.ones((5, 7, 11)), "TR": train, "TE": test})
     assert Counter(record.split for record in index(path).records) == {"train": 7, "test": 21}
-    assert index(path, cut=Cut(train_pixels=2)).notes == (
-        "input.split and input.train_pixels not used: the data brings its split",
-    )
+    given = index(path, cut=Cut(train_pixels=2))
+    assert given.idle == (("input.split and input.train_pixels", "the data brings its split"),) and not given.notes
+    assert Counter(record.split for record in given.records) == {"train": 7, "test": 21}
+    assert index(path, cut=Cut()).idle == ()
     for text, split in {
         "TrLabel": "train",
         "X_test": "test",
@@ -77,6 +78,17 @@ def test_names_of_splits_split(tmp_path: Path):
         "Train_X": "train",
     }.items():
         assert name_split(Entry(Path(f"{text}.mat"), "", (1,), "f")) == split
+
+
+def test_spectra_that_are_all_for_training_are_cut_where_that_is_asked_for(tmp_path: Path):
+    labels = np.arange(24)[:, None] % 3
+    scipy.io.savemat(tmp_path / "Tr.mat", {"Tr": np.ones((24, 11)), "TrLabel": labels})
+    assert Counter(record.split for record in index(tmp_path / "Tr.mat").records) in ({"train": 24}, {None: 24})
+    cut = index(tmp_path / "Tr.mat", cut=Cut(train_pixels=2))
+    assert Counter(record.split for record in cut.records) == {"train": 6, "test": 18} and cut.idle == ()
+    assert cut.notes[-1] == "split: 2 random spectra a class for training, draw 0"
+    apart = index(tmp_path / "Tr.mat", cut=Cut("disjoint", 2))
+    assert apart.idle[0][0] == "input.split and input.train_pixels"
 
 
 def test_a_pixel_of_two_maps_is_a_training_pixel(tmp_path: Path):

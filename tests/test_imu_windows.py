@@ -279,7 +279,7 @@ def test_the_command_line_fits_and_predicts_long_recordings(tmp_path: Path, caps
     assert found["start_s"].tolist() == [1.5 * n for n in range(15)] and found["end_s"].iloc[-1] == 24
     assert found["prediction"].iloc[[0, -1]].tolist() == ["sit", "run"]
     assert Path(result["pictures"][0]).is_file()
-    status, result, _ = run(["evaluate", tmp_path / "run", data], capsys)
+    status, result, _ = run(["evaluate", tmp_path / "run", data, "--split", "all"], capsys)
     assert status == 0 and result["samples"] == 4 * 12  # three a stretch of 6 s: 0, 1.5, 3
     status, result, _ = run(["embed", new, "--model", tmp_path / "run", "--out", tmp_path / "v.parquet"], capsys)
     assert status == 0 and result["rows"] == 15

@@ -94,8 +94,31 @@ def test_a_long_text_fills_windows_of_equal_length(vocabulary: str):
     assert transform(sample("a " * 5)).inputs["pieces"].shape == (1, 5)
     pieces = transform(sample("a " * 11)).inputs["pieces"]
     assert pieces.shape == (3, 4) and (pieces == 0).tolist() == [[False] * 4, [False] * 4, [False] * 3 + [True]]
-    with pytest.raises(DataError, match="x: must have at most 15 sub-words; found 16. Cut it.*input.max_windows=4"):
-        transform(sample("a " * 16))
+    assert transform.doubts() == ()
+
+
+def test_a_text_beyond_all_windows_is_read_in_evenly_spaced_ones_and_that_is_said(vocabulary: str):
+    text = "a good bad film is it ? " * 3 + "a"  # 22 pieces
+    transform = fitted(text, "a film", vocabulary=vocabulary, window=5, max_windows=3)
+    whole = fitted(text, vocabulary=vocabulary, window=22)(sample(text)).inputs["pieces"][0]
+    pieces = transform(sample(text)).inputs["pieces"]
+    assert np.array_equal(pieces, np.stack([whole[0:5], whole[8:13], whole[17:22]]))  # from 0, 8.5 (to even), 17
+    words = "1 texts of more than 15 sub-words are read in 3 evenly spaced windows (input.max_windows; time and memory"
+    assert transform.notes[-1].startswith(words)
+    (doubt,) = transform.doubts()
+    assert doubt.startswith(words) and transform.doubts() == ()
+    assert fitted(text, vocabulary=vocabulary, window=5, max_windows=1)(sample(text)).inputs["pieces"].shape == (1, 5)
+
+
+def test_a_training_copy_of_a_long_text_is_some_of_its_windows(vocabulary: str):
+    transform = fitted("a film", vocabulary=vocabulary, window=4, train_windows=2, drop=0.0)
+    ready = transform(sample("a good bad film is it ? a bad bad film ?"))
+    copies = [transform.augment(ready, np.random.default_rng(seed)).inputs for seed in range(20)]
+    windows = [row.tolist() for row in ready.inputs["pieces"]]
+    chosen = {tuple(windows.index(row.tolist()) for row in copy["pieces"]) for copy in copies}
+    assert chosen == {(0, 1), (0, 2), (1, 2)} and all(copy["second"].shape == (2, 4) for copy in copies)
+    everything = fitted("a film", vocabulary=vocabulary, window=4, train_windows=0, drop=0.0)
+    assert everything.augment(ready, np.random.default_rng(0)).inputs["pieces"].shape == (3, 4)
 
 
 def test_columns_are_found_by_name_or_by_being_the_only_one(vocabulary: str):
@@ -165,7 +188,15 @@ def test_a_transform_must_be_fitted():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"columns": ("a", "a")}, {"size": 7}, {"window": 3}, {"max_windows": 0}, {"neighbours": 2}, {"drop": 1.0}],
+    [
+        {"columns": ("a", "a")},
+        {"size": 7},
+        {"window": 3},
+        {"max_windows": 0},
+        {"train_windows": -1},
+        {"neighbours": 2},
+        {"drop": 1.0},
+    ],
 )
 def test_options_are_checked(wrong: dict):
     (name,) = wrong
@@ -247,7 +278,7 @@ def test_strings_and_pairs_from_python():
     texts = ["a warm and good film", "a dull and bad film"] * 9
     labels = ["pos", "neg"] * 9
     settings = settings_of("text", {"optim.lr": 1e-2, "data.batch_size": 8})
-    classifier = Classifier("text", encoder="test", precision="float32", epochs=20, recipe=settings)
+    classifier = Classifier("text", encoder="test", tune="ends", precision="float32", epochs=20, recipe=settings)
     classifier.fit(texts, labels)
     assert classifier.predict(["good film", "a bad film"]).tolist() == ["pos", "neg"]
     pairs = [(text, "is it good") for text in texts]
@@ -259,7 +290,7 @@ def test_folders_of_text_files_bring_their_labels(tmp_path: Path):
         place = tmp_path / ("bad", "good")[number % 2]
         place.mkdir(exist_ok=True)
         (place / f"{number}.txt").write_text(f"a {('dull', 'warm')[number % 2]} film\n")
-    classifier = Classifier("text", encoder="test", precision="float32", epochs=2, recipe=settings_of("text"))
+    classifier = Classifier("text", encoder="test", precision="float32", recipe=settings_of("text"))
     assert classifier.fit(tmp_path).predict([tmp_path / "bad/0.txt"]).shape == (1,)
     with pytest.raises(UsageError, match="--target: must name the column to learn of the table"):
         Classifier("text", encoder="test", recipe=settings_of("text")).fit(pd.DataFrame({"text": ["a", "b"]}))
@@ -283,10 +314,10 @@ def test_the_plain_baseline_learns_from_words():
 def test_tables_from_the_command_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = FIXTURES / "text" / name
     settings = words_of({"head.read": [1], "input.vocabulary": "train", "run.precision": "float32"})
-    words = ["fit", path, "--modality", "text", "--encoder", "test", "--epochs", 1, *settings]
+    words = ["fit", path, "--modality", "text", "--encoder", "test", "--tune", "ends", "--epochs", 1, *settings]
     status, _, err = run([*words, "--out", tmp_path / "run"], capsys)
     assert status == 0, err
-    status, result, err = run(["evaluate", tmp_path / "run", path], capsys)
+    status, result, err = run(["evaluate", tmp_path / "run", path, "--split", "all"], capsys)
     assert status == 0 and 10 <= result["samples"] <= 11, err
     status, result, err = run(["check", path, "--modality", "text", *settings], capsys)
     assert (status, result["bad"]) == (0, 0), err

@@ -186,7 +186,7 @@ def test_folders_of_frames_go_through_every_command(frame_folders: Path, tmp_pat
     fit = ["fit", frame_folders, "--modality", "video", "--encoder", "test", "--out", out, *words]
     status, result, err = run(fit, capsys)
     assert status == 0 and result["metrics"]["val"]["accuracy"] == 1.0, err
-    status, result, err = run(["evaluate", out, frame_folders], capsys)
+    status, result, err = run(["evaluate", out, frame_folders, "--split", "all"], capsys)
     assert status == 0 and result["samples"] == 12, err
     chosen = [frame_folders / "b" / "video 3", frame_folders / "a" / "video 0"]
     status, result, err = run(["predict", out, *chosen, "--out", tmp_path / "p.csv"], capsys)

@@ -48,6 +48,7 @@ def test_classification_scores_equal_scikit_learns(classes: int):
         "macro_f1": reference.f1_score(y, guess, average="macro"),
         "log_loss": reference.log_loss(y, probability),
         "kappa": reference.cohen_kappa_score(y, guess),
+        "matthews": reference.matthews_corrcoef(y, guess),
         "auroc": reference.roc_auc_score(y, probability[:, 1] if classes == 2 else probability, multi_class="ovr"),
     }
     assert found == pytest.approx(expected, abs=1e-12)
@@ -68,7 +69,21 @@ def test_kappa_by_hand():
     logits, truth = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]), torch.tensor([0, 0, 0, 1])
     # 3 of 4 agree; by chance 1/2 would: (0.75 - 0.5) / (1 - 0.5).
     assert task.metrics(logits, truth)["kappa"] == pytest.approx(0.5)
-    assert "kappa" not in task.metrics(logits[:2], truth[:2])  # one class only: 0 / 0
+    # True answers 1 and 2, false ones 1 and 0: (1 * 2 - 1 * 0) / sqrt(2 * 1 * 3 * 2).
+    assert task.metrics(logits, truth)["matthews"] == pytest.approx(1 / 3**0.5)
+    assert not {"kappa", "matthews"} & set(task.metrics(logits[:2], truth[:2]))  # one class only: 0 / 0
+
+
+def test_answers_that_are_hardly_any_are_doubted():
+    task = classify("a", "b", "c")
+    truth = torch.tensor([0] * 80 + [1] * 16 + [2] * 4)
+    logits = torch.eye(3)[truth]
+    assert task.doubts(logits, truth) == []
+    logits = torch.eye(3)[torch.tensor([0] * 95 + [1] * 5)]
+    assert task.doubts(logits, truth) == ["'a' is the answer 95 times of 100, where 80 would be right"]  # of c are few
+    logits = torch.eye(3)[torch.tensor([0] * 90 + [2] * 10)]
+    assert task.doubts(logits, truth) == ["never the answer: 'b' (16 samples)"]
+    assert task.doubts(torch.eye(3)[torch.zeros(100, dtype=torch.long)], torch.zeros(100, dtype=torch.long)) == []
 
 
 def test_loss_weights_are_scikit_learns():

@@ -257,3 +257,21 @@ def test_wrong_arguments_are_named():
         EncoderConfig(width=21, depth=1, heads=4, hidden=29)
     with pytest.raises(UsageError, match=r"encoder.activation: must be one of \['gelu'"):
         EncoderConfig(width=21, depth=1, heads=3, hidden=29, activation="relu")
+
+
+def test_many_rows_run_through_the_blocks_in_parts(monkeypatch: pytest.MonkeyPatch):
+    encoder, x = trained(), draw(7, 11, 21)
+    mask = torch.ones(7, 11, dtype=torch.bool)
+    mask[5, 3:] = False
+    with torch.no_grad():
+        whole = encoder.read(tokens(x, mask), after=(0, 2))
+        monkeypatch.setattr("metatransformer.trunk.encoder.MOST_TOKENS", 23)  # two rows at once
+        seen: list[int] = []
+        encoder.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+        parts = encoder.read(tokens(x, mask), after=(0, 2))
+    assert seen == [2, 2, 2, 1]
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one.x[mask], other.x[mask], **TOLERANCE)
+    seen.clear()
+    encoder.read(tokens(x.requires_grad_(True), mask), after=(2,))
+    assert seen == [7]  # gradients: the caller's batch is what it is

@@ -208,7 +208,7 @@ def build_pipeline(recipe: Recipe, *, trunk: Pretrained, examples: Examples) -> 
     for name in recipe.tasks:
         tasks[name] = make_task(recipe, name)
         tasks[name].fit([examples.targets[name][row] for row in examples.known(name)])
-    solved = True if recipe.tune == "head" else None
+    solved = True if recipe.tune in ("head", "tokens") else None
     plans = {
         name: HeadPlan(solved, min(recipe.head_of(name).centres, len(examples.known(name)))) for name in recipe.tasks
     }

@@ -59,13 +59,13 @@ def tune_mode(text: str) -> tuple[str, int]:
         UsageError: an unknown mode, or a number that is missing or below 1.
     """
     kind, colon, number = str(text).partition(":")
-    if kind in ("head", "ends", "norm", "all") and not colon:
+    if kind in ("head", "tokens", "ends", "norm", "all") and not colon:
         return kind, 0
     if kind == "lora" and not colon:
         return kind, LORA_RANK
     if kind in ("lora", "last") and number.isascii() and number.isdigit() and int(number) >= 1:
         return kind, int(number)
-    must = "be head, ends, norm, lora, lora:RANK, last:K (blocks) or all"
+    must = "be head, tokens, ends, norm, lora, lora:RANK, last:K (blocks) or all"
     raise UsageError("recipe key 'tune'", must=must, found=repr(text))
 
 
@@ -196,17 +196,22 @@ class DataOptions(Settings):
 
 @dataclass(frozen=True)
 class RunOptions(Settings):
-    """Where and how it runs. ``checkpoint_minutes`` is the longest time between two checkpoints inside an epoch."""
+    """Where and how it runs. ``checkpoint_minutes`` is the longest time between two checkpoints inside an epoch.
+
+    ``minutes`` > 0 is how long a fit may take: it learns and scores what it reaches, and ends with a complete model.
+    """
 
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_minutes: float = 5.0
+    minutes: float = 0.0
 
     key = "recipe key 'run.{}'"
     rules = (
         Rule("seed", "lie in 0..4294967295", lambda own: 0 <= own.seed < 2**32),
         Rule("checkpoint_minutes", "be at least 0", lambda own: own.checkpoint_minutes >= 0),
+        Rule("minutes", "be at least 0 (no limit) and finite", lambda own: 0 <= own.minutes < math.inf),
     )
 
 
@@ -214,11 +219,13 @@ class RunOptions(Settings):
 class Recipe:
     """One run: inputs and tasks by name, and what they share.
 
-    ``tune`` says what learns: ``head`` the head alone; ``ends`` tokenizer and head, through the frozen trunk; ``norm``
-    the trunk's norms and layer scales besides; ``lora`` or ``lora:RANK`` low-rank adapters in its attention besides;
-    ``last:K`` the last K blocks that the head needs besides; ``all`` everything. All but ``head`` train by epochs;
-    behind a tokenizer that came with the trunk they train through a narrow linear head, and then solve the head as mode
-    ``head`` does, on tuned or untuned features, whichever validation prefers.
+    ``tune`` says what learns: ``head`` the head alone; ``tokens`` the tokenizer in front of the trunk, by a linear head
+    of its own, then the head on what the frozen trunk makes of the tokens; ``ends`` tokenizer and head, through the
+    frozen trunk; ``norm`` the trunk's norms and layer scales besides; ``lora`` or ``lora:RANK`` low-rank adapters in
+    its attention besides; ``last:K`` the last K blocks that the head needs besides; ``all`` everything. All but
+    ``head`` train by epochs; behind a tokenizer that came with the trunk they train through a narrow linear head, and
+    then solve the head as mode ``head`` does, on tuned or untuned features, whichever validation prefers; so does
+    ``tokens``.
     """
 
     inputs: Mapping[str, InputOptions]
@@ -323,10 +330,10 @@ def only(named: Mapping[str, T], *, what: str) -> T:
 
 def with_tune(recipe: Recipe, tune: str) -> Recipe:
     """Returns the recipe in another tune mode, with a head of one layer where that mode has no other."""
-    head = recipe.head
+    head, optim = recipe.head, recipe.optim
     if tune_mode(tune)[0] == "head":
-        head = dataclasses.replace(head, hidden=0, dropout=0.0)
-    return dataclasses.replace(recipe, tune=tune, head=head)
+        head, optim = dataclasses.replace(head, hidden=0, dropout=0.0), dataclasses.replace(optim, epochs="auto")
+    return dataclasses.replace(recipe, tune=tune, head=head, optim=optim)
 
 
 @runtime_checkable

@@ -174,6 +174,11 @@ class Task(ABC):
         del outputs, target
         return {}
 
+    def doubts(self, outputs: Tensor, target: Tensor) -> Sequence[str]:
+        """Returns what a person should be warned of in the answers to a whole split; most tasks have nothing."""
+        del outputs, target
+        return ()
+
     @property
     def higher_is_better(self) -> bool:
         """Whether more of the primary metric is better."""

@@ -34,6 +34,19 @@ def data_identity(records: Sequence[Record]) -> str:
     return digest.hash.hexdigest()
 
 
+def value_digests(values: Sequence[Any]) -> list[str]:
+    """Returns a short hash of each value in memory; what several share is looked at once."""
+    known: dict[int, bytes] = {}
+    found: dict[int, str] = {}
+    for value in values:
+        if id(value) not in found:
+            digest = _Digest()
+            digest._known = known
+            digest.add(value)
+            found[id(value)] = digest.hash.hexdigest()[:16]
+    return [found[id(value)] for value in values]
+
+
 def _size_and_time(path: Path) -> str:
     try:
         about = path.stat()

@@ -246,6 +246,8 @@ class Index:
     ``root`` is the folder that keys and relative paths start from, None for in-memory data.
     ``columns`` are a table's columns in order, without target, split and group; empty for files.
     ``settings`` are the modality's own settings that the data decided: they belong into the recipe.
+    ``idle`` are settings that were given and that can have no effect on this data, each with the reason: a fit refuses
+    them.
     """
 
     records: Records
@@ -253,6 +255,7 @@ class Index:
     root: Path | None = None
     columns: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    idle: tuple[tuple[str, str], ...] = ()
 
     def split(self, name: str) -> Records:
         """Returns the records of one split: train, val or test."""

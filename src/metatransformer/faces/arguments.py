@@ -29,6 +29,7 @@ KEYWORDS = {
     "run.seed": "seed",
     "run.device": "device",
     "run.precision": "precision",
+    "run.minutes": "minutes",
 }
 
 

@@ -173,7 +173,7 @@ def embed(
 def embedder_of(pipeline: Pipeline) -> Embedder:
     """Returns the embedder of a loaded pipeline without tasks."""
     keywords = keywords_of(pipeline.recipe)
-    for unknown in ("tune", "epochs", "task", "metric"):
+    for unknown in ("tune", "epochs", "task", "metric", "minutes"):
         del keywords[unknown]
     pool = pipeline.recipe.head.pool
     assert pool != "columns"

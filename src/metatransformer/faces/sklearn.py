@@ -22,6 +22,7 @@ from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
 from metatransformer.data.examples import Examples
+from metatransformer.data.kept import read_split, split_table, write_split
 from metatransformer.data.records import Records, listing
 from metatransformer.data.write import write_json
 from metatransformer.faces.arguments import flat_keys, grouped, keywords_of, labelled, not_fitted, recipe_of, unlabelled
@@ -58,6 +59,7 @@ class _Estimator(BaseEstimator):
         target: str = "",
         metric: str = "",
         task: str = "",
+        minutes: float = 0.0,
         seed: int = 0,
         device: str = "auto",
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -69,9 +71,9 @@ class _Estimator(BaseEstimator):
         ``modality``: see ``metatransformer modalities``. ``encoder``: a name of ``list_encoders`` or a path. ``tune``:
         what learns; "default", also for ``epochs``, is the modality's own choice. ``target``: the column to learn of a
         table or manifest. ``metric`` chooses the best epoch; empty is the modality's own. ``task``: another one that
-        has answers of this kind, as a package may bring it. ``recipe``: further settings by dotted key, for example
-        ``{"optim.lr": 3e-4, "task.class_weight": "balanced"}``. ``verbose``: notes and
-        progress on standard error.
+        has answers of this kind, as a package may bring it. ``minutes`` > 0: how long ``fit`` may take. ``recipe``:
+        further settings by dotted key, for example ``{"optim.lr": 3e-4, "task.class_weight": "balanced"}``.
+        ``verbose``: notes and progress on standard error.
         """
         self.modality = modality
         self.encoder = encoder
@@ -80,6 +82,7 @@ class _Estimator(BaseEstimator):
         self.target = target
         self.metric = metric
         self.task = task
+        self.minutes = minutes
         self.seed = seed
         self.device = device
         self.precision = precision
@@ -87,7 +90,8 @@ class _Estimator(BaseEstimator):
         self.verbose = verbose
 
     def fit(self: E, X: Any, y: Any = None, *, groups: Any = None) -> E:
-        """Trains on X and returns itself; learns ``pipeline_``, ``history_`` and ``metrics_`` (by split).
+        """Trains on X and returns itself; learns ``pipeline_``, ``history_``, ``metrics_`` (by split) and ``split_``, a
+        table of each sample's ``key`` and ``split``.
 
         Where X brings no split, a seeded part of it (``data.val_fraction``) chooses the best epoch, or folds of few
         samples the head (``optim.folds``), and nothing is kept for a test: that is what ``score`` on other data is for.
@@ -107,6 +111,7 @@ class _Estimator(BaseEstimator):
         for name, value in labels.items():
             setattr(self, name, value)
         self.pipeline_, self.history_, self.metrics_ = fitted.pipeline, fitted.history, fitted.metrics
+        self.split_ = split_table(examples)
         if found.columns:
             self.n_features_in_ = len(found.columns)
         return self
@@ -122,6 +127,8 @@ class _Estimator(BaseEstimator):
         if not self.__sklearn_is_fitted__():
             raise not_fitted(self, verb="save")
         self._save_labels(Path(folder))
+        if self.split_ is not None:
+            write_split(Path(folder), self.split_)
         self.pipeline_.save(Path(folder), metrics=self.metrics_, standalone=standalone)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -156,6 +163,7 @@ class _Estimator(BaseEstimator):
             "run.seed": self.seed,
             "run.device": self.device,
             "run.precision": self.precision,
+            "run.minutes": self.minutes,
         }
         keywords |= {} if self.tune == "default" else {"tune": self.tune}
         keywords |= {} if self.epochs == "default" else {"optim.epochs": self.epochs}
@@ -163,7 +171,7 @@ class _Estimator(BaseEstimator):
 
     def _take(self, pipeline: Pipeline, folder: Path) -> None:
         """Takes over a saved model."""
-        self.pipeline_, self.history_ = pipeline, []
+        self.pipeline_, self.history_, self.split_ = pipeline, [], read_split(folder)
         self.metrics_ = json.loads((folder / "model.json").read_text(encoding="utf-8"))["metrics"]
 
     def _learn_labels(self, targets: Sequence[Any]) -> dict[str, Any]:
@@ -286,6 +294,7 @@ class Forecaster(_Estimator):
         target: str = "",
         metric: str = "",
         task: str = "",
+        minutes: float = 0.0,
         seed: int = 0,
         device: str = "auto",
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -305,6 +314,7 @@ class Forecaster(_Estimator):
             target=target,
             metric=metric,
             task=task,
+            minutes=minutes,
             seed=seed,
             device=device,
             precision=precision,

@@ -7,7 +7,7 @@ Then the recipe's own head is solved on the tuned features, as in tune mode ``he
 validation split, the model stays untuned. Elsewhere head and tokenizer start fresh and learn together.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -16,9 +16,11 @@ from metatransformer.fit.choose import Choice
 from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted
 from metatransformer.fit.objective import Supervised
+from metatransformer.fit.pace import UNTUNED, features_in_time
 from metatransformer.fit.solve import Lessons, choose_head, keep_head, lessons_of, take
 from metatransformer.fit.train import Trainer
 from metatransformer.pipeline import HeadPlan, Pipeline, make_head, readout_of
+from metatransformer.recipe import HeadOptions
 
 
 def fit_by_epochs(fitted: Fitted, context: Context) -> None:
@@ -32,11 +34,16 @@ def fit_by_epochs(fitted: Fitted, context: Context) -> None:
         return
     if context.place.world > 1:
         context.console.note("heads are solved in one process: the others repeat the same work")
+    if context.clock.limited:
+        features_in_time(fitted, context, until=UNTUNED)
     context.console.note("the head on what the trunk gives untuned:")
     before = {name: _solved(part, context) for name, part in fitted.by_task().items()}
     start = _parameters_below(pipeline)
-    narrow = narrowed(pipeline)
-    _train(fitted, narrow, context, start_loss=_solve_narrow(narrow, fitted, context))
+    if pipeline.recipe.tune == "tokens":
+        _train(fitted, in_front(pipeline), context, start_loss=_constant_loss(fitted), fresh=True)
+    else:
+        narrow = narrowed(pipeline)
+        _train(fitted, narrow, context, start_loss=_solve_narrow(narrow, fitted, context))
     courses = {name: (outcome.history, outcome.kept) for name, outcome in fitted.outcomes.items()}
     trained = any(kept for _, kept in courses.values())
     helped = trained and _keep_tuned(fitted, before, context)
@@ -57,16 +64,37 @@ def narrowed(pipeline: Pipeline) -> Pipeline:
 
     Means over a grid become one mean beside the summary token.
     """
+    return _with_linear_heads(
+        pipeline, lambda own: replace(own, pool="both" if own.pool in ("grid", "columns") else own.pool), solved=True
+    )
+
+
+def in_front(pipeline: Pipeline) -> Pipeline:
+    """Returns the same tokenizers behind new linear heads that read the tokens before any block of the trunk."""
+    return _with_linear_heads(pipeline, lambda own: replace(own, read=(0,)), solved=False)
+
+
+def _with_linear_heads(pipeline: Pipeline, changed: Callable[[HeadOptions], HeadOptions], *, solved: bool) -> Pipeline:
     heads = {}
     for name, task in pipeline.tasks.items():
-        own = pipeline.recipe.head_of(name)
-        options = replace(own, pool="both" if own.pool in ("grid", "columns") else own.pool, centres=0)
+        options = replace(changed(pipeline.recipe.head_of(name)), centres=0)
         seen = {given: pipeline.model.tokenizer(given) for given in pipeline.recipe.inputs_of(name)}
-        with torch.random.fork_rng(devices=[]):  # its random start is replaced anyway
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(pipeline.recipe.run.seed)
             readout = readout_of(options, seen, trunk=pipeline.trunk)
-            heads[name] = make_head(options, readout, task, plan=HeadPlan(True, 0))
+            heads[name] = make_head(options, readout, task, plan=HeadPlan(solved, 0))
     shared = replace(pipeline.recipe.head, centres=0)
     return replace(pipeline, recipe=replace(pipeline.recipe, head=shared), model=pipeline.model.with_heads(heads))
+
+
+def _constant_loss(fitted: Fitted) -> float:
+    """Returns the training loss of the best constant answers, near which fresh heads start."""
+    total = 0.0
+    for part in fitted.by_task().values():
+        target = part.loaders["train"].target
+        assert target is not None
+        total += float(part.pipeline.task.loss(part.pipeline.task.constant().expand(len(target), -1), target))
+    return total
 
 
 def _parameters_below(pipeline: Pipeline) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
@@ -76,7 +104,9 @@ def _parameters_below(pipeline: Pipeline) -> list[tuple[torch.nn.Parameter, torc
     return [(parameter, parameter.detach().clone()) for parameter in learning]
 
 
-def _train(fitted: Fitted, pipeline: Pipeline, context: Context, *, start_loss: float | None) -> None:
+def _train(
+    fitted: Fitted, pipeline: Pipeline, context: Context, *, start_loss: float | None, fresh: bool = False
+) -> None:
     """Trains by epochs and leaves the weights of the best one in the model."""
     trainer = Trainer(
         pipeline,
@@ -84,6 +114,7 @@ def _train(fitted: Fitted, pipeline: Pipeline, context: Context, *, start_loss: 
         train=fitted.loaders["train"],
         val=fitted.loaders["val"],
         start_loss=start_loss,
+        fresh=fresh,
         context=context,
     )
     progress = trainer.fit()

@@ -223,12 +223,26 @@ def _path(
 def best_of(task: Task, choices: Sequence[Choice], *, samples: int) -> Choice:
     """Returns the choice of least loss among those that ``samples`` cannot tell from the best score."""
     scores = [choice.scores[task.primary] for choice in choices]
-    if not (task.ranks and task.higher_is_better):
+    if not by_loss(task):
         best = min(scores, key=lambda score: -score if task.higher_is_better else score)
         return choices[scores.index(best)]
     enough = within_error(max(scores), samples=samples)
     good = [choice for choice, score in zip(choices, scores, strict=True) if score >= enough]
     return min(good, key=lambda choice: choice.loss)
+
+
+def rule(task: Task, *, what: str) -> str:
+    """Returns in words which one of ``what`` ("heads", "epochs") is kept."""
+    score = f"validation {task.words(task.primary)}" if what == "epochs" else task.words(task.primary)
+    if not by_loss(task):
+        return f"of the {what} the one with the best {score} is kept"
+    so_far = " so far" if what == "epochs" else ""  # weights of epochs that were passed over are gone
+    return f"of the {what} within one standard error of the best {score}{so_far} the one of least loss is kept"
+
+
+def by_loss(task: Task) -> bool:
+    """Returns whether the loss chooses among scores that the samples cannot tell from the best."""
+    return task.ranks and task.higher_is_better
 
 
 def within_error(top: float, *, samples: int) -> float:

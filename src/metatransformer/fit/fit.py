@@ -4,15 +4,31 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from metatransformer.core.errors import DataError
+from torch import Tensor
+
+from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import SPLITS, Record
+from metatransformer.core.task import Task
 from metatransformer.data.examples import Examples
+from metatransformer.data.kept import split_table, write_split
 from metatransformer.data.write import write_table
 from metatransformer.fit.by_epochs import fit_by_epochs
 from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted
 from metatransformer.fit.memo import Memo
+from metatransformer.fit.pace import (
+    FEATURES,
+    READ,
+    SCORES,
+    clock_of,
+    features_in_time,
+    foretell,
+    in_random_order,
+    read_in_time,
+    scores_in_time,
+    stratified,
+)
 from metatransformer.fit.run import RunFolder
 from metatransformer.fit.solve import fit_head, require_foldable, require_linear
 from metatransformer.fit.train import join_processes, wait_for_all
@@ -34,19 +50,26 @@ def fit(
     out: Path | None = None,
     overwrite: bool = False,
     memo: Memo | None = None,
+    source: str = "",
+    begun: float | None = None,
     console: Console,
 ) -> Fitted:
     """Trains on the samples of split ``train``, chooses on ``val``, scores on both and on ``test`` where there is one.
 
     Records are those of the recipe's one input, with the targets of its one task. ``out`` is the run folder; an
     unfinished run in it is continued. ``memo`` holds what other fits computed of samples of the same data set.
+    ``source`` is where the data lies, for a later ``evaluate`` of the run; ``begun`` (of ``time.monotonic``) is when
+    the time of ``run.minutes`` began, None = now.
 
     Raises:
         MetaTransformerError: whatever the user must change: data, recipe, weights, folder.
     """
+    clock = clock_of(recipe, begun)
     choose_device(recipe.run.device)  # refused before anything is read
     examples = data if isinstance(data, Examples) else examples_of(data, recipe)
     place = join_processes()
+    if clock.limited and place.world > 1:
+        raise UsageError("run.minutes", must="be 0 for several processes", found=f"{recipe.run.minutes:g}")
     console = console if place.rank == 0 else Console(quiet=True)
     parts = _parts(examples, recipe)
     trunk = load_encoder(recipe.encoder)
@@ -55,24 +78,35 @@ def fit(
     if run is not None and place.rank == 0:
         run.check(recipe, identity=identity, overwrite=overwrite)
     pipeline = build_pipeline(recipe, trunk=trunk, examples=parts["train"])
+    _require_settings(pipeline)
     frozen_bytes = pipeline.trunk.encoder.bytes_hash()
     # Tasks that read the same features share them.
-    kept = memo or (Memo(most_mb=0) if len(recipe.tasks) > 1 else None)
-    context = Context(run, place, kept, console)
+    kept = memo or (Memo(most_mb=0) if len(recipe.tasks) > 1 or clock.limited else None)
+    context = Context(run, place, kept, console, clock)
     say_what_learns(pipeline, console)
     route = pipeline.route if memo is None else memo.route(pipeline)
-    fitted = Fitted(pipeline, _loaders(pipeline, parts, route, console))
+    if clock.limited:
+        mixed = stratified(pipeline)
+        parts = {name: in_random_order(part, seed=recipe.run.seed, stratified=mixed) for name, part in parts.items()}
+    fitted = Fitted(pipeline, _loaders(pipeline, parts, route))
+    foretell(fitted, context)
+    if not clock.limited or recipe.tune != "head":  # else each sample is read when its features are computed
+        read_in_time(fitted, context, until=READ)
     if run is not None:
         # Not before all data was read: bad data leaves no folder behind, and the run to be overwritten stays. The
         # first process opens the folder, then the others see it complete.
-        if place.rank == 0 and run.open(recipe, identity=identity, overwrite=overwrite):
-            console.note(f"continuing the unfinished run in {out}")
+        if place.rank == 0:
+            if run.open(recipe, identity=identity, source=source, overwrite=overwrite):
+                console.note(f"continuing the unfinished run in {out}")
+            write_split(run.path, split_table(examples))
         wait_for_all(place)
     _learn(fitted, context)
     if keeps_trunk(recipe.tune):
         require_unchanged(pipeline.trunk.encoder, frozen_bytes)
+    if clock.limited:
+        scores_in_time(fitted, context, until=SCORES)
     for part in fitted.by_task().values():
-        _score(part, console)
+        _score(part, context)
     if run is not None:
         _write(fitted, run)
     return fitted
@@ -81,11 +115,6 @@ def fit(
 def _learn(fitted: Fitted, context: Context) -> None:
     """Solves or trains what the tune mode says."""
     recipe, place = fitted.pipeline.recipe, context.place
-    for part in fitted.by_task().values():
-        if part.pipeline.head.solved:
-            require_foldable(part.pipeline.recipe, part.pipeline.task)
-        if recipe.tune == "head":
-            require_linear(part.pipeline.recipe)
     if recipe.tune != "head":
         fit_by_epochs(fitted, context)
         return
@@ -93,26 +122,48 @@ def _learn(fitted: Fitted, context: Context) -> None:
         context.console.note("tune mode 'head' solves its heads in one process: the others repeat the same work")
     if context.run is not None:
         context.run.rewind_log(0)  # the heads are cheap: a killed run fits them all again
+    if context.clock.limited:
+        features_in_time(fitted, context, until=FEATURES)
     for part in fitted.by_task().values():
         fit_head(part, context)
     heads = [fitted.pipeline.model.head(name) for name in fitted.pipeline.tasks]
     fitted.pipeline.read_plain(any(head.beside is not None for head in heads))
 
 
+def _require_settings(pipeline: Pipeline) -> None:
+    """Raises UsageError for settings that this way of fitting has no use for."""
+    if pipeline.recipe.tune == "tokens":
+        native = [name for name in pipeline.route if pipeline.model.tokenizer(name).native]
+        if native:
+            must, do = "be another mode where tokens come with the trunk", "Use tune=head, ends or lora."
+            raise UsageError("recipe key 'tune'", must=must, found=f"'tokens' for {', '.join(native)}", do=do)
+        if pipeline.recipe.head.hidden:
+            found = str(pipeline.recipe.head.hidden)
+            raise UsageError("head.hidden", must="be 0 in tune mode 'tokens', which solves its heads", found=found)
+    for part in map(pipeline.of_task, pipeline.tasks):
+        if part.head.solved:
+            require_foldable(part.recipe, part.task)
+        if part.recipe.tune == "head":
+            require_linear(part.recipe)
+
+
 def _require_scores(part: Fitted) -> None:
     """Raises DataError where the metric cannot be had on a split: now, not when the training is done."""
-    task = part.pipeline.task
     for split in ("val", "test"):
         loader = part.loaders.get(split)
         if loader is not None and loader.target is not None and len(loader):
-            try:
-                scores = task.metrics(task.constant().expand(len(loader), -1), loader.target)
-            except DataError as error:
-                where = f"split '{split}', {error.where}"
-                raise DataError(where, must=error.must, found=error.found, do=error.do) from error
-            if not math.isfinite(scores[task.primary]):
-                where, found = f"split '{split}', metric '{task.primary}'", f"{len(loader)} samples"
-                raise DataError(where, must="be a number there", found=found, do="Give the split more samples.")
+            _require_score(part.pipeline.task, loader.target, split=split)
+
+
+def _require_score(task: Task, target: Tensor, *, split: str) -> None:
+    try:
+        scores = task.metrics(task.constant().expand(len(target), -1), target)
+    except DataError as error:
+        where = f"split '{split}', {error.where}"
+        raise DataError(where, must=error.must, found=error.found, do=error.do) from error
+    if not math.isfinite(scores[task.primary]):
+        where, found = f"split '{split}', metric '{task.primary}'", f"{len(target)} samples"
+        raise DataError(where, must="be a number there", found=found, do="Give the split more samples.")
 
 
 def require_unchanged(encoder: Encoder, bytes_before: str) -> None:
@@ -153,6 +204,19 @@ def _say_random(modality: Modality, console: Console) -> None:
         )
 
 
+def require_learnable(examples: Examples, recipe: Recipe) -> None:
+    """Raises what ``fit`` would raise of splits and targets, before any sample is read."""
+    parts = _parts(examples, recipe)
+    for name in recipe.tasks:
+        task = make_task(recipe, name)
+        task.fit([parts["train"].targets[name][row] for row in parts["train"].known(name)])
+        require_foldable(recipe, task)
+        for split in ("val", "test"):
+            known = [parts[split].targets[name][row] for row in parts[split].known(name)]
+            if known:
+                _require_score(task, task.encode(known), split=split)
+
+
 def _parts(examples: Examples, recipe: Recipe) -> dict[str, Examples]:
     """Returns the samples by split; raises DataError for a split without any, and for what is no target of its task."""
     parts = {name: examples.split(name) for name in SPLITS}
@@ -165,29 +229,32 @@ def _parts(examples: Examples, recipe: Recipe) -> dict[str, Examples]:
     return parts
 
 
-def _loaders(pipeline: Pipeline, parts: dict[str, Examples], route: Route, console: Console) -> dict[str, Loader]:
+def _loaders(pipeline: Pipeline, parts: dict[str, Examples], route: Route) -> dict[str, Loader]:
     total = sum(len(examples) for examples in parts.values())
     loaders = {}
     for name, examples in parts.items():
         if len(examples):
             cache = pipeline.recipe.data.cache_mb * len(examples) // total
             loaders[name] = Loader(route, examples, cache_mb=cache, tasks=pipeline.tasks)
-            loaders[name].prepare(console, title=f"{name} samples")
     for part in Fitted(pipeline, loaders).by_task().values():
         _require_scores(part)
     return loaders
 
 
-def _score(part: Fitted, console: Console) -> None:
+def _score(part: Fitted, context: Context) -> None:
     """Scores what fitting has not computed already, for one task."""
     for name in ("val", "test"):
         if name not in part.loaders:
             continue
         loader = part.loaders[name]
         if name not in part.outputs:
-            part.outputs[name] = compute_outputs(part.pipeline, loader, console=console, title=f"scoring {name}")
+            part.outputs[name] = compute_outputs(
+                part.pipeline, loader, console=context.console, title=f"scoring {name}"
+            )
         if loader.target is not None:
             part.metrics[name] = score_outputs(part.pipeline, loader, part.outputs[name])
+            for doubt in part.pipeline.task.doubts(part.outputs[name], loader.target):
+                context.console.warn(f"{name}: {doubt}")
 
 
 def _write(fitted: Fitted, run: RunFolder) -> None:

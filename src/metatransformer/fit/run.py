@@ -1,7 +1,8 @@
 """The run folder: what was asked, on what, with what, and how far it got.
 
-``recipe.yaml`` (resolved), ``run.json`` (versions, seed, data and weight hashes, status), ``log.jsonl``,
-``tensorboard/``, ``checkpoints/``, ``model/``, ``metrics.json``, ``predictions.parquet``, ``report.html``.
+``recipe.yaml`` (resolved), ``run.json`` (versions, seed, data and weight hashes, status), ``split.csv`` (what was
+learned from, what was kept apart), ``log.jsonl``, ``tensorboard/``, ``checkpoints/``, ``model/``, ``metrics.json``,
+``predictions.parquet``, ``report.html``.
 """
 
 import json
@@ -24,7 +25,7 @@ from metatransformer.recipe import Recipe, to_dict, to_yaml
 
 # What a run leaves behind beside run.json, as patterns below its folder; {} is the suffix of a task among several.
 WRITTEN = (
-    *("recipe.yaml", "log.jsonl", "metrics.json", "controls.json", ".*.tmp.*"),
+    *("recipe.yaml", "split.csv", "log.jsonl", "metrics.json", "controls.json", ".*.tmp.*"),
     *("tensorboard/events.out.tfevents.*", "checkpoints/*.pt", "checkpoints/.*.tmp.*"),
     *("model/model.json", "model/*.safetensors", "model/*/*.safetensors", "model/adapters/adapter_config.json"),
     *("model/.*.tmp.*", "model/*/.*.tmp.*"),
@@ -75,8 +76,10 @@ class RunFolder:
             return True
         return False
 
-    def open(self, recipe: Recipe, *, identity: Mapping[str, str], overwrite: bool) -> bool:
+    def open(self, recipe: Recipe, *, identity: Mapping[str, str], source: str, overwrite: bool) -> bool:
         """Creates the folder, or takes up an unfinished run; returns whether there is one to continue.
+
+        ``source`` is where the data lies, "" where that is not known.
 
         Raises:
             UsageError: what ``check`` refuses.
@@ -87,7 +90,7 @@ class RunFolder:
             return True
         if self.writes and (self.path / "run.json").is_file():
             self._clear()
-        self._create(recipe, identity)
+        self._create(recipe, identity, source)
         return False
 
     def _clear(self) -> None:
@@ -106,7 +109,7 @@ class RunFolder:
             if not any((self.path / folder).iterdir()):
                 (self.path / folder).rmdir()
 
-    def _create(self, recipe: Recipe, identity: Mapping[str, str]) -> None:
+    def _create(self, recipe: Recipe, identity: Mapping[str, str], source: str) -> None:
         if not self.writes:
             return
         about = {
@@ -116,6 +119,7 @@ class RunFolder:
             "seed": recipe.run.seed,
             "recipe": to_dict(recipe),
             "identity": dict(identity),
+            "data": source,
         }
         # First: a run that is killed from here on is known as one and can be continued or overwritten.
         write_json(self.path / "run.json", about)
@@ -221,3 +225,13 @@ class RunFolder:
                 found=str(error).splitlines()[0],
                 do="Start again with --overwrite.",
             ) from error
+
+
+def source_of(folder: Path) -> str:
+    """Returns where the data of a run lies, of its folder or its model's; "" where that is not known.
+
+    Raises:
+        DataError: the record of the run is damaged.
+    """
+    runs = [RunFolder(place, place=Place()) for place in (folder, folder.parent) if (place / "run.json").is_file()]
+    return str(runs[0].about().get("data", "")) if runs else ""

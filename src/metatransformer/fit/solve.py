@@ -4,7 +4,6 @@ Tune mode ``head`` is this alone; modes that change what is below the head end w
 here is about one task.
 """
 
-import logging
 import pickle
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -28,17 +27,17 @@ from metatransformer.fit.choose import (
     folds_of,
     is_closed,
     parts_of,
+    rule,
 )
 from metatransformer.fit.closed_form import Probe
 from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted, refits
+from metatransformer.fit.pace import HEADS
 from metatransformer.infer.evaluate import Features, compute_features
 from metatransformer.nn.beside import Beside, BesideFacts, Standardise
 from metatransformer.nn.kernel import KernelLayer
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
-
-_log = logging.getLogger(__name__)
 
 
 class Lessons(NamedTuple):
@@ -174,7 +173,8 @@ class _Log:
 
     def best_of(self, tried: Iterable[Choice]) -> Choice:
         """Returns the best of a path of heads; all are written down as they come."""
-        return best_of(self.fitted.pipeline.task, [self.add(choice) for choice in tried], samples=self.samples)
+        task, found = self.fitted.pipeline.task, self.context.clock.while_left(tried, share=HEADS)
+        return best_of(task, [self.add(choice) for choice in found], samples=self.samples)
 
     def keep(self, finalists: Sequence[Choice]) -> Choice:
         """Returns the best of several heads, says how they scored, and writes down which one is kept."""
@@ -188,12 +188,12 @@ class _Log:
         settings = [f"{name} {kept[name]:g}" for name in ("l2", "gamma") if name in kept]
         score = f"{self.how} {primary} {best.scores[primary]:.4f}"
         told = ", ".join([best.words, *settings, score] if len(finalists) > 1 else [*settings, score])
-        self.context.console.note(f"best of {len(self.choices)} heads: {told}")
+        self.context.console.note(f"kept of {len(self.choices)} heads: {told}; {rule(task, what='heads')}")
         return best
 
 
 def require_linear(recipe: Recipe) -> None:
-    """Raises UsageError for a head with a hidden layer in tune mode ``head``; warns of settings without effect."""
+    """Raises UsageError for what tune mode ``head`` has no use for: a hidden layer, epochs."""
     if recipe.head.hidden or recipe.head.dropout:
         raise UsageError(
             "head.hidden / head.dropout",
@@ -202,9 +202,8 @@ def require_linear(recipe: Recipe) -> None:
             do="Use tune=ends for a head with a hidden layer.",
         )
     if recipe.optim.epochs != "auto":
-        _log.warning(
-            "optim.epochs: without effect in tune mode 'head', which solves its heads; tune=ends trains by epochs"
-        )
+        must, do = "be left alone in tune mode 'head', which solves its heads", "Use tune=ends to train by epochs."
+        raise UsageError("optim.epochs", must=must, found=str(recipe.optim.epochs), do=do)
 
 
 def require_foldable(recipe: Recipe, task: Task) -> None:

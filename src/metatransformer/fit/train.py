@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from metatransformer.core.batch import Batch
 from metatransformer.core.errors import UsageError
-from metatransformer.fit.choose import within_error
+from metatransformer.fit.choose import by_loss, rule, within_error
 from metatransformer.fit.context import Context
 from metatransformer.fit.objective import Objective
+from metatransformer.fit.pace import FIRST, TRAINED, WORTH
 from metatransformer.infer.evaluate import compute_outputs, score_outputs
 from metatransformer.infer.loader import Loader, Place
+from metatransformer.machine.clock import duration, memory_gb
 from metatransformer.machine.console import Bar, Console
 from metatransformer.machine.device import choose_device, choose_precision
 from metatransformer.pipeline import Pipeline
@@ -31,6 +33,8 @@ from metatransformer.pipeline import Pipeline
 GENTLE = 0.1
 WARMUP = 0.1  # share of all steps
 CLIP = 1.0  # norm of the gradients
+TOLD = 5  # steps that are let go by before time is taken, and of which it is taken
+VALIDATED = 0.1  # of the time of a fit (run.minutes) at most goes to one validation
 SUM = "loss"  # of several tasks, which have no score in common
 
 
@@ -75,8 +79,8 @@ def choose_epochs(epochs: int | Literal["auto"], *, steps: int) -> int:
 class Trainer:
     """Trains one pipeline on ``objective``.
 
-    ``start_loss`` is the training loss of a head that was solved before; that start then counts as epoch 0, and is kept
-    where no epoch betters it.
+    ``start_loss`` is the training loss before any training; that start then counts as epoch 0, and is kept where no
+    epoch betters it. Heads that were solved before learn slowly then, unless they are ``fresh``.
     """
 
     def __init__(
@@ -87,11 +91,12 @@ class Trainer:
         train: Loader,
         val: Loader,
         start_loss: float | None,
+        fresh: bool = False,
         context: Context,
     ) -> None:
         self.pipeline, self.objective, self.train, self.val = pipeline, objective, train, val
-        self.start_loss = start_loss
-        self.run, self.place, self.console = context.run, context.place, context.console
+        self.start_loss, self.fresh = start_loss, fresh
+        self.run, self.place, self.console, self.clock = context.run, context.place, context.console, context.clock
         self.recipe = pipeline.recipe
         self.device = choose_device(self.recipe.run.device)
         self.precision = choose_precision(self.recipe.run.precision, device=self.device)
@@ -106,6 +111,7 @@ class Trainer:
         self.average = {name: p.detach().clone() for name, p in self.learning.items()}
         self.progress = Progress()
         self._saved = time.monotonic()
+        self._begun, self._first_step = self._saved, self.progress.step
 
     def _groups(self) -> list[dict[str, Any]]:
         """Returns the parameter groups, one for each rate; vectors are not decayed."""
@@ -127,7 +133,7 @@ class Trainer:
         }
         if pretrained.get(part, False):
             return optim.trunk_lr
-        solved = part == "heads" and self.start_loss is not None
+        solved = part == "heads" and self.start_loss is not None and not self.fresh
         return optim.lr * GENTLE if solved or part == "adapters" else optim.lr
 
     def fit(self) -> Progress:
@@ -138,14 +144,16 @@ class Trainer:
         """
         self._share_start()
         self._resume()
+        self.console.note(self.rule)
         if self.start_loss is not None and not self.progress.history:
             self._validate(train_loss=self.start_loss)
         total = self.total_steps - self.progress.step
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices), self.console.bar("training, steps", total=total) as bar:
-            while self.progress.epoch < self.epochs:
+            self._begun, self._first_step = time.monotonic(), self.progress.step
+            while self.progress.epoch < self.epochs and not (self.progress.step and self._time_is_up()):
                 self._epoch(bar)
-                train_loss = self.progress.loss_sum / max(1, self.steps_per_epoch)
+                train_loss = self.progress.loss_sum / max(1, self.progress.batch)
                 self.progress.epoch, self.progress.batch, self.progress.loss_sum = self.progress.epoch + 1, 0, 0.0
                 self._validate(train_loss=train_loss)
         self._load(self.progress.weights)
@@ -170,9 +178,39 @@ class Trainer:
                 progress.step += 1
                 progress.batch += 1
                 bar.advance(status=f"epoch {progress.epoch + 1}, loss {loss:.3f}")
+                self._foretell()
+                if self._time_is_up():
+                    return
                 minutes = (time.monotonic() - self._saved) / 60
                 if self.run is not None and minutes > recipe.run.checkpoint_minutes:
                     self._save()
+
+    def _foretell(self) -> None:
+        """Says after the first steps how long training will take, and how much memory."""
+        steps = self.progress.step - self._first_step
+        if steps == TOLD:
+            self._told = time.monotonic()
+        if steps != 2 * TOLD:
+            return
+        each = (time.monotonic() - self._told) / TOLD
+        seconds = each * (self.total_steps - self.progress.step)
+        if seconds > WORTH and not self.clock.limited:
+            size = f", {memory_gb():.1f} GB of memory so far" if memory_gb() else ""
+            plan = f"{self.epochs} epochs of {self.steps_per_epoch:,} steps"
+            self.console.note(f"about {duration(seconds)} of training, {plan}{size}; --minutes N ends sooner")
+
+    def _time_is_up(self) -> bool:
+        """Returns whether training must end now, so that time is left for what comes after it."""
+        return self.clock.limited and self._elapsed() >= 1
+
+    def _elapsed(self) -> float:
+        """Returns the share of the time for training that is gone: 1 when validation still fits in."""
+        steps = max(1, self.progress.step - self._first_step)
+        spent = time.monotonic() - self._begun
+        # A step of training costs about three times as much as one of validation.
+        validation = spent / steps / 3 * len(self.val) / self.recipe.data.batch_size
+        left = self.clock.left(TRAINED) - min(validation, self.clock.seconds * VALIDATED)
+        return spent / max(spent + left, 1e-9)
 
     def _step(self, batch: Batch) -> float:
         """Takes one optimiser step and returns the loss."""
@@ -222,6 +260,8 @@ class Trainer:
         if step < warm:
             return (step + 1) / warm
         done = (step - warm) / max(1, self.total_steps - warm)
+        if self.clock.limited:  # the rate ends at 0 when the time does
+            done = min(1.0, max(done, self._elapsed()))
         return 0.5 * (1 + math.cos(math.pi * done))
 
     @torch.no_grad()
@@ -235,6 +275,7 @@ class Trainer:
     def _validate(self, *, train_loss: float) -> None:
         """Scores the averaged weights, keeps the best, logs, and saves a checkpoint."""
         progress = self.progress
+        self._shorten_validation()
         current = {name: p.detach().clone() for name, p in self.learning.items()}
         self._load(self.average)
         line: dict[str, Any] = {"epoch": progress.epoch, "step": progress.step, "train_loss": train_loss}
@@ -248,16 +289,30 @@ class Trainer:
         if keep := kept is None or self._takes_over(line, kept, better=better):
             progress.kept = len(progress.history)
             progress.weights = {name: t.clone() for name, t in self.average.items()}
+        line["kept"] = keep
         progress.history.append(line)
         self._load(current)
+        loss = f", log loss {line['val_log_loss']:.4f}" if "val_log_loss" in line else ""
+        stays = "kept" if keep else f"epoch {progress.history[progress.kept]['epoch']} stays kept"
         self.console.note(
-            f"epoch {progress.epoch}/{self.epochs}: loss {line['train_loss']:.4f}, "
-            f"validation {self.primary} {value:.4f} (best {progress.best:.4f}{', kept' if keep else ''})"
+            f"epoch {progress.epoch}/{self.epochs}: training loss {line['train_loss']:.4f}, "
+            f"validation {self.primary} {value:.4f}{loss}; {stays}"
         )
         if self.run is not None:
             self.run.log(line)
             progress.lines += 1
             self._save()
+
+    def _shorten_validation(self) -> None:
+        """Leaves as many validation samples as can be scored in their part of a limited time."""
+        steps = self.progress.step - self._first_step
+        if not self.clock.limited or not steps or self.progress.history:
+            return
+        each = (time.monotonic() - self._begun) / steps / 3 / self.recipe.data.batch_size
+        most = max(FIRST, int(self.clock.seconds * VALIDATED / max(each, 1e-9)))
+        if most < len(self.val):
+            self.console.warn(f"{most:,} of {len(self.val):,} validation samples choose, for the time is short")
+            self.val = self.val.part(range(most), tasks=self.val.tasks)
 
     def _scores(self) -> dict[str, float]:
         """Returns the scores of the one task; of several the scores of each, and the sum of their losses."""
@@ -278,6 +333,13 @@ class Trainer:
         return found
 
     @property
+    def rule(self) -> str:
+        """Which epoch is kept, in words."""
+        if len(self.pipeline.tasks) > 1:
+            return "of the epochs the one with the least sum of validation losses is kept"
+        return rule(self.pipeline.task, what="epochs")
+
+    @property
     def primary(self) -> str:
         """The score that chooses the epoch: of several tasks the sum of their losses."""
         return SUM if len(self.pipeline.tasks) > 1 else self.pipeline.task.primary
@@ -291,7 +353,7 @@ class Trainer:
         Of shares that the samples cannot tell from the best it is the one of least loss: a handful of answers that
         flipped would else throw epochs of training away. Of other scores it is the best.
         """
-        if len(self.pipeline.tasks) > 1 or not (self.pipeline.task.ranks and self.pipeline.task.higher_is_better):
+        if len(self.pipeline.tasks) > 1 or not by_loss(self.pipeline.task):
             return better
         name = f"val_{self.primary}"
         assert self.progress.best is not None

@@ -107,7 +107,12 @@ def score(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -
     Raises:
         DataError: there are no records, or their targets are unknown.
     """
-    return score_outputs(pipeline, loader, compute_outputs(pipeline, loader, console=console, title=title))
+    outputs = compute_outputs(pipeline, loader, console=console, title=title)
+    scores = score_outputs(pipeline, loader, outputs)
+    assert loader.target is not None
+    for doubt in pipeline.task.doubts(outputs, loader.target):
+        console.warn(doubt)
+    return scores
 
 
 def score_outputs(pipeline: Pipeline, loader: Loader, outputs: Tensor) -> dict[str, float]:

@@ -5,7 +5,7 @@ run that was killed continues with the very batches that it would have seen.
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -124,15 +124,27 @@ class Loader:
             return self if len(self.tasks) == 1 else self.part(range(len(self)), tasks={name: self.tasks[name]})
         return self.part(rows.tolist(), tasks={name: self.tasks[name]})
 
-    def prepare(self, console: Console, *, title: str) -> None:
-        """Reads every sample once: errors show before anything is trained, later epochs need no disk.
+    def prepare(self, console: Console, *, title: str, stop: Callable[[int], bool] | None = None) -> int:
+        """Reads every sample once: errors show before anything is trained, later epochs need no disk. Returns how many
+        were read: all, or those before ``stop`` said so.
 
         Raises:
             DataError: the first bad sample.
         """
+        done = 0
         with console.bar(f"reading {title}", total=len(self)) as bar, _threads(self.workers) as pool:
             for _, window in self._windows(pool, count=2 * self.workers):
                 bar.advance(len(window))
+                done += len(window)
+                if stop is not None and stop(done):
+                    break
+        return done
+
+    @property
+    def mean_bytes(self) -> float:
+        """How many bytes the samples that were read so far take in the mean, 0 before any."""
+        known = self._sizes[self._sizes > 0]
+        return float(known.mean()) if len(known) else 0.0
 
     def sample(self, index: int) -> Sample:
         """Returns one transformed sample."""

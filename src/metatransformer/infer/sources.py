@@ -1,6 +1,6 @@
 """From what a user hands in to records, for any modality."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -89,8 +89,11 @@ def split_index(index: Index, recipe: Recipe, *, console: Console) -> Index:
 
     Raises:
         DataError: what ``split_records`` refuses, or what is no target of the task.
+        UsageError: settings that can have no effect on this data.
     """
     task, data, usual = get_task(recipe.task.name), recipe.data, DataOptions()
+    for where, why in (*index.idle, *_idle_fractions(index, data, usual=usual, sequential=task.sequential)):
+        raise UsageError(where, must="be left alone here", found=f"a setting, where {why}", do="Leave it out.")
     (name,) = recipe.tasks
     require_targets(task(recipe.task), examples_of(index.records, recipe), name=name)
     if task.sequential and (data.val_fraction, data.test_fraction) != (usual.val_fraction, usual.test_fraction):
@@ -112,6 +115,19 @@ def split_index(index: Index, recipe: Recipe, *, console: Console) -> Index:
     return split
 
 
+def _idle_fractions(
+    index: Index, data: DataOptions, *, usual: DataOptions, sequential: bool
+) -> Iterator[tuple[str, str]]:
+    """Yields the fractions that were given and can have no effect, since the data brings splits, with the reason."""
+    given = set(index.records.splits) - {None}
+    if not given or sequential:
+        return
+    if "val" in given and data.val_fraction not in (0, usual.val_fraction):
+        yield "data.val_fraction", "the data brings its split 'val'"
+    if data.test_fraction not in (0, usual.test_fraction):
+        yield "data.test_fraction", "no test is cut from a split 'train' that the data brings"
+
+
 def prepared(index: Index, recipe: Recipe, *, console: Console) -> tuple[Examples, Recipe]:
     """Returns the samples of one input with targets of one task, each with a split, and the recipe with the settings
     that the data decided.
@@ -127,7 +143,10 @@ def examples_of(records: Sequence[Record], recipe: Recipe) -> Examples:
 
 
 def check_records(reader: Reader, records: Sequence[Record], *, console: Console) -> list[tuple[str, str]]:
-    """Reads every record as ``fit`` would and returns ``(key, message)`` of each that is bad."""
+    """Reads every record as ``fit`` would and returns ``(key, message)`` of each that is bad.
+
+    The transform learns from the split ``train``, where records have one.
+    """
     problems: list[tuple[str, str]] = []
     good: list[int] = []
     records = Records.of(records)
@@ -142,7 +161,8 @@ def check_records(reader: Reader, records: Sequence[Record], *, console: Console
     if not good:
         return problems
     try:
-        reader.transform.fit(Views(records.take(good), load=reader.modality.load))
+        learned = [place for place in good if records.splits[place] in (None, "train")] or good
+        reader.transform.fit(Views(records.take(learned), load=reader.modality.load))
     except MetaTransformerError as error:
         return [*problems, ("the data as a whole", str(error))]
     with console.bar("checking", total=len(good)) as bar:

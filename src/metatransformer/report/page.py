@@ -21,6 +21,7 @@ from metatransformer.core.figures import Cards, Figure, Rows
 from metatransformer.core.samples import SPLITS
 from metatransformer.core.task import Task
 from metatransformer.data.write import atomic_file
+from metatransformer.fit.choose import rule
 from metatransformer.fit.fitted import Fitted, refits, stays_untuned
 from metatransformer.machine.versions import version_of
 from metatransformer.recipe import to_yaml, tune_mode
@@ -31,6 +32,7 @@ from metatransformer.trunk import KNOWN, Pretrained
 SAMPLES = 12
 TUNE = {
     "head": "trunk and tokenizer frozen, a head learned",
+    "tokens": "trunk frozen, the tokenizer learned in front of it, then the head on what the trunk makes of the tokens",
     "ends": "trunk frozen, tokenizer and head learned",
     "norm": "tokenizer, head and the trunk's norms learned, the rest of the trunk frozen",
     "lora": "tokenizer, head and low-rank adapters in the trunk learned, the trunk itself frozen",
@@ -97,6 +99,7 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
         "parameters": _parameter_rows(fitted),
         "curve": _curve(fitted),
         "through": _through(fitted),
+        "rule": _rule(fitted),
         "sections": _sections(fitted, split),
         **_grid(fitted, split),
         "pictures": [figures.stored_picture(path) for path in sorted((run / "pictures" / split).glob("*.png"))],
@@ -129,7 +132,7 @@ def _scores(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, spli
     assert loader.target is not None
     sure = task.independent(loader.target)
     encoder = fitted.pipeline.trunk.name
-    frozen = recipe.tune in ("head", "ends")
+    frozen = recipe.tune in ("head", "tokens", "ends")
     return {
         "metric": task.words(task.primary),
         "higher": task.higher_is_better,
@@ -208,12 +211,24 @@ def _through(fitted: Fitted) -> str:
     """Returns what a training through a solved head came to, empty where there was none."""
     if not fitted.pipeline.head.solved or fitted.kept is None or "epoch" not in fitted.history[fitted.kept]:
         return ""
+    place = "on the tokens in front of the trunk" if fitted.pipeline.recipe.tune == "tokens" else "of few features"
     course = (
-        "The curve is that of a narrow linear head that the rest was trained through; epoch 0 is before any training."
+        f"The curve is that of a linear head {place} that the rest was trained through; epoch 0 is before any training."
     )
     if not stays_untuned(fitted):
         return f"{course} The model's own head was then solved on the tuned features: a gain on the val split."
     return f"{course} Tuning brought the model's own head no gain on the val split: the model is the untuned one."
+
+
+def _rule(fitted: Fitted) -> str:
+    """Returns which head or epoch is kept, and which one it was; empty where nothing was chosen."""
+    if fitted.kept is None:
+        return ""
+    line = fitted.history[fitted.kept]
+    names = ("epoch",) if "epoch" in line else ("l2", "gamma")
+    which = ", ".join(f"{name} {line[name]:g}" for name in names if name in line)
+    words = rule(fitted.pipeline.task, what="epochs" if "epoch" in line else "heads")
+    return f"{words[0].upper()}{words[1:]}{f': {which}' if which else ''}."
 
 
 def _sections(fitted: Fitted, split: str) -> list[dict[str, Any]]:

@@ -16,6 +16,8 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.figures import Cards, Confusion, Rows, Section
 from metatransformer.core.task import Baseline, Score, Task, TaskOptions
 
+NEARLY_ALL = 0.95  # of the answers, from which on one answer is told to be given too often
+SEEN = 5  # samples of a class that is never answered, from which on that is told
 MISTAKES = 6  # the most frequent ones that are listed
 
 
@@ -36,6 +38,7 @@ class Classify(Task):
         "balanced_accuracy": Score(error="share"),
         "macro_f1": Score(error="share", words="macro F1"),
         "kappa": Score(),
+        "matthews": Score(words="Matthews correlation"),
         "auroc": Score(error="share", words="AUROC"),
         "log_loss": Score(higher=False),
     }
@@ -116,8 +119,9 @@ class Classify(Task):
         return F.cross_entropy(outputs, target, weight=weight)
 
     def metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
-        """Returns accuracy, balanced accuracy, macro F1, log loss, Cohen's kappa where it is defined (truth and guess
-        are not one and the same class throughout), and the AUROC where every class occurs."""
+        """Returns accuracy, balanced accuracy, macro F1, log loss, Cohen's kappa and Matthews' correlation where they
+        are defined (truth and guess are not one and the same class throughout), and the AUROC where every class occurs.
+        """
         probability = outputs.double().softmax(dim=-1).numpy()
         truth, guess = target.numpy(), probability.argmax(axis=1)
         labels = range(len(self.classes_))
@@ -130,6 +134,7 @@ class Classify(Task):
         }
         if len(present) > 1 or len(np.unique(guess)) > 1:
             result["kappa"] = float(measure.cohen_kappa_score(truth, guess))
+            result["matthews"] = float(measure.matthews_corrcoef(truth, guess))
         if len(present) == len(self.classes_):
             chance = probability[:, 1] if len(labels) == 2 else probability
             result["auroc"] = float(measure.roc_auc_score(truth, chance, multi_class="ovr"))
@@ -141,6 +146,23 @@ class Classify(Task):
                 do="Score more data, or choose task.metric=accuracy.",
             )
         return result
+
+    def doubts(self, outputs: Tensor, target: Tensor) -> Sequence[str]:
+        """Names classes that are never answered though they occur, and one answer that is given nearly always."""
+        truth = torch.bincount(target, minlength=self.outputs)
+        given = torch.bincount(outputs.argmax(dim=1), minlength=self.outputs)
+        most, total = int(given.argmax()), len(target)
+        told = []
+        if given[most] >= NEARLY_ALL * total > truth[most]:
+            told.append(
+                f"'{self.classes_[most]}' is the answer {int(given[most]):,} times of {total:,}, "
+                f"where {int(truth[most]):,} would be right"
+            )
+        never = [place for place in range(self.outputs) if truth[place] >= SEEN and not given[place]]
+        if never:
+            named = ", ".join(f"'{self.classes_[place]}' ({int(truth[place]):,} samples)" for place in never[:5])
+            told.append(f"never the answer: {named}" + (f" and {len(never) - 5} more" if len(never) > 5 else ""))
+        return told
 
     def independent(self, target: Tensor) -> int:
         """Returns on how many answers a mean over classes rests, or the smallest class where ranks are scored.

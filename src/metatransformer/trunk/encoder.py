@@ -23,6 +23,9 @@ from metatransformer.nn.lowrank import Adapters
 # tanh approximation; eps and head count: above 7e-2); a shallow trunk may not tell those two GELUs
 # apart (tests/test_trunk_encoder.py, tests/test_trunk_golden.py).
 FINGERPRINT_TOLERANCE = 2e-4
+# Tokens that run through the blocks at once where no gradient is asked for: many windows of long texts would else
+# take gigabytes for what lies between two layers.
+MOST_TOKENS = 2**16
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,15 @@ class Encoder(Trunk):
         if not tokens.mask.any(dim=1).all():
             raise UsageError("encoder", must="get at least one real token a sample", found="none")
         mask = None if tokens.mask.all() else tokens.mask  # the attention kernel is faster without one
-        return [replace(tokens, x=x) for x in self(tokens.x, mask, after=after, adapters=adapters)]
+        rows, count = tokens.x.shape[:2]
+        most = max(1, MOST_TOKENS // count)
+        if rows <= most or torch.is_grad_enabled():
+            return [replace(tokens, x=x) for x in self(tokens.x, mask, after=after, adapters=adapters)]
+        parts = [
+            self(tokens.x[i : i + most], None if mask is None else mask[i : i + most], after=after, adapters=adapters)
+            for i in range(0, rows, most)
+        ]
+        return [replace(tokens, x=torch.cat(layer)) for layer in zip(*parts, strict=True)]
 
     def initialize(self, *, seed: int) -> None:
         """Draws every parameter anew: linear weights from a truncated normal of deviation 0.02, biases 0, norms 1.

@@ -1,15 +1,18 @@
 """The commands: each takes the parsed options and returns its JSON result and the exit status."""
 
+import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from metatransformer.core.errors import UnlabelledError, UsageError
+from metatransformer.core.errors import MetaTransformerError, UnlabelledError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.task import Task
 from metatransformer.data.examples import Examples
+from metatransformer.data.records import Index, Records
+from metatransformer.data.target import kind_of
 from metatransformer.infer.embed import FEATURES, embed_to, embedding, untrained
 from metatransformer.infer.sources import (
     check_records,
@@ -21,10 +24,12 @@ from metatransformer.infer.sources import (
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, fit_reader, make_reader
-from metatransformer.recipe import Recipe, make_recipe, parse_overrides, read_recipe
+from metatransformer.recipe import Recipe, make_recipe, merged, parse_overrides, read_recipe
 from metatransformer.saved import load_pipeline
+from metatransformer.tasks import get_task
 
 Result = tuple[dict[str, Any], int]
+BY_KIND = {"classes": "classify", "numbers": "regress"}  # what is learned of a column, by what it holds
 SHOWN = 4  # metrics in a table of 80 columns; the JSON line and the report hold all
 
 
@@ -35,7 +40,7 @@ def fit(options: Namespace) -> Result:
     from metatransformer.report.controls import CONTROLS, run_controls
     from metatransformer.report.page import write_report
 
-    console = Console()
+    console, begun = Console(), time.monotonic()
     recipe = _recipe(options)
     modality = get_modality(recipe.modality)
     index = read_index(
@@ -46,9 +51,13 @@ def fit(options: Namespace) -> Result:
         labelled=True,
         header=recipe.data.header,
     )
+    recipe = _decided(options, recipe, index.records.targets, console)
     examples, recipe = prepared(index, recipe, console=console)
     out = Path(options.out)
-    fitted = fit_examples(examples, recipe, out=out, overwrite=options.overwrite, console=console)
+    source = str(Path(options.data).resolve())
+    fitted = fit_examples(
+        examples, recipe, out=out, overwrite=options.overwrite, source=source, begun=begun, console=console
+    )
     split = "test" if "test" in fitted.metrics else "val"
     controls = {}
     if options.controls:
@@ -87,16 +96,20 @@ def _figure(value: float | None) -> str:
 
 
 def evaluate(options: Namespace) -> Result:
-    """Scores a trained model on labelled data."""
+    """Scores a trained model on labelled data, by default on what its run kept apart."""
+    from metatransformer.data.kept import read_split
+    from metatransformer.fit.fitted import refits
+    from metatransformer.infer.apart import kept_apart
     from metatransformer.infer.evaluate import score
     from metatransformer.infer.loader import Loader
 
     console = Console()
     pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
     recipe = pipeline.recipe
+    data = options.data or _data_of(Path(options.run), console)
     index = read_index(
         pipeline.modality,
-        options.data,
+        data,
         options=recipe.input,
         target=options.target or recipe.task.target,
         labelled=True,
@@ -104,22 +117,28 @@ def evaluate(options: Namespace) -> Result:
     )
     for note in index.notes:
         console.note(note)
-    splits = set(index.records.splits)
-    split = options.split or ("test" if "test" in splits else "")
-    records = index.records.in_split(split) if split else index.records
-    if not records:
-        known = ", ".join(sorted(name for name in splits if name))
-        must = f"be one of {known}" if known else "be left out for data that brings no splits"
-        raise UsageError("--split", must=must, found=repr(split))
-    console.note(f"scoring {len(records)} samples" + (f" of split '{split}'" if split else ""))
-    if splits == {None}:
-        console.note("this data brings no splits: the score flatters if the model has learned from some of it")
-    elif "train" in records.splits and split != "train":
-        console.warn("no split 'test' here, so all is scored, its split 'train' too, which flatters; --split chooses")
+    table = read_split(Path(options.run))
+    records, split = kept_apart(index.records, table, split=options.split, learns_val=refits(pipeline), console=console)
     loader = Loader(pipeline.route, examples_of(records, recipe), cache_mb=0, tasks=pipeline.tasks)
     metrics = score(pipeline, loader, console=console, title="scoring")
     show_scores({split or "all": metrics}, {}, task=pipeline.task, split=split, console=console)
     return {"metrics": metrics, "samples": len(records), "split": split or "all"}, 0
+
+
+def _data_of(run: Path, console: Console) -> str:
+    """Returns where the data of a run lies.
+
+    Raises:
+        UsageError: the run does not say, or it is no longer there.
+    """
+    from metatransformer.fit.run import source_of
+
+    data = source_of(run)
+    if not data or not Path(data).exists():
+        found = f"none at {data}, where 'fit' read it" if data else "none"
+        raise UsageError("evaluate RUN", must="know the data of the run", found=found, do="Use 'evaluate RUN DATA'.")
+    console.note(f"the data of the run: {data}")
+    return data
 
 
 def predict(options: Namespace) -> Result:
@@ -194,12 +213,14 @@ def _untrained(recipe: Recipe, modality: Modality, examples: Examples, *, consol
 
 
 def check(options: Namespace) -> Result:
-    """Lists every bad sample and goes on; status 2 when there is one."""
+    """Lists every bad sample and goes on, and what else 'fit' would refuse; status 2 when there is one."""
     from metatransformer.trunk import load_encoder
 
     console = Console()
     modality = get_modality(options.modality)
-    recipe = _recipe(options, first={"encoder": "test"})
+    # Nothing is fetched: 'test' is made, and so is what its kind of samples needs.
+    first = {"encoder": "test"} | {key: v for key, v in modality.synthetic.items() if key == "input.vocabulary"}
+    recipe = _recipe(options, first=first)
     read = partial(
         read_index,
         modality,
@@ -209,20 +230,41 @@ def check(options: Namespace) -> Result:
         header=recipe.data.header,
     )
     try:  # what 'fit' would ask for
-        index = read(labelled=bool(recipe.task.target) or modality.source.continues)
+        labelled, index = True, read(labelled=bool(recipe.task.target) or modality.source.continues)
     except UnlabelledError:
         if recipe.task.target:
             raise
-        index = read(labelled=False)
-    for note in index.notes:
-        console.note(note)
+        labelled, index = False, read(labelled=False)
+    whole: list[tuple[str, str]] = []
+    recipe = _decided(options, recipe, index.records.targets, console, first=first)
+    if labelled and any(target is not None for target in index.records.targets):
+        records, whole = _as_learned(index, recipe, console)
+    else:
+        records = index.records
+        for note in index.notes:
+            console.note(note)
     reader = make_reader(recipe, modality.name, stem=load_encoder(recipe.encoder).stem)
-    problems = check_records(reader, index.records, console=console)
+    problems = [*check_records(reader, records, console=console), *whole]
     for _, message in problems:
         console.note(f"bad: {message}")
-    console.note(f"{len(index.records)} samples read, {len(problems)} bad")
+    console.note(f"{len(records)} samples read, {len(problems)} bad")
     listed = [{"key": key, "problem": message} for key, message in problems]
-    return {"samples": len(index.records), "bad": len(problems), "problems": listed}, 2 * bool(problems)
+    return {"samples": len(records), "bad": len(problems), "problems": listed}, 2 * bool(problems)
+
+
+def _as_learned(index: Index, recipe: Recipe, console: Console) -> tuple[Records, list[tuple[str, str]]]:
+    """Returns the records with the splits that 'fit' would give them, and what it would refuse of their targets."""
+    from metatransformer.fit.fit import require_learnable
+
+    try:
+        examples, recipe = prepared(index, recipe, console=console)
+        require_learnable(examples, recipe)
+    except MetaTransformerError as error:
+        for note in index.notes:
+            console.note(note)
+        return index.records, [("the data as a whole", str(error))]
+    (column,) = examples.inputs.values()
+    return column.records, []
 
 
 def modalities(options: Namespace) -> Result:
@@ -324,11 +366,44 @@ def _recipe(options: Namespace, *, first: Mapping[str, Any] | None = None) -> Re
         "target": "task.target",
         "epochs": "optim.epochs",
         "seed": "run.seed",
+        "minutes": "run.minutes",
         "device": "run.device",
     }
     given = {key: getattr(options, flag, None) for flag, key in flags.items()}
     overrides = {key: value for key, value in given.items() if value not in (None, "")}
     overrides |= parse_overrides(options.overrides)
+    return make_recipe(options.modality, base=_base(options), overrides=overrides, defaults=first or {})
+
+
+def _base(options: Namespace) -> Mapping[str, Any]:
+    """Returns what the recipe file says, where there is one."""
     path = getattr(options, "recipe", "")
-    base = read_recipe(Path(path)) if path else {}
-    return make_recipe(options.modality, base=base, overrides=overrides, defaults=first or {})
+    return read_recipe(Path(path)) if path else {}
+
+
+def _decided(
+    options: Namespace,
+    recipe: Recipe,
+    targets: Sequence[Any],
+    console: Console,
+    *,
+    first: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """Returns the recipe with the task that suits the values to learn, where none was named and two would do."""
+    chosen = merged(_base(options), parse_overrides(options.overrides))
+    named = options.task or "tasks" in chosen or "name" in (chosen.get("task") or {})
+    usual, column = recipe.task.name, recipe.task.target or "label"
+    known = [target for target in targets if target is not None]
+    if named or usual not in BY_KIND.values() or not known or any(isinstance(one, tuple | list) for one in known):
+        return recipe
+    kind = kind_of(known)
+    task = BY_KIND.get(kind.kind, usual)
+    if recipe.task.metric and recipe.task.metric not in get_task(task).scores:
+        task = usual
+    (other,) = set(BY_KIND.values()) - {task}
+    if task != usual or not isinstance(known[0], str):
+        console.note(f"'{column}' holds {kind.words}: task '{task}' (--task {other} changes that)")
+    if task == usual:
+        return recipe
+    options.task = task
+    return _recipe(options, first=first)

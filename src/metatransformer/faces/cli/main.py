@@ -36,7 +36,8 @@ stratified one is made and said.
 key.sub=value changes any recipe setting, for example optim.lr=3e-4 head.pool=mean input.size=140;
 'metatransformer modalities NAME' lists a modality's own settings (input.*), and RUN/recipe.yaml holds all that applied.
 
-tune modes: head = tokenizer and trunk frozen, features computed once; ends = tokenizer and head learn, the trunk stays
+tune modes: head = tokenizer and trunk frozen, features computed once; tokens = the tokenizer learns in front of the
+trunk, then as head (for texts, tables and graphs); ends = tokenizer and head learn through the trunk, which stays
 frozen (the paper's setting); norm, lora[:RANK], last:K = the trunk's norms, low-rank adapters in its attention, or its
 last K blocks learn as well; all = everything learns. All but head train by epochs, which takes hours where head takes
 minutes on a laptop; unless validation gains by it, the model stays as head makes it (texts, tables and graphs always
@@ -74,6 +75,8 @@ class Command(NamedTuple):
 
 MODALITY = ("--modality", {"required": True, "metavar": "M", "help": "see 'metatransformer modalities'"})
 TARGET_WORDS = "the column to learn (several with commas: --task multilabel)"
+TASK_WORDS = "what is learned, see below; default: the modality's own, or what the column holds: classes or numbers"
+TASK = ("--task", {"default": "", "help": TASK_WORDS})
 TARGET = ("--target", {"default": "", "metavar": "COL", "help": TARGET_WORDS})
 DEVICE = ("--device", {"default": "", "metavar": "D", "help": "auto (default), cpu, cuda, cuda:N or mps"})
 DATA = ("data", {"metavar": "DATA"})
@@ -82,6 +85,8 @@ PATHS = ("paths", {"nargs": "+", "metavar": "PATH", "help": "files, folders, a m
 NAME = ("name", {"nargs": "?", "default": "", "metavar": "NAME"})
 TRUNK = ("--encoder", {"default": "", "metavar": "PATH", "help": "where the model's trunk lies now"})
 TRUNK_OF_DEMO = ("--encoder", {"default": "focus-s14", "metavar": "E", "help": "default: %(default)s"})
+MINUTES = "end after N minutes with the best model by then, complete and saved"
+SCORED = "default: the data of the run. Its split 'test' is scored, or that of the run where it brings none"
 POOLS = "summary (default), mean, max, both or grid; of a trained model also features (its default)"
 
 COMMANDS: Mapping[str, Command] = {
@@ -94,7 +99,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "modalities": Command("list the kinds of data, or describe one: files, units, settings", (NAME,)),
     "check": Command(
-        "read every sample as 'fit' would and list all that are bad", (DATA, MODALITY, TARGET), overrides=True
+        "read every sample as 'fit' would and list all that are bad", (DATA, MODALITY, TASK, TARGET), overrides=True
     ),
     "fit": Command(
         "train a model on your files",
@@ -102,14 +107,18 @@ COMMANDS: Mapping[str, Command] = {
             DATA,
             MODALITY,
             ("--out", {"required": True, "metavar": "RUN", "help": "the run folder; an unfinished run continues"}),
-            ("--task", {"default": "", "help": "what is learned, see below; default: the modality's own"}),
+            TASK,
             TARGET,
             ("--encoder", {"default": "", "metavar": "E", "help": "default: meta-b16; see 'metatransformer weights'"}),
             (
                 "--tune",
-                {"default": "", "help": "head, ends, norm, lora[:RANK], last:K, all; default: the modality's own"},
+                {
+                    "default": "",
+                    "help": "head, tokens, ends, norm, lora[:RANK], last:K, all; default: the modality's own",
+                },
             ),
             ("--epochs", {"type": int, "metavar": "N"}),
+            ("--minutes", {"type": float, "metavar": "N", "help": MINUTES}),
             ("--seed", {"type": int, "metavar": "S"}),
             DEVICE,
             ("--recipe", {"default": "", "metavar": "R", "help": "a YAML file, or a Python file with recipe()"}),
@@ -123,8 +132,8 @@ COMMANDS: Mapping[str, Command] = {
         "score a trained model on labelled data",
         (
             RUN,
-            ("data", {"metavar": "DATA", "help": "its split 'test' if it has one, else all of it"}),
-            ("--split", {"default": "", "help": "train, val or test instead"}),
+            ("data", {"nargs": "?", "default": "", "metavar": "DATA", "help": SCORED}),
+            ("--split", {"default": "", "help": "train, val, test, all, or new (not of the run)"}),
             TARGET,
             TRUNK,
             DEVICE,

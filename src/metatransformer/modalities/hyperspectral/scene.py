@@ -243,11 +243,16 @@ def join(pairs: Sequence[Pair], *, root: Path, labelled: bool, cut: Cut, notes: 
     """Returns the records of all pairs; scenes that bring no split are cut by ``cut`` where labels are wanted."""
     records: list[Record] = []
     told = list(notes)
-    given = any(one.split for one in pairs)
+    given = {one.split for one in pairs if one.split}
     lists = all(len(one.cube.shape) < 3 for one in pairs)
-    if labelled and (given or lists) and (cut.train_pixels or cut.kind != "random"):
-        why = "the data brings its split" if given else "spectra without places"
-        told.append(f"input.split and input.train_pixels not used: {why}")
+    asked = bool(cut.train_pixels) or cut.kind != "random"
+    drawn = (
+        cut.kind == "random" and cut.train_pixels > 0 and given <= {"train"}
+    )  # needs no places, and no test is there
+    idle = ()
+    if labelled and asked and not drawn and (given or lists):
+        why = "the data brings its split" if given else "these are spectra without places"
+        idle = (("input.split and input.train_pixels", why),)
     for one in pairs:
         cube = read_cube(one.cube.path, variable=one.cube.name)
         if cube.bands > FAR_MORE * len(cube.values) and not cube.neighbours:
@@ -255,7 +260,7 @@ def join(pairs: Sequence[Pair], *, root: Path, labelled: bool, cut: Cut, notes: 
                 f"{one.cube}: {len(cube.values)} spectra of {cube.bands} bands; transpose it if these are pixels"
             )
         known = None if one.labels is None else read_labels(one.labels, cube=cube)
-        own = cut if cube.neighbours and not given else None
+        own = cut if drawn or (cube.neighbours and not given) else None
         origin = Origin(one.cube.name, split=own.words if labelled and own else "")
         base = Record(_key(one.cube.path, root=root), path=one.cube.path, value=origin, split=one.split)
         if not labelled:
@@ -264,7 +269,7 @@ def join(pairs: Sequence[Pair], *, root: Path, labelled: bool, cut: Cut, notes: 
             found = labelled_pixels(base, cube, known, cut=own, notes=told)
         names = () if one.labels is None else class_names(one.labels)
         records += [replace(r, target=names[r.target]) if names and r.target is not None else r for r in found]
-    return Index(Records.of(_once(records, notes=told)), tuple(told), root)
+    return Index(Records.of(_once(records, notes=told)), tuple(told), root, idle=idle)
 
 
 def _key(path: Path, *, root: Path) -> str:
@@ -342,7 +347,8 @@ def labelled_pixels(
     if cut is None:
         return records
     plots = cut_scene(rows, columns, classes, cut=cut, where=base.key)
-    notes += plots.notes
+    alone = f"split: {cut.train_pixels} random spectra a class for training, draw {cut.draw}"
+    notes += plots.notes if cube.neighbours else [alone]
     parts = zip(records, plots.used, plots.splits, plots.groups, strict=True)
     return [
         replace(record, split=split, group=None if group is None else f"{base.key} {group}")

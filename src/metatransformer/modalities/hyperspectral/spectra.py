@@ -157,7 +157,8 @@ def _together(parts: Sequence[Index], *, paths: Sequence[Path]) -> Index:
         raise DataError("the data", must="be one table, or cubes only", found=names)
     notes = [note for part in parts for note in part.notes]
     columns = parts[0].columns if len(parts) == 1 else ()
-    return Index(Records.joined([part.records for part in parts]), tuple(notes), parts[0].root, columns)
+    idle = tuple(item for part in parts for item in part.idle)
+    return Index(Records.joined([part.records for part in parts]), tuple(notes), parts[0].root, columns, idle=idle)
 
 
 def cube_from_row(row: Mapping[str, Any], *, where: str) -> tuple[Cube, tuple[str, ...]]:

@@ -7,7 +7,8 @@ one from the training texts, in any script.
 Tokens: WordPieces -> word vectors -> a convolution over neighbouring pieces, added to them ->
 place in the window (learned, sinusoidal at first) and, in pairs, which text; a separator stands
 between the two. A text of more than ``window`` pieces fills several windows, which do not see each
-other; a sample is the mean of its windows. Word vectors are fixed and of length 2.5 at width 384, what the patches of
+other; a sample is the mean of its windows. One of more than ``max_windows`` is read in that many
+evenly spaced ones, and that is said. Word vectors are fixed and of length 2.5 at width 384, what the patches of
 photographs measure on focus-s14, so that a frozen trunk meets tokens of the size it knows; a
 learned linear map (the identity at first) takes them to the trunk's width, and a slowly learned
 vector is added for each piece that training saw: 5.0 million parameters learn on SST-2 (4.4 of them
@@ -15,8 +16,8 @@ words), and the saved tokenizer takes 32 MB there, 12 of them the whole table in
 Sources: Meta-Transformer section 3.2 (arXiv 2307.10802): WordPiece, word embeddings, convolution;
 vocabulary of BERT (arXiv 1810.04805), vectors of all-MiniLM-L6-v2; convolution over word vectors
 for sentiment: Kim 2014 (arXiv 1408.5882).
-Errors: not UTF-8, an empty or missing text, no or several columns of texts, a text longer than
-``max_windows`` windows, a vocabulary that cannot be had, quotation marks that do not close.
+Errors: not UTF-8, an empty or missing text, no or several columns of texts, a vocabulary that
+cannot be had, quotation marks that do not close.
 """
 
 import math
@@ -63,7 +64,7 @@ BINS = 2**20  # of words and their neighbours
 # largest .828 / .375. Frozen focus-s14, with both, block 2: summary and largest .820 / .389, the
 # largest alone .833 / .380. What carries is the tokenizer, as docs/log.md says.
 DEFAULTS = {
-    "tune": "ends",
+    "tune": "head",
     "head.read": [0.17],
     "head.pool": "max",
     "head.dropout": 0.3,
@@ -80,9 +81,10 @@ class TextOptions(Settings):
     quotation marks are in tables of text; "auto" = brackets around fields in CSV, in TSV what fits
     the file. ``vocabulary``: "minilm" (English, with word vectors), "train" (at most ``size``
     pieces learned from the training texts, no vectors), or the path of a vocab.txt or
-    tokenizer.json. ``window``: pieces a window; ``max_windows``: a longer text is refused, never
-    cut. ``neighbours``: pieces that the convolution sees, odd; 1 = none. ``drop``: share of the
-    pieces that a training copy loses.
+    tokenizer.json. ``window``: pieces a window; ``max_windows``: a longer text is read in that many
+    evenly spaced windows. ``neighbours``: pieces that the convolution sees, odd; 1 = none.
+    ``drop``: share of the pieces that a training copy loses; it has at most ``train_windows``
+    windows of its text, drawn anew each epoch (0 = all).
     """
 
     columns: tuple[str, ...] = ()
@@ -90,7 +92,8 @@ class TextOptions(Settings):
     vocabulary: str = "minilm"
     size: int = 8000
     window: int = 128
-    max_windows: int = 16
+    max_windows: int = 8
+    train_windows: int = 1
     neighbours: int = 3
     drop: float = 0.2
 
@@ -103,6 +106,7 @@ class TextOptions(Settings):
         Rule("size", "be at least 100", lambda own: own.size >= 100),
         Rule("window", "be at least 4", lambda own: own.window >= 4),
         Rule("max_windows", "be at least 1", lambda own: own.max_windows >= 1),
+        Rule("train_windows", "be at least 1, or 0 for all", lambda own: own.train_windows >= 0),
         Rule("neighbours", "be odd", lambda own: own.neighbours >= 1 and own.neighbours % 2 == 1),
         Rule("drop", "lie in [0, 1)", lambda own: 0 <= own.drop < 1),
     )
@@ -124,6 +128,7 @@ class TextTransform(Transform):
         self.seen_: tuple[int, ...] = ()
         self.vectors: Tensor | None = None
         self._notes: tuple[str, ...] = ()
+        self._long: set[str] = set()  # keys of texts that were not read whole
 
     def fit(self, views: Iterable[View]) -> None:
         """Learns columns, vocabulary and which of its pieces occur.
@@ -170,6 +175,16 @@ class TextTransform(Transform):
         long = (lengths > self.options.window).sum()
         if long:
             yield f"{long:,} texts fill more than one window of {self.options.window} sub-words"
+        longest = self.options.window * self.options.max_windows
+        if longer := (lengths > longest).sum():
+            yield f"{longer:,} {self._spaced()}"
+
+    def _spaced(self) -> str:
+        most = self.options.max_windows
+        return (
+            f"texts of more than {most * self.options.window:,} sub-words are read in {most} evenly spaced windows "
+            "(input.max_windows; time and memory grow with it)"
+        )
 
     def _texts(self, view: View) -> list[str]:
         """Returns one text, or the two of a pair."""
@@ -205,35 +220,45 @@ class TextTransform(Transform):
         if len(texts) == 2:
             pieces.insert(1, np.array([SEPARATOR]))
             second.insert(1, np.array([0]))
+        if sum(map(len, pieces)) > self.options.window * self.options.max_windows:
+            self._long.add(view.key)
         return view.with_inputs(
             {
-                "pieces": self._windows(np.concatenate(pieces), where=_where(view)),
-                "second": self._windows(np.concatenate(second), where=_where(view)),
+                "pieces": self._windows(np.concatenate(pieces)),
+                "second": self._windows(np.concatenate(second)),
                 "letters": _shown(texts),
             }
         )
 
-    def _windows(self, numbers: np.ndarray, *, where: str) -> np.ndarray:
-        """Returns numbers in as few windows as hold them, of nearly equal length, 0 behind the end of one."""
-        count = -(-len(numbers) // self.options.window)
-        if count > self.options.max_windows:
-            raise DataError(
-                where,
-                must=f"have at most {self.options.max_windows * self.options.window:,} sub-words",
-                found=f"{len(numbers):,}",
-                do=f"Cut it into samples, or set input.max_windows={count} (memory and time grow with it).",
-            )
+    def _windows(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns numbers in as few windows as hold them, of nearly equal length, 0 behind the end of one; or in
+        ``max_windows`` evenly spaced ones, the first and the last among them.
+        """
+        size, most = self.options.window, self.options.max_windows
+        count = -(-len(numbers) // size)
+        if count > most:
+            starts = np.linspace(0, len(numbers) - size, most).round().astype(np.int64)
+            return numbers[starts[:, None] + np.arange(size)]
         parts = np.array_split(numbers, count)
         windows = np.zeros((count, len(parts[0])), dtype=np.int64)
         for window, part in zip(windows, parts, strict=True):
             window[: len(part)] = part
         return windows
 
+    def doubts(self) -> tuple[str, ...]:
+        """Returns how many texts were not read whole."""
+        count, self._long = len(self._long), set()
+        return (f"{count:,} {self._spaced()}",) if count else ()
+
     def augment(self, view: View, rng: np.random.Generator) -> View:
-        """Returns the text with some of its pieces blotted out."""
-        pieces = view.inputs["pieces"]
+        """Returns some windows of the text, with some of their pieces blotted out."""
+        pieces, second = view.inputs["pieces"], view.inputs["second"]
+        most = self.options.train_windows
+        if 0 < most < len(pieces):
+            kept = np.sort(rng.choice(len(pieces), size=most, replace=False))
+            pieces, second = pieces[kept], second[kept]
         lost = (rng.random(pieces.shape) < self.options.drop) & (pieces >= FIRST)
-        return view.with_inputs({**view.inputs, "pieces": np.where(lost, DROPPED, pieces)})
+        return view.with_inputs({**view.inputs, "pieces": np.where(lost, DROPPED, pieces), "second": second})
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -402,6 +427,7 @@ MODALITY = Modality(
     native="the class token; word vectors come with the vocabulary",
     units="UTF-8 text",
     defaults=DEFAULTS,
+    before={"train_windows": 0},
     baseline="sparse",
     requires=("tokenizers",),
     extra="text",
