@@ -197,6 +197,15 @@ def as_share(pixels: np.ndarray, *, where: str) -> np.ndarray:
     return pixels.astype(np.float32)
 
 
+def is_number(values: np.ndarray, number: float) -> np.ndarray:
+    """Returns which values are ``number``; floating-point ones to five digits, for files write it with few decimals."""
+    if values.dtype.kind != "f" or not np.isfinite(number):
+        return values == number
+    most = np.finfo(values.dtype).max
+    low, high = np.clip(sorted((number * (1 - 1e-5), number * (1 + 1e-5))), -most, most).tolist()
+    return (values >= low) & (values <= high)
+
+
 def spread(values: np.ndarray) -> tuple[float, float]:
     """Returns mean and deviation; values that are all the same get the deviation 1."""
     mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))

@@ -60,7 +60,7 @@ def _index_set(path: Path, *, labelled: bool) -> Index:
     if not images:
         must = f"hold pictures under a name such as 'train_images' or 'x_test' ({', '.join(sorted(_IMAGES))})"
         raise DataError(path, must=must, found=listing(shapes) or "no array")
-    columns: dict[str, list[Any]] = {name: [] for name in ("keys", "parts", "targets", "splits")}
+    columns: dict[str, Any] = {name: [] for name in ("keys", "parts", "targets", "splits")}
     depths: set[int] = set()
     for split, name in images.items():
         count, depth = _layout(path, name, shapes[name])

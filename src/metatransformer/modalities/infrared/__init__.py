@@ -28,6 +28,7 @@ from metatransformer.core.settings import Settings
 from metatransformer.data.records import counted
 from metatransformer.modalities._picture.pixels import (
     RULES,
+    is_number,
     require_picture,
     spread,
     standardise,
@@ -234,7 +235,7 @@ def _gaps(view: View) -> np.ndarray:
     """Returns which pixels [h, w] hold no measurement: NaN, or the value that the file names."""
     pixels, no_data = require_picture(view.inputs["pixels"], where=view.key), view.inputs.get("no_data")
     gaps = np.isnan(pixels) if pixels.dtype.kind == "f" else np.zeros(pixels.shape, dtype=bool)
-    gaps = gaps if no_data is None else gaps | (pixels == no_data)
+    gaps = gaps if no_data is None else gaps | is_number(pixels, float(no_data))
     return np.asarray(gaps.any(axis=2))
 
 
