@@ -1,7 +1,8 @@
 """Image: S x S patches by the trunk's own kernel and positions, at any size, with the aspect kept.
 
-File: JPEG, PNG, WebP, TIFF, BMP, AVIF, GIF (first frame); 8 or 16 bit; grey, RGB, palette, alpha or CMYK. Grey of 10,
-12 or 14 bits in a 16-bit file is shown over its own range, after the brightest value in training.
+File: JPEG, JPEG 2000, PNG, WebP, TIFF, BMP, PPM, AVIF, GIF (first frame); 8 or 16 bit, or floating-point of 0..1; grey,
+RGB, palette, alpha or CMYK; or a data set of them in one NPZ (train_images, train_labels, ..., as MedMNIST's). 10, 12
+or 14 bits in a 16-bit file are shown over their own range, after the brightest value in training.
 Tokens: the picture is resized to whole patches (their number near ``(size / S) ** 2``), normalised as the trunk was
 trained, cut by the patch kernel; positions are resampled to the real grid; the summary token is the class token.
 The mirror image (``mirrored``) is a row of its own, and pooling averages both.
@@ -28,12 +29,10 @@ from metatransformer.modalities._picture.pixels import (
     full_scale,
     thumbnail,
 )
-from metatransformer.modalities._picture.read import read_image
+from metatransformer.modalities._picture.read import PICTURE_SUFFIXES, read_image
 from metatransformer.modalities._picture.sets import picture_source
 from metatransformer.modalities._picture.transform import PictureTransform, load_picture
 from metatransformer.nn.image import PictureTokenizer
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
 
 # CIFAR-10 (frozen focus-s14, 5 folds of the training part): a line on the summaries of the last four blocks .778, with
 # mirror images .790; without them a kernel .785, on summaries and means .793. At 168 instead of 112 pixels a line .776;
@@ -152,7 +151,7 @@ def synthesize(rng: np.random.Generator, label: int) -> dict[str, np.ndarray]:
 MODALITY = Modality(
     name="image",
     summary="photographs and other RGB or grey pictures of any size",
-    source=picture_source(SUFFIXES),
+    source=picture_source(PICTURE_SUFFIXES),
     fields={"pixels": Field("h* w* 3", "uint8", unit="grey levels", summary="whole patches")},
     options=ImageOptions,
     load=load,
@@ -162,6 +161,6 @@ MODALITY = Modality(
     draw=draw,
     synthesize=synthesize,
     native="patch kernel, positions and class token of the trunk",
-    units="8 or 16 bit per channel",
+    units="8 or 16 bit per channel, or 0..1",
     defaults=DEFAULTS,
 )

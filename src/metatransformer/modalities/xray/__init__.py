@@ -1,8 +1,9 @@
 """X-ray: one channel of light, from DICOM or ordinary pictures, by the image tokenizer.
 
 File: DICOM (.dcm, .dicom, .ima, or no ending as archives export it, with or without the preamble; modality and VOI
-tables applied, MONOCHROME1 inverted, of several frames the middle one), PNG, JPEG, TIFF, BMP of 8 or 16 bits; colour is
-read as its luminance. In memory: an array [h, w] of uint8, uint16, or floating-point values of 0 (black) to 1 (white).
+tables applied, MONOCHROME1 inverted, of several frames the middle one), or a picture as the image modality takes it;
+colour is read as its luminance; or a data set in one NPZ (train_images, train_labels, ..., as MedMNIST's). In memory:
+an array [h, w] of uint8, uint16, or floating-point values of 0 (black) to 1 (white).
 Tokens: each picture is standardised by itself or by the trunk's pixel statistics (``window``) and resized to whole
 patches in its own aspect; the trunk's patch kernel summed over RGB; positions resampled to the real grid; the summary
 token starts as the class token. With ``window=full`` a grey picture gets the tokens that the image tokenizer would give
@@ -34,15 +35,14 @@ from metatransformer.modalities._picture.pixels import (
     standardise,
     thumbnail,
 )
-from metatransformer.modalities._picture.read import read_image
+from metatransformer.modalities._picture.read import PICTURE_SUFFIXES, read_image
 from metatransformer.modalities._picture.sets import picture_source
 from metatransformer.modalities._picture.transform import PictureTransform, load_picture
 from metatransformer.modalities.xray.dicom import read_dicom
 from metatransformer.nn.image import PictureTokenizer, level_statistics, level_stem
 
 DICOM = (".dcm", ".dicom", ".ima", "")
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-SUFFIXES = (*DICOM, *PICTURES)
+SUFFIXES = (*DICOM, *PICTURE_SUFFIXES)
 
 # Measured on chest X-rays (5 folds of 922 training pictures, patients apart, frozen focus-s14):
 # balanced accuracy .885 read after block 6 of 12, .884 after 6 and 8, and without class weights
@@ -118,7 +118,7 @@ def load(record: Record) -> Mapping[str, np.ndarray]:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    if accepts(path.name, suffixes=PICTURES):
+    if accepts(path.name, suffixes=PICTURE_SUFFIXES):
         return {"pixels": read_image(path)}
     pixels, frames = read_dicom(path)
     return {"pixels": pixels} if frames == 1 else {"pixels": pixels, "frames": np.array(frames)}
