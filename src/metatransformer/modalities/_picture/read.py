@@ -107,7 +107,7 @@ def _png16(image: ImageFile.ImageFile, file: BinaryIO, *, where: Path) -> np.nda
     lower = open_picture(file, path=where, formats=("PNG",))
     assert lower is not None
     with _border(where):
-        lower.tile = [tile._replace(args=tile.args.replace("16B", "16L")) for tile in lower.tile]
+        lower.tile = [tile._replace(args=str(tile.args).replace("16B", "16L")) for tile in lower.tile]
     low = np.array(_upright(lower, where=where), dtype=np.uint16)
     file.seek(0)
     upper = open_picture(file, path=where, formats=("PNG",))

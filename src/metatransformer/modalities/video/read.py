@@ -42,6 +42,7 @@ FILM_SUFFIXES = (
     ".3gp",
     ".ogv",
 )
+FILM_SUFFIXES += (".3g2", ".asf", ".divx", ".f4v", ".m2ts", ".mts", ".mxf", ".vob", ".y4m")
 FRAME_SUFFIXES = tuple(ending for ending in PICTURE_SUFFIXES if ending != ".gif")  # which is a film
 LOOKED_AT = 8  # frames of a folder whose brightest value says how many of 16 bits are used
 # A file's own length is rounded, and the last frame may last shorter than the others.
