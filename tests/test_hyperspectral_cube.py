@@ -83,6 +83,64 @@ def test_a_cube_inside_a_structure_is_named_by_its_path(tmp_path: Path):
         np.testing.assert_array_equal(read_cube(tmp_path / name, variable="").values, cube)
 
 
+def test_sides_inside_a_structure_fold_its_matrix(tmp_path: Path):
+    cube = np.random.default_rng(0).uniform(size=(3, 5, 7))
+    pixels = np.array([cube[row, column] for column in range(5) for row in range(3)])
+    scipy.io.savemat(tmp_path / "u.mat", {"scene": {"Y": pixels.T, "nRow": 3.0, "nCol": 5.0}})
+    np.testing.assert_array_equal(read_cube(tmp_path / "u.mat", variable="").values, cube)
+
+
+def test_objects_of_matlab_beside_a_cube_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    scipy.io.savemat(tmp_path / "a.mat", {"cube": np.ones((3, 5, 7), np.float32), "note": "text", "n": np.int16(4)})
+
+    def fail(path: Path) -> None:  # as it does where a variable is a table or a date
+        raise TypeError("'NoneType' object is not iterable")
+
+    expected = list_arrays(tmp_path / "a.mat")
+    monkeypatch.setattr(scipy.io, "whosmat", fail)
+    assert list_arrays(tmp_path / "a.mat") == expected
+    with h5py.File(tmp_path / "b.mat", "w", userblock_size=512) as file:
+        file.create_dataset("text", data=np.ones((9, 3), np.uint16)).attrs["MATLAB_class"] = np.bytes_("char")
+        file.create_dataset("cube", data=np.ones((7, 5, 3))).attrs["MATLAB_class"] = np.bytes_("double")
+    assert [entry.name for entry in list_arrays(tmp_path / "b.mat")] == ["cube"]
+
+
+@pytest.mark.parametrize("ending", ["h5", "he5", "nc"])
+def test_hdf5_keeps_its_order_of_axes(tmp_path: Path, ending: str):
+    cube = np.random.default_rng(0).uniform(size=(3, 5, 7))
+    with h5py.File(tmp_path / f"a.{ending}", "w") as file:
+        file.create_dataset("SITE/Reflectance/Data", data=cube)
+        file.create_dataset("SITE/Reflectance/Spectral/Wavelength", data=NM[:7])
+    found = read_cube(tmp_path / f"a.{ending}", variable="")
+    np.testing.assert_array_equal(found.values, cube)
+    np.testing.assert_allclose(found.wavelengths_nm, NM[:7])
+    (tmp_path / f"a.{ending}").write_bytes(b"no HDF5")
+    with pytest.raises(DataError, match=f"a.{ending}: must be a whole HDF5 file"):
+        list_arrays(tmp_path / f"a.{ending}")
+
+
+def test_a_map_of_labels_alone_is_no_list_of_spectra(tmp_path: Path):
+    labels = np.random.default_rng(0).integers(0, 17, size=(40, 50))
+    scipy.io.savemat(tmp_path / "a_gt.mat", {"gt": labels.astype(np.uint8), "real": np.ones((2, 2)) / 3})
+    with pytest.raises(DataError, match="a_gt.mat, 'gt': must hold a cube or spectra; found a map of labels"):
+        read_cube(tmp_path / "a_gt.mat", variable="")
+    np.testing.assert_array_equal(read_cube(tmp_path / "a_gt.mat", variable="gt").values[:, 0], labels)
+
+
+def test_more_bands_than_can_be_whitened_are_refused(tmp_path: Path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).uniform(size=(2, 8193)))
+    with pytest.raises(DataError, match="a.npy: must have at most 8,192 bands; found 8,193. Average"):
+        read_cube(tmp_path / "a.npy", variable="")
+
+
+def test_no_data_is_found_although_the_file_writes_it_with_few_decimals():
+    lowest = np.finfo(np.float32).min
+    values = np.array([[[lowest, lowest], [1, 2]]], np.float32)
+    assert cube_from_array(values, where="x", about={"no_data": -3.40282e38}).valid.tolist() == [[False, True]]
+    counts = np.array([[[1_000_001, 1_000_001], [1_000_000, 1_000_000]]])
+    assert cube_from_array(counts, where="x", about={"no_data": 1e6}).valid.tolist() == [[True, False]]
+
+
 @pytest.mark.parametrize("name", ["one.tif", "one.png", "one.hdr"])
 def test_a_picture_of_one_band_is_no_table_of_spectra(tmp_path: Path, name: str):
     values = np.random.default_rng(0).integers(0, 256, size=(12, 14), dtype=np.uint8)

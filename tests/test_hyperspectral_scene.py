@@ -227,6 +227,20 @@ def test_a_folder_without_a_usable_file_is_not_taken_for_a_table(tmp_path: Path,
             index(tmp_path, labelled=labelled)
 
 
+def test_numbers_beside_spectra_that_are_not_whole_are_no_labels(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", X=rng.uniform(size=(9, 5)), weights=rng.uniform(size=9))
+    assert index(tmp_path / "a.npz", labelled=False).records.targets == [None] * 9
+    np.savez(tmp_path / "a.npz", X=rng.uniform(size=(9, 5)), weights=rng.uniform(size=9), y=np.arange(9) % 2)
+    assert index(tmp_path / "a.npz").records.targets == [0, 1] * 4 + [0]
+
+
+def test_data_of_envi_without_its_header_is_told_so(tmp_path: Path):
+    (tmp_path / "a.raw").write_bytes(bytes(30))
+    with pytest.raises(DataError, match=r"a.raw: must have its ENVI header beside it; found no a.hdr"):
+        index(tmp_path / "a.raw", labelled=False)
+
+
 def test_a_table_of_spectra_needs_a_target():
     assert len(index(FOLDER / "good.csv", target="label").records) == 35
     with pytest.raises(UsageError, match="--target: must name the column to learn for a table of spectra"):

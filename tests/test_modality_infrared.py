@@ -76,7 +76,7 @@ def test_white_is_small_where_the_file_says_so(tmp_path):
         ("broken_pages.tif", "2 pages"),
         ("broken_alpha.tif", "MINISBLACK with 2 channels"),
         ("broken_truncated.tif", "40 x 24 values announced in a file of 541 bytes"),
-        ("broken_foreign.tif", "a damaged one"),
+        ("broken_foreign.tif", "no known format"),
         ("broken_empty.tif", "a file of 0 bytes"),
         ("absent.tif", "nothing there"),
     ],
@@ -84,6 +84,24 @@ def test_white_is_small_where_the_file_says_so(tmp_path):
 def test_broken_fixtures_say_why(name, found):
     with pytest.raises(DataError, match=f"{name}: must .*{found}"):
         read_thermal(FOLDER / name)
+
+
+def test_no_data_is_found_where_white_is_small_and_where_it_is_written_short(tmp_path):
+    counts = square()
+    counts[0, 0] = 255
+    tifffile.imwrite(tmp_path / "a.tif", counts, photometric="miniswhite", extratags=[(42113, "s", 0, "255", True)])
+    pixels, no_data = read_thermal(tmp_path / "a.tif")
+    assert pixels[0, 0, 0] == no_data == 0
+    degrees = square().astype(np.float32) / 10
+    degrees[:3] = np.finfo(np.float32).min
+    tifffile.imwrite(tmp_path / "b.tif", degrees, extratags=[(42113, "s", 0, "-3.40282e+38", True)])
+    found = transform(**CELSIUS)(View("a", load(Record("a", path=tmp_path / "b.tif")))).inputs["pixels"]
+    np.testing.assert_allclose(found[:3], 0, atol=1e-5)
+
+
+def test_a_tiff_is_known_by_its_bytes(tmp_path):
+    tifffile.imwrite(tmp_path / "a.png", square().astype(np.float32))
+    np.testing.assert_array_equal(read_thermal(tmp_path / "a.png")[0][:, :, 0], square())
 
 
 def test_other_numbers_are_refused(tmp_path):

@@ -39,8 +39,9 @@ def test_grey_becomes_rgb_and_16_bits_become_8():
     assert found.tolist() == [[[0] * 3, [1] * 3, [255] * 3]]
     found = as_rgb(np.array([[0, 341, 1023, 1024]], np.uint16), where="a", top=1023)
     assert found[0, :, 0].tolist() == [0, 85, 255, 255]
-    with pytest.raises(DataError, match=r"a: pixels: must be uint8 \(0..255\) or uint16"):
-        as_rgb(np.zeros((3, 5)), where="a")
+    assert as_rgb(np.array([[0, 0.5, 1]]), where="a")[0, :, 0].tolist() == [0, 128, 255]
+    with pytest.raises(DataError, match=r"a: pixels: must be uint8, uint16, or floating-point values of 0..1"):
+        as_rgb(np.zeros((3, 5), np.int64), where="a")
 
 
 def test_luminance_weighs_green_most():

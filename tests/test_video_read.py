@@ -13,7 +13,7 @@ from PIL import Image
 from metatransformer.core.errors import DataError, MissingDependencyError
 from metatransformer.data import limits
 from metatransformer.modalities.video import read as module
-from metatransformer.modalities.video.read import open_video, video_of_array
+from metatransformer.modalities.video.read import FILM_SUFFIXES, open_video, video_of_array
 
 FOLDER = FIXTURES / "video"
 av = pytest.importorskip("av")
@@ -54,6 +54,17 @@ def test_times_are_those_of_the_file(name: str, step: float, duration: float):
     video = open_video(FOLDER / f"good.{name}")
     assert video.timed and video.duration_s == pytest.approx(duration)  # the GIF's last frame stays 0.3 s
     np.testing.assert_allclose(video.times_s, np.arange(11) * step, atol=1e-9)
+
+
+def test_a_film_without_any_compression(tmp_path: Path):
+    levels = (16, 126, 235)  # black, grey and white of video
+    frames = b"".join(b"FRAME\n" + bytes([level]) * 128 + bytes([128]) * 256 for level in levels)
+    (tmp_path / "a.y4m").write_bytes(b"YUV4MPEG2 W16 H8 F10:1 Ip A1:1 C444\n" + frames)
+    assert all(name in FILM_SUFFIXES for name in (".y4m", ".mts", ".m2ts", ".3g2", ".asf"))
+    found = all_frames(tmp_path / "a.y4m")
+    assert found.shape == (3, 8, 16, 3)
+    np.testing.assert_allclose(found[:, 0, 0, 0], [0, 128, 255], atol=1)  # rounded
+    assert open_video(tmp_path / "a.y4m").duration_s == pytest.approx(0.3)
 
 
 def test_grey_of_16_bits_and_a_single_frame_are_read():

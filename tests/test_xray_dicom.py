@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
@@ -99,6 +100,49 @@ def test_padding_is_black_under_any_window(tmp_path, kind, window):
         np.testing.assert_array_equal(found.ravel()[:-1], rest.ravel()[:-1])
 
 
+@pytest.mark.parametrize("value", [b"\x30\xf8\x00\x00", b"\x30\xf8\xff\xff"])
+def test_padding_is_found_with_the_sign_written_either_way(tmp_path, value):
+    pixels = PIXELS.astype(np.int16)
+    pixels[0, 0] = -2000
+    number = int.from_bytes(value, "little", signed=True)
+    about = {"PixelRepresentation": 1, "BitsStored": 16, "HighBit": 15}
+    write_dicom(tmp_path / "a.dcm", pixels.view(np.uint16), **about)
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    dataset.add_new("PixelPaddingValue", "US" if number > 0 else "SS", number)
+    dataset.save_as(tmp_path / "a.dcm")
+    found = light(tmp_path / "a.dcm")
+    assert found[0, 0] == 0 and found[0, 1] == 0 and found[2, 4] == 1  # 100 is the least that was measured
+
+
+def test_tables_without_anything_in_them_are_no_tables(tmp_path):
+    empty = {"ModalityLUTSequence": [pydicom.Dataset()], "VOILUTSequence": [pydicom.Dataset()]}
+    np.testing.assert_array_equal(shown(tmp_path / "a.dcm", **empty), shown(tmp_path / "b.dcm"))
+
+
+@pytest.mark.parametrize("method", ["JPEGLSLossless", "HTJ2KLossless", "DeflatedExplicitVRLittleEndian"])
+def test_other_transfer_syntaxes(tmp_path, method):
+    write_dicom(tmp_path / "a.dcm", PIXELS)
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    dataset.file_meta.TransferSyntaxUID = getattr(pydicom.uid, method)
+    if method == "JPEGLSLossless":
+        dataset.PixelData = encapsulate([imagecodecs.jpegls_encode(PIXELS)])
+    elif method == "HTJ2KLossless":
+        wide = np.tile(PIXELS, (16, 16))
+        body = imagecodecs.htj2k_encode(wide) if imagecodecs.HTJ2K.available else pytest.skip("no HTJ2K encoder")
+        dataset.Rows, dataset.Columns, dataset.PixelData = *wide.shape, encapsulate([body])
+    dataset.save_as(tmp_path / "a.dcm")
+    np.testing.assert_allclose(light(tmp_path / "a.dcm")[:3, :5], PIXELS / 4095, atol=1e-6)  # float32
+
+
+def test_pixels_of_32_bits_and_of_one(tmp_path):
+    wide = PIXELS.astype(np.uint32) * 1000
+    found = shown(tmp_path / "a.dcm", wide, BitsStored=32, HighBit=31)
+    np.testing.assert_allclose(found, PIXELS / 4095, atol=1e-6)  # float32
+    bits = np.packbits(np.arange(16).reshape(4, 4) % 3 == 0, bitorder="little")
+    about = {"Rows": 4, "Columns": 4, "BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
+    np.testing.assert_array_equal(shown(tmp_path / "a.dcm", bits[None], **about), np.arange(16).reshape(4, 4) % 3 == 0)
+
+
 def test_padding_is_black_and_sets_no_range(tmp_path):
     pixels = PIXELS.copy()
     pixels[0, :2] = 4095
@@ -155,9 +199,11 @@ def test_colour_is_read_as_its_luminance(tmp_path):
     np.testing.assert_allclose(found, colours / 255 @ [0.299, 0.587, 0.114], atol=1e-6)  # float32
 
 
-def test_a_palette_is_looked_up(tmp_path):
+@pytest.mark.parametrize("full", [255, 65535])
+def test_a_palette_is_looked_up_whatever_its_entries_go_to(tmp_path, full):
     numbers = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
-    entries = np.array([[0, 255, 51], [0, 255, 102], [0, 255, 153]], np.uint16) * 257  # red, green, blue of 0, 1, 2
+    # Red, green, blue of 0, 1, 2.
+    entries = np.array([[0, 255, 51], [0, 255, 102], [0, 255, 153]], np.uint16) * np.uint16(full // 255)
     about: dict[str, object] = {}
     for colour, row in zip(("Red", "Green", "Blue"), entries, strict=True):
         about[f"{colour}PaletteColorLookupTableDescriptor"] = [3, 0, 16]
@@ -202,7 +248,7 @@ def test_broken_fixtures_say_why(name, found):
 
 def test_elements_that_contradict_each_other_are_refused(tmp_path):
     for change, text in (
-        (lambda d: setattr(d, "BitsAllocated", 32), "8 or 16 bits a pixel; found 32"),
+        (lambda d: setattr(d, "BitsAllocated", 24), "1, 8, 16 or 32 bits a pixel; found 24"),
         (lambda d: setattr(d, "Rows", 50), "a damaged one"),
         (lambda d: d.__delitem__("Columns"), "a damaged one"),
         (lambda d: setattr(d, "Rows", 65535) or setattr(d, "Columns", 65535), "have at most 179 million pixels"),

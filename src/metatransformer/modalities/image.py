@@ -1,7 +1,8 @@
 """Image: S x S patches by the trunk's own kernel and positions, at any size, with the aspect kept.
 
-File: JPEG, PNG, WebP, TIFF, BMP, AVIF, GIF (first frame); 8 or 16 bit; grey, RGB, palette, alpha or CMYK. Grey of 10,
-12 or 14 bits in a 16-bit file is shown over its own range, after the brightest value in training.
+File: JPEG, JPEG 2000, PNG, WebP, TIFF, BMP, PPM, AVIF, GIF (first frame); 8 or 16 bit, or floating-point of 0..1; grey,
+RGB, palette, alpha or CMYK; or a data set of them in one NPZ (train_images, train_labels, ..., as MedMNIST's). 10, 12
+or 14 bits in a 16-bit file are shown over their own range, after the brightest value in training.
 Tokens: the picture is resized to whole patches (their number near ``(size / S) ** 2``), normalised as the trunk was
 trained, cut by the patch kernel; positions are resampled to the real grid; the summary token is the class token.
 The mirror image (``mirrored``) is a row of its own, and pooling averages both.
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from metatransformer.core.fields import Field
-from metatransformer.core.modality import Modality, Source, Stem, Transform
+from metatransformer.core.modality import Modality, Stem, Transform
 from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Settings
 from metatransformer.data.records import counted
@@ -26,15 +27,12 @@ from metatransformer.modalities._picture.pixels import (
     RULES,
     as_rgb,
     full_scale,
-    random_crop,
-    random_mirror,
     thumbnail,
-    to_patches,
-    typical_side,
 )
+from metatransformer.modalities._picture.read import PICTURE_SUFFIXES, read_image
+from metatransformer.modalities._picture.sets import picture_source
+from metatransformer.modalities._picture.transform import PictureTransform, load_picture
 from metatransformer.nn.image import PictureTokenizer
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
 
 # CIFAR-10 (frozen focus-s14, 5 folds of the training part): a line on the summaries of the last four blocks .778, with
 # mirror images .790; without them a kernel .785, on summaries and means .793. At 168 instead of 112 pixels a line .776;
@@ -66,7 +64,7 @@ class ImageOptions(Settings):
     rules = RULES
 
 
-class ImageTransform(Transform):
+class ImageTransform(PictureTransform):
     """Resizes to whole patches.
 
     Learns ``side_``, the pixel side of a square picture, unless the options fix it; and ``top_``, the brightest value
@@ -74,9 +72,7 @@ class ImageTransform(Transform):
     """
 
     def __init__(self, options: ImageOptions, stem: Stem) -> None:
-        self.options = options
-        self.patch = stem.patch_size
-        self.side_ = 224 if options.size == "auto" else options.size
+        super().__init__(options, stem)
         self.top_ = 65535
         self._brighter: set[str] = set()
 
@@ -88,8 +84,7 @@ class ImageTransform(Transform):
             shapes.append(pixels.shape)
             if pixels.dtype == np.uint16 and pixels.size:
                 brightest = max(brightest, int(pixels.max()))
-        if self.options.size == "auto":
-            self.side_ = typical_side(shapes, default=self.side_)
+        self.learn_side(shapes)
         self.top_ = full_scale(brightest)
 
     def __call__(self, view: View) -> View:
@@ -98,8 +93,7 @@ class ImageTransform(Transform):
         if raw.dtype == np.uint16 and raw.size and raw.max() > self.top_:
             self._brighter.add(view.key)
         pixels = as_rgb(raw, where=view.key, top=self.top_)
-        patches = to_patches(pixels, side=self.side_, patch=self.patch, where=view.key)
-        return view.with_inputs({"pixels": patches})
+        return view.with_inputs({"pixels": self.patches(pixels, where=view.key)})
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -113,12 +107,6 @@ class ImageTransform(Transform):
         if not count:
             return ()
         return (f"{counted(count, 'picture')} with values beyond {self.top_}, the brightest in training: shown white",)
-
-    def augment(self, view: View, rng: np.random.Generator) -> View:
-        """Returns a random crop, resized back, mirrored half of the time."""
-        pixels = random_crop(view.inputs["pixels"], rng, least=self.options.crop)
-        axes = (1,) if self.options.flip else ()
-        return view.with_inputs({"pixels": random_mirror(pixels, rng, axes=axes)})
 
     def state(self) -> dict[str, Any]:
         """Returns the learned side and brightest value."""
@@ -135,13 +123,9 @@ def tokenizer(options: ImageOptions, transform: Transform, width: int, stem: Ste
     return PictureTokenizer(name="image", channels=3, width=width, stem=stem, mirrored=options.mirrored)
 
 
-def load(record: Record) -> dict[str, np.ndarray]:
+def load(record: Record) -> Mapping[str, np.ndarray]:
     """Returns ``pixels`` as the file or the array has them."""
-    if record.path is None:
-        return {"pixels": np.asarray(record.value)}
-    from metatransformer.modalities._picture.read import read_image
-
-    return {"pixels": read_image(record.path)}
+    return load_picture(record, lambda path: {"pixels": read_image(path)})
 
 
 def features(view: View) -> np.ndarray:
@@ -168,7 +152,7 @@ def synthesize(rng: np.random.Generator, label: int) -> dict[str, np.ndarray]:
 MODALITY = Modality(
     name="image",
     summary="photographs and other RGB or grey pictures of any size",
-    source=Source(kind="files", suffixes=SUFFIXES),
+    source=picture_source(PICTURE_SUFFIXES),
     fields={"pixels": Field("h* w* 3", "uint8", unit="grey levels", summary="whole patches")},
     options=ImageOptions,
     load=load,
@@ -178,6 +162,6 @@ MODALITY = Modality(
     draw=draw,
     synthesize=synthesize,
     native="patch kernel, positions and class token of the trunk",
-    units="8 or 16 bit per channel",
+    units="8 or 16 bit per channel, or 0..1",
     defaults=DEFAULTS,
 )

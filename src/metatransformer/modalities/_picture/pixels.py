@@ -61,21 +61,17 @@ def require_picture(pixels: np.ndarray, *, where: str) -> np.ndarray:
 
 
 def as_rgb(pixels: np.ndarray, *, where: str, top: int = 65535) -> np.ndarray:
-    """Returns ``[h, w, 3]`` uint8 from grey or RGB of 8 or 16 bit; of 16 bits ``top`` and beyond become 255.
+    """Returns ``[h, w, 3]`` uint8 from grey or RGB of 8 or 16 bit, or floating-point of 0..1; of 16 bits ``top`` and
+    beyond become 255.
 
     Raises:
-        DataError: another shape or type, or a side of zero.
+        DataError: another shape or type, values outside their range, or a side of zero.
     """
     pixels = require_picture(pixels, where=where)
     if pixels.dtype == np.uint16:
         pixels = (np.minimum(pixels, top).astype(np.uint32) * 255 // top).astype(np.uint8)
     if pixels.dtype != np.uint8:
-        raise DataError(
-            f"{where}: pixels",
-            must="be uint8 (0..255) or uint16 (0..65535)",
-            found=str(pixels.dtype),
-            do="Scale the values to 0..255 and convert them with astype('uint8').",
-        )
+        pixels = np.rint(as_share(pixels, where=where) * 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 
@@ -187,14 +183,20 @@ def as_share(pixels: np.ndarray, *, where: str) -> np.ndarray:
             found=str(pixels.dtype),
             do="Scale them to 0..1 and convert them with astype('float32').",
         )
-    if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
-        raise DataError(
-            f"{where}: pixels",
-            must="be finite and lie in 0..1 where they are floating-point",
-            found=f"values from {pixels.min():g} to {pixels.max():g}",
-            do="Divide them by their full scale.",
-        )
+    if not ((pixels >= 0) & (pixels <= 1)).all():
+        gaps, must = int(np.isnan(pixels).sum()), "be finite and lie in 0..1 where they are floating-point"
+        found = f"{gaps:,} NaN" if gaps else f"values from {pixels.min():g} to {pixels.max():g}"
+        raise DataError(f"{where}: pixels", must=must, found=found, do="Divide them by their full scale; fill NaN.")
     return pixels.astype(np.float32)
+
+
+def is_number(values: np.ndarray, number: float) -> np.ndarray:
+    """Returns which values are ``number``; floating-point ones to five digits, for files write it with few decimals."""
+    if values.dtype.kind != "f" or not np.isfinite(number):
+        return values == number
+    most = np.finfo(values.dtype).max
+    low, high = np.clip(sorted((number * (1 - 1e-5), number * (1 + 1e-5))), -most, most).tolist()
+    return (values >= low) & (values <= high)
 
 
 def spread(values: np.ndarray) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """Pictures as arrays, as a person sees them: orientation applied, palette resolved, alpha laid on white.
 
 Sources: EXIF 2.3 (CIPA DC-008) for the orientation tag; RFC 2083 (PNG) for tRNS transparency.
-Limits: colour at 16 bits a channel is read at 8, which is what Pillow offers; grey keeps its 16 bits. Colour profiles
-are not applied. Of an animation the first frame is read. TIFF that Pillow does not read is left to tifffile.
+Limits: colour profiles are not applied; grey with alpha is read at 8 bits. Of an animation, and of a TIFF of several
+pages, the first is read. TIFF that Pillow does not read, or not with all its bits, is left to tifffile.
 """
 
 from functools import partial
@@ -15,22 +15,27 @@ from PIL import Image, ImageFile, ImageOps
 from metatransformer.core.border import foreign, words
 from metatransformer.core.errors import DataError
 from metatransformer.data.limits import require_pixels, too_many_pixels
-from metatransformer.modalities._picture.tiff import Tiff, read_tiff
+from metatransformer.modalities._picture.tiff import TIFF_STARTS, Tiff, read_tiff
 
 # Named when a file is opened: Pillow would hand an EPS, whatever it is called, to another program.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM", "JPEG2000")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
+PICTURE_SUFFIXES += (".ppm", ".pgm", ".pbm", ".pnm", ".jp2")
+_STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP", b"RIFF": "WEBP"}
 _border = partial(foreign, library="Pillow", must="be a whole picture", do="Remove it or copy it again.")
 _WHITE = (255, 255, 255, 255)
-_SAMPLE_FORMAT, _SIGNED = 339, 2  # of TIFF
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # what its files begin with
+_BITS, _KIND, _RGB = 258, 262, 2  # of TIFF
+_SAMPLE_FORMAT, _SIGNED = 339, 2
+_COLOUR16 = ("RGB;16B", "RGBA;16B")  # of PNG, as Pillow calls what it would cut to 8 bits
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Returns ``[h, w, 1]`` for grey and ``[h, w, 3]`` for colour (RGB); uint8, or uint16 for 16-bit grey.
+    """Returns ``[h, w, 1]`` for grey and ``[h, w, 3]`` for colour (RGB): uint8, uint16 where the file has more bits, or
+    float32 as stored.
 
     Raises:
         DataError: no such file, an empty, truncated or foreign file, a picture of more than 179 million pixels, or of
-            floating-point, negative or 32-bit values.
+            whole numbers that are negative or beyond 16 bits.
         MissingDependencyError: a TIFF that takes tifffile, which is not installed.
     """
     path = Path(path)
@@ -38,21 +43,21 @@ def read_image(path: str | Path) -> np.ndarray:
     # A file object: named by its path, a TIFF would be mapped into memory with its sides already turned.
     with path.open("rb") as file:
         image = open_picture(file, path=path, formats=FORMATS)
-        if image is not None:
+        if image is not None and image.format == "PNG" and image.tile and image.tile[0][3] in _COLOUR16:
+            return _png16(image, file, where=path)
+        if image is not None and not _is_deep(image, where=path):
             signed = _SIGNED in getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())
-            with _border(path):
-                image.load()
-                image = ImageOps.exif_transpose(image)
-            return _pixels(image, signed=signed, where=path)
+            return _pixels(_upright(image, where=path), signed=signed, where=path)
         file.seek(0)
         start = file.read(8)
-    if start[:4] in _TIFF:
-        return _as_shown(read_tiff(path, extra="infrared"), where=path)
+    if start[:4] in TIFF_STARTS:
+        return _as_shown(read_tiff(path, extra="infrared", first=True), where=path)
+    damaged = next((name for mark, name in _STARTS.items() if start.startswith(mark)), "")
     raise DataError(
         path,
-        must=f"be a picture ({', '.join(FORMATS)})",
-        found=f"no known format (it begins with {repr(start)[1:]})",
-        do="Remove it, or save it in one of these formats.",
+        must=f"be a {'whole ' * bool(damaged)}picture ({', '.join(FORMATS)})",
+        found=f"a damaged {damaged}" if damaged else f"no known format (it begins with {repr(start)[1:]})",
+        do="Remove it, copy it again, or save it in one of these formats.",
     )
 
 
@@ -81,6 +86,45 @@ def require_content(path: Path) -> None:
         raise DataError(path, must="be a picture", found="a file of 0 bytes", do="Remove it.")
 
 
+def _is_deep(image: ImageFile.ImageFile, *, where: Path) -> bool:
+    """Returns whether a picture is a TIFF of colours with more than 8 bits, which Pillow would cut."""
+    with _border(where):
+        tags = getattr(image, "tag_v2", {})
+        return tags.get(_KIND) == _RGB and bool(np.max(tags.get(_BITS, 1)) > 8)
+
+
+def _upright(image: ImageFile.ImageFile, *, where: Path) -> Image.Image:
+    with _border(where):
+        image.load()
+        return ImageOps.exif_transpose(image)
+
+
+def _png16(image: ImageFile.ImageFile, file: BinaryIO, *, where: Path) -> np.ndarray:
+    """Returns a PNG of 16-bit colour, read twice: once the upper bytes, once as if in the other order, the lower."""
+    file.seek(0)
+    lower = open_picture(file, path=where, formats=("PNG",))
+    assert lower is not None
+    with _border(where):
+        lower.tile = [tile._replace(args=str(tile.args).replace("16B", "16L")) for tile in lower.tile]
+    low = np.array(_upright(lower, where=where), dtype=np.uint16)
+    file.seek(0)
+    upper = open_picture(file, path=where, formats=("PNG",))
+    assert upper is not None
+    found = np.array(_upright(upper, where=where), dtype=np.uint16) << 8 | low
+    clear = image.info.get("transparency")
+    if found.shape[2] == 4:
+        return np.rint(_on_white(found[:, :, :3], found[:, :, 3:], top=65535.0)).astype(np.uint16)
+    if isinstance(clear, tuple):
+        found[(found == clear).all(axis=2)] = 65535
+    return found
+
+
+def _on_white(values: np.ndarray, alpha: np.ndarray, *, top: float) -> np.ndarray:
+    """Returns values of 0..top laid on white, floating-point."""
+    share = alpha / top
+    return values * share + top * (1 - share)
+
+
 def _pixels(image: Image.Image, *, signed: bool, where: Path) -> np.ndarray:
     """Returns the pixels as shown; ``signed`` says that 8 bits hold a sign, which Pillow does not see."""
     grey = image.mode in ("1", "L", "LA", "La")
@@ -99,18 +143,13 @@ def _pixels(image: Image.Image, *, signed: bool, where: Path) -> np.ndarray:
 
 
 def _whole(array: np.ndarray, *, where: Path) -> np.ndarray:
-    """Returns whole numbers as uint8 where they are stored in 8 bits, else as uint16.
+    """Returns whole numbers as uint8 where they are stored in 8 bits, else as uint16; others as float32.
 
     Raises:
-        DataError: floating-point numbers, or some outside 0..65535.
+        DataError: whole numbers outside 0..65535.
     """
     if array.dtype.kind not in "iu":
-        raise DataError(
-            where,
-            must="hold whole numbers of 8 or 16 bits",
-            found="floating-point values",
-            do="Scale them to 0..65535 and save them as 16-bit grey.",
-        )
+        return array.astype(np.float32)
     if array.min() < 0 or array.max() > 65535:
         found = f"values from {array.min()} to {array.max()}"
         raise DataError(where, must="hold values of 0..65535", found=found, do="Save it as 16-bit grey.")
@@ -124,11 +163,12 @@ def _as_shown(tiff: Tiff, *, where: Path) -> np.ndarray:
     if not channels or have < channels or (channels == 1 and have > 1 + tiff.alpha):
         must, do = "be grey or RGB", "Save it so, or choose --modality hyperspectral for its bands."
         raise DataError(where, must=must, found=f"{tiff.kind} with {have} channels", do=do)
-    values = _whole(tiff.pixels, where=where).astype(np.float64)
-    top = 2.0 ** min(tiff.bits, 16) - 1
+    stored = _whole(tiff.pixels, where=where)
+    floating = stored.dtype.kind == "f"
+    values, top = stored.astype(np.float64), 1.0 if floating else 2.0 ** min(tiff.bits, 16) - 1
     shown = top - values[:, :, :1] if tiff.kind == "MINISWHITE" else values[:, :, :channels]
     if tiff.alpha:
-        share = values[:, :, -1:] / top
-        shown = shown * share + top * (1 - share)
-    full = 255 if tiff.bits <= 8 else 65535
-    return np.rint(shown * (full / top)).astype(np.uint8 if full == 255 else np.uint16)
+        shown = _on_white(shown, values[:, :, -1:], top=top)
+    full = 1 if floating else 255 if tiff.bits <= 8 else 65535
+    scaled = shown * (full / top)
+    return scaled.astype(np.float32) if floating else np.rint(scaled).astype(np.uint8 if full == 255 else np.uint16)

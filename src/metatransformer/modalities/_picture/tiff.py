@@ -17,7 +17,7 @@ from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
 from metatransformer.data import limits
 
-TIFF_SUFFIXES = (".tif", ".tiff")
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # what its files begin with
 _ORIENTATION, _NO_DATA = 274, 42113  # codes of tags
 # The most bytes out of one, by the code of the compression; what is not here has no useful bound.
 _RATIOS = {1: limits.STORED, 5: limits.LZW, 8: limits.DEFLATE, 32773: limits.PACKBITS, 32946: limits.DEFLATE}
@@ -39,8 +39,8 @@ class Tiff:
     no_data: float | None
 
 
-def read_tiff(path: Path, *, extra: str) -> Tiff:
-    """Returns the picture of a file; ``extra`` names the extra that installs tifffile.
+def read_tiff(path: Path, *, extra: str, first: bool = False) -> Tiff:
+    """Returns the picture of a file, the ``first`` of several where that is wanted; ``extra`` installs tifffile.
 
     Raises:
         DataError: damaged or foreign, several pages, more pixels than are allowed, no pixel, no picture.
@@ -53,7 +53,7 @@ def read_tiff(path: Path, *, extra: str) -> Tiff:
     with file:
         with border():
             pages = [page for page in file.pages if not page.is_reduced]
-        if len(pages) != 1:
+        if len(pages) != 1 and not (first and pages):
             do = "Save each as a file of its own."
             raise DataError(path, must="hold one picture", found=f"{len(pages)} pages", do=do)
         page = pages[0]

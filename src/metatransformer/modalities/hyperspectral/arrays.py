@@ -1,4 +1,4 @@
-"""Arrays in files: MATLAB (v4 to v7.3), NumPy, TIFF, ENVI, PNG; what a file holds, and the values as they are stored.
+"""Arrays in files: MATLAB (v4 to v7.3), HDF5, NumPy, TIFF, ENVI, PNG; what a file holds, and the values as stored.
 
 An array of MATLAB keeps its axes in every version of the format: v7.3 is HDF5, which stores them backwards; a field
 ``b`` of a structure ``a`` is called ``a.b``. A TIFF of several pages is ``[h, w, pages]``. ENVI is named by its header
@@ -22,11 +22,13 @@ from metatransformer.modalities._picture.read import open_picture
 from metatransformer.modalities._picture.tiff import import_tifffile, require_tiff_room
 from metatransformer.modalities.hyperspectral.envi import ENVI_DATA, envi_header, open_envi
 
-ARRAY_SUFFIXES = (".mat", ".npy", ".npz", ".tif", ".tiff", ".hdr", ".png")
+HDF5 = (".h5", ".hdf5", ".he5", ".nc")
+ARRAY_SUFFIXES = (".mat", *HDF5, ".npy", ".npz", ".tif", ".tiff", ".hdr", ".png")
 PICTURES = (".tif", ".tiff", ".png")
 _NUMBERS = "fiub"
 _MATLAB = {"double": "f", "single": "f", "logical": "b", "uint8": "u", "uint16": "u", "uint32": "u", "uint64": "u"}
 _MATLAB |= {"int8": "i", "int16": "i", "int32": "i", "int64": "i"}
+_CLASSES = {"float64": "double", "float32": "single", "bool": "logical"} | {name: name for name in _MATLAB}
 _ROWS = ("nrow", "nrows", "row", "rows", "line", "lines", "height", "h")
 _COLUMNS = ("ncol", "ncols", "col", "cols", "column", "columns", "sample", "samples", "width", "w")
 _Found = Mapping[str, tuple[tuple[int, ...], str]]  # shape and kind of number by name
@@ -120,14 +122,18 @@ def _format(path: Path) -> tuple[Callable[[Path], _Found], Callable[[Path, str],
         raise DataError(path, must="hold an array of numbers", found="an empty file")
     suffix = path.suffix.lower()
     formats = {
-        ".mat": (_list_matlab73, _read_matlab73) if _is_hdf5(path) else (_list_matlab, _read_matlab),
+        ".mat": (_list_hdf5, _read_hdf5) if _is_hdf5(path) else (_list_matlab, _read_matlab),
+        ".h5": (_list_hdf5, _read_hdf5),
         ".npy": (_list_single(map_npy), _read_single(map_npy)),
         ".npz": (_list_npz, read_npz),
         ".tif": (_list_tiff, _read_single(_read_tiff)),
         ".png": (_list_single(_read_png), _read_single(_read_png)),
         ".hdr": (_list_single(_read_envi), _read_single(_read_envi)),
     }
-    suffix = {".tiff": ".tif"}.get(suffix, ".hdr" if is_envi_data(path) and envi_header(path) else suffix)
+    suffix = ".h5" if suffix in HDF5 else ".tif" if suffix == ".tiff" else suffix
+    if is_envi_data(path):
+        open_envi(path)  # or says that its header is missing
+        suffix = ".hdr"
     if suffix not in formats:
         endings = ", ".join((*ARRAY_SUFFIXES, *ENVI_DATA))
         raise DataError(path, must=f"end in {endings}", found=f"'{path.suffix}'" if suffix else "no ending")
@@ -163,7 +169,11 @@ def _list_matlab(path: Path) -> _Found:
     import scipy.io
 
     with _border(path, "scipy"):
-        listed = scipy.io.whosmat(path)
+        try:
+            listed = scipy.io.whosmat(path)
+        except TypeError:  # it stumbles over objects (text, tables, dates), which loadmat passes over
+            held = {name: array for name, array in scipy.io.loadmat(path).items() if not name.startswith("__")}
+            listed = [(name, array.shape, _CLASSES.get(array.dtype.name, "object")) for name, array in held.items()]
     found = {}
     for name, shape, kind in listed:
         # A number of any class may be stored in a byte, and that compressed.
@@ -197,7 +207,7 @@ def _fields(array: np.ndarray, *, name: str) -> Iterator[tuple[str, np.ndarray]]
             yield from _fields(np.asarray(array[field].item()), name=f"{name}.{field}")
 
 
-def _list_matlab73(path: Path) -> _Found:
+def _list_hdf5(path: Path) -> _Found:
     h5py = _h5py(path)
     found = {}
     with _border(path, "h5py"), h5py.File(path, "r") as file:
@@ -206,6 +216,8 @@ def _list_matlab73(path: Path) -> _Found:
             prefix, group = groups.pop()
             for name, item in group.items():
                 if isinstance(item, h5py.Dataset):
+                    if item.attrs.get("MATLAB_class") == b"char":  # kept as the numbers of its letters
+                        continue
                     found[prefix + name] = (
                         item.shape[::-1] if "MATLAB_class" in item.attrs else item.shape,
                         item.dtype,
@@ -217,7 +229,7 @@ def _list_matlab73(path: Path) -> _Found:
     return {name: (shape, kind.kind) for name, (shape, kind) in found.items() if shape is not None}
 
 
-def _read_matlab73(path: Path, name: str) -> np.ndarray:
+def _read_hdf5(path: Path, name: str) -> np.ndarray:
     h5py = _h5py(path)
     with _border(path, "h5py"), h5py.File(path, "r") as file:
         item = file[name.replace(".", "/")]
@@ -228,7 +240,7 @@ def _h5py(path: Path) -> Any:
     try:
         import h5py
     except ImportError as error:
-        purpose = f"{path}: a MATLAB file of version 7.3"
+        purpose = f"{path}: HDF5, as MATLAB's version 7.3"
         raise MissingDependencyError("h5py", extra="hyperspectral", purpose=purpose) from error
     return h5py
 
@@ -258,7 +270,9 @@ def _fold(path: Path, found: _Found) -> _Fold | None:
 
 def _side(path: Path, found: _Found, names: tuple[str, ...]) -> int:
     """Returns the number that stands under one of these names, 0 where there is none or several."""
-    there = [name for name, (shape, _) in found.items() if name.lower() in names and set(shape) <= {1}]
+    there = [
+        name for name, (shape, _) in found.items() if name.rpartition(".")[2].lower() in names and set(shape) <= {1}
+    ]
     if len(there) != 1:
         return 0
     value = float(_format(path)[1](path, there[0]).item())
@@ -266,7 +280,7 @@ def _side(path: Path, found: _Found, names: tuple[str, ...]) -> int:
 
 
 def _border(path: Path, library: str) -> foreign:
-    return foreign(path, library, must="be a whole MATLAB file")
+    return foreign(path, library, must=f"be a whole {'MATLAB' if path.suffix.lower() == '.mat' else 'HDF5'} file")
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------

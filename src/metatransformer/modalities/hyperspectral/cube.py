@@ -16,7 +16,9 @@ import numpy as np
 
 from metatransformer.core.errors import DataError
 from metatransformer.data.records import listing
+from metatransformer.modalities._picture.pixels import is_number
 from metatransformer.modalities.hyperspectral.arrays import (
+    HDF5,
     Entry,
     choose_entry,
     is_envi,
@@ -27,7 +29,9 @@ from metatransformer.modalities.hyperspectral.arrays import (
 from metatransformer.modalities.hyperspectral.envi import open_envi
 
 KEPT = 4  # files kept in memory at a time
-_WAVES = re.compile(r"(wave|wl|lambda)", re.IGNORECASE)
+MOST_BANDS = 8192  # the covariance of more takes half a gigabyte and minutes
+_WAVES = re.compile(r"(.*\.)?(wave|wl|lambda)[^.]*", re.IGNORECASE)
+_CLASSES = 64  # so few different whole numbers over a whole matrix are labels
 # Nanometres in one unit.
 _LENGTHS = {
     "nm": 1.0,
@@ -68,7 +72,7 @@ class Cube:
     def is_measured(self, values: np.ndarray) -> np.ndarray:
         """Returns which of some values are measurements: neither NaN nor infinite nor the number for "no data"."""
         known = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, dtype=bool)
-        return known if self.no_data is None else known & (values != self.no_data)
+        return known if self.no_data is None else known & ~is_number(values, self.no_data)
 
     @cached_property
     def alive(self) -> np.ndarray:
@@ -107,6 +111,9 @@ def cube_from_array(array: np.ndarray, *, where: str, about: Mapping[str, Any]) 
             must="be numbers [bands], [pixels, bands] or [rows, columns, bands]",
             found=f"{array.dtype} of shape {array.shape}",
         )
+    if array.shape[-1] > MOST_BANDS:
+        do = "Average neighbouring bands; where these are pixels, transpose it."
+        raise DataError(where, must=f"have at most {MOST_BANDS:,} bands", found=f"{array.shape[-1]:,}", do=do)
     flat = array.ndim < 3
     values = array.reshape(-1, 1, array.shape[-1]) if flat else array
     for name in ("wavelengths_nm", "good"):
@@ -153,7 +160,17 @@ def _read_cube(path: Path, variable: str, stamp: tuple[int, int]) -> Cube:
     entry = find_cube(entries, variable=variable)
     array = read_array(path, name=entry.name)
     where = str(path) if len(entries) == 1 else f"{path}, '{entry.name}'"
+    if not variable and _are_labels(array):
+        do = "Name the cube, or this array in input.variable if these are spectra after all."
+        raise DataError(where, must="hold a cube or spectra", found="a map of labels, as it seems", do=do)
     return cube_from_array(array, where=where, about=_about(path, entries, bands=entry.shape[-1]))
+
+
+def _are_labels(array: np.ndarray) -> bool:
+    """Returns whether a matrix holds so few different numbers, all whole, that they must be classes."""
+    if array.ndim != 2 or array.size < 1000 or array.dtype.kind == "f" and not (array == np.round(array)).all():
+        return False
+    return array.min() >= 0 and len(np.unique(array)) <= _CLASSES
 
 
 def find_cube(entries: Sequence[Entry], *, variable: str) -> Entry:
@@ -192,8 +209,8 @@ def _about(path: Path, entries: Sequence[Entry], *, bands: int) -> dict[str, Any
     suffix = path.suffix.lower()
     if is_envi(path):
         return _about_envi(path)
-    if suffix in (".mat", ".npz"):
-        waves = [e for e in entries if _WAVES.match(e.name) and int(np.prod(e.shape)) == bands]
+    if suffix in (".mat", ".npz", *HDF5):
+        waves = [e for e in entries if _WAVES.fullmatch(e.name) and int(np.prod(e.shape)) == bands]
         if not waves:
             return {}
         values = read_array(path, name=waves[0].name).reshape(-1)

@@ -100,7 +100,7 @@ def index_scene(path: Path, *, variable: str, target: str, labelled: bool, cut: 
             raise DataError(named.path, must=_shape_of_labels(cube), found=str(named))
         labels = [named]
     else:
-        labels = [entry for entry in others if _fits(cube, entry)]
+        labels = [entry for entry in others if _fits(cube, entry) and _are_whole(entry)]
     if labelled and not labels:
         raise _no_labels(path, cube=cube, others=_beside(path, cube=cube))
     pairs, notes = pair([cube], labels, where=path)
@@ -208,6 +208,12 @@ def _fits(cube: Entry, labels: Entry) -> bool:
     if len(cube.shape) == 3:
         return labels.shape == cube.shape[:2]
     return sorted(labels.shape)[:-1] in ([], [1]) and max(labels.shape, default=0) == cube.shape[0]
+
+
+def _are_whole(entry: Entry) -> bool:
+    """Returns whether all numbers of an array are whole: wavelengths and weights have the shape of labels at times."""
+    values = read_array(entry.path, name=entry.name)
+    return values.dtype.kind != "f" or bool((values == np.round(values)).all())
 
 
 def _shape_of_labels(cube: Entry) -> str:

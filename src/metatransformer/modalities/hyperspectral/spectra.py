@@ -18,7 +18,7 @@ from metatransformer.data.rows import index_table
 from metatransformer.data.table import TABLE_SUFFIXES
 from metatransformer.modalities.hyperspectral.arrays import ARRAY_SUFFIXES, is_array_file, list_arrays
 from metatransformer.modalities.hyperspectral.cube import Cube, cube_from_array, find_cube, wavelengths_nm
-from metatransformer.modalities.hyperspectral.envi import ENVI_DATA
+from metatransformer.modalities.hyperspectral.envi import ENVI_DATA, open_envi
 from metatransformer.modalities.hyperspectral.plots import Cut
 from metatransformer.modalities.hyperspectral.scene import (
     Origin,
@@ -89,9 +89,9 @@ def _index_file(path: Path, *, target: str, labelled: bool, header: bool, variab
     if not isinstance(given, Files):
         return index_pixels(given, target=target, labelled=labelled, header=header, variable=variable, cut=cut)
     if not is_array_file(path):
-        header_file = " (an ENVI file needs its .hdr beside it)" if path.suffix.lower() in ENVI_DATA else ""
-        endings = ", ".join(SPECTRA_SUFFIXES)
-        raise DataError(path, must=f"end in {endings}", found=f"'{path.suffix}'{header_file}")
+        if path.suffix.lower() in ENVI_DATA:
+            open_envi(path)  # says that its header is missing
+        raise DataError(path, must=f"end in {', '.join(SPECTRA_SUFFIXES)}", found=f"'{path.suffix}'")
     return index_scene(path, variable=variable, target=target, labelled=labelled, cut=cut)
 
 

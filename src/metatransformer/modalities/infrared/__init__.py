@@ -15,27 +15,28 @@ an aspect ratio beyond 16.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from metatransformer.core.errors import DataError, NotFittedError, UsageError
 from metatransformer.core.fields import Field
-from metatransformer.core.modality import Modality, Source, Stem, Transform
+from metatransformer.core.modality import Modality, Stem, Transform
 from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Settings
 from metatransformer.data.records import counted
 from metatransformer.modalities._picture.pixels import (
     RULES,
-    random_crop,
-    random_mirror,
+    is_number,
     require_picture,
     spread,
     standardise,
     thumbnail,
-    to_patches,
-    typical_side,
 )
+from metatransformer.modalities._picture.sets import picture_source
+from metatransformer.modalities._picture.transform import PictureTransform, load_picture
+from metatransformer.modalities.infrared.thermal import read_thermal
 from metatransformer.nn.image import PictureTokenizer, level_stem
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -94,7 +95,7 @@ class InfraredOptions(Settings):
             )
 
 
-class InfraredTransform(Transform):
+class InfraredTransform(PictureTransform):
     """Unit, standardisation, whole patches.
 
     Learns ``side_``, ``channels_`` (1 where every training picture is grey, else 3) and, for
@@ -102,9 +103,7 @@ class InfraredTransform(Transform):
     """
 
     def __init__(self, options: InfraredOptions, stem: Stem) -> None:
-        self.options = options
-        self.patch = stem.patch_size
-        self.side_ = 224 if options.size == "auto" else options.size
+        super().__init__(options, stem)
         self.channels_ = 3  # before any training: a grey picture fits as well, three times over
         self.mean_, self.std_, self.type_ = 0.0, 1.0, ""
         self._seen, self._with_gaps = 0, 0
@@ -129,8 +128,7 @@ class InfraredTransform(Transform):
                 self._require_type(view)
                 flat = self._values(view, channels=3)[~_gaps(view)].reshape(-1)
                 values.append(flat[:: max(1, flat.size // LOOKED_AT)])
-        if self.options.size == "auto":
-            self.side_ = typical_side(shapes, default=self.side_)
+        self.learn_side(shapes)
         if values:
             self.mean_, self.std_ = spread(np.concatenate(values))
 
@@ -151,7 +149,7 @@ class InfraredTransform(Transform):
             self._require_type(view)
             mean, std = self.mean_, self.std_
         standard = standardise(pixels, mean=mean, std=std)
-        pixels = to_patches(standard, side=self.side_, patch=self.patch, where=view.key)
+        pixels = self.patches(standard, where=view.key)
         shape = (*pixels.shape[:2], self.channels_)
         return view.with_inputs({"pixels": np.ascontiguousarray(np.broadcast_to(pixels, shape))})
 
@@ -193,12 +191,10 @@ class InfraredTransform(Transform):
                 do="Convert it, or set input.window=picture.",
             )
 
-    def augment(self, view: View, rng: np.random.Generator) -> View:
-        """Returns a random crop, resized back, mirrored along each allowed axis half of the time."""
-        pixels = random_crop(view.inputs["pixels"], rng, least=self.options.crop)
-        allowed = (self.options.upside_down, self.options.flip)
-        axes = [axis for axis, may in enumerate(allowed) if may]
-        return view.with_inputs({"pixels": random_mirror(pixels, rng, axes=axes)})
+    @property
+    def mirrors(self) -> tuple[int, ...]:
+        """The axes along which a training picture may be mirrored: 0 = upside down, 1 = left to right."""
+        return (0,) * self.options.upside_down + (1,) * self.options.flip
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -216,17 +212,13 @@ class InfraredTransform(Transform):
 
     def state(self) -> dict[str, Any]:
         """Returns side, channels and window."""
-        return {
-            "side": self.side_,
-            "channels": self.channels_,
-            "mean": self.mean_,
-            "std": self.std_,
-            "type": self.type_,
-        }
+        window = {"mean": self.mean_, "std": self.std_, "type": self.type_}
+        return {**super().state(), "channels": self.channels_, **window}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes back side, channels and window."""
-        self.side_, self.channels_ = int(state["side"]), int(state["channels"])
+        super().load_state(state)
+        self.channels_ = int(state["channels"])
         self.mean_, self.std_ = float(state["mean"]), float(state["std"])
         self.type_ = str(state["type"])
 
@@ -243,7 +235,7 @@ def _gaps(view: View) -> np.ndarray:
     """Returns which pixels [h, w] hold no measurement: NaN, or the value that the file names."""
     pixels, no_data = require_picture(view.inputs["pixels"], where=view.key), view.inputs.get("no_data")
     gaps = np.isnan(pixels) if pixels.dtype.kind == "f" else np.zeros(pixels.shape, dtype=bool)
-    gaps = gaps if no_data is None else gaps | (pixels == no_data)
+    gaps = gaps if no_data is None else gaps | is_number(pixels, float(no_data))
     return np.asarray(gaps.any(axis=2))
 
 
@@ -294,13 +286,13 @@ def tokenizer(options: InfraredOptions, transform: Transform, width: int, stem: 
     return PictureTokenizer(name="infrared", channels=transform.channels_, width=width, stem=level_stem(stem))
 
 
-def load(record: Record) -> dict[str, np.ndarray]:
+def load(record: Record) -> Mapping[str, np.ndarray]:
     """Returns ``pixels`` as the file or the array has them, and the value ``no_data`` where a file names one."""
-    if record.path is None:
-        return {"pixels": np.asarray(record.value)}
-    from metatransformer.modalities.infrared.thermal import read_thermal
+    return load_picture(record, _read)
 
-    pixels, no_data = read_thermal(record.path)
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    pixels, no_data = read_thermal(path)
     return {"pixels": pixels} if no_data is None else {"pixels": pixels, "no_data": np.array(no_data)}
 
 
@@ -329,7 +321,7 @@ def synthesize(rng: np.random.Generator, label: int) -> dict[str, np.ndarray]:
 MODALITY = Modality(
     name="infrared",
     summary="thermal and near-infrared pictures, counts or degrees C",
-    source=Source(kind="files", suffixes=SUFFIXES),
+    source=picture_source(SUFFIXES),
     fields={"pixels": Field("h* w* c", "float32", unit="deviations", summary="whole patches, c 1 or 3")},
     options=InfraredOptions,
     load=load,

@@ -14,7 +14,7 @@ from metatransformer.data.given import Files, Folder, accepts, recognise
 from metatransformer.data.index import index_files, listed
 from metatransformer.data.manifest import FOLDER
 from metatransformer.data.records import Index, Records, counted, listing, natural_key, require_text, require_unique
-from metatransformer.modalities.video.read import FILM_SUFFIXES, PICTURE_SUFFIXES
+from metatransformer.modalities.video.read import FILM_SUFFIXES, FRAME_SUFFIXES
 
 
 def index_videos(data: Any, *, target: str, labelled: bool, header: bool, options: Any) -> Index:
@@ -46,7 +46,7 @@ def _require_films(given: Files) -> None:
     """Raises DataError for a file that is no film; names a picture's way out."""
     for path in given.paths:
         if path.is_file() and not accepts(path.name, suffixes=FILM_SUFFIXES):
-            frame = accepts(path.name, suffixes=PICTURE_SUFFIXES)
+            frame = accepts(path.name, suffixes=FRAME_SUFFIXES)
             raise DataError(
                 path,
                 must=f"be a film ({', '.join(FILM_SUFFIXES)}) or a folder of frames",
@@ -69,7 +69,7 @@ def _index_list(paths: Sequence[Path], *, source: str) -> Index:
 
 def _index_folder(root: Path, *, source: str, labelled: bool) -> Index:
     """Returns the videos of a folder: film files, or the folders that hold pictures."""
-    names, notes = scan(root, suffixes=(*FILM_SUFFIXES, *PICTURE_SUFFIXES))
+    names, notes = scan(root, suffixes=(*FILM_SUFFIXES, *FRAME_SUFFIXES))
     films = [name for name in names if accepts(name, suffixes=FILM_SUFFIXES)]
     pictures = [name for name in names if not accepts(name, suffixes=FILM_SUFFIXES)]
     folders = {name.rpartition("/")[0] for name in pictures}

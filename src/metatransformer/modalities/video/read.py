@@ -25,7 +25,7 @@ from metatransformer.core.errors import DataError, MissingDependencyError
 from metatransformer.data.limits import require_pixels
 from metatransformer.data.records import natural_key
 from metatransformer.modalities._picture.pixels import as_rgb, full_scale, resize
-from metatransformer.modalities._picture.read import read_image
+from metatransformer.modalities._picture.read import PICTURE_SUFFIXES, read_image
 
 FILM_SUFFIXES = (
     ".mp4",
@@ -42,7 +42,8 @@ FILM_SUFFIXES = (
     ".3gp",
     ".ogv",
 )
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+FILM_SUFFIXES += (".3g2", ".asf", ".divx", ".f4v", ".m2ts", ".mts", ".mxf", ".vob", ".y4m")
+FRAME_SUFFIXES = tuple(ending for ending in PICTURE_SUFFIXES if ending != ".gif")  # which is a film
 LOOKED_AT = 8  # frames of a folder whose brightest value says how many of 16 bits are used
 # A file's own length is rounded, and the last frame may last shorter than the others.
 TOLERANCE = 0.02
@@ -131,7 +132,7 @@ def _steady(count: int, *, rate_hz: float, pick: Callable[..., Any], where: str)
 
 def frame_files(folder: Path) -> list[Path]:
     """Returns the pictures that stand directly in a folder, in natural order, hidden ones left out."""
-    names = [path.name for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES]
+    names = [path.name for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES]
     return [folder / name for name in sorted(names, key=natural_key) if not name.startswith(".")]
 
 
@@ -142,7 +143,7 @@ def _open_folder(folder: Path) -> Video:
             folder,
             must="hold the frames of a video as pictures",
             found="none",
-            do=f"Frames end in {', '.join(PICTURE_SUFFIXES)}.",
+            do=f"Frames end in {', '.join(FRAME_SUFFIXES)}.",
         )
     return _steady(len(files), rate_hz=0.0, pick=partial(_pick_from_folder, files), where=str(folder))
 

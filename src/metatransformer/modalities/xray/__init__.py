@@ -1,8 +1,9 @@
 """X-ray: one channel of light, from DICOM or ordinary pictures, by the image tokenizer.
 
 File: DICOM (.dcm, .dicom, .ima, or no ending as archives export it, with or without the preamble; modality and VOI
-tables applied, MONOCHROME1 inverted, of several frames the middle one), PNG, JPEG, TIFF, BMP of 8 or 16 bits; colour is
-read as its luminance. In memory: an array [h, w] of uint8, uint16, or floating-point values of 0 (black) to 1 (white).
+tables applied, MONOCHROME1 inverted, of several frames the middle one), or a picture as the image modality takes it;
+colour is read as its luminance; or a data set in one NPZ (train_images, train_labels, ..., as MedMNIST's). In memory:
+an array [h, w] of uint8, uint16, or floating-point values of 0 (black) to 1 (white).
 Tokens: each picture is standardised by itself or by the trunk's pixel statistics (``window``) and resized to whole
 patches in its own aspect; the trunk's patch kernel summed over RGB; positions resampled to the real grid; the summary
 token starts as the class token. With ``window=full`` a grey picture gets the tokens that the image tokenizer would give
@@ -15,31 +16,33 @@ Errors: no DICOM, no pixels, damaged or empty file, a window without width, valu
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from metatransformer.core.fields import Field
-from metatransformer.core.modality import Modality, Source, Stem, Transform
+from metatransformer.core.modality import Modality, Stem, Transform
 from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Settings
+from metatransformer.data.folder import accepts
 from metatransformer.data.records import counted
 from metatransformer.modalities._picture.pixels import (
     RULES,
     as_share,
     luminance,
-    random_crop,
-    random_mirror,
     spread,
     standardise,
     thumbnail,
-    to_patches,
-    typical_side,
 )
+from metatransformer.modalities._picture.read import PICTURE_SUFFIXES, read_image
+from metatransformer.modalities._picture.sets import picture_source
+from metatransformer.modalities._picture.transform import PictureTransform, load_picture
+from metatransformer.modalities.xray.dicom import read_dicom
 from metatransformer.nn.image import PictureTokenizer, level_statistics, level_stem
 
 DICOM = (".dcm", ".dicom", ".ima", "")
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+SUFFIXES = (*DICOM, *PICTURE_SUFFIXES)
 
 # Measured on chest X-rays (5 folds of 922 training pictures, patients apart, frozen focus-s14):
 # balanced accuracy .885 read after block 6 of 12, .884 after 6 and 8, and without class weights
@@ -73,21 +76,18 @@ class XrayOptions(Settings):
     rules = RULES
 
 
-class XrayTransform(Transform):
+class XrayTransform(PictureTransform):
     """Windows and resizes to whole patches. Learns ``side_`` unless the options fix it."""
 
     def __init__(self, options: XrayOptions, stem: Stem) -> None:
-        self.options = options
-        self.patch, self.level = stem.patch_size, level_statistics(stem)
-        self.side_ = 224 if options.size == "auto" else options.size
+        super().__init__(options, stem)
+        self.level = level_statistics(stem)
         self._films: set[str] = set()
 
     def fit(self, views: Iterable[View]) -> None:
         """Learns the side from the first 256 pictures."""
-        if self.options.size != "auto":
-            return
-        shapes = (view.inputs["pixels"].shape for view in views)
-        self.side_ = typical_side(shapes, default=self.side_)
+        if self.options.size == "auto":
+            self.learn_side(view.inputs["pixels"].shape for view in views)
 
     def __call__(self, view: View) -> View:
         """Returns ``pixels`` [h, w, 1] float32 in deviations, whose sides are whole patches."""
@@ -96,27 +96,12 @@ class XrayTransform(Transform):
         light = luminance(as_share(view.inputs["pixels"], where=view.key))
         mean, std = spread(light) if self.options.window == "picture" else self.level
         light = standardise(light, mean=mean, std=std)[:, :, None]
-        pixels = to_patches(light, side=self.side_, patch=self.patch, where=view.key)
-        return view.with_inputs({"pixels": pixels})
-
-    def augment(self, view: View, rng: np.random.Generator) -> View:
-        """Returns a random crop, resized back; mirrored half of the time where that is allowed."""
-        pixels = random_crop(view.inputs["pixels"], rng, least=self.options.crop)
-        axes = (1,) if self.options.flip else ()
-        return view.with_inputs({"pixels": random_mirror(pixels, rng, axes=axes)})
+        return view.with_inputs({"pixels": self.patches(light, where=view.key)})
 
     def doubts(self) -> tuple[str, ...]:
         """Returns how many files held several pictures."""
         count, self._films = len(self._films), set()
         return (f"{counted(count, 'file')} with several frames, of which the middle one was taken",) if count else ()
-
-    def state(self) -> dict[str, Any]:
-        """Returns the learned side."""
-        return {"side": self.side_}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes back the learned side."""
-        self.side_ = int(state["side"])
 
 
 def tokenizer(options: XrayOptions, transform: Transform, width: int, stem: Stem) -> PictureTokenizer:
@@ -125,20 +110,18 @@ def tokenizer(options: XrayOptions, transform: Transform, width: int, stem: Stem
     return PictureTokenizer(name="xray", channels=1, width=width, stem=level_stem(stem))
 
 
-def load(record: Record) -> dict[str, np.ndarray]:
+def load(record: Record) -> Mapping[str, np.ndarray]:
     """Returns ``pixels``: of a DICOM file what it shows as 0..1, with the number of its ``frames`` where there are
     several; else as the file or array has them.
     """
-    if record.path is None:
-        return {"pixels": np.asarray(record.value)}
-    if not record.path.name.lower().endswith(PICTURES):
-        from metatransformer.modalities.xray.dicom import read_dicom
+    return load_picture(record, _read)
 
-        pixels, frames = read_dicom(record.path)
-        return {"pixels": pixels} if frames == 1 else {"pixels": pixels, "frames": np.array(frames)}
-    from metatransformer.modalities._picture.read import read_image
 
-    return {"pixels": read_image(record.path)}
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if accepts(path.name, suffixes=PICTURE_SUFFIXES):
+        return {"pixels": read_image(path)}
+    pixels, frames = read_dicom(path)
+    return {"pixels": pixels} if frames == 1 else {"pixels": pixels, "frames": np.array(frames)}
 
 
 def features(view: View) -> np.ndarray:
@@ -170,7 +153,7 @@ MODALITY = Modality(
     name="xray",
     title="X-ray",
     summary="radiographs, from DICOM or ordinary pictures",
-    source=Source(kind="files", suffixes=(*DICOM, *PICTURES)),
+    source=picture_source(SUFFIXES),
     fields={"pixels": Field("h* w* 1", "float32", unit="deviations", summary="whole patches")},
     options=XrayOptions,
     load=load,

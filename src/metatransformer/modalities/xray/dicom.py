@@ -5,7 +5,7 @@ there is neither, the picture's own range) -> inverted for MONOCHROME1; what is 
 become their luminance.
 Sources: DICOM PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT, with its three window functions), C.7.6.3 (photometric
 interpretation, pixel padding); PS3.10 7.1 for the preamble, which some archives leave out.
-Limits: of several frames the middle one is read; 8 to 16 bits. Overlays and presentation states are not applied;
+Limits: of several frames the middle one is read. Overlays and presentation states are not applied;
 compressed pixels need pylibjpeg and its decoders.
 """
 
@@ -53,17 +53,20 @@ def read_dicom(path: str | Path) -> tuple[np.ndarray, int]:
     path = Path(path)
     dataset = _open(path)
     with _border(path):
-        has_pixels, modality = "PixelData" in dataset, dataset.get("Modality", "unknown")
+        has_pixels, modality = bool(dataset.get("PixelData")), dataset.get("Modality", "unknown")
         kind, bits = str(dataset.get("PhotometricInterpretation", "missing")), dataset.get("BitsAllocated", "missing")
         frames = int(dataset.get("NumberOfFrames") or 1)
     if not has_pixels:
         raise DataError(path, must="hold a picture", found=f"none (modality {modality})", do="Remove it.")
     if kind not in (*_GREY, *_COLOURS):
         raise DataError(path, must=f"be grey or colour ({', '.join((*_GREY, *_COLOURS))})", found=kind)
-    if bits not in (8, 16):
-        raise DataError(path, must="have 8 or 16 bits a pixel", found=str(bits))
+    if bits not in (1, 8, 16, 32):
+        raise DataError(path, must="have 1, 8, 16 or 32 bits a pixel", found=str(bits))
     with _border(path):
         height, width = int(dataset.Rows), int(dataset.Columns)
+        for name in ("ModalityLUTSequence", "VOILUTSequence"):  # programs that remove names leave them empty
+            if not any(table.get("LUTDescriptor") and table.get("LUTData") for table in dataset.get(name) or ()):
+                dataset.pop(name, None)
     require_pixels(path, height=height, width=width)
     _require_decoder(dataset, path=path)
     if kind not in _GREY:
@@ -131,7 +134,7 @@ def _colour(dataset: Any, *, kind: str, frame: int, path: Path) -> np.ndarray:
         full = 2.0 ** int(dataset.BitsStored) - 1
         if kind == _PALETTE:
             colours = apply_color_lut(colours, dataset)
-            full = float(np.iinfo(colours.dtype).max)
+            full = 255.0 if colours.max() <= 255 else 65535.0  # entries of 8 bits stand in 16 as often as not
     if colours.ndim != 3 or colours.shape[2] != 3:
         raise DataError(path, must="hold a picture [rows, columns, 3]", found=f"the shape {colours.shape}")
     return np.clip(luminance(colours) / np.float32(full), 0, 1)
@@ -154,11 +157,16 @@ def _grey(dataset: Any, *, frame: int, path: Path) -> _Grey:
             window = _Window(float(center), float(width), str(dataset.get("VOILUTFunction") or "LINEAR").upper())
         padding = np.zeros(stored.shape, dtype=bool)
         if (value := dataset.get("PixelPaddingValue")) is not None:
-            ends = value, dataset.get("PixelPaddingRangeLimit", value)
+            ends = [_as_stored(end, stored.dtype) for end in (value, dataset.get("PixelPaddingRangeLimit", value))]
             padding = (stored >= min(ends)) & (stored <= max(ends))
     if values.ndim != 2:
         raise DataError(path, must="hold a picture [rows, columns]", found=f"the shape {values.shape}")
     return _Grey(values, padding, window, shown)
+
+
+def _as_stored(value: int, kind: np.dtype) -> int:
+    """Returns a value with or without a sign, as the pixels have it: many files write it the other way."""
+    return int(np.array(value, dtype=np.int64).astype(kind))
 
 
 def _light(grey: _Grey, *, where: Path) -> np.ndarray:
