@@ -1,4 +1,4 @@
-"""How the cells of a column are read as numbers: as people write them, as dates, with words that mean "not measured"."""
+"""How cells are read as numbers: as people write them, as dates, with words that mean "not measured"."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,8 @@ from metatransformer.modalities._recording.times import parse_times, style_of
 
 # Words that mean "not measured" where numbers or dates stand around them; elsewhere they are words of their own.
 NOT_MEASURED = frozenset(
-    "- -- --- . .. * ** x none nil null missing unknown undefined unavailable n.a. n.a na n/a nd n.d. #n/a #div/0! #value! "
-    "#ref! #num! (null) (none) (blank) \\n".split()
+    "- -- --- . .. * ** none nil null missing unknown undefined unavailable n.a. n.a na n/a nd n.d. #n/a #div/0! "
+    "#value! #ref! #num! (null) (none) (blank) \\n".split()
 )
 _TRUTH = {"true": 1.0, "false": 0.0}
 ISO = "ISO 8601"
@@ -125,7 +125,7 @@ def _dates(
         if len(texts) < NEARLY_ALL * len(values):
             return None
         found = _style(
-            name, cells, values, style=style, keys=keys, sure=all(re.search(r"\d{4}|[a-z]{3}", t) for t in texts)
+            name, cells, values, style=style, keys=keys, sure=all(re.search(r"\d{4}|[A-Za-z]{3}", t) for t in texts)
         )
         if not found:
             return None
