@@ -166,12 +166,6 @@ def test_a_stray_text_among_numbers_is_refused_with_its_row():
     assert "1 of 31 that are none, '12 years' in row row 30" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["2024-02-29", "29.2.2024", "2/29/24", "2024-02-29T10:00:00"])
-def test_dates_are_refused_with_the_way_out(text: str):
-    with pytest.raises(DataError, match="found dates, such as .* Turn it into numbers first"):
-        kind_of("day", [text, text.replace("29", "28"), None], keys=keys(3))
-
-
 def test_common_and_rare_words():
     cells = ["b"] * 5 + ["a"] * 5 + ["c"] * 2 + ["d"] + [None] * 7
     assert words_of(cells, share=0.1, most=7) == (("a", "b", "c"), ("d",))

@@ -167,7 +167,7 @@ def test_a_label_in_the_data_plays_no_part_without_labels(tmp_path: Path):
     found = index(path, labelled=False, window_s=4, step_s=1)
     assert len(found.records) == 9 and found.records[4].target is None
     assert found.notes == ("9 windows of 4 s, one every 1 s",)
-    assert load_motion(found.records[4])["texts"] == ()
+    assert load_motion(found.records[4])["left_out"] == {}
 
 
 def test_arrays_and_npy_files_are_cut_where_windows_are_asked_for(tmp_path: Path):

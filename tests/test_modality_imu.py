@@ -92,10 +92,11 @@ def test_axes_are_found_by_name_in_any_order():
 
 
 def test_options_choose_axes():
-    sample = raw(noise(43, 2), names=("acc_x", "temperature"), texts=("activity",))
+    sample = raw(noise(43, 2), names=("acc_x", "temperature"), left_out={"activity": "text"})
     assert fitted(sample, axes=("acc_x",)).names_ == ("acc_x",)
-    with pytest.raises(DataError, match="also the column 'activity'"):
-        fitted(sample)
+    assert fitted(sample).notes[-1] == "columns left out: activity (text)"
+    with pytest.raises(DataError, match="have the same axes as the first recording; found also the column 'z'"):
+        fitted(sample, raw(noise(43), names=("acc_x", "temperature", "z")))
 
 
 def test_features_by_hand():
@@ -163,11 +164,39 @@ def test_too_long_and_too_short_recordings_are_refused():
         transform(raw(noise(1), rate_hz=50.0))
 
 
-def test_another_unit_leaves_the_range_of_the_field():
+def test_values_far_out_are_clipped_and_told():
     transform = fitted(raw(noise(101)))
-    far = transform(raw(noise(101) * 57.3))  # deg/s instead of rad/s
-    with pytest.raises(DataError, match="must lie in .* deviations.*Check the unit"):
-        MODALITY.fields["motion"].check(far.inputs["motion"], where="x")
+    far = transform(raw(noise(101) * 57.3, key="far.csv"))  # deg/s instead of rad/s
+    assert np.abs(MODALITY.fields["motion"].check(far.inputs["motion"], where="x")).max() == 50.0
+    (told,) = transform.doubts()
+    assert told.startswith("1 recording with values beyond 50 deviations of training, clipped there (the farthest: ")
+    assert "of far.csv). Where they are many, check the unit" in told
+    assert transform.doubts() == ()
+
+
+def test_a_unit_that_only_one_side_states_is_told_once_fitted():
+    transform = fitted(raw(noise(31), units=("g",) * 3), raw(noise(31, seed=1), units=("g",) * 3))
+    transform(raw(noise(31)))
+    assert transform.doubts() == ("1 recording and training do not state the same units: taken to be equal",)
+    with pytest.raises(DataError, match="axis 'axis_1': must have the unit g, as in training; found uT"):
+        transform(raw(noise(31), units=("uT",) * 3))
+
+
+def test_what_is_one_value_in_each_recording_is_no_axis():
+    def labelled(label: float, seed: int) -> View:
+        return raw(np.column_stack([noise(31, 2, seed=seed), np.full(31, label)]), names=("x", "y", "digit"))
+
+    transform = fitted(labelled(3, 0), labelled(4, 1), labelled(3, 2))
+    assert transform.names_ == ("x", "y") and transform(labelled(5, 3)).inputs["motion"].shape[2] == 2
+    assert transform(raw(noise(31, 2), names=("x", "y"))).inputs["motion"].shape[2] == 2
+    why = "one value in each recording: it tells which one it is"
+    assert transform.notes[-1] == f"columns left out: digit ({why})"
+    again = ImuTransform(ImuOptions(), STEM)
+    again.load_state(transform.state())
+    np.testing.assert_array_equal(*(one(labelled(3, 0)).inputs["motion"] for one in (transform, again)))
+    # Who names the axes gets them, and what never differs says nothing of a recording.
+    assert fitted(labelled(3, 0), labelled(4, 1), axes=("digit",)).names_ == ("digit",)
+    assert fitted(labelled(3, 0), labelled(3, 1)).names_ == ("x", "y", "digit")
 
 
 WRONG = {"rate_hz": -1.0, "window_s": 0.0, "step_s": 0.0, "max_windows": 0.5, "max_rows": 0, "warp": 0.5}

@@ -71,7 +71,8 @@ def test_lines_before_the_table_are_passed_over_and_counted(before: str, tmp_pat
 def test_units_may_stand_in_a_row_of_their_own(tmp_path: Path):
     text = "Time,ax,gyro,mag,state\n(ms),g,deg/s,,\n0,1,180,31,idle\n20,-2,90,37,idle\n"
     motion = read_motion(write(tmp_path / "a.csv", text))
-    assert (motion.names, motion.units, motion.texts) == (("ax", "gyro", "mag"), ("m/s2", "rad/s", ""), ("state",))
+    assert (motion.names, motion.units) == (("ax", "gyro", "mag"), ("m/s2", "rad/s", ""))
+    assert motion.left_out == {"state": "text"}
     np.testing.assert_allclose(motion.values[:, 0], [9.80665, -19.6133])
     np.testing.assert_allclose(motion.times_s, [0, 0.02])
     with pytest.raises(DataError, match="line 4, column 'Time .ms.': must be later"):
@@ -166,7 +167,7 @@ def test_packed_columns_hold_what_they_hold(tmp_path: Path):
     }
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     motion = read_motion(tmp_path / "a.parquet")
-    assert (motion.names, motion.texts) == (("x", "n", "d", "h"), ("activity",))
+    assert (motion.names, motion.left_out) == (("x", "n", "d", "h"), {"activity": "text"})
     assert motion.values.tolist() == [[1.5, 1, 1, 1], [2.5, 2, 2, 2], [1.5, 1, 3, 4]]
     assert motion.times_s.tolist() == [0, 0.02, 0.04]
 

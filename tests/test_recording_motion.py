@@ -14,6 +14,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.data.index import index_files
 from metatransformer.modalities._recording.motion import (
     MOTION_SUFFIXES,
+    about_left_out,
     motion_from_array,
     motion_from_mapping,
     read_motion,
@@ -72,11 +73,28 @@ def test_times_in_any_unit_are_seconds(tmp_path: Path, title: str, cells: list[s
 def test_a_table_without_names_is_numbers_from_its_first_line(tmp_path: Path):
     motion = read_motion(write(tmp_path / "a.csv", "1,2,3\n4,5,7\n"))
     np.testing.assert_array_equal(motion.values, [[1, 2, 3], [4, 5, 7]])
+    assert not motion.named and read_motion(write(tmp_path / "b.csv", "x,y\n1,2\n3,4\n")).named
 
 
 def test_columns_of_text_are_named_not_read(tmp_path: Path):
-    motion = read_motion(write(tmp_path / "a.csv", "x,activity\n1,walk\n2,walk\n"))
-    assert (motion.names, motion.texts) == (("x",), ("activity",))
+    text = "x,activity,packet,label,spare,time_s,clock [ms]\n1,walk,7,3,,0,0\n2,walk,8,3,,1,1\n"
+    motion = read_motion(write(tmp_path / "a.csv", text.replace("clock [ms]", "timestamp")))
+    assert motion.names == ("x",)
+    assert motion.left_out == {
+        "activity": "text",
+        "packet": "it numbers the rows",
+        "label": "what the rows are marked with",
+        "spare": "empty",
+        "timestamp": "another column of times",
+    }
+    told = "columns left out: activity (text), packet (it numbers the rows), label (what the rows are marked with)"
+    assert about_left_out(motion.left_out).startswith(told)
+
+
+def test_a_stray_text_among_numbers_is_a_mistake(tmp_path: Path):
+    cells = [*map(str, range(40)), "1.2.3", *map(str, range(40, 59))]
+    with pytest.raises(DataError, match="line 42, column 'x': must hold numbers, as nearly all .*found '1.2.3'"):
+        read_motion(write(tmp_path / "a.csv", "x,y\n" + "\n".join(f"{cell},1" for cell in cells)))
 
 
 def test_json_steps_may_be_lists(tmp_path: Path):

@@ -36,7 +36,6 @@ NEARLY_ALL = 0.95
 # Below so many cells, "every text is different" happens by chance.
 FEWEST_FOR_IDENTIFIER = 20
 
-_DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ].*)?")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE)
 
 Cell = bool | int | float | str | None
@@ -48,7 +47,8 @@ class Column:
     into ``words``.
 
     ``edges`` are the bins of the standardised numbers. Index 0 of a category is a word never seen,
-    1 one of the ``rare`` words, and ``words[i]`` has index ``FIRST + i``.
+    1 one of the ``rare`` words, and ``words[i]`` has index ``FIRST + i``. ``style`` is how texts become numbers (""
+    as they stand), ``part`` what of a date this column is, ``missing`` the words that mean "not measured".
     """
 
     name: str
@@ -58,6 +58,14 @@ class Column:
     edges: tuple[float, ...] = ()
     words: tuple[str, ...] = ()
     rare: tuple[str, ...] = ()
+    style: str = ""
+    part: str = ""
+    missing: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The name, with the part of a date."""
+        return f"{self.name} ({self.part})" if self.part else self.name
 
     @property
     def choices(self) -> int:
@@ -75,6 +83,9 @@ def column_from(state: Mapping[str, Any]) -> Column:
         edges=tuple(state["edges"]),
         words=tuple(state["words"]),
         rare=tuple(state["rare"]),
+        style=state.get("style", ""),  # columns of before 2026-11-29 were plain
+        part=state.get("part", ""),
+        missing=tuple(state.get("missing", ())),
     )
 
 
@@ -239,14 +250,13 @@ def column_kind(name: str, cells: Cells, *, keys: Sequence[str]) -> str:
     rises by 1 from row to row numbers them.
 
     Raises:
-        DataError: dates or times, or a column of numbers with a few texts in it.
+        DataError: a column of numbers with a few texts in it.
     """
     values, known = cells.values.tolist(), int(cells.counts.sum())
     if not known:
         return "empty"
     if cells.different == 1 and known == len(cells.codes):
         return "constant"
-    _refuse_dates(name, cells, known=known)
     words = "category"
     if known >= FEWEST_FOR_IDENTIFIER and cells.different > 0.9 * known:
         words = "identifier"
@@ -277,19 +287,6 @@ def _numbers_rows(numbers: np.ndarray, cells: Cells, *, keys: Sequence[str]) -> 
     if not all(place.isdecimal() for place in places):
         return False
     return len(np.unique(numbers[cells.codes[known]] - np.array([float(place) for place in places]))) == 1
-
-
-def _refuse_dates(name: str, cells: Cells, *, known: int) -> None:
-    texts = [isinstance(value, str) and bool(_DATE.fullmatch(value)) for value in cells.values.tolist()]
-    dates = np.flatnonzero(texts)
-    if len(dates) and cells.counts[dates].sum() >= NEARLY_ALL * known:
-        raise DataError(
-            f"column '{name}'",
-            must="hold numbers or categories",
-            found=f"dates, such as '{cells.values[dates[0]]}'",
-            do="Turn it into numbers first (year, month, weekday, days since a start), "
-            "or name the column in 'ignore' (or 'categories').",
-        )
 
 
 def common_words(cells: Cells, *, share: float, most: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -326,7 +323,7 @@ def parse_number(cell: Cell, *, name: str, key: str) -> float:
 
 def column_notes(columns: Sequence[Column], *, dropped: Mapping[str, str]) -> Iterator[str]:
     """Yields what a person should know; ``dropped`` says why a column is left out."""
-    numbers = [column.name for column in columns if column.kind == "number"]
+    numbers = [column.title for column in columns if column.kind == "number"]
     words = [f"{c.name} ({len(c.words)})" for c in columns if c.kind == "category"]
     yield f"numbers: {', '.join(numbers) or 'none'}; categories: {', '.join(words) or 'none'}"
     for name, reason in dropped.items():

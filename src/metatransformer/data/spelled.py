@@ -8,9 +8,26 @@ import pandas as pd
 
 _SIGNS = re.compile(r"^([+-]?)\s*(?:[$€£¥]|USD|EUR|GBP)\s*|\s*(?:[$€£¥%]|USD|EUR|GBP)$")
 _SPACES = " \u00a0\u202f'"  # between thousands, as in France and Switzerland
-_POINT = rf"[+-]?(?:\d{{1,3}}(?:[,{_SPACES}]\d{{3}})+|\d+)(?:\.\d+)?"
-_COMMA = rf"[+-]?(?:\d{{1,3}}(?:[.{_SPACES}]\d{{3}})+|\d+)(?:,\d+)?"
 _CODE = re.compile(r"^[+-]?0\d")  # 007 is none
+_DECIMAL = {"point": (".", ","), "comma": (",", ".")}  # by style: the decimal mark, and what stands between thousands
+_NUMBER = {
+    style: re.compile(rf"[+-]?(?:\d{{1,3}}(?:[{thousands}{_SPACES}]\d{{3}})+|\d+)(?:[{decimal}]\d+)?")
+    for style, (decimal, thousands) in _DECIMAL.items()
+}
+
+
+def spelled_styles(texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns the styles in which all texts are numbers, "point" or "comma" for the decimal mark, with the numbers."""
+    series = pd.Series(texts, dtype=object)
+    plain = series.str.strip().str.replace("\u2212", "-").str.replace(_SIGNS, r"\1", regex=True)
+    if not len(plain) or plain.str.contains(_CODE).any():
+        return {}
+    found = {}
+    for style, (decimal, thousands) in _DECIMAL.items():
+        if plain.str.fullmatch(_NUMBER[style]).all():
+            bare = plain.str.replace(f"[{thousands}{_SPACES}]", "", regex=True)
+            found[style] = bare.str.replace(decimal, ".").astype(np.float64).to_numpy()
+    return found
 
 
 def spelled_numbers(cells: Sequence[str | None]) -> np.ndarray | None:
@@ -19,15 +36,7 @@ def spelled_numbers(cells: Sequence[str | None]) -> np.ndarray | None:
     None where a cell is none, or where all could be two numbers each: 1,234 alone is 1.234 or 1234. Currencies and
     percent are left out: 12 % is 12.
     """
-    texts = pd.Series([cell for cell in cells if cell is not None], dtype=object)
-    plain = texts.str.strip().str.replace("\u2212", "-").str.replace(_SIGNS, r"\1", regex=True)
-    if not len(plain) or plain.str.contains(_CODE).any():
-        return None
-    found = []
-    for style, thousands, decimal in ((_POINT, ",", "."), (_COMMA, ".", ",")):
-        if plain.str.fullmatch(style).all():
-            bare = plain.str.replace(f"[{thousands}{_SPACES}]", "", regex=True)
-            found.append(bare.str.replace(decimal, ".").astype(np.float64).to_numpy())
+    found = list(spelled_styles([cell for cell in cells if cell is not None]).values())
     if not found or any((other != found[0]).any() for other in found):
         return None
     values = np.full(len(cells), np.nan)

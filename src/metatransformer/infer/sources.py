@@ -165,6 +165,8 @@ def check_records(reader: Reader, records: Sequence[Record], *, console: Console
         reader.transform.fit(Views(records.take(learned), load=reader.modality.load))
     except MetaTransformerError as error:
         return [*problems, ("the data as a whole", str(error))]
+    for note in reader.transform.notes:
+        console.note(note)
     with console.bar("checking", total=len(good)) as bar:
         for record in records.take(good):
             try:
@@ -172,4 +174,6 @@ def check_records(reader: Reader, records: Sequence[Record], *, console: Console
             except MetaTransformerError as error:
                 problems.append((record.key, str(error)))
             bar.advance()
+    for doubt in reader.transform.doubts():
+        console.note(doubt)
     return problems

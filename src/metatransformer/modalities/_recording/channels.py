@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from metatransformer.core.errors import DataError
+from metatransformer.data.columns import NEARLY_ALL
 from metatransformer.data.delimited import numbers
 from metatransformer.data.given import Rows
 from metatransformer.data.records import counted
@@ -28,6 +29,9 @@ _SECONDS: dict[str, float] = {
     **dict.fromkeys(("us", "µs", "usec", "micros", "microseconds"), 1e-6),
     **dict.fromkeys(("ns", "nsec", "nanos", "nanoseconds"), 1e-9),
 }
+# What people write beside motion to say what it is, whatever stands between the words: subject_id, Subject ID.
+SUBJECTS = ("subject", "subjectid", "subj", "user", "userid", "participant", "participantid", "person", "personid")
+MARKS = frozenset({*SUBJECTS, "label", "labels", "class", "classlabel", "split"})
 _UNIT = re.compile(r"^(?P<name>.*?)[ _]*[\[(](?P<unit>[^\])]*)[\])]$")
 _TIME = re.compile(
     r"(?:(?:(?:unix|elapsed|relative|logging|sensor)[_ ]?)?time|time_?stamp|date_?time|elapsed|epoch|t)"
@@ -38,7 +42,7 @@ _HOURS = re.compile(r"\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?")
 # What recorders number their rows or packets by, with a clock of their own; none of it is motion.
 _COUNTER = re.compile(
     r"(?:packet|sample|frame|row|line|record|sequence|seq|data)?[ _]?"
-    r"(?:counter|count|index|idx|number|no|nr|num|id|frame|sample|seq|sampletimefine|sample_time_fine)[.#]?",
+    r"(?:counter|count|index|idx|number|no|nr|num|id|packet|frame|sample|row|line|record|step|sequence|seq|sampletimefine|sample_time_fine)[.#]?",
     re.IGNORECASE,
 )
 
@@ -77,6 +81,26 @@ def column_numbers(column: pd.Series) -> np.ndarray | None:
     cells = [None if gone else str(cell) for cell, gone in zip(column, missing, strict=True)]
     found = numbers(cells)
     return spelled_numbers(cells) if found is None else found.astype(np.float64)
+
+
+def why_no_axis(name: str, column: pd.Series, values: np.ndarray | None, *, first: bool, missing: bool) -> str:
+    """Returns why a column is no axis of motion, "" where it is one (or nearly is, but for a few texts).
+
+    ``values`` are its numbers, None where it holds text; ``missing`` as in ``motion_from_frame``.
+    """
+    if re.sub(r"[\W_]+", "", name.lower()) in MARKS:
+        return "what the rows are marked with"
+    if values is None:
+        return "" if 0 < len(strays(column)) <= (1 - NEARLY_ALL) * len(column) else "text"
+    if np.isnan(values).all():
+        return "" if missing else "empty"
+    return "it numbers the rows" if is_counter(name, values, first=first) else ""
+
+
+def strays(column: pd.Series) -> list[int]:
+    """Returns the rows of a column of text that are no numbers."""
+    odd = pd.to_numeric(column, errors="coerce").isna() & column.notna()
+    return np.flatnonzero(odd).tolist()
 
 
 def seconds_of(column: pd.Series, *, title: str, unit: str, where: object, row: tuple[str, int]) -> np.ndarray:

@@ -9,7 +9,7 @@ here.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from metatransformer.data.table import first_line, read_columns, read_table
 from metatransformer.modalities._recording.channels import (
     UNITS,
     column_numbers,
-    is_counter,
     seconds_of,
     split_unit,
+    strays,
     time_unit,
+    why_no_axis,
 )
 
 MOTION_SUFFIXES = (".csv", ".tsv", ".parquet", ".npy", ".json", ".ts")
@@ -42,7 +43,8 @@ class Motion:
 
     ``values`` is ``[t, axes]``, in SI where ``units`` says so; ``units`` has "" for an axis whose
     unit is not stated. ``times_s`` are the time steps, None when the file has no times; ``rate_hz``
-    is 0 when the file states no rate. ``texts`` names the columns that hold no numbers.
+    is 0 when the file states no rate. ``left_out``: the columns that are no axes, and why. ``named`` is False for a
+    table whose first line holds numbers already.
     """
 
     values: np.ndarray
@@ -50,7 +52,8 @@ class Motion:
     units: tuple[str, ...]
     times_s: np.ndarray | None = None
     rate_hz: float = 0.0
-    texts: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    named: bool = True
 
 
 def read_motion(path: str | Path) -> Motion:
@@ -74,7 +77,7 @@ def read_motion(path: str | Path) -> Motion:
         known = ", ".join(end for end in MOTION_SUFFIXES if end != ".ts")
         raise DataError(path, must=f"end in {known}", found=f"the ending '{path.suffix}'")
     frame, row = read_motion_table(path)
-    return motion_from_frame(frame, where=path, row=row)
+    return replace(motion_from_frame(frame, where=path, row=row), named=not is_headless(path))
 
 
 def read_motion_table(path: Path) -> tuple[pd.DataFrame, tuple[str, int]]:
@@ -125,13 +128,13 @@ def motion_from_array(array: np.ndarray, *, where: object, rate_hz: float = 0.0)
 
 def motion_from_mapping(value: Mapping[str, Any], *, where: object) -> Motion:
     """Returns a recording in memory: ``values``, and any of ``rate_hz``, ``times_s``, ``names``,
-    ``units``, ``texts``.
+    ``units``, ``left_out``, ``named``.
 
     Raises:
         DataError: no ``values``, an unknown key, as many names or times as no axis or step has, times
             that do not increase, or what ``motion_from_array`` raises.
     """
-    known = {field.name for field in fields(Motion)}
+    known = {one.name for one in fields(Motion)}
     if "values" not in value or not value.keys() <= known:
         raise DataError(where, must=f"have 'values' and any of {', '.join(sorted(known))}", found=listing(value))
     plain = motion_from_array(np.asarray(value["values"]), where=where)
@@ -149,7 +152,8 @@ def motion_from_mapping(value: Mapping[str, Any], *, where: object) -> Motion:
     if times is not None and not (np.diff(times) > 0).all():
         raise DataError(f"{where}, times_s", must="increase from step to step", found="another order")
     rate_hz = float(value.get("rate_hz", 0.0))
-    return Motion(plain.values, names, units, times, rate_hz, tuple(value.get("texts", ())))
+    left_out, named = dict(value.get("left_out", {})), bool(value.get("named", True))
+    return Motion(plain.values, names, units, times, rate_hz, left_out, named)
 
 
 def require_no_gap(times: np.ndarray, *, most: float, where: object) -> None:
@@ -195,7 +199,8 @@ def motion_from_frame(
     """
     frame = _spread(frame, where=where)
     times: np.ndarray | None = None
-    names, units, columns, texts = [], [], [], []
+    names, units, columns = [], [], []
+    left_out: dict[str, str] = {}
     for position, title in enumerate(map(str, frame.columns)):
         column = frame.iloc[:, position]
         name, unit = split_unit(title)
@@ -203,13 +208,15 @@ def motion_from_frame(
         if stated is not None:
             if times is None:
                 times = seconds_of(column, title=title, unit=(unit or stated).lower(), where=where, row=row)
+            else:
+                left_out[title] = "another column of times"
             continue
         values = column_numbers(column)
+        if why := why_no_axis(name, column, values, first=position == 0, missing=missing):
+            left_out[title] = why
+            continue
         if values is None:
-            texts.append(title)
-            continue
-        if is_counter(name, values, first=position == 0):
-            continue
+            raise _stray(column, title=title, where=where, row=row)
         unit, factor = UNITS.get(unit.lower(), (unit, 1.0))
         names.append(name)
         units.append(unit)
@@ -219,7 +226,25 @@ def motion_from_frame(
     values = np.stack(columns, axis=1)
     if not missing:
         _require_finite(values, names=names, where=where, row=row)
-    return Motion(values, tuple(names), tuple(units), times, rate_hz, tuple(texts))
+    return Motion(values, tuple(names), tuple(units), times, rate_hz, left_out)
+
+
+def about_left_out(left_out: Mapping[str, str]) -> str:
+    """Returns which columns are left out, by reason, in one sentence."""
+    reasons = dict.fromkeys(left_out.values())
+    parts = [f"{listing(name for name in left_out if left_out[name] == why)} ({why})" for why in reasons]
+    return f"columns left out: {', '.join(parts)}"
+
+
+def _stray(column: pd.Series, *, title: str, where: object, row: tuple[str, int]) -> DataError:
+    word, first = row
+    odd = strays(column)
+    return DataError(
+        f"{where}, {word} {odd[0] + first}, column '{title}'",
+        must="hold numbers, as nearly all of its cells do",
+        found=f"{column.iloc[odd[0]]!r} ({counted(len(odd), 'such cell')})",
+        do="Repair it, or leave it empty.",
+    )
 
 
 def _require_finite(values: np.ndarray, *, names: Sequence[str], where: object, row: tuple[str, int]) -> None:

@@ -50,6 +50,19 @@ def parse_times(column: pd.Series, *, style: str = "", zone: str = "", rows: Row
     return _in_zone(times, zone, where=f"{rows.where}, {where}") if zone else times
 
 
+def style_of(column: pd.Series, *, style: str, rows: Rows, title: str) -> str:
+    """Returns how a column of times is written: ``style`` where it fits; "" for ISO 8601 and where nobody knows.
+
+    Raises:
+        DataError: several styles read the whole column, as different days.
+    """
+    if _is_iso(column):
+        return ""
+    if style and pd.to_datetime(column, format=style, errors="coerce").notna().all():
+        return style
+    return _usual_style(_as_iso(column.str.strip()), rows=rows, where=f"column '{title}'")
+
+
 def _from_numbers(values: np.ndarray, *, rows: Rows, where: str) -> Times:
     for low, high, unit in EPOCHS:
         if (values >= low).all() and (values < high).all():

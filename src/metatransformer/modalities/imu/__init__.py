@@ -17,8 +17,10 @@ positions resampled to the real grid; the summary token starts as the class toke
 Sources: Meta-Transformer section 3.2 (arXiv 2307.10802) names IMU without a tokenizer; ViTST
 (arXiv 2303.12799) for irregular series drawn as line plots for a pretrained vision transformer.
 Errors: missing values, a gap in time, repeated or falling times, times without a unit, a rate that
-only some recordings state, other axes or units than training, values beyond 50 deviations, fewer
-than two time steps, a recording longer than ``max_rows`` windows.
+only some recordings state, other axes or units than training, fewer than two time steps, a
+recording longer than ``max_rows`` windows. Left out and said: columns of text, counters, marks of
+rows (label, subject), and numbers that are one value in each recording. Clipped and said: values
+beyond 50 deviations.
 """
 
 import math
@@ -36,8 +38,9 @@ from metatransformer.core.samples import View
 from metatransformer.core.settings import Rule, Settings
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.index import Index
-from metatransformer.modalities._recording.motion import MOTION_SUFFIXES, require_no_gap
+from metatransformer.modalities._recording.motion import MOTION_SUFFIXES, about_left_out, require_no_gap
 from metatransformer.modalities._recording.uea import uea_parts
+from metatransformer.modalities.imu.doubts import FAR, MARK, Doubts, Still
 from metatransformer.modalities.imu.index import index_motion, load_motion
 from metatransformer.modalities.imu.plots import arrange_windows, draw_timelines
 from metatransformer.modalities.imu.windows import WindowCut
@@ -47,7 +50,6 @@ from metatransformer.nn.pool import fold_rows
 
 PATCHES = 8  # patches over one window: 112 columns for patches of 14 pixels
 BAND = 2  # patches over one band: two see a level more finely than one, three no better
-FAR = 50.0  # deg/s instead of rad/s puts a value 57 times too far out
 
 # Measured on Italian Sign Language by 5-fold cross-validation of its training part (frozen
 # focus-s14, least squares): blocks 4, 6 and 8 of 12 .951, block 6 alone .949, block 8 .951, block 4
@@ -119,8 +121,11 @@ class ImuTransform(Transform):
         self.units_: tuple[str, ...] = ()
         self.timed_ = False
         self.window_ = 0.0
+        self.unnamed = (0, 0)  # training recordings without a line of names, and all, for the notes
         self.long = 0  # training recordings that become several pictures, for the notes
         self.mean_ = self.scale_ = np.zeros(0)
+        self.left_out_: dict[str, str] = {}
+        self._doubts = Doubts()
 
     def fit(self, views: Iterable[View]) -> None:
         """Learns axes, window, means and deviations; the first recording says what the axes are.
@@ -128,14 +133,19 @@ class ImuTransform(Transform):
         Raises:
             DataError: recordings of different axes or units, or only some with a rate.
         """
-        durations, count = [], 0
+        durations, count, unnamed = [], 0, 0
         total = squares = np.zeros(0)
+        self.names_, self.mean_, self.left_out_ = (), np.zeros(0), {}
+        still = Still()
         for view in views:
             values, times = self._select(view)
             if not durations:
                 self.names_, self.units_ = self._axes(view)
                 self.timed_ = self._is_timed(view)
                 total, squares = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+            self.left_out_ |= view.inputs.get("left_out", {})
+            unnamed += not view.inputs.get("named", True)
+            still.add(values)
             durations.append(_duration(times))
             count += len(values)
             total, squares = total + values.sum(axis=0), squares + np.square(values).sum(axis=0)
@@ -144,11 +154,16 @@ class ImuTransform(Transform):
         wanted = self.options.window_s
         self.window_ = float(np.median(durations)) if wanted == "auto" else wanted
         self.long = sum(duration > self.window_ * self.options.max_windows for duration in durations)
-        self.mean_ = total / count
-        spread = np.sqrt(np.maximum(squares / count - self.mean_**2, 0.0))
+        self.unnamed = (unnamed, len(durations))
+        mean = total / count
+        spread = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
         # An axis that never changes carries nothing: leave its scale alone.
-        still = spread <= 1e-7 * np.abs(self.mean_)
-        self.scale_ = np.where(still, 1.0, spread)
+        scale = np.where(spread <= 1e-7 * np.abs(mean), 1.0, spread)
+        taken = np.ones(len(mean), dtype=bool) if self.options.axes else ~still.marks
+        self.left_out_ |= dict.fromkeys((self.names_[place] for place in np.flatnonzero(~taken)), MARK)
+        self.names_ = tuple(name for name, kept in zip(self.names_, taken, strict=True) if kept)
+        self.units_ = tuple(unit for unit, kept in zip(self.units_, taken, strict=True) if kept)
+        self.mean_, self.scale_ = mean[taken], scale[taken]
 
     def __call__(self, view: View) -> View:
         """Returns ``motion`` [pictures, t, axes] float32: one row a column of a plot, whole patches.
@@ -171,7 +186,9 @@ class ImuTransform(Transform):
         patches = max(1, round(PATCHES * duration / window / pictures))
         motion = resample_curves(values, times=times, columns=pictures * patches * self.patch)
         mean, scale = (self.mean_, self.scale_) if self.names_ else _own_statistics(values)
-        motion = ((motion - mean) / scale).astype(np.float32)
+        motion = (motion - mean) / scale
+        self._doubts.see(view.key, motion, names=self.names_)
+        motion = np.clip(motion, -FAR, FAR).astype(np.float32)
         return view.with_inputs({"motion": motion.reshape(pictures, -1, motion.shape[1])})
 
     def augment(self, view: View, rng: np.random.Generator) -> View:
@@ -203,16 +220,16 @@ class ImuTransform(Transform):
         """Returns ``values`` [t, axes] and ``times`` [t], in seconds or steps."""
         raw = view.inputs
         names, units = self._axes(view)
-        others = [name for name in (*raw["names"], *raw["texts"]) if name not in names]
+        others = [name for name in raw["names"] if name not in names and name not in self.left_out_]
         if others and not self.options.axes:
             raise DataError(
                 view.key,
-                must="hold nothing but time and axes of numbers, the same in every recording",
+                must="have the same axes as the first recording",
                 found=f"also the column '{others[0]}'",
                 do="Remove it, or name the axes to take in input.axes; --target names a column of labels.",
             )
         if self.units_ and units != self.units_:
-            raise _other_units(view, names, units=units, wanted=self.units_)
+            self._require_units(view, names, units=units)
         if self.names_ and self._is_timed(view) != self.timed_:
             raise DataError(
                 view.key,
@@ -229,6 +246,26 @@ class ImuTransform(Transform):
         require_no_gap(times, most=self.options.max_gap, where=view.key)
         return values, times
 
+    def _require_units(self, view: View, names: Sequence[str], *, units: Sequence[str]) -> None:
+        """Raises DataError for another unit than training's; once fitted, one that is not stated is only told."""
+        both = zip(names, units, self.units_, strict=True)
+        odd = [one for one in both if one[1] != one[2] and not (self.mean_.size and "" in one[1:])]
+        if odd:
+            name, found, wanted = odd[0]
+            raise DataError(
+                f"{view.key}, axis '{name}'",
+                must=f"have the unit {wanted or 'left unsaid'}, as in training",
+                found=found or "none stated",
+                do="State the unit behind each column's name, as in 'acc_x [g]', in every file or in none.",
+            )
+        self._doubts.unstated += 1
+
+    def doubts(self) -> tuple[str, ...]:
+        """Returns what was clipped, and which units were taken on trust, since the last call."""
+        told = self._doubts.told()
+        self._doubts = Doubts()
+        return told
+
     def _is_timed(self, view: View) -> bool:
         raw = view.inputs
         return raw["times_s"] is not None or bool(raw["rate_hz"] or self.options.rate_hz)
@@ -242,6 +279,7 @@ class ImuTransform(Transform):
             "window": self.window_,
             "mean": self.mean_.tolist(),
             "scale": self.scale_.tolist(),
+            "left_out": dict(self.left_out_),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -249,6 +287,7 @@ class ImuTransform(Transform):
         self.names_, self.units_ = tuple(state["names"]), tuple(state["units"])
         self.timed_, self.window_ = bool(state["timed"]), float(state["window"])
         self.mean_, self.scale_ = np.array(state["mean"]), np.array(state["scale"])
+        self.left_out_ = dict(state.get("left_out", {}))  # models of before 2026-11-29 refused such columns
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -261,6 +300,12 @@ class ImuTransform(Transform):
         if self.long:
             several = f"longer than {self.options.max_windows:g} windows: {self.long} of the training recordings"
             notes.append(f"{several}, drawn as one picture a window, features averaged")
+        if self.left_out_:
+            notes.append(about_left_out(self.left_out_))
+        unnamed, count = self.unnamed
+        if unnamed:
+            where = f"{unnamed} of {count} recordings"
+            notes.append(f"no line of names in {where}: the first one holds numbers, and axes are called column_1, ...")
         return tuple(notes)
 
 
@@ -273,16 +318,6 @@ def _in_a_row(view: View) -> np.ndarray:
     """Returns the columns of all pictures one after the other, ``[t, axes]``."""
     motion = view.inputs["motion"]
     return motion.reshape(-1, motion.shape[-1])
-
-
-def _other_units(view: View, names: Sequence[str], *, units: Sequence[str], wanted: Sequence[str]) -> DataError:
-    place = next(i for i, unit in enumerate(units) if unit != wanted[i])
-    return DataError(
-        f"{view.key}, axis '{names[place]}'",
-        must=f"have the unit {wanted[place] or 'left unsaid'}, as in training",
-        found=units[place] or "none stated",
-        do="State the unit behind each column's name, as in 'acc_x [g]', in every file or in none.",
-    )
 
 
 def _own_statistics(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -360,7 +395,6 @@ def synthesize(rng: np.random.Generator, label: int) -> dict[str, Any]:
         "units": units,
         "times_s": None,
         "rate_hz": 50.0,
-        "texts": (),
     }
 
 

@@ -21,6 +21,7 @@ from metatransformer.data.index import Index, index_files
 from metatransformer.data.manifest import PATHS
 from metatransformer.data.records import Records, counted, listing, require_unique
 from metatransformer.data.table import read_columns
+from metatransformer.modalities._recording.channels import SUBJECTS
 from metatransformer.modalities._recording.motion import (
     MOTION_SUFFIXES,
     Motion,
@@ -34,8 +35,6 @@ from metatransformer.modalities._recording.motion import (
 from metatransformer.modalities._recording.uea import read_uea, uea_parts
 from metatransformer.modalities.imu.windows import MotionWindow, Stretch, WindowCut, about_windows, cut_stretch
 
-# As people write them, whatever stands between the words: subject_id, Subject ID, subjectID.
-SUBJECTS = ("subject", "subjectid", "subj", "user", "userid", "participant", "participantid", "person", "personid")
 _TABLES = (".csv", ".tsv", ".parquet")
 
 
@@ -291,7 +290,7 @@ def _begins(records: Sequence[Record], place: int) -> bool:
 
 
 def load_motion(record: Record) -> dict[str, Any]:
-    """Returns ``values`` [t, axes], ``names``, ``units``, ``times_s``, ``rate_hz`` and ``texts``."""
+    """Returns ``values`` [t, axes], ``names``, ``units``, ``times_s``, ``rate_hz``, ``left_out`` and ``named``."""
     if isinstance(record.value, MotionWindow):
         motion = record.value.motion
     elif record.path is None:
@@ -306,7 +305,8 @@ def load_motion(record: Record) -> dict[str, Any]:
         "units": motion.units,
         "times_s": motion.times_s,
         "rate_hz": motion.rate_hz,
-        "texts": motion.texts,
+        "left_out": motion.left_out,
+        "named": motion.named,
     }
 
 

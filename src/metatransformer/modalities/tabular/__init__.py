@@ -1,8 +1,9 @@
 """Tabular: one token a column; categories looked up, numbers coded, missing cells explicit.
 
 File: CSV, TSV, JSON lines, Parquet, or a DataFrame; one row a sample; mixed columns. A cell that is
-empty, NaN, NA, null or '?' is missing. Kinds are inferred from the training rows and noted; columns
-are matched by name, in any order.
+empty, NaN, NA, null or '?' is missing, and so is '-', none and the like among numbers. Numbers may be
+written as people do (1,5; $1,234.50); dates become year, month, day, weekday, hour and days elapsed.
+Kinds are inferred from the training rows and noted; columns are matched by name, in any order.
 Tokens: what the column is (one vector a column) + what the cell holds: a row of the column's own
 table (categories; a rare and an unknown word have rows of their own), a piecewise-linear or
 periodic code under the column's own linear map (numbers), or the column's vector for "missing".
@@ -10,12 +11,13 @@ Nothing is imputed. No positions: a column's vector is its position.
 Sources: Meta-Transformer's supplement (TabTransformer's column embeddings, arXiv 2012.06678);
 FT-Transformer (arXiv 2106.11959) for one token a column, numbers included; Gorishniy et al. 2022
 (arXiv 2203.05556) for the numbers' codes.
-Errors: an infinity, a date, a stray text among numbers, a list in a cell, a missing column.
+Errors: an infinity, a date that may be two days, a stray text among numbers, a list in a cell, a missing column.
 """
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -52,8 +54,10 @@ from metatransformer.data.columns import (
     parse_number,
 )
 from metatransformer.data.records import Views, objects
+from metatransformer.data.spelled import spelled_styles
 from metatransformer.data.table import TABLE_SUFFIXES
-from metatransformer.modalities.tabular.unseen import UnseenWords
+from metatransformer.modalities.tabular.reading import Reading, cell_number, find_reading
+from metatransformer.modalities.tabular.unseen import UnseenWords, same_truth
 from metatransformer.nn.numeric import Periodic, PiecewiseLinear, bin_edges
 
 # Deviations per channel of the two parts of a token. Together 0.128, a norm of 2.5 at width 384:
@@ -88,7 +92,8 @@ _log = logging.getLogger(__name__)
 class TabularOptions(Settings):
     """How columns are read and numbers embedded.
 
-    ``ignore``, ``categories`` and ``numbers`` name columns and overrule what is inferred.
+    ``ignore``, ``categories`` and ``numbers`` name columns and overrule what is inferred. ``style``: how dates are
+    written where they may be two days each, as for strptime (%d/%m/%Y).
     ``numeric``: the code of numbers; ``bins`` its components a column (48 quantile bins, or 24
     sines and 24 cosines), ``sigma`` the deviation of the periodic frequencies. Categories in fewer
     than a share ``rare`` of the training rows, and beyond the ``most_categories`` frequent ones,
@@ -98,6 +103,7 @@ class TabularOptions(Settings):
     ignore: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
+    style: str = ""
     numeric: Literal["piecewise", "periodic"] = "piecewise"
     bins: int = 48
     sigma: float = 0.3
@@ -132,16 +138,24 @@ class TabularTransform(Transform):
         """Infers kinds, words, scales and bins from training rows.
 
         Raises:
-            DataError: a column cannot be decided (dates, stray texts), or none is left.
+            DataError: a column cannot be decided (dates of two meanings, stray texts), or none is left.
             UsageError: an option names a column that does not exist.
         """
         options = self.options
         keys, table = _by_columns(views)
         _require_known(options, table)
         columns: list[Column] = []
+        told: list[str] = []
         self.dropped_ = {}
-        for name, column in table.items():
-            cells = Cells.of(column)
+        by_name = {name: Cells.of(column) for name, column in table.items()}
+        comma = lru_cache(partial(_has_decimal_comma, by_name))
+        for name, cells in by_name.items():
+            taken = name not in (*options.ignore, *options.categories)
+            reading = find_reading(name, cells, style=options.style, keys=keys, comma=comma) if taken else None
+            if reading is not None:
+                told += [reading.told]
+                columns += _learn_reading(name, cells, reading, bins=options.bins)
+                continue
             kind = self._kind(name, cells, keys=keys, alone=len(table) == 1)
             if kind in _REASONS:
                 self.dropped_[name] = _REASONS[kind]
@@ -157,7 +171,7 @@ class TabularTransform(Transform):
                 found=f"{len(keys)} rows of {len(table)} columns, left out: {self.dropped_}",
             )
         self._take(columns)
-        self.notes_ = tuple(column_notes(self.columns_, dropped=self.dropped_))
+        self.notes_ = (*column_notes(self.columns_, dropped=self.dropped_), *told)
 
     def _kind(self, name: str, cells: Cells, *, keys: Sequence[str], alone: bool) -> str:
         options = self.options
@@ -202,7 +216,8 @@ class TabularTransform(Transform):
             if cell is None:
                 cells[i] = np.nan
             elif column.kind == "category":
-                cells[i] = codes.get(word := as_word(cell), UNKNOWN)
+                word = same_truth(as_word(cell), codes)
+                cells[i] = codes.get(word, UNKNOWN)
                 self._unseen.count(column.name, word, unseen=word not in codes)
             else:
                 cells[i] = _standardise(cell, column, key=view.key)
@@ -265,17 +280,38 @@ def _learn_number(name: str, cells: Cells, *, keys: Sequence[str], bins: int) ->
     numbers = cells.numbers(keys, where=f"column '{name}'")
     for odd in np.flatnonzero(np.isnan(numbers)).tolist()[:1]:
         parse_number(cells.values.tolist()[odd], name=name, key=cells.key(odd, keys))  # says what is wrong with it
-    values = numbers[cells.codes[cells.codes >= 0]]
+    return _number_column(Column(name, "number"), numbers[cells.codes[cells.codes >= 0]], bins=bins)
+
+
+def _learn_reading(name: str, cells: Cells, reading: Reading, *, bins: int) -> list[Column]:
+    columns = []
+    for part, numbers in reading.values.items():
+        values = numbers[cells.codes[cells.codes >= 0]]
+        column = Column(name, "number", style=reading.style, part=part, missing=reading.missing)
+        columns.append(_number_column(column, values[~np.isnan(values)], bins=bins))
+    return columns
+
+
+def _has_decimal_comma(table: Mapping[str, Cells]) -> bool:
+    """Returns whether a column of a table holds numbers with decimal commas beyond doubt."""
+    for cells in table.values():
+        texts = cells.values.tolist()
+        if texts and all(isinstance(text, str) for text in texts) and [*spelled_styles(texts)] == ["comma"]:
+            return True
+    return False
+
+
+def _number_column(column: Column, values: np.ndarray, *, bins: int) -> Column:
     # Where the only two states are one value and "missing", there is no spread to divide by.
-    column = Column(name, "number", mean=float(values.mean()), scale=float(values.std()) or 1.0)
+    column = replace(column, mean=float(values.mean()), scale=float(values.std()) or 1.0)
     standard = (values - column.mean) / column.scale
     return replace(column, edges=tuple(bin_edges(standard, bins=bins)))
 
 
 def _standardise(cell: Cell, column: Column, *, key: str) -> float:
-    number = (parse_number(cell, name=column.name, key=key) - column.mean) / column.scale
+    number = (cell_number(cell, column, key=key) - column.mean) / column.scale
     # Far outside every bin the code does not change any more; float32 must not overflow on the way.
-    return min(max(number, -1e30), 1e30)
+    return float(np.clip(number, -1e30, 1e30))
 
 
 class TabularTokenizer(Tokenizer):
@@ -409,4 +445,5 @@ MODALITY = Modality(
     units="any; numbers are standardised by the training rows",
     defaults=DEFAULTS,
     baseline="boosting",
+    before={"style": ""},
 )

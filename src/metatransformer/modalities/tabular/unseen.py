@@ -1,10 +1,24 @@
 """Words of a table that training never saw: counted while rows are read, told where they are many."""
 
 from collections import Counter, defaultdict
+from collections.abc import Collection
 
 from metatransformer.data.records import listing
 
+TRUTHS = {True: {"true", "t", "yes", "y", "1", "on"}, False: {"false", "f", "no", "n", "0", "off"}}
 SHARE = 0.2  # of a column's cells; below, new words are what any new data brings
+
+
+def same_truth(word: str, known: Collection[str]) -> str:
+    """Returns the known word of the same truth value where a column knows nothing else: True for TRUE, yes, 1."""
+    if word in known or len(known) != 2:
+        return word
+    truths = {_truth(one): one for one in known}
+    return truths.get(_truth(word), word) if truths.keys() == {True, False} else word
+
+
+def _truth(word: str) -> bool | None:
+    return next((truth for truth, words in TRUTHS.items() if word.lower() in words), None)
 
 
 class UnseenWords:

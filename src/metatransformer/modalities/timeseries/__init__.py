@@ -47,6 +47,7 @@ from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Rule, Settings
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.modalities._recording.motion import (
+    about_left_out,
     motion_from_array,
     motion_from_mapping,
     read_motion,
@@ -155,6 +156,7 @@ class TimeseriesTransform(Transform):
         self.options = options
         self.columns = PATCHES * stem.patch_size
         self.names_: tuple[str, ...] = ()
+        self._left_out: dict[str, str] = {}
         self.covariates_: tuple[str, ...] = ()
         self.lines_ = self.direct_ = 0
         self.means_: dict[str, float] = {}
@@ -173,6 +175,7 @@ class TimeseriesTransform(Transform):
                 spreads.setdefault(window.series.name, window.spread)
             if number == 0:
                 self.names_ = tuple(view.inputs.get("names", ()))
+                self._left_out = dict(view.inputs.get("left_out", {}))
                 self.covariates_ = view.inputs["window"].series.covariates if "window" in view.inputs else ()
                 ready = self(view).inputs
                 self.lines_, self.direct_ = len(ready["lines"]), len(ready["direct"])
@@ -262,7 +265,8 @@ class TimeseriesTransform(Transform):
     def notes(self) -> tuple[str, ...]:
         """How the samples are shown to the trunk."""
         if self.names_:
-            return (f"channels: {', '.join(self.names_)}; every file is drawn {self.columns} columns wide",)
+            drawn = f"channels: {', '.join(self.names_)}; every file is drawn {self.columns} columns wide"
+            return (drawn, *((about_left_out(self._left_out),) if self._left_out else ()))
         return (f"a look-back is drawn as {self.lines_} lines",) if self.lines_ else ()
 
     def state(self) -> dict[str, Any]:
@@ -342,10 +346,12 @@ def load(record: Record) -> dict[str, Any]:
         motion = motion_from_mapping(record.value, where=record.key)
     else:
         motion = motion_from_array(np.asarray(record.value), where=record.key)
-    if motion.texts:
-        must, found = "hold numbers and times only", f"text in the column '{motion.texts[0]}'"
-        raise DataError(record.path or record.key, must=must, found=found)
-    return {"values": motion.values, "names": motion.names, "times_s": motion.times_s}
+    return {
+        "values": motion.values,
+        "names": motion.names,
+        "times_s": motion.times_s,
+        "left_out": motion.left_out,
+    }
 
 
 def features(view: View) -> np.ndarray:
