@@ -21,7 +21,7 @@ def kind_of(targets: Iterable[Any]) -> Kind:
     """Returns whether known targets, each one text, number or truth value, are classes or numbers.
 
     Texts and truth values are classes, and so are few different whole numbers that repeat; fractions are numbers, and
-    so are many different whole numbers that hardly repeat. Texts that all are numbers, many and with fractions, are numbers.
+    so are many different whole numbers that hardly repeat, and many texts that all are numbers with fractions.
     """
     known = [target for target in targets if target is not None]
     texts = [target for target in known if isinstance(target, str)]
