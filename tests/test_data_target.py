@@ -26,6 +26,8 @@ SETTINGS = words_of({"head.read": [-1], "run.precision": "float32", "tune": "hea
         ([0, 2, 0, 2, 2], "classes", "2 different whole numbers"),
         ([0.0, 1.0, np.float64(1)], "classes", "2 different whole numbers"),
         (list(range(20)) * 2, "classes", "20 different whole numbers"),
+        (list(range(20)) + [3], "numbers", "20 different whole numbers"),
+        ([1, 2], "classes", "2 different whole numbers"),
         (list(range(21)) * 2, "numbers", "21 different whole numbers"),
         (list(range(100)) * 10, "", "100 different whole numbers"),
         ([0.5, 1, 1, 0.5], "numbers", "numbers with fractions"),

@@ -29,7 +29,7 @@ from metatransformer.modalities.graph import (
 from metatransformer.modalities.graph.graphs import make_graph
 
 FILES = FIXTURES / "graph"
-SMALL = ["head.read=[1]", "optim.epochs=2", "data.test_fraction=0.3", "data.val_fraction=0.3", "run.device=cpu"]
+SMALL = ["head.read=[1]", "data.test_fraction=0.3", "data.val_fraction=0.3", "run.device=cpu"]
 
 
 def raw(value, key: str = "x") -> View:
@@ -230,8 +230,8 @@ def test_check_lists_every_molecule_that_is_not_understood(tmp_path: Path, capfd
     table = tmp_path / "some.csv"
     table.write_text("smiles,y\nCCO,1\nCC(,2\nO,3\nc1cccc,4\n,5\n")
     status, result, err = run(["check", table, "--modality", "graph", "--target", "y"], capfd)
-    assert status == 2 and result["bad"] == 3
-    assert [problem["key"] for problem in result["problems"]] == ["1", "3", "4"]
+    assert status == 2 and result["bad"] == 4
+    assert [problem["key"] for problem in result["problems"]] == ["1", "3", "4", "the data as a whole"]
     assert "some.csv, row 1: must be a molecule that RDKit understands; found the SMILES 'CC('" in err
     fit = ["fit", table, "--modality", "graph", "--target", "y", "--encoder", "test", "--out", tmp_path / "run"]
     status, result, err = run([*fit, *SMALL], capfd)
@@ -261,7 +261,7 @@ def test_general_graphs_are_classified_from_a_tu_folder(tmp_path: Path, capsys):
     for name, rows in lines.items():
         (folder / f"TOY_{name}.txt").write_text("\n".join(rows) + "\n")
     words = ["--modality", "graph", "--encoder", "test", "--task", "classify", "--out", tmp_path / "run"]
-    status, result, err = run(["fit", folder, *words, "head.read=[1]", "run.device=cpu", "optim.epochs=2"], capsys)
+    status, result, err = run(["fit", folder, *words, "head.read=[1]", "run.device=cpu"], capsys)
     assert status == 0, err
     assert result["metrics"]["test"]["accuracy"] == 1.0  # rings have no leaves
     assert "auroc" in result["metrics"]["test"]

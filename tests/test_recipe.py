@@ -71,7 +71,7 @@ def test_every_spelling_of_a_number_is_a_number(text: str):
         ("optim.lrr=1", r"recipe key 'optim.lrr': must be a setting; found no such one. Did you mean 'optim.lr'\?"),
         ("input.sise=1", r"recipe key 'input.sise': must be a setting.* Did you mean 'input.size'\?"),
         ("tunes=head", r"recipe key 'tunes': .* Did you mean 'tune'\?"),
-        ("tune=frozen", r"recipe key 'tune': must be head, ends, norm, lora.* or all; found 'frozen'"),
+        ("tune=frozen", r"recipe key 'tune': must be head, tokens, ends, norm, lora.* or all; found 'frozen'"),
         ("optim.lr=fast", r"recipe key 'optim.lr': must be a valid number.*; found 'fast'"),
         ("input.size=[1]", r"recipe key 'input.size': must be a valid integer or be 'auto'; found \[1\]"),
         ("input.bins=1", "^input.bins: must be at least 2; found 1"),

@@ -20,8 +20,8 @@ class Kind(NamedTuple):
 def kind_of(targets: Iterable[Any]) -> Kind:
     """Returns whether known targets, each one text, number or truth value, are classes or numbers.
 
-    Texts and truth values are classes, and so are few different whole numbers; fractions are numbers, and so are
-    many different whole numbers that hardly repeat. Texts that all are numbers, many and with fractions, are numbers.
+    Texts and truth values are classes, and so are few different whole numbers that repeat; fractions are numbers, and
+    so are many different whole numbers that hardly repeat, and many texts that all are numbers with fractions.
     """
     known = [target for target in targets if target is not None]
     texts = [target for target in known if isinstance(target, str)]
@@ -32,7 +32,7 @@ def kind_of(targets: Iterable[Any]) -> Kind:
     if not _are_whole(values):
         return Kind("numbers", "numbers with fractions")
     words = f"{count:,} different whole numbers"
-    if count <= FEW:
+    if count <= FEW and (count <= 2 or len(known) >= 2 * count):
         return Kind("classes", words)
     return Kind("numbers" if len(known) < OFTEN * count else "", words)
 
