@@ -46,7 +46,9 @@ def main() -> int:
     for reader, outcome in outcomes.items():
         print(f"{reader}: {outcome}")
         for found in outcome.findings[:50]:
-            print(f"  {found['kind']}: --only {reader} --seed {found['seed']} --number {found['number']}  {found['detail']}")
+            print(
+                f"  {found['kind']}: --only {reader} --seed {found['seed']} --number {found['number']}  {found['detail']}"
+            )
     return bool(any(outcome.findings for outcome in outcomes.values()))
 
 

@@ -212,7 +212,9 @@ def _dicoms() -> dict[str, bytes]:
         ):
             dataset = pydicom.dcmread(path)
             dataset.file_meta.TransferSyntaxUID = syntax
-            made[name] = _written(lambda out, d=dataset, s=syntax: d.save_as(out, implicit_vr=s.is_implicit_VR, little_endian=True))
+            made[name] = _written(
+                lambda out, d=dataset, s=syntax: d.save_as(out, implicit_vr=s.is_implicit_VR, little_endian=True)
+            )
         write_dicom(
             path, rng.integers(0, 256, size=(12, 10, 3), dtype=np.uint8), Rows=12, Columns=10, SamplesPerPixel=3,
             PlanarConfiguration=0, PhotometricInterpretation="RGB",
@@ -286,7 +288,9 @@ def _arrays() -> dict[str, bytes]:
     made = {
         "struct.mat": _written(lambda out: scipy.io.savemat(out, {"scene": {"cube": cube, "wave": np.arange(7.0)}})),
         "folded.mat": _written(lambda out: scipy.io.savemat(out, folded)),
-        "packed.mat": _written(lambda out: scipy.io.savemat(out, {"cube": cube, "gt": cube[:, :, 0] > 0.5}, do_compression=True)),
+        "packed.mat": _written(
+            lambda out: scipy.io.savemat(out, {"cube": cube, "gt": cube[:, :, 0] > 0.5}, do_compression=True)
+        ),
         "old.mat": _written(lambda out: scipy.io.savemat(out, {"cube": cube[:, :, 0]}, format="4")),
         "complex.npy": _written(lambda out: np.save(out, cube * 1j)),
     }
