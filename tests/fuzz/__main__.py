@@ -16,7 +16,6 @@ def main() -> int:
     """Returns 1 where something was found."""
     from fuzz.campaign import bundles_of, run_jobs
     from fuzz.child import Reading, changed
-
     from metatransformer.modalities import modality_names
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -46,9 +45,8 @@ def main() -> int:
     for reader, outcome in outcomes.items():
         print(f"{reader}: {outcome}")
         for found in outcome.findings[:50]:
-            print(
-                f"  {found['kind']}: --only {reader} --seed {found['seed']} --number {found['number']}  {found['detail']}"
-            )
+            again = f"--only {reader} --seed {found['seed']} --number {found['number']}"
+            print(f"  {found['kind']}: {again}  {found['detail']}")
     return bool(any(outcome.findings for outcome in outcomes.values()))
 
 

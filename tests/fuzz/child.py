@@ -69,8 +69,8 @@ class Reading:
 
     def __init__(self, reader: str, name: str) -> None:
         from common import tiny_recipe
-        from fuzz.seeds import seeds
 
+        from fuzz.seeds import seeds
         from metatransformer.modalities import get_modality
         from metatransformer.trunk import load_encoder
 

@@ -1,7 +1,7 @@
 """Changes of bytes, of text, and of the structure of formats: one seeded generator in, a damaged file out.
 
-What a decoder checks first (checksums, compressed parts, sizes of chunks) is taken apart and put together again, so that
-damage also reaches what lies behind it.
+What a decoder checks first (checksums, compressed parts, sizes of chunks) is taken apart and put together again, so
+that damage also reaches what lies behind it.
 """
 
 import ast
