@@ -76,10 +76,14 @@ def keeps_trunk(text: str) -> bool:
 
 @dataclass(frozen=True)
 class InputOptions:
-    """One input: its modality, and the modality's own settings (see ``metatransformer modalities NAME``)."""
+    """One input: its modality, and the modality's own settings (see ``metatransformer modalities NAME``).
+
+    ``columns`` (recipe key ``from``) are those that hold it where a table brings several inputs.
+    """
 
     modality: str
     options: Any = None
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -260,11 +264,10 @@ class Recipe:
         given = tree.get("inputs") or {tree["modality"]: {"modality": tree["modality"], **tree["input"]}}
         inputs = {}
         for name, values in given.items():
-            own = {key: value for key, value in values.items() if key != "modality"}
+            own = {key: value for key, value in values.items() if key not in ("modality", "from")}
             prefix = "input." if len(given) == 1 else f"inputs.{name}."
-            inputs[name] = InputOptions(
-                values["modality"], typed(known(values["modality"]).options, own, prefix=prefix)
-            )
+            options = typed(known(values["modality"]).options, own, prefix=prefix)
+            inputs[name] = InputOptions(values["modality"], options, _columns(values, name))
         tasks = {}
         for name, values in (tree["tasks"] if "tasks" in tree else {"": tree["task"]}).items():
             prefix = f"tasks.{name}." if name else "task."
@@ -303,6 +306,14 @@ class Recipe:
     def of_task(self, task: str) -> "Recipe":
         """Returns the recipe with this task alone; its inputs stay those of the model."""
         return dataclasses.replace(self, tasks={task: self.tasks[task]}, head=self.head_of(task))
+
+    def with_columns(self, columns: Mapping[str, Sequence[str]]) -> "Recipe":
+        """Returns the recipe with the columns of inputs, by the input's name."""
+        changed = {
+            name: dataclasses.replace(given, columns=tuple(columns.get(name, given.columns)))
+            for name, given in self.inputs.items()
+        }
+        return dataclasses.replace(self, inputs=changed)
 
     def with_settings(self, settings: Mapping[str, Mapping[str, Any]]) -> "Recipe":
         """Returns the recipe with other settings of inputs, by the input's name."""
@@ -418,6 +429,15 @@ def _given_inputs(inputs: str | Mapping[str, str], chosen: Mapping[str, Any]) ->
     if not named:
         raise UsageError("recipe", must="say a modality or inputs", found="neither")
     return named
+
+
+def _columns(given: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Returns the columns that hold an input."""
+    columns = given.get("from", ())
+    columns = (columns,) if isinstance(columns, str) else columns
+    if not isinstance(columns, list | tuple) or not all(isinstance(column, str) for column in columns):
+        raise UsageError(f"recipe key 'inputs.{name}.from'", must="name columns", found=repr(columns))
+    return tuple(columns)
 
 
 def _with_defaults(
@@ -542,7 +562,10 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 
     In the short form where it has one input and one task under their usual names.
     """
-    inputs = {name: {"modality": one.modality, **_plain(one.options)} for name, one in recipe.inputs.items()}
+    inputs = {
+        name: {"modality": one.modality, **({"from": list(one.columns)} if one.columns else {}), **_plain(one.options)}
+        for name, one in recipe.inputs.items()
+    }
     tasks = {
         name: {key: value for key, value in _plain(one).items() if value not in ([], {})}
         for name, one in recipe.tasks.items()

@@ -46,7 +46,7 @@ def index_manifest(sheet: Sheet, *, suffixes: Sequence[str], label_column: str, 
     for name in wanted if len(names) == 1 else wanted[:1]:  # of several labels some may not be known
         row.require_all(columns[name], column=name)
     paths = [root / str(text) for text in columns["path"]]
-    _check_files(columns["path"], paths=paths, row=row, suffixes=suffixes)
+    require_files(columns["path"], paths=paths, row=row, suffixes=suffixes, column="path")
     keys = _keys(columns, paths=paths, root=root, row=row)
     nothing: list[Any] = [None] * len(paths)
     labels = _labels(columns.get(names[0], nothing))
@@ -95,14 +95,17 @@ def _labels(values: list[Any]) -> list[Any]:
     return [None if value is None else number(value) for value in values]
 
 
-def _check_files(texts: Sequence[Any], *, paths: list[Path], row: Rows, suffixes: Sequence[str]) -> None:
+def require_files(
+    texts: Sequence[Any], *, paths: list[Path], row: Rows, suffixes: Sequence[str], column: str
+) -> None:
+    """Raises DataError where a cell of a table names no file of an accepted ending; ``row`` names its rows."""
     folders = FOLDER in suffixes
     missing = [number for number, path in enumerate(paths) if not (path.is_file() or (folders and path.is_dir()))]
     if missing:
         first = missing[0]
         more = f"; {len(missing):,} of {len(paths):,} files are missing" if len(missing) > 1 else ""
         raise DataError(
-            f"{row.name(first)}, column 'path'",
+            f"{row.name(first)}, column '{column}'",
             must="name a file",
             found=f"'{texts[first]}', which is not there ({paths[first]}){more}",
             do="Relative paths start at the manifest's own folder.",
@@ -110,7 +113,7 @@ def _check_files(texts: Sequence[Any], *, paths: list[Path], row: Rows, suffixes
     for number, path in enumerate(paths):
         if not path.is_dir() and not accepts(path.name, suffixes=suffixes):
             raise DataError(
-                f"{row.name(number)}, column 'path'",
+                f"{row.name(number)}, column '{column}'",
                 must=f"end in {', '.join(suffixes)}",
                 found=f"'{texts[number]}'",
             )

@@ -51,7 +51,7 @@ def index_table(
         DataError: what ``read_table`` raises; a column that is not there; a row without target;
             tables of one folder with different columns; an unknown split.
     """
-    sheets, notes = _sheets(data)
+    sheets, notes = sheets_of(data)
     parts: list[Index] = []
     for sheet in sheets:
         part = index_sheet(
@@ -86,7 +86,7 @@ def index_sheet(
     if frame.empty:
         raise DataError(sheet.where, must="have at least one row and one column", found="none")
     notes: list[str] = []
-    columns = _Columns(frame, where=sheet.where, missing=missing)
+    columns = Columns(frame, where=sheet.where, missing=missing)
     _drop_row_numbers(columns, notes=notes)
     if doubtful:
         notes += _doubtful_header(columns)
@@ -99,7 +99,7 @@ def index_sheet(
     return Index(records, tuple(notes), sheet.path and sheet.path.parent, tuple(columns.values))
 
 
-def _sheets(data: Any) -> tuple[Sequence[Sheet], list[str]]:
+def sheets_of(data: Any) -> tuple[Sequence[Sheet], list[str]]:
     """Returns the tables in what was handed in, and notes on those that are left."""
     is_file = isinstance(data, str | os.PathLike) and not Path(data).is_dir()
     must = "be a table file, a folder of them, a DataFrame, a list of dictionaries or an array [rows, columns]"
@@ -130,7 +130,7 @@ def _split_tables(folder: Folder) -> tuple[Sequence[Sheet], list[str]]:
     return folder.sheets, [f"tables not used: {listing(others)}"] if others else []
 
 
-class _Columns:
+class Columns:
     """A table by columns, as ``Table`` has them; ``take`` removes what is not an input."""
 
     def __init__(self, frame: pd.DataFrame, *, where: object, missing: Collection[str]) -> None:
@@ -156,7 +156,7 @@ class _Columns:
         return plain_values(self.values.pop(name))
 
 
-def _own_split(columns: _Columns, *, target: str) -> str | None:
+def _own_split(columns: Columns, *, target: str) -> str | None:
     """Returns the column that is called split and holds nothing else."""
     named = [name for name in columns.values if name.strip().lower() == "split" and name not in split_target(target)]
     for name in named:
@@ -167,9 +167,9 @@ def _own_split(columns: _Columns, *, target: str) -> str | None:
 
 
 def _records(
-    columns: _Columns, sheet: Sheet, *, rows: int, target: str | None, split: str | None, group: str | None
+    columns: Columns, sheet: Sheet, *, rows: int, target: str | None, split: str | None, group: str | None
 ) -> Records:
-    targets = None if target is None else _targets(columns, target=target, where=sheet.where)
+    targets = None if target is None else targets_of(columns, target=target, where=sheet.where)
     splits: list[str | None] = [sheet.split] * rows
     if split is not None:
         own = _splits(columns.take(split), where=f"{sheet.where}, column '{split}'")
@@ -194,13 +194,14 @@ def split_target(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in next(csv.reader([text], skipinitialspace=True), []) if name.strip())
 
 
-def _targets(columns: _Columns, *, target: str, where: object) -> list[Any]:
-    """Returns the values of the target column, or, of several, a tuple a row with None in gaps."""
+def targets_of(columns: Columns, *, target: str, where: object, gaps: bool = False) -> list[Any]:
+    """Takes the target column, or, of several, a tuple a row with None in gaps; ``gaps``: one may have gaps too."""
     names = (target,) if target in columns.values else split_target(target)
     if len(names) < 2:
         name = names[0] if names else target
         values = columns.take(name)
-        _require_all(values, where=f"{where}, column '{name}'")
+        if not gaps:
+            _require_all(values, where=f"{where}, column '{name}'")
         _require_single(values, where=f"{where}, column '{name}'")
         return values
     found = [columns.take(name) for name in names]
@@ -269,19 +270,23 @@ def _require_single(values: list[Any], *, where: str) -> None:
         )
 
 
-def _drop_row_numbers(columns: _Columns, *, notes: list[str]) -> None:
-    """Leaves out a nameless first column of different whole numbers: pandas writes its index so."""
-    first = next(iter(columns.values))
-    if first not in ("unnamed_1", "Unnamed: 0") or len(columns.values) == 1:
-        return
-    values = columns.values[first]
-    whole = values.dtype.kind in "iu" or all(type(value) is int for value in values.tolist())
-    if whole and len(set(values.tolist())) == len(values):
+def row_numbers(values: Mapping[str, np.ndarray]) -> str | None:
+    """Returns the nameless first column of different whole numbers: pandas writes its index so."""
+    first = next(iter(values), "")
+    if first not in ("unnamed_1", "Unnamed: 0") or len(values) == 1:
+        return None
+    cells = values[first].tolist()
+    whole = values[first].dtype.kind in "iu" or all(type(value) is int for value in cells)
+    return first if whole and len(set(cells)) == len(cells) else None
+
+
+def _drop_row_numbers(columns: Columns, *, notes: list[str]) -> None:
+    if first := row_numbers(columns.values):
         del columns.values[first]
         notes.append(f"the nameless first column of {columns.where} only numbers the rows: left out")
 
 
-def _doubtful_header(columns: _Columns) -> list[str]:
+def _doubtful_header(columns: Columns) -> list[str]:
     """Returns a note when the names look like data: some are numbers and some are not."""
     names = [name for name in columns.values if not name.startswith("column_")]
     odd = [name for name in names if numbers([name]) is not None]
@@ -291,7 +296,7 @@ def _doubtful_header(columns: _Columns) -> list[str]:
     return [f"the first line looks like data ({listing(odd)}): {way_out}"]
 
 
-def _missing_note(columns: _Columns, *, count: int) -> list[str]:
+def _missing_note(columns: Columns, *, count: int) -> list[str]:
     gaps = {name: int(pd.isna(values).sum()) for name, values in columns.values.items()}
     gaps = {name: number for name, number in gaps.items() if number}
     if not gaps:

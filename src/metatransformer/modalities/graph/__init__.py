@@ -342,7 +342,7 @@ def synthesize(rng: np.random.Generator, label: int) -> dict[str, Any]:
 MODALITY = Modality(
     name="graph",
     summary="molecules (SMILES, SDF) and general graphs (GraphML, edge lists, TU format)",
-    source=Source(kind="table", suffixes=GRAPH_SUFFIXES, index=index_graphs),
+    source=Source(kind="table", suffixes=GRAPH_SUFFIXES, index=index_graphs, named="column"),
     fields={
         "codes": Field("t* a", "int64", low=0, summary="words of each node and edge, as rows of one table"),
         "numbers": Field("t* b", missing=True, summary="standardised numbers of each node and edge"),

@@ -409,7 +409,7 @@ def synthesize(rng: np.random.Generator, label: int) -> dict[str, dict[str, str]
 MODALITY = Modality(
     name="text",
     summary="texts or pairs of texts, of any length",
-    source=Source(kind="table", suffixes=(*TABLE_SUFFIXES, *FILE_SUFFIXES), index=index),
+    source=Source(kind="table", suffixes=(*TABLE_SUFFIXES, *FILE_SUFFIXES), index=index, named="columns"),
     fields={
         "pieces": Field("w* t*", "int64", low=0, summary="numbers of sub-words in w windows, 0 = none"),
         "second": Field("w* t*", "int64", low=0, high=1, summary="1 in the second text of a pair"),
