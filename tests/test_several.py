@@ -138,9 +138,9 @@ def test_rows_of_a_sample_stand_beside_each_row_of_the_others():
         torch.tensor([0, 0, 1, 1, 1]),
     )
     both = Tokens.cat([several, clips])
-    assert both.samples is not None and both.samples.tolist() == [0, 0, 0, 0, 1, 1, 1]
-    assert both.x[:, 0, 0].tolist() == [0, 0, 4, 4, 8, 8, 8]
-    assert both.x[:, 2, 0].tolist() == [0, 4, 0, 4, 8, 12, 16]
+    assert both.samples is not None and both.samples.tolist() == [0, 0, 1, 1, 1]
+    assert both.x[:, 0, 0].tolist() == [0, 4, 8, 8, 8]
+    assert both.x[:, 2, 0].tolist() == [0, 4, 8, 12, 16]
 
 
 def test_samples_that_disagree_and_recipes_that_cannot_be_are_refused():

@@ -28,6 +28,8 @@ def migrated(description: Mapping[str, Any], *, path: Path) -> dict[str, Any]:
     if found["format"] == 1:
         found = _embedder(found) if path.name == "embedder.json" else _one_to_two(found)
     recipe = without_gone(found["recipe"], usual_only=False)  # they concerned training only
+    if len(recipe.get("inputs", ())) > 1:
+        recipe = {"fusion": "tokens", **recipe}  # the only way before there was a choice
     return {**found, "recipe": _complete(recipe, path=path)}
 
 

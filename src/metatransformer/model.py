@@ -22,8 +22,9 @@ from metatransformer.trunk.encoder import Encoder
 class MetaTransformer(nn.Module):
     """``heads[t](encoder(Tokens.cat(tokenizers[i](batch[i]) for each input i that the task t sees)))``.
 
-    Where there are several inputs, a learned vector of each (0 at first) is added to its tokens. ``adapters`` stand
-    beside the trunk, which other models may share.
+    Where there are several inputs, a learned vector of each (0 at first) is added to its tokens. With ``apart`` each
+    input goes through the trunk by itself, and they meet behind it. ``adapters`` stand beside the trunk, which other
+    models may share.
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class MetaTransformer(nn.Module):
         encoder: Encoder,
         heads: Mapping[str, Head],
         adapters: Adapters | None = None,
+        apart: bool = False,
     ) -> None:
         super().__init__()
+        self.apart = apart
         self.tokenizers = nn.ModuleDict(tokenizers)
         self.encoder = encoder
         self.heads = nn.ModuleDict(heads)
@@ -58,7 +61,7 @@ class MetaTransformer(nn.Module):
         """Returns a model of the same tokenizers, trunk and adapters behind other heads."""
         tokenizers = {name: self.tokenizer(name) for name in self.tokenizers}
         other = MetaTransformer(tokenizers=tokenizers, encoder=self.encoder, heads=heads, adapters=self.adapters)
-        other.origins = self.origins
+        other.apart, other.origins = self.apart, self.origins
         return other
 
     def tune(self, mode: str) -> None:
@@ -116,18 +119,30 @@ class MetaTransformer(nn.Module):
         Raises:
             UsageError: no sample of the batch has any of them.
         """
+        wanted = self._wanted(batch, inputs)
+        return self._beside([self._tokens(name, batch) for name in wanted if name in batch.parts], wanted, batch)
+
+    def _wanted(self, batch: Batch, inputs: Sequence[str]) -> list[str]:
         wanted = [name for name in self.tokenizers if not inputs or name in inputs]
-        found = []
-        for name in [name for name in wanted if name in batch.parts]:
-            part = batch.parts[name]
-            tokens = self.tokenizer(name)(part.inputs, part.masks).named(name)
-            if name in self.origins:
-                tokens = replace(tokens, x=tokens.x + self.origins[name].to(tokens.x.dtype))
-            found.append(tokens if part.rows is None else tokens.spread(part.rows, count=len(batch)))
-        if not found:
+        if not any(name in batch.parts for name in wanted):
             raise UsageError("batch", must=f"hold one of the inputs {', '.join(wanted)}", found="none of them")
-        tokens = Tokens.cat(found)
-        return tokens if len(wanted) == len(found) else self._with_gaps(tokens, wanted, batch)
+        return wanted
+
+    def _tokens(self, name: str, batch: Batch) -> Tokens:
+        """Returns the tokens of the samples that have an input."""
+        part = batch.parts[name]
+        tokens = self.tokenizer(name)(part.inputs, part.masks).named(name)
+        if name in self.origins:
+            tokens = replace(tokens, x=tokens.x + self.origins[name].to(tokens.x.dtype))
+        return tokens
+
+    def _beside(self, found: Sequence[Tokens], wanted: Sequence[str], batch: Batch) -> Tokens:
+        """Returns the tokens of inputs side by side, with a gap for each sample that lacks one."""
+        there = [name for name in wanted if name in batch.parts]
+        rows = [batch.parts[name].rows for name in there]
+        pairs = zip(found, rows, strict=True)
+        tokens = Tokens.cat([part if own is None else part.spread(own, count=len(batch)) for part, own in pairs])
+        return tokens if len(wanted) == len(there) else self._with_gaps(tokens, wanted, batch)
 
     def _with_gaps(self, tokens: Tokens, wanted: Sequence[str], batch: Batch) -> Tokens:
         """Returns the tokens with direct features of 0 for inputs that no sample of the batch has."""
@@ -146,8 +161,15 @@ class MetaTransformer(nn.Module):
 
     def read_out(self, batch: Batch, readout: Readout) -> Tensor:
         """Returns what a readout makes of the tokens of the inputs that it sees."""
-        tokens = self.tokenize(batch, inputs=tuple(readout.facts.axes))
-        return readout(self.encoder.read(tokens, after=readout.blocks, adapters=self.adapters))
+        inputs = tuple(readout.facts.axes)
+        if not self.apart:
+            return readout(self._through(self.tokenize(batch, inputs=inputs), readout))
+        wanted = self._wanted(batch, inputs)
+        layers = [self._through(self._tokens(name, batch), readout) for name in wanted if name in batch.parts]
+        return readout([self._beside(parts, wanted, batch) for parts in zip(*layers, strict=True)])
+
+    def _through(self, tokens: Tokens, readout: Readout) -> list[Tokens]:
+        return self.encoder.read(tokens, after=readout.blocks, adapters=self.adapters)
 
     def features(self, batch: Batch, *, task: str) -> Float[Tensor, "S F"]:
         """Returns the features that the head of a task predicts from."""

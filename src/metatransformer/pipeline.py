@@ -297,7 +297,9 @@ def assemble(
             heads[name] = make_head(options, readout, task, plan=plan)
     trunk.encoder.require_untouched()
     adapters = _adapters(recipe, trunk, heads, rank=rank) if kind == "lora" else None
-    model = MetaTransformer(tokenizers=tokenizers, encoder=trunk.encoder, heads=heads, adapters=adapters)
+    model = MetaTransformer(
+        tokenizers=tokenizers, encoder=trunk.encoder, heads=heads, adapters=adapters, apart=recipe.apart
+    )
     return Pipeline(recipe, route, tasks, model, trunk)
 
 

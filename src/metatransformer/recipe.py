@@ -30,6 +30,7 @@ from metatransformer.core.border import users_code
 from metatransformer.core.errors import UsageError, nearest
 from metatransformer.core.settings import Rule, Settings, typed
 from metatransformer.core.task import TaskOptions
+from metatransformer.data.rows import split_target
 from metatransformer.modalities import get_modality
 from metatransformer.tasks import get_task
 
@@ -49,6 +50,7 @@ PLURAL = ("modality", "input", "inputs", "task", "tasks")  # keys of inputs and 
 
 _NAME = re.compile(r"\w[\w-]*", re.ASCII)  # of an input or a task: it names a file
 CHANGING = ("norm", "last", "all")  # kinds of tune mode that change the trunk itself
+_INPUT = re.compile(r"""\s*(\w[\w-]*)\s*=\s*(\w+)\s*(?:\(((?:"[^"]*"|[^()"])*)\))?\s*(?:,|$)""", re.ASCII)
 LORA_RANK = 8
 
 
@@ -230,12 +232,16 @@ class Recipe:
     ``head`` train by epochs; behind a tokenizer that came with the trunk they train through a narrow linear head, and
     then solve the head as mode ``head`` does, on tuned or untuned features, whichever validation prefers; so does
     ``tokens``.
+
+    ``fusion`` says where several inputs meet: as ``tokens``, side by side through the trunk once, or as ``features``
+    behind it, each through the trunk by itself ("auto"), which costs less and lets an absent one change no other.
     """
 
     inputs: Mapping[str, InputOptions]
     tasks: Mapping[str, TaskOptions]
     encoder: str = "meta-b16"
     tune: str = "ends"
+    fusion: Literal["auto", "tokens", "features"] = "auto"
     head: HeadOptions = field(default_factory=HeadOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     data: DataOptions = field(default_factory=DataOptions)
@@ -285,6 +291,11 @@ class Recipe:
     def modality(self) -> str:
         """The modality of the one input."""
         return only(self.inputs, what="input").modality
+
+    @property
+    def apart(self) -> bool:
+        """Whether each input goes through the trunk by itself."""
+        return len(self.inputs) > 1 and self.fusion != "tokens"
 
     @property
     def task(self) -> TaskOptions:
@@ -405,6 +416,27 @@ def _section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(found, Mapping | None):
         raise UsageError(f"recipe section '{name}'", must="hold keys", found=repr(found))
     return found or {}
+
+
+def parse_inputs(text: str) -> dict[str, dict[str, Any]]:
+    """Returns the recipe section ``inputs`` of a text like ``photo=image,notes=text(Title),rest=tabular(age,dose)``.
+
+    Raises:
+        UsageError: the text is none, or names an input twice.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    place = 0
+    for match in _INPUT.finditer(text):
+        name, modality, columns = match.groups()
+        if match.start() != place or name in found:
+            break
+        found[name] = {"modality": modality, **({"from": list(split_target(columns))} if columns else {})}
+        place = match.end()
+    if place < len(text) or not found:
+        do = "Columns stand in brackets, with commas between them; a name with a comma in quotation marks."
+        must = "look like photo=image,notes=text(Title),rest=tabular(age,dose), each name once"
+        raise UsageError("--inputs", must=must, found=repr(text[place:] or text), do=do)
+    return found
 
 
 def _given_inputs(inputs: str | Mapping[str, str], chosen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -575,6 +607,8 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
         own = inputs[recipe.modality]
         tree = {"modality": own.pop("modality"), "input": own}
     tree |= {"encoder": recipe.encoder, "tune": recipe.tune}
+    if len(inputs) > 1:
+        tree["fusion"] = recipe.fusion
     usual = len(tasks) == 1 and recipe.task.name in tasks
     tree |= {"task": tasks[recipe.task.name]} if usual else {"tasks": tasks}
     return tree | {name: _plain(getattr(recipe, name)) for name in ("head", "optim", "data", "run")}

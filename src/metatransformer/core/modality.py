@@ -130,7 +130,8 @@ class Source:
     ``index`` replaces all of this where neither kind fits (cubes with label maps, windows of series, frames):
     ``index(data, target=str, labelled=bool, header=bool, options=its options) -> data.records.Index``. ``kind``
     then only says whether a sample is more like a file or like a row, and ``suffixes`` what is accepted.
-    ``named`` is the modality's setting that names the columns of a table, where it has one. ``continues`` says that a prediction goes on from the target's own column, which then is named for it too.
+    ``named`` is the modality's setting that names the columns of a table, where it has one. ``continues`` says that
+    a prediction goes on from the target's own column, which then is named for it too.
     """
 
     kind: str

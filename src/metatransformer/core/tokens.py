@@ -102,8 +102,8 @@ class Tokens:
     def cat(parts: Sequence["Tokens"]) -> "Tokens":
         """Returns the inputs of the same samples side by side on the token axis.
 
-        Where a sample fills several rows in one part, each of them stands beside each row of the others: so the mean
-        over its rows counts every row of a part alike.
+        Where a sample fills several rows, the parts take turns until all have come round together: so the mean over its
+        rows counts every row of a part alike.
 
         Raises:
             UsageError: no part, or parts of different width.
@@ -140,13 +140,19 @@ class Tokens:
 
 
 def _pairings(parts: Sequence[Tokens]) -> tuple[Tensor | None, list[Tensor | None]]:
-    """Returns the sample of each joint row, and which row of each part stands in it; None for "as they are"."""
+    """Returns the sample of each joint row, and which row of each part stands in it; None for "as they are".
+
+    A sample has as many joint rows as the least common multiple of its parts' rows, each part taking turns: two mirror
+    images of one picture stand beside the two of another, not each beside both.
+    """
     if all(part.samples is None for part in parts):
         return None, [None] * len(parts)
     device, count = parts[0].x.device, parts[0].count
     owners = [torch.arange(count, device=device) if part.samples is None else part.samples for part in parts]
-    samples, rows = owners[0], [torch.arange(len(owners[0]), device=device)]
-    for other in owners[1:]:
-        place, row = (samples[:, None] == other[None, :]).nonzero(as_tuple=True)
-        samples, rows = samples[place], [*(before[place] for before in rows), row]
-    return samples, list(rows)
+    sizes = [torch.bincount(owner, minlength=count) for owner in owners]
+    joint = sizes[0]
+    for size in sizes[1:]:
+        joint = torch.lcm(joint, size)
+    samples = torch.repeat_interleave(torch.arange(count, device=device), joint)
+    turn = torch.arange(len(samples), device=device) - (joint.cumsum(0) - joint)[samples]
+    return samples, [(size.cumsum(0) - size)[samples] + turn % size[samples] for size in sizes]

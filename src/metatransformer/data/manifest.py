@@ -95,9 +95,7 @@ def _labels(values: list[Any]) -> list[Any]:
     return [None if value is None else number(value) for value in values]
 
 
-def require_files(
-    texts: Sequence[Any], *, paths: list[Path], row: Rows, suffixes: Sequence[str], column: str
-) -> None:
+def require_files(texts: Sequence[Any], *, paths: list[Path], row: Rows, suffixes: Sequence[str], column: str) -> None:
     """Raises DataError where a cell of a table names no file of an accepted ending; ``row`` names its rows."""
     folders = FOLDER in suffixes
     missing = [number for number, path in enumerate(paths) if not (path.is_file() or (folders and path.is_dir()))]

@@ -1,0 +1,152 @@
+"""A table whose rows bring several inputs: pictures, texts and columns, some of them absent."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from common import SMALL, make_values
+from PIL import Image
+
+from metatransformer.core.errors import DataError, UsageError
+from metatransformer.infer.joined import read_joined, split_joint
+from metatransformer.machine.console import Console
+from metatransformer.modalities import get_modality
+from metatransformer.recipe import Recipe, make_recipe, parse_inputs, to_dict
+
+QUIET = Console(quiet=True)
+COUNT = 20
+INPUTS = "photo=image,notes=text,rest=tabular(age,dose)"
+
+
+def recipe_of(inputs: str = INPUTS, **more: Any) -> Recipe:
+    settings = {**SMALL, "task.target": "outcome", **{key.replace("__", "."): value for key, value in more.items()}}
+    return make_recipe(base={"inputs": parse_inputs(inputs)}, overrides=settings)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> pd.DataFrame:
+    """Twenty rows, with the pictures in a folder beside the table."""
+    values, labels = make_values(get_modality("image"), COUNT)
+    (tmp_path / "photos").mkdir()
+    for number, value in enumerate(values):
+        Image.fromarray(np.asarray(value)).save(tmp_path / "photos" / f"{number}.png")
+    return pd.DataFrame(
+        {
+            "photo": [f"photos/{number}.png" for number in range(COUNT)],
+            "notes": [f"a note with {number} words, NA" for number in range(COUNT)],
+            "age": np.arange(COUNT) + 20,
+            "dose": [None if number % 5 == 0 else number / 2 for number in range(COUNT)],
+            "outcome": labels,
+            "who": [f"person {number // 2}" for number in range(COUNT)],
+        }
+    )
+
+
+def written(table: pd.DataFrame, folder: Path, *, name: str = "data.csv") -> Path:
+    table.to_csv(folder / name, index=False)
+    return folder / name
+
+
+def test_each_input_reads_its_own_columns(table: pd.DataFrame, tmp_path: Path):
+    joint = read_joined(written(table, tmp_path), recipe_of(), labelled=True)
+    examples = joint.examples
+    assert list(examples.keys) == [str(number) for number in range(COUNT)]
+    records = {name: column[3] for name, column in examples.inputs.items()}
+    assert records["photo"].path == tmp_path / "photos" / "3.png"
+    assert records["notes"].value == {"notes": "a note with 3 words, NA"}
+    assert records["rest"].value == {"age": 23, "dose": 1.5}
+    assert examples.targets["classify"] == table["outcome"].tolist()
+    assert joint.notes == ("rest: 4 missing values in 20 rows of the table (empty, '?', NA and the like): dose 4",
+                           "columns not used: who")  # fmt: skip
+    again = make_recipe(base=to_dict(joint.recipe), overrides={})
+    assert again == joint.recipe and again.inputs["rest"].columns == ("age", "dose")
+
+
+def test_an_input_of_rows_takes_what_is_left(table: pd.DataFrame, tmp_path: Path):
+    named = table.rename(columns={"who": "group"})
+    joint = read_joined(written(named, tmp_path), recipe_of("photo=image,rest=tabular"), labelled=True)
+    assert joint.recipe.inputs["rest"].columns == ("notes", "age", "dose")
+    assert joint.examples.groups[:3] == ["person 0", "person 0", "person 1"]
+
+
+def test_a_data_frame_may_hold_the_samples_themselves(table: pd.DataFrame):
+    values, _ = make_values(get_modality("image"), COUNT)
+    frame = table.assign(photo=pd.Series(values, dtype=object))
+    frame.loc[4, "photo"] = None
+    examples = read_joined(frame, recipe_of(), labelled=True).examples
+    record = examples.inputs["photo"][5]
+    assert record is not None and np.array_equal(record.value, values[5]) and examples.inputs["photo"][4] is None
+
+
+def test_empty_cells_are_absent_inputs(table: pd.DataFrame, tmp_path: Path):
+    table.loc[[1, 4], "photo"] = None
+    table.loc[4, ["age", "dose"]] = None
+    joint = read_joined(written(table, tmp_path), recipe_of(), labelled=True)
+    absent = {
+        name: [row for row in range(COUNT) if column[row] is None] for name, column in joint.examples.inputs.items()
+    }
+    assert absent == {"photo": [1, 4], "notes": [], "rest": [4]}
+    assert "photo: absent in 2 rows of 20" in joint.notes
+    table.loc[4, "notes"] = " "
+    with pytest.raises(DataError, match="line 6: must have at least one of the inputs photo, notes, rest; found none"):
+        read_joined(written(table, tmp_path), recipe_of(), labelled=True)
+
+
+def test_rows_that_share_a_file_read_it_for_each(table: pd.DataFrame, tmp_path: Path):
+    table["photo"] = "photos/0.png"
+    examples = read_joined(written(table, tmp_path), recipe_of("photo=image"), labelled=True).examples
+    assert {examples.inputs["photo"][row].path for row in range(COUNT)} == {tmp_path / "photos" / "0.png"}
+
+
+def test_a_split_is_made_by_whole_groups(table: pd.DataFrame, tmp_path: Path):
+    joint = read_joined(written(table.rename(columns={"who": "group"}), tmp_path), recipe_of(), labelled=True)
+    examples, _ = split_joint(joint, console=QUIET)
+    assert set(examples.splits) == {"train", "val", "test"} and examples.drawn == {"val", "test"}
+    assert all(examples.splits[row] == examples.splits[row + 1] for row in range(0, COUNT, 2))
+
+
+def test_a_prediction_needs_no_target_and_minds_no_other_column(table: pd.DataFrame, tmp_path: Path):
+    recipe = read_joined(written(table, tmp_path), recipe_of(), labelled=True).recipe
+    fewer = table.drop(columns="outcome").assign(more=1)
+    joint = read_joined(written(fewer, tmp_path), recipe, labelled=False)
+    assert not joint.examples.targets and joint.recipe == recipe and "columns not used: who, more" in joint.notes
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "words"),
+    [
+        ("foto=image", UsageError, "'inputs.foto.from': must name the columns that hold it; found no column 'foto'"),
+        ("photo=image(fotos)", DataError, "must have a column 'fotos'; found 6 other columns"),
+        ("a=text(notes),b=text(notes)", UsageError, "'inputs.b.from': must read another column than the input 'a'"),
+        ("a=image(photo),rest=tabular(photo)", UsageError, "must read another column than the input 'a'"),
+        ("photo=image(age)", DataError, "line 2, column 'age': must name a file; found '20', which is not there"),
+        ("photo=image,rest=tabular(age,outcome)", UsageError, "must read no column that is to be learned"),
+        ("photo=image(photo,notes)", UsageError, "'inputs.photo.from': must name one column; found photo, notes"),
+    ],
+)
+def test_what_cannot_be_is_said(table: pd.DataFrame, tmp_path: Path, inputs: str, error: type, words: str):
+    with pytest.raises(error) as caught:
+        read_joined(written(table, tmp_path), recipe_of(inputs), labelled=True)
+    assert words in str(caught.value)
+
+
+def test_numbers_where_files_belong_and_no_target_are_said(table: pd.DataFrame, tmp_path: Path):
+    with pytest.raises(DataError, match="the DataFrame, row 0, column 'age': must name files.*found 20"):
+        read_joined(table, recipe_of("photo=image(age)"), labelled=True)
+    with pytest.raises(UsageError, match="--target: must name the column to learn"):
+        read_joined(written(table, tmp_path), recipe_of(task__target=""), labelled=True)
+    with pytest.raises(DataError, match="must have a column 'outcom'.*Did you mean 'outcome'"):
+        read_joined(written(table, tmp_path), recipe_of(task__target="outcom"), labelled=True)
+
+
+@pytest.mark.parametrize("text", ["", "photo", "a=image,a=text", "a=image(x", "a=image,,b=text"])
+def test_inputs_that_cannot_be_read_are_refused(text: str):
+    with pytest.raises(UsageError, match="--inputs: must look like photo=image"):
+        parse_inputs(text)
+
+
+def test_a_column_may_have_a_comma_and_brackets_in_quotation_marks():
+    found = parse_inputs('photo=image, notes=text(Title, "Review (long), Text")')
+    assert found["notes"] == {"modality": "text", "from": ["Title", "Review (long), Text"]}
