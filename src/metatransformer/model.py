@@ -178,7 +178,4 @@ class MetaTransformer(nn.Module):
     def forward(self, batch: Batch, task: str) -> Float[Tensor, "S C"]:
         """Returns the outputs of one task."""
         head = self.head(task)
-        if head.beside is None:
-            return head.predict(self.read_out(batch, head.readout))
-        beside = head.beside(batch.plain)
-        return beside + head.predict(self.read_out(batch, head.readout)) if head.through else beside
+        return head.answer(batch, lambda: self.read_out(batch, head.readout))

@@ -118,8 +118,9 @@ class Pipeline:
         return dataclasses.replace(self, recipe=self.recipe.of_task(name), tasks={name: self.tasks[name]})
 
     def read_plain(self, wanted: bool) -> None:
-        """Lets the readers of all inputs bring plain features, or leave them out."""
-        self.route.update({name: dataclasses.replace(reader, plain=wanted) for name, reader in self.route.items()})
+        """Lets the readers of all inputs that have plain features bring them, or leave them out."""
+        for name, reader in self.route.items():
+            self.route[name] = dataclasses.replace(reader, plain=wanted and reader.modality.beside)
 
     def save(self, folder: Path, *, metrics: Mapping[str, Any], standalone: bool = False) -> None:
         """Writes the folder; ``standalone`` includes the trunk although it was not tuned."""
@@ -177,9 +178,10 @@ class Pipeline:
 
 def _parts(head: Head) -> dict[str, Any]:
     """Returns what a head reads, where that is not the trunk alone."""
-    if head.beside is None:
+    facts = {key: part.facts for key, part in head.beside.items() if isinstance(part, Beside)}
+    if not facts:
         return {}
-    return {"through": head.through, "beside": dataclasses.asdict(head.beside.facts)}
+    return {"through": head.through, "beside": {key: dataclasses.asdict(fact) for key, fact in facts.items()}}
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ class HeadPlan:
     solved: bool | None
     centres: int
     through: bool = True
-    beside: BesideFacts | None = None
+    beside: Mapping[str, BesideFacts] = dataclasses.field(default_factory=dict)
 
 
 def build_pipeline(recipe: Recipe, *, trunk: Pretrained, examples: Examples) -> Pipeline:
@@ -220,15 +222,15 @@ def build_pipeline(recipe: Recipe, *, trunk: Pretrained, examples: Examples) -> 
 
 
 def reads_plain(pipeline: Pipeline, task: str) -> bool:
-    """Returns whether a head may read plain features: solved ones of one input whose modality has them.
+    """Returns whether a head may read plain features: solved ones, of an input whose modality has them.
 
     Raises:
         UsageError: the recipe asks for them where they cannot be had.
     """
     asked, readers = pipeline.recipe.head_of(task).features, [*pipeline.route.values()]
-    able = pipeline.recipe.tune == "head" and len(readers) == 1 and readers[0].modality.beside
+    able = pipeline.recipe.tune == "head" and any(reader.modality.beside for reader in readers)
     if asked in ("plain", "both") and not able:
-        must = "be 'auto' or 'trunk' but in tune mode 'head' of one input, which has plain features beside its tokens"
+        must = "be 'auto' or 'trunk' but in tune mode 'head' of an input that has plain features beside its tokens"
         raise UsageError("head.features", must=must, found=repr(asked))
     return able and asked != "trunk"
 
@@ -328,8 +330,8 @@ def make_head(options: HeadOptions, readout: Readout, task: Task, *, plan: HeadP
         centres=plan.centres,
         gamma=options.gamma,
     )
-    if plan.beside is not None:
-        head.beside = Beside(plan.beside, outputs=task.outputs, gamma=options.gamma)
+    for key, facts in plan.beside.items():
+        head.beside[key] = Beside(facts, outputs=task.outputs, gamma=options.gamma)
     if not plan.through:
         head.leave_trunk()
     return head

@@ -56,7 +56,7 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
         plans = {name: _plan(told) for name, told in about}
         # Tokenizers are built from what transforms have learned.
         pipeline = assemble(recipe, trunk=trunk, route=route, tasks=tasks, plans=plans)
-    pipeline.read_plain(any(plan.beside is not None for plan in plans.values()))
+    pipeline.read_plain(any(key.startswith("plain:") for plan in plans.values() for key in plan.beside))
     model = pipeline.model
     for name in model.tokenizers:
         _load(model.tokenizers[name].load_state_dict, folder / description["inputs"][name]["tokenizer"])
@@ -71,8 +71,8 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
 
 
 def _plan(told: Mapping[str, Any]) -> HeadPlan:
-    beside = told.get("beside")  # heads of older revisions read the trunk alone
-    facts = None if beside is None else BesideFacts(**beside)
+    beside = told.get("beside", {})  # heads of older revisions read the trunk alone
+    facts = {key: BesideFacts(**fact) for key, fact in beside.items()}
     return HeadPlan(bool(told["solved"]), int(told["centres"]), bool(told.get("through", True)), facts)
 
 

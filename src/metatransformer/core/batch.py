@@ -74,12 +74,21 @@ class Batch:
     def __len__(self) -> int:
         return len(self.keys)
 
-    @property
-    def plain(self) -> Tensor:
-        """The plain features ``[S, P]`` of the one input."""
-        (part,) = self.parts.values()
-        assert part.plain is not None and part.rows is None, "no plain features were read"
-        return part.plain
+    def plain(self, name: str, *, size: int) -> Tensor:
+        """Returns the plain features ``[S, size]`` of an input: NaN for samples without it, no count where they are
+        sparse.
+        """
+        part = self.parts.get(name)
+        if part is None:
+            return torch.full((len(self), size), torch.nan)
+        assert part.plain is not None, f"no plain features of '{name}' were read"
+        if part.rows is None:
+            return part.plain
+        if part.plain.is_sparse:
+            (rows, places), values = part.plain.indices(), part.plain.values()
+            where = torch.stack([part.rows[rows], places])
+            return torch.sparse_coo_tensor(where, values, (len(self), size), is_coalesced=True)
+        return part.plain.new_full((len(self), size), torch.nan).index_copy(0, part.rows, part.plain)
 
     def take(self, samples: Tensor) -> "Batch":
         """Returns some of the samples without targets."""

@@ -50,6 +50,17 @@ class Readout(nn.Module, ABC):
     def features(self) -> int:
         """How many features there are, the direct ones with them."""
 
+    @property
+    def owners(self) -> Tensor | None:
+        """For each feature the place of its input in ``facts.axes``, -1 where it is of none; None where there is one
+        input, or features mix them.
+        """
+        return None
+
+    def gaps(self, features: Tensor) -> Tensor:
+        """Returns features ``[S, F]`` with NaN for what is of an input that a sample lacks."""
+        return features
+
     @abstractmethod
     def forward(self, layers: Sequence[Tokens]) -> Tensor:
         """Returns the features in float32, ``[S, F]`` for one vector a sample."""

@@ -37,6 +37,7 @@ LIKELIHOOD_L2 = (1.0, 0.3, 0.1, 0.03, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
 
 CENTRES = 4096  # of a kernel on plain features, where the trunk's features have none
 SHARES = (0.75, 0.5, 0.25)  # of the trunk, where both answer
+MOST_HEADS = 5  # that are averaged, of several inputs
 # Of counted words: on rows of length 1, and of the sum over samples.
 WORDS_L2 = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 
@@ -54,21 +55,32 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """One way to answer: a line or a ``kernel``, on the trunk's features or on ``plain`` ones."""
+    """One way to answer: a line or a ``kernel``, on the trunk's features or on ``plain`` ones.
+
+    Plain ones are of an ``input``; the trunk's are of all inputs together, or of one.
+    """
 
     plain: bool = False
     kernel: bool = False
+    input: str = ""
+    several: bool = False
 
     @property
     def words(self) -> str:
         """What it is, for people."""
-        return f"{'plain' if self.plain else 'trunk'}, {'kernel' if self.kernel else 'line'}"
+        name = f"{self.input or 'all'}: " if self.several else ""
+        return f"{name}{'plain' if self.plain else 'trunk'}, {'kernel' if self.kernel else 'line'}"
+
+    @property
+    def key(self) -> str:
+        """What it is called in a head, "" for all of the trunk's features."""
+        return f"{'plain' if self.plain else 'trunk'}:{self.input}" if self.input else ""
 
     def of(self, features: Features) -> Tensor:
         """Returns the features that it reads."""
-        found = features.plain if self.plain else features.trunk
-        assert found is not None, self
-        return found
+        if self.plain:
+            return features.plain[self.input]
+        return features.trunk[:, features.columns[self.input]] if self.input else features.trunk
 
 
 @dataclass(frozen=True)
@@ -109,21 +121,28 @@ class Choice:
     @property
     def features(self) -> str:
         """What it reads, as ``head.features`` has it."""
-        return "both" if len(self.shares) > 1 else "plain" if self.shares[0].part.plain else "trunk"
+        plain = [share.part.plain for share in self.shares]
+        return "plain" if all(plain) else "both" if any(plain) else "trunk"
 
     @property
     def words(self) -> str:
         """What it is, for people."""
         first = self.shares[0]
-        return f"both ({first.weight:.0%} trunk)" if len(self.shares) > 1 else first.part.words
+        if len(self.shares) == 1:
+            return first.part.words
+        if not first.part.several:
+            return f"both ({first.weight:.0%} trunk)"
+        return " + ".join(f"{share.weight:.0%} {share.part.words}" for share in self.shares)
 
     def line(self, recipe: Recipe) -> dict[str, Any]:
         """Returns it for the history of a run."""
         scores = {f"{self.on}_{name}": value for name, value in self.scores.items()}
         if len(self.shares) > 1:
-            return {"reads": "both", "trunk_share": self.shares[0].weight, **scores}
+            several = self.shares[0].part.several
+            return {"reads": self.words, **scores} if several else {
+                "reads": "both", "trunk_share": self.shares[0].weight, **scores}  # fmt: skip
         share = self.shares[0]
-        reads = {"reads": share.part.words} if share.part.plain else {}
+        reads = {"reads": share.part.words} if share.part.key else {}
         reach = {"gamma": recipe.head.gamma * share.stretch} if share.part.kernel else {}
         return {**reads, "l2": share.l2, **reach, **scores}
 
@@ -143,13 +162,15 @@ class Choice:
 def parts_of(pipeline: Pipeline, features: Features) -> list[Part]:
     """Returns the ways to answer that are tried, the trunk's first."""
     head, closed = pipeline.recipe.head, is_closed(pipeline.recipe, pipeline.task)
-    trunk = [] if head.features == "plain" else [Part(kernel=head.centres > 0)]
-    if features.plain is None or (features.plain.is_sparse and not closed):
-        return trunk or [Part(kernel=head.centres > 0)]
-    if features.plain.is_sparse:
-        return [*trunk, Part(plain=True)]
-    kernels = (False, True) if closed else (head.centres > 0,)
-    return [*trunk, *(Part(plain=True, kernel=kernel) for kernel in kernels)]
+    several = bool(features.columns)
+    inputs = ("", *features.columns) if pipeline.recipe.tune == "head" else ("",)
+    trunk = [] if head.features == "plain" else [Part(False, head.centres > 0, name, several) for name in inputs]
+    found = list(trunk)
+    for name, x in features.plain.items():
+        kernels = (False,) if x.is_sparse else (False, True) if closed else (head.centres > 0,)
+        if closed or not x.is_sparse:
+            found += [Part(True, kernel, name, several) for kernel in kernels]
+    return found or [Part(kernel=head.centres > 0)]
 
 
 def by_validation(pipeline: Pipeline, part: Part, known: Known, held_out: Known) -> Iterator[Choice]:
@@ -178,13 +199,35 @@ def by_folds(
             bar.advance()
 
 
-def averaged(pipeline: Pipeline, trunk: Choice, plain: Choice, target: Tensor) -> Iterator[Choice]:
+def averaged(pipeline: Pipeline, one: Choice, other: Choice, target: Tensor) -> Iterator[Choice]:
     """Yields averages of two heads, as they answer ``target``, at several shares."""
-    assert trunk.outputs is not None and plain.outputs is not None
+    assert one.outputs is not None and other.outputs is not None
     for weight in SHARES:
-        shares = (replace(trunk.shares[0], weight=weight), replace(plain.shares[0], weight=1 - weight))
-        outputs = weight * trunk.outputs + (1 - weight) * plain.outputs
-        yield _scored(pipeline, shares, outputs, target, on=trunk.on)
+        shares = [replace(share, weight=weight * share.weight) for share in one.shares]
+        shares += [replace(share, weight=(1 - weight) * share.weight) for share in other.shares]
+        outputs = weight * one.outputs + (1 - weight) * other.outputs
+        yield _scored(pipeline, tuple(shares), outputs, target, on=one.on)
+
+
+def stacked(pipeline: Pipeline, heads: Sequence[Choice], target: Tensor) -> Iterator[Choice]:
+    """Yields averages of ever more heads: the best one, and with it whichever helps it most, until none does.
+
+    Each is chosen forward by what it answers on samples that it did not learn from (Caruana et al. 2004, "Ensemble
+    selection from libraries of models").
+    """
+    task, samples = pipeline.task, len(target)
+    best = best_of(task, heads, samples=samples)
+    for _ in range(MOST_HEADS - 1):
+        known = [share.part.key for share in best.shares]
+        others = [head for head in heads if head.shares[0].part.key not in known]
+        tried = [choice for head in others for choice in averaged(pipeline, best, head, target)]
+        if not tried:
+            return
+        yield from tried
+        found = min([best, *tried], key=lambda choice: choice.loss)
+        if found is best:
+            return
+        best = found
 
 
 def _scored(pipeline: Pipeline, shares: tuple[Share, ...], outputs: Tensor, target: Tensor, *, on: str) -> Choice:
@@ -193,7 +236,8 @@ def _scored(pipeline: Pipeline, shares: tuple[Share, ...], outputs: Tensor, targ
     ranks = task.ranks and pipeline.recipe.optim.solver == "squares"
     factor = sharpness(task, outputs, target) if ranks else 1.0
     sharp = outputs * factor
-    kept = outputs if any(reader.plain for reader in pipeline.route.values()) else None
+    mixed = len(pipeline.route) > 1 or any(reader.plain for reader in pipeline.route.values())
+    kept = outputs if mixed else None
     return Choice(shares, factor, task.metrics(sharp, target), float(task.loss(sharp, target)), on, kept)
 
 
@@ -296,7 +340,7 @@ def _basis(pipeline: Pipeline, part: Part, features: Features, *, stretch: float
         return WordBasis.of(x, outputs=pipeline.task.outputs)
     return Basis.of(
         x,
-        direct=0 if part.plain else pipeline.head.readout.direct,
+        direct=0 if part.key else pipeline.head.readout.direct,
         weight_of_direct=head.direct,
         centres=(head.centres or CENTRES) if part.kernel else 0,
         gamma=head.gamma,

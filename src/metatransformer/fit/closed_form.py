@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metatransformer.core.errors import UsageError
 from metatransformer.core.task import Task
-from metatransformer.nn.beside import WordWeights
+from metatransformer.nn.beside import WordWeights, standardised
 from metatransformer.nn.kernel import Landmarks, nearness
 
 MAX_ITERATIONS = 200
@@ -49,7 +49,7 @@ class Probe:
         """Returns the outputs ``[n, C]`` of features ``[n, F]``."""
         if self.words is not None:
             return torch.sparse.mm(self.words(features), self.weight.T) + self.bias
-        x = (features - self.mean) / self.scale
+        x = standardised(features, self.mean, self.scale)
         if self.centres is not None:
             x = nearness(x, self.centres.float(), gamma=self.gamma)
         return x @ self.weight.T + self.bias
@@ -82,15 +82,14 @@ class Basis:
         stretch: float = 1.0,
         seed: int = 0,
     ) -> "Basis":
-        """Returns the basis of samples with ``features`` [n, F].
+        """Returns the basis of samples with ``features`` [n, F], NaN for what a sample lacks.
 
         The last ``direct`` features, which did not come through the trunk, are standardised to a deviation of
         ``weight_of_direct``. With ``centres`` heads are linear in the nearness to that many of the samples, drawn by
         ``seed``; the mean squared difference of the direct features then counts ``weight_of_direct`` times as much as
         that of the others, and all squared differences count ``stretch`` times, as if ``gamma`` were that much larger.
         """
-        mean = features.mean(dim=0)
-        scale = features.std(dim=0, correction=0)
+        mean, scale = _moments(features)
         # A feature that never changes (or hardly, against the others) carries nothing: leave its scale alone.
         scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale))
         if direct:
@@ -99,11 +98,11 @@ class Basis:
         if not centres:
             return cls(mean, scale, None)
         scale /= stretch**0.5
-        return cls(mean, scale, Landmarks((features - mean) / scale, most=centres, gamma=gamma, seed=seed))
+        return cls(mean, scale, Landmarks(standardised(features, mean, scale), most=centres, gamma=gamma, seed=seed))
 
     def map(self, features: Tensor) -> Tensor:
         """Returns samples ``[n, F]`` in this basis, ``[n, M]``."""
-        x = (features - self.mean) / self.scale
+        x = standardised(features, self.mean, self.scale)
         return x if self.near is None else self.near.map(x)
 
     def probe(self, weight: Tensor, bias: Tensor, *, l2: float) -> Probe:
@@ -112,6 +111,14 @@ class Basis:
             return Probe(weight, bias, self.mean, self.scale, l2)
         weight, centres, gamma = self.near.unmap(weight), self.near.centres, self.near.gamma
         return Probe(weight, bias, self.mean, self.scale, l2, centres=centres, gamma=gamma)
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and deviation of each feature over the samples that have it."""
+    if not features.isnan().any():
+        return features.mean(dim=0), features.std(dim=0, correction=0)
+    mean = features.nanmean(dim=0).nan_to_num(nan=0.0)
+    return mean, (features - mean).square().nanmean(dim=0).sqrt().nan_to_num(nan=0.0)
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,9 @@ def fit(
     pipeline = build_pipeline(recipe, trunk=trunk, examples=parts["train"])
     _require_settings(pipeline)
     frozen_bytes = pipeline.trunk.encoder.bytes_hash()
-    # Tasks that read the same features share them.
-    kept = memo or (Memo(most_mb=0) if len(recipe.tasks) > 1 or clock.limited else None)
+    # Tasks that read the same features share them; what each input brings is asked of them again.
+    several = max(len(recipe.tasks), len(recipe.inputs)) > 1
+    kept = memo or (Memo(most_mb=0) if several or clock.limited else None)
     context = Context(run, place, kept, console, clock)
     say_what_learns(pipeline, console)
     route = pipeline.route if memo is None else memo.route(pipeline)

@@ -14,7 +14,7 @@ from metatransformer.recipe import only
 
 @dataclass
 class Outcome:
-    """What came of one task: what was logged on the way, and outputs and scores by split.
+    """What came of one task: what was logged on the way, outputs and scores by split, and what each input brings.
 
     ``kept`` is the position in ``history`` of the head or epoch that was kept, None where nothing was trained.
     """
@@ -23,6 +23,7 @@ class Outcome:
     kept: int | None = None
     outputs: dict[str, torch.Tensor] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    inputs: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass

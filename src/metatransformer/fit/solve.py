@@ -28,6 +28,7 @@ from metatransformer.fit.choose import (
     is_closed,
     parts_of,
     rule,
+    stacked,
 )
 from metatransformer.fit.closed_form import Probe
 from metatransformer.fit.context import Context
@@ -47,11 +48,21 @@ class Lessons(NamedTuple):
     held_out: Known
 
 
+class Tried(NamedTuple):
+    """The best head of each part that was tried, and the targets that they were scored on."""
+
+    best: Sequence[Choice]
+    target: torch.Tensor
+    log: "_Log"
+
+
 def fit_head(fitted: Fitted, context: Context) -> None:
     """Solves heads on features that are computed once, and keeps the best on what they did not learn from."""
     lessons = lessons_of(fitted, context)
-    choice = choose_head(fitted, lessons, context)
-    keep_head(fitted, choice, lessons, context)
+    tried = _try_parts(fitted, lessons, context, by_split=False)
+    solved = keep_head(fitted, _among(fitted, tried), lessons, context)
+    if len(fitted.pipeline.route) > 1:
+        fitted.outcome.inputs = _contributions(fitted, tried.best, solved, lessons, context)
 
 
 def lessons_of(fitted: Fitted, context: Context) -> Lessons:
@@ -68,6 +79,10 @@ def _target(fitted: Fitted, split: str) -> torch.Tensor:
 
 def choose_head(fitted: Fitted, lessons: Lessons, context: Context, *, by_split: bool = False) -> Choice:
     """Returns the best head of all that are tried, each logged as it comes; ``by_split``: folds do not choose."""
+    return _among(fitted, _try_parts(fitted, lessons, context, by_split=by_split))
+
+
+def _try_parts(fitted: Fitted, lessons: Lessons, context: Context, *, by_split: bool) -> Tried:
     pipeline, (known, held_out) = fitted.pipeline, lessons
     if 0 < pipeline.recipe.head.centres < len(known.target):
         count = f"{pipeline.recipe.head.centres:,} of {len(known.target):,}"
@@ -75,29 +90,31 @@ def choose_head(fitted: Fitted, lessons: Lessons, context: Context, *, by_split:
     folds = [] if by_split else _folds(fitted)
     scored = known.with_more(held_out) if folds else held_out
     log = _Log(fitted, context, samples=len(scored.target), how=f"{len(folds)} folds of train and val" if folds else "")
-    best: dict[bool, list[Choice]] = {False: [], True: []}  # of plain features, or not
+    best = []
     for part in parts_of(pipeline, known.features):
         tried = (
             by_folds(pipeline, part, scored, folds=folds, console=context.console)
             if folds
             else by_validation(pipeline, part, known, held_out)
         )
-        best[part.plain].append(log.best_of(tried))
-    return _among(fitted, best, log, scored.target)
+        best.append(log.best_of(tried))
+    return Tried(best, scored.target, log)
 
 
-def _among(fitted: Fitted, best: dict[bool, list[Choice]], log: "_Log", target: torch.Tensor) -> Choice:
-    """Returns the best head on the trunk's features, on plain ones, or on both, as the recipe lets it choose."""
-    pipeline = fitted.pipeline
-    asked = pipeline.recipe.head.features
-    if not (best[False] and best[True]):
-        return log.keep([*best[False], *best[True]])
-    plain = best_of(pipeline.task, best[True], samples=len(target))
-    both = [log.add(choice) for choice in averaged(pipeline, best[False][0], plain, target)]
-    return log.keep(both if asked == "both" else [best[False][0], *best[True], *both])
+def _among(fitted: Fitted, tried: Tried) -> Choice:
+    """Returns the best head on the trunk's features, on plain ones, or on several, as the recipe lets it choose."""
+    pipeline, (best, target, log) = fitted.pipeline, tried
+    trunk, plain = ([one for one in best if one.shares[0].part.plain == kind] for kind in (False, True))
+    if len(pipeline.route) > 1:
+        return log.keep([*best, *(log.add(choice) for choice in stacked(pipeline, best, target))])
+    if not (trunk and plain):
+        return log.keep(best)
+    other = best_of(pipeline.task, plain, samples=len(target))
+    both = [log.add(choice) for choice in averaged(pipeline, trunk[0], other, target)]
+    return log.keep(both if pipeline.recipe.head.features == "both" else [*best, *both])
 
 
-def keep_head(fitted: Fitted, choice: Choice, lessons: Lessons, context: Context) -> None:
+def keep_head(fitted: Fitted, choice: Choice, lessons: Lessons, context: Context) -> Solved:
     """Fits the chosen head on what it may learn from, leaves it in the model, and its answers in ``fitted``."""
     pipeline, (known, held_out) = fitted.pipeline, lessons
     best = choice.head(pipeline, known)
@@ -108,24 +125,62 @@ def keep_head(fitted: Fitted, choice: Choice, lessons: Lessons, context: Context
     if "test" in fitted.loaders:
         fitted.outputs["test"] = best.outputs(_features(fitted, "test", context))
     take(pipeline, best)
+    return best
+
+
+def _contributions(
+    fitted: Fitted, best: Sequence[Choice], solved: Solved, lessons: Lessons, context: Context
+) -> dict[str, dict[str, float]]:
+    """Returns what each input brings, by the primary metric on the test split (without one: on the validation split).
+
+    ``alone``: the best head on this input only. ``without``: the best on the others, by late fusion, fitted without it.
+    ``absent``: the model itself where every sample lacks the input.
+    """
+    pipeline, task = fitted.pipeline, fitted.pipeline.task
+    split = "test" if "test" in fitted.loaders else "val"
+    features, target = _features(fitted, split, context), _target(fitted, split)
+    known = lessons.known.with_more(lessons.held_out) if split == "test" and refits(pipeline) else lessons.known
+
+    def scored(outputs: torch.Tensor) -> float:
+        return task.metrics(outputs, target)[task.primary]
+
+    found = {}
+    for name in features.columns:
+        own = [choice for choice in best if choice.shares[0].part.input == name]
+        others = [choice for choice in best if choice.shares[0].part.input not in ("", name)]
+        by = len(lessons.held_out.target)
+        alone = best_of(task, own, samples=by).head(pipeline, known)
+        row = {"alone": scored(alone.outputs(features)), "absent": scored(solved.outputs(features.without(name)))}
+        if others:
+            mixed = [*others, *stacked(pipeline, others, _scored_target(lessons, others))]
+            row["without"] = scored(best_of(task, mixed, samples=by).head(pipeline, known).outputs(features))
+        found[name] = row
+    return found
+
+
+def _scored_target(lessons: Lessons, choices: Sequence[Choice]) -> torch.Tensor:
+    """Returns the targets of the samples that choices were scored on."""
+    folded = choices[0].on == "folds"
+    return lessons.known.with_more(lessons.held_out).target if folded else lessons.held_out.target
 
 
 def take(pipeline: Pipeline, best: Solved) -> None:
     """Leaves a solved head in the model."""
     head = pipeline.head
-    probes = {part.plain: probe for part, probe in best.probes}
-    trunk, plain = probes.get(False), probes.get(True)
+    head.beside = torch.nn.ModuleDict()
+    probes = {part.key: probe for part, probe in best.probes}
+    trunk = probes.pop("", None)
     if trunk is not None:
         head.take(mean=trunk.mean, scale=trunk.scale, weight=trunk.weight, bias=trunk.bias, centres=trunk.centres)
     else:
         head.leave_trunk()
-    if plain is not None:
-        head.beside = _beside(plain, gamma=pipeline.recipe.head.gamma)
+    for key, probe in probes.items():
+        head.beside[key] = _beside(probe, gamma=pipeline.recipe.head.gamma)
 
 
 @torch.no_grad()
 def _beside(probe: Probe, *, gamma: float) -> Beside:
-    """Returns a solved head on plain features as a module."""
+    """Returns a solved head on features of one input as a module."""
     centres = 0 if probe.centres is None else len(probe.centres)
     words = 0 if probe.words is None else len(probe.words.columns)
     facts = BesideFacts(len(probe.mean), centres, words)

@@ -1,15 +1,17 @@
 """Running a model over a split: outputs, pooled features, scores."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from metatransformer.core.batch import Batch
+from metatransformer.core.batch import Batch, Part
 from metatransformer.core.errors import DataError
 from metatransformer.core.readout import Readout
 from metatransformer.infer.loader import Loader
@@ -17,28 +19,41 @@ from metatransformer.machine.console import Console
 from metatransformer.machine.device import choose_device, choose_precision
 from metatransformer.pipeline import Pipeline
 
+CPU = torch.device("cpu")
+
 _log = logging.getLogger(__name__)
 
 
 class Features(NamedTuple):
-    """What heads are solved on: the ``trunk``'s features ``[n, F]``, and ``plain`` ones ``[n, P]`` (sparse where nearly
-    all are 0) where a head may read them.
+    """What heads are solved on: the ``trunk``'s features ``[n, F]``, and by input ``plain`` ones ``[n, P]``, sparse
+    where nearly all are 0, where a head may read them; NaN where a sample lacks the input.
+
+    ``columns`` says of several inputs which of the trunk's features are theirs.
     """
 
     trunk: Tensor
-    plain: Tensor | None = None
+    plain: Mapping[str, Tensor] = MappingProxyType({})
+    columns: Mapping[str, Tensor] = MappingProxyType({})
 
     def take(self, places: Tensor) -> "Features":
         """Returns the features of some samples."""
-        plain = None if self.plain is None else self.plain.index_select(0, places)
-        return Features(self.trunk.index_select(0, places), plain)
+        plain = {name: x.index_select(0, places) for name, x in self.plain.items()}
+        return Features(self.trunk.index_select(0, places), plain, self.columns)
+
+    def without(self, name: str) -> "Features":
+        """Returns the features as if every sample lacked an input."""
+        trunk, plain = self.trunk.clone(), dict(self.plain)
+        trunk[:, self.columns[name]] = torch.nan
+        if name in plain:
+            x = plain[name]
+            plain[name] = torch.zeros_like(x) if x.is_sparse else torch.full_like(x, torch.nan)
+        return Features(trunk, plain, self.columns)
 
     @staticmethod
     def cat(parts: "Sequence[Features]") -> "Features":
         """Returns samples one behind the other."""
-        trunk = torch.cat([part.trunk for part in parts])
-        plain = [part.plain for part in parts if part.plain is not None]
-        return Features(trunk, torch.cat(plain) if plain else None)
+        plain = {name: torch.cat([part.plain[name] for part in parts]) for name in parts[0].plain}
+        return Features(torch.cat([part.trunk for part in parts]), plain, parts[0].columns)
 
 
 @torch.no_grad()
@@ -79,20 +94,37 @@ def compute_outputs(pipeline: Pipeline, loader: Loader, *, console: Console, tit
 
 def compute_features(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> Features:
     """Returns the features that the head of the one task can predict from."""
-    model, readout = pipeline.model, pipeline.head.readout
-    found: list[Features] = []
+    model, head = pipeline.model, pipeline.head
+    plain: dict[str, list[Part]] = {name: [] for name in head.readout.facts.axes if loader.route[name].plain}
+    counts: list[int] = []
     keys: list[str] = []
 
     def compute(batch: Batch) -> Tensor:
-        trunk = model.read_out(batch, readout)
         keys.extend(batch.keys)
-        found.append(Features(trunk.float().cpu(), batch.plain.cpu() if beside else None))
-        return trunk[:, :0]
+        for name in plain:
+            if part := batch.parts.get(name):
+                rows = torch.arange(len(batch)) if part.rows is None else part.rows.cpu()
+                plain[name].append(replace(part, inputs={}, masks={}, rows=rows + sum(counts)).to(CPU))
+        counts.append(len(batch))
+        return model.read_out(batch, head.readout)
 
-    beside = any(reader.plain for reader in loader.route.values())
-    run_batches(compute, pipeline, loader, console=console, title=title)
+    found = run_batches(compute, pipeline, loader, console=console, title=title)
+    if not found.isfinite().all():
+        do = "Use run.precision=float32."
+        raise DataError("features", must="be finite", found="NaN or infinity from the trunk", do=do)
     places = {key: place for place, key in enumerate(keys)}
-    return Features.cat(found).take(torch.tensor([places[key] for key in loader.examples.keys]))
+    order = torch.tensor([places[key] for key in loader.examples.keys])
+    columns = {} if head.readout.owners is None else {name: head.columns(name) for name in head.readout.facts.axes}
+    beside = {name: _whole(parts, count=len(keys)).index_select(0, order) for name, parts in plain.items() if parts}
+    return Features(head.readout.gaps(found), beside, columns)
+
+
+def _whole(parts: Sequence[Part], *, count: int) -> Tensor:
+    """Returns plain features ``[count, P]`` of parts whose ``rows`` are places among all samples."""
+    tables = [part.plain for part in parts if part.plain is not None]
+    rows = torch.cat([part.rows for part in parts if part.rows is not None])
+    whole = Batch(("",) * count, {"": Part({}, {}, rows, torch.cat(tables))}, {})
+    return whole.plain("", size=tables[0].shape[1])
 
 
 def read_out(pipeline: Pipeline, readout: Readout, loader: Loader, *, console: Console, title: str) -> Tensor:

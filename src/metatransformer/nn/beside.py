@@ -20,8 +20,13 @@ class BesideFacts:
     words: int = 0
 
 
+def standardised(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Returns ``(x - mean) / scale``, 0 for NaN: what a sample lacks says as little as the mean."""
+    return ((x - mean) / scale).nan_to_num(nan=0.0)
+
+
 class Standardise(nn.Module):
-    """``(x - mean) / scale`` with fixed statistics; changes nothing until they are set."""
+    """``standardised`` with fixed statistics; changes nothing until they are set."""
 
     mean: Tensor
     scale: Tensor
@@ -33,7 +38,7 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the standardised features ``[B, F]``."""
-        return (x - self.mean) / self.scale
+        return standardised(x, self.mean, self.scale)
 
 
 class WordWeights(nn.Module):

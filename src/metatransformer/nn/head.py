@@ -4,12 +4,13 @@ The features of a frozen tokenizer and trunk can be computed once where the read
 fitted on them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from metatransformer.core.batch import Batch
 from metatransformer.core.readout import Readout
 from metatransformer.core.tokens import Tokens
 from metatransformer.nn.beside import Beside, Standardise
@@ -22,8 +23,9 @@ class Head(nn.Module):
 
     ``solved`` says that it is fitted on features that were computed once: then it standardises by statistics of the
     training split (neutral until they are set). Others normalise the vector by a LayerNorm, which leaves the readout's
-    direct features alone. ``beside``, where there is one, reads the modality's plain features, and what it says is
-    added; a head that does not read ``through`` the trunk has it alone.
+    direct features alone. What ``beside`` says is added, by ``SOURCE:INPUT``: each reads the ``plain`` features of an
+    input, or the ``trunk``'s of that input alone; a head that does not read ``through`` all of the trunk's has these
+    alone.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class Head(nn.Module):
         self.readout = readout
         self.solved = solved
         self.through = True
-        self.beside: Beside | None = None
+        self.beside = nn.ModuleDict()
         features = readout.features
         self.norm = Standardise(features) if solved else nn.LayerNorm(features - readout.direct)
         self.net = _network(features, outputs, hidden=hidden, dropout=dropout)
@@ -63,9 +65,31 @@ class Head(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             direct = self.readout.direct
             if not direct or self.solved:
-                return self.net(self.norm(features))
+                return self.net(self.norm(self.readout.gaps(features) if self.solved else features))
             through, beside = features[:, :-direct], features[:, -direct:]
             return self.net(torch.cat([self.norm(through), beside], dim=-1))
+
+    def answer(self, batch: Batch, features: Callable[[], Tensor]) -> Float[Tensor, "B C"]:
+        """Returns the task's outputs for a batch whose ``features`` are computed where they are needed."""
+        reads_trunk = self.through or any(key.startswith("trunk:") for key in self.beside)
+        found = features() if reads_trunk else None
+        parts = [self.predict(found)] if self.through and found is not None else []
+        for key, beside in self.beside.items():
+            assert isinstance(beside, Beside)
+            source, _, name = key.partition(":")
+            if source == "plain":
+                x = batch.plain(name, size=beside.facts.features).to(beside.last.weight.device)
+            else:
+                assert found is not None
+                x = self.readout.gaps(found)[:, self.columns(name)]
+            parts.append(beside(x))
+        return sum(parts[1:], start=parts[0])
+
+    def columns(self, name: str) -> Tensor:
+        """Returns the places of the features that came of one input."""
+        owners = self.readout.owners
+        assert owners is not None, name
+        return (owners == list(self.readout.facts.axes).index(name)).nonzero().flatten()
 
     @torch.no_grad()
     def take(self, *, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor, centres: Tensor | None) -> None:

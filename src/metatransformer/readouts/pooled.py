@@ -31,6 +31,25 @@ class Pooled(Readout):
         kind, cells, width = self.facts.pool, self.facts.cells, self.facts.width
         return {name: pooled_width(width, kind=kind, cells=cells, axes=axes) for name, axes in self.facts.axes.items()}
 
+    @property
+    def owners(self) -> torch.Tensor | None:
+        """For each feature the place of its input."""
+        inputs = len(self.facts.axes)
+        if inputs == 1:
+            return None
+        widths = torch.tensor([*self._widths().values()])
+        each = torch.arange(inputs).repeat_interleave(widths).repeat(len(self.blocks))
+        return torch.cat([each, torch.full((self.features - len(each),), -1)])
+
+    def gaps(self, features: torch.Tensor) -> torch.Tensor:
+        """Returns the features with NaN for those of an input whose bit is 0."""
+        if (owners := self.owners) is None:
+            return features
+        owners = owners.to(features.device)
+        bits = features[:, (owners < 0).nonzero()[0, 0] :][:, : len(self.facts.axes)]
+        there = (owners < 0) | (bits[:, owners.clamp(min=0)] > 0)
+        return torch.where(there, features, torch.nan)
+
     def forward(self, layers: Sequence[Tokens]) -> Float[Tensor, "S F"]:
         """Returns the vectors in float32."""
         vectors = [self._vector(tokens, name) for tokens in layers for name in self.facts.axes]
