@@ -293,6 +293,11 @@ class Recipe:
         return only(self.inputs, what="input").modality
 
     @property
+    def joint(self) -> bool:
+        """Whether a table brings the inputs, each in columns of its own."""
+        return len(self.inputs) > 1 or any(given.columns for given in self.inputs.values())
+
+    @property
     def apart(self) -> bool:
         """Whether each input goes through the trunk by itself."""
         return len(self.inputs) > 1 and self.fusion != "tokens"
@@ -345,8 +350,7 @@ def only(named: Mapping[str, T], *, what: str) -> T:
         UsageError: there are several, or none; what was asked for is of one.
     """
     if len(named) != 1:
-        do = "Models of several are fitted and used from Python: fit.fit, infer.predict, infer.embed." if named else ""
-        raise UsageError("the model", must=f"have one {what} here", found=", ".join(named) or "none", do=do)
+        raise UsageError("the model", must=f"have one {what} here", found=", ".join(named) or "none")
     return next(iter(named.values()))
 
 

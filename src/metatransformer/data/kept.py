@@ -4,13 +4,12 @@
 it: the size of its file in bytes, or a hash of the row of a table or of a value in memory.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from metatransformer.core.errors import DataError
-from metatransformer.core.samples import SPLITS, Record
+from metatransformer.core.samples import SPLITS
 from metatransformer.data.examples import Examples
 from metatransformer.data.identity import value_digests
 from metatransformer.data.records import Records, objects
@@ -55,15 +54,15 @@ def read_split(folder: Path) -> pd.DataFrame | None:
     return table
 
 
-def splits_of(records: Sequence[Record], table: pd.DataFrame) -> list[str]:
-    """Returns the split that each record had in the run of ``table``; ``NEW`` where it was not there, or is another
+def splits_of(examples: Examples, table: pd.DataFrame) -> list[str]:
+    """Returns the split that each sample had in the run of ``table``; ``NEW`` where it was not there, or is another
     one of that key.
     """
-    records = Records.of(records)
     known = {
         (key, content): split for key, split, content in table[["key", "split", "content"]].itertuples(index=False)
     }
-    return [known.get(pair, NEW) for pair in zip(records.keys, _contents(records), strict=True)]
+    own = split_table(examples)
+    return [known.get(pair, NEW) for pair in zip(own["key"], own["content"], strict=True)]
 
 
 def _contents(records: Records) -> list[str]:

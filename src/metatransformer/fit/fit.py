@@ -15,7 +15,7 @@ from metatransformer.data.kept import split_table, write_split
 from metatransformer.data.write import write_table
 from metatransformer.fit.by_epochs import fit_by_epochs
 from metatransformer.fit.context import Context
-from metatransformer.fit.fitted import Fitted
+from metatransformer.fit.fitted import Fitted, suffix_of
 from metatransformer.fit.memo import Memo
 from metatransformer.fit.pace import (
     FEATURES,
@@ -266,15 +266,17 @@ def _write(fitted: Fitted, run: RunFolder) -> None:
 
     fitted.pipeline.save(run.path / "model", metrics=fitted.scores())
     for name, part in fitted.by_task().items():
-        suffix = "" if len(fitted.outcomes) == 1 else f"-{name}"
+        suffix = suffix_of(fitted, name)
         _write_predictions(part, run.path, suffix=suffix)
         write_report(part, run.path / f"report{suffix}.html")
     history = {name: outcome.history for name, outcome in fitted.outcomes.items()}
+    inputs = {name: outcome.inputs for name, outcome in fitted.outcomes.items() if outcome.inputs}
     run.finish(
         {
             "metrics": fitted.scores(),
             "parameters": fitted.pipeline.model.parameter_counts(),
             "history": fitted.history if len(history) == 1 else history,
+            **({"inputs": inputs} if inputs else {}),
         }
     )
 

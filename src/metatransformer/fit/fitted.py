@@ -88,6 +88,11 @@ class Fitted:
         return self.metrics if len(found) == 1 else found
 
 
+def suffix_of(fitted: Fitted, task: str) -> str:
+    """Returns what stands behind the names of a task's files: nothing where there is one task."""
+    return f"-{task}" if len(fitted.outcomes) > 1 else ""
+
+
 def refits(pipeline: Pipeline) -> bool:
     """Returns whether the head of the one task is fitted again on training and validation samples together, once it is
     chosen.

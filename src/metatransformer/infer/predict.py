@@ -1,5 +1,6 @@
 """Predictions as tables: one row for each input, in the order of the inputs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -35,6 +36,14 @@ def prediction_table(pipeline: Pipeline, examples: Examples, outputs: Tensor, *,
     for title, column in task.decode(outputs).items():
         table[title] = column
     return table
+
+
+def side_by_side(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Returns the predictions of several tasks as one table, their columns called TASK.COLUMN; of one as they are."""
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    named = [table.set_index("key").add_prefix(f"{name}.") for name, table in tables.items()]
+    return pd.concat(named, axis=1).reset_index()
 
 
 def arrange(pipeline: Pipeline, examples: Examples, table: pd.DataFrame) -> pd.DataFrame:

@@ -39,6 +39,7 @@ TUNE = {
     "last": "tokenizer, head and the last blocks of the trunk learned, the others frozen",
     "all": "tokenizer, trunk and head learned",
 }
+BRINGS = ("alone", "without", "absent")  # what is told of each input
 NONE: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
 
@@ -101,6 +102,7 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
         "through": _through(fitted),
         "rule": _rule(fitted),
         "sections": _sections(fitted, split),
+        "inputs": [(name, *(_number(row.get(key)) for key in BRINGS)) for name, row in fitted.outcome.inputs.items()],
         **_grid(fitted, split),
         "pictures": [figures.stored_picture(path) for path in sorted((run / "pictures" / split).glob("*.png"))],
         "recipe": to_yaml(recipe),
@@ -108,6 +110,10 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
         "date": datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),
         "versions": [(name, version_of(name)) for name in ("metatransformer", "torch", "numpy", "scikit-learn")],
     }
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def scored_split(fitted: Fitted) -> str:

@@ -13,7 +13,9 @@ from metatransformer.core.task import Task
 from metatransformer.data.examples import Examples
 from metatransformer.data.records import Index, Records
 from metatransformer.data.target import kind_of
+from metatransformer.fit.fitted import Fitted, suffix_of
 from metatransformer.infer.embed import FEATURES, embed_to, embedding, untrained
+from metatransformer.infer.joined import read_joined, split_joint
 from metatransformer.infer.sources import (
     check_records,
     examples_of,
@@ -24,7 +26,7 @@ from metatransformer.infer.sources import (
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, fit_reader, make_reader
-from metatransformer.recipe import Recipe, make_recipe, merged, parse_overrides, read_recipe
+from metatransformer.recipe import Recipe, make_recipe, merged, parse_inputs, parse_overrides, read_recipe
 from metatransformer.saved import load_pipeline
 from metatransformer.tasks import get_task
 
@@ -41,34 +43,55 @@ def fit(options: Namespace) -> Result:
     from metatransformer.report.page import write_report
 
     console, begun = Console(), time.monotonic()
-    recipe = _recipe(options)
-    modality = get_modality(recipe.modality)
-    index = read_index(
-        modality,
-        options.data,
-        options=recipe.input,
-        target=recipe.task.target,
-        labelled=True,
-        header=recipe.data.header,
-    )
-    recipe = _decided(options, recipe, index.records.targets, console)
-    examples, recipe = prepared(index, recipe, console=console)
+    examples, recipe = _learned(options, _recipe(options), console)
     out = Path(options.out)
     source = str(Path(options.data).resolve())
     fitted = fit_examples(
         examples, recipe, out=out, overwrite=options.overwrite, source=source, begun=begun, console=console
     )
-    split = "test" if "test" in fitted.metrics else "val"
-    controls = {}
-    if options.controls:
-        controls = run_controls(fitted, CONTROLS, split=split, console=console)
-        write_json(out / "controls.json", {"split": split, "controls": controls})
-        write_report(fitted, out / "report.html", controls=controls)
-    show_scores(fitted.metrics, controls, task=fitted.pipeline.task, split=split, console=console)
+    told: dict[str, Any] = {}
+    for name, part in fitted.by_task().items():
+        split, suffix = "test" if "test" in part.metrics else "val", suffix_of(fitted, name)
+        controls = {}
+        if options.controls:
+            controls = run_controls(part, CONTROLS, split=split, console=console)
+            write_json(out / f"controls{suffix}.json", {"split": split, "controls": controls})
+            write_report(part, out / f"report{suffix}.html", controls=controls)
+        title = f"scores, {name}" if suffix else "scores"
+        show_scores(part.metrics, controls, task=part.pipeline.task, split=split, title=title, console=console)
+        show_inputs(part, split=split, console=console)
+        told[name] = {"controls": controls} if controls else {}
+        told[name] |= {"inputs": part.outcome.inputs} if part.outcome.inputs else {}
     console.note(f"run folder: {out} (report.html, model/, predictions.parquet)")
     parameters = fitted.pipeline.model.parameter_counts()
-    result = {"run": str(out), "metrics": fitted.metrics, "parameters": parameters}
-    return result | ({"controls": controls} if controls else {}), 0
+    result = {"run": str(out), "metrics": fitted.scores(), "parameters": parameters}
+    return result | (next(iter(told.values())) if len(told) == 1 else {"tasks": told}), 0
+
+
+def _learned(options: Namespace, recipe: Recipe, console: Console) -> tuple[Examples, Recipe]:
+    """Returns the samples to learn from, each with a split, and the recipe with what the data decided."""
+    if not recipe.joint:
+        index = _labelled(options.data, recipe)
+        recipe = _decided(options, recipe, index.records.targets, console)
+        return prepared(index, recipe, console=console)
+    joint = read_joined(options.data, recipe, labelled=True)
+    if len(recipe.tasks) == 1:
+        (targets,) = joint.examples.targets.values()
+        decided = _decided(options, recipe, targets, console)
+        joint = joint if decided is recipe else read_joined(options.data, decided, labelled=True)
+    return split_joint(joint, console=console)
+
+
+def _labelled(data: Any, recipe: Recipe, *, target: str = "") -> Index:
+    """Returns the records of one input with what is to be learned of them."""
+    return read_index(
+        get_modality(recipe.modality),
+        data,
+        options=recipe.input,
+        target=target or recipe.task.target,
+        labelled=True,
+        header=recipe.data.header,
+    )
 
 
 def show_scores(
@@ -77,6 +100,7 @@ def show_scores(
     *,
     task: Task,
     split: str,
+    title: str = "scores",
     console: Console,
 ) -> None:
     """Prints one row for each split and each control, with the primary metric and as many others as a line holds."""
@@ -86,9 +110,20 @@ def show_scores(
     names = [task.primary, *known[: SHOWN - 1]]
     rows = [(name, *(_figure(m.get(key)) for key in names)) for name, m in metrics.items()]
     for name, scores in controls.items():
-        title = f"{split}: {control_words(name, task)}"
-        rows.append((title, *(_figure(scores.get(key)) for key in names)))
-    console.table("scores", ["split", *names], rows)
+        control = f"{split}: {control_words(name, task)}"
+        rows.append((control, *(_figure(scores.get(key)) for key in names)))
+    console.table(title, ["split", *names], rows)
+
+
+def show_inputs(fitted: Fitted, *, split: str, console: Console) -> None:
+    """Prints what each input of several brings, where heads were solved."""
+    found, task = fitted.outcome.inputs, fitted.pipeline.task
+    if not found:
+        return
+    columns = {"alone": "alone", "without": "without it", "absent": "absent at prediction"}
+    rows = [(name, *(_figure(row.get(key)) for key in columns)) for name, row in found.items()]
+    rows.append(("all inputs", _figure(fitted.metrics[split][task.primary]), "-", "-"))
+    console.table(f"what each input brings: {task.words(task.primary)}, {split}", ["input", *columns.values()], rows)
 
 
 def _figure(value: float | None) -> str:
@@ -107,22 +142,25 @@ def evaluate(options: Namespace) -> Result:
     pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
     recipe = pipeline.recipe
     data = options.data or _data_of(Path(options.run), console)
-    index = read_index(
-        pipeline.modality,
-        data,
-        options=recipe.input,
-        target=options.target or recipe.task.target,
-        labelled=True,
-        header=recipe.data.header,
-    )
-    for note in index.notes:
+    if recipe.joint:
+        joint = read_joined(data, recipe, labelled=True)
+        examples, notes = joint.examples, joint.notes
+    else:
+        index = _labelled(data, recipe, target=options.target)
+        examples, notes = examples_of(index.records, recipe), index.notes
+    for note in notes:
         console.note(note)
-    table = read_split(Path(options.run))
-    records, split = kept_apart(index.records, table, split=options.split, learns_val=refits(pipeline), console=console)
-    loader = Loader(pipeline.route, examples_of(records, recipe), cache_mb=0, tasks=pipeline.tasks)
-    metrics = score(pipeline, loader, console=console, title="scoring")
-    show_scores({split or "all": metrics}, {}, task=pipeline.task, split=split, console=console)
-    return {"metrics": metrics, "samples": len(records), "split": split or "all"}, 0
+    table, learns_val = read_split(Path(options.run)), any(refits(pipeline.of_task(name)) for name in pipeline.tasks)
+    chosen, split = kept_apart(examples, table, split=options.split, learns_val=learns_val, console=console)
+    found: dict[str, dict[str, float]] = {}
+    for name in pipeline.tasks:
+        part = pipeline.of_task(name)
+        loader = Loader(part.route, chosen, cache_mb=0, tasks=part.tasks).of_task(name)
+        found[name] = score(part, loader, console=console, title="scoring")
+        title = "scores" if len(pipeline.tasks) == 1 else f"scores, {name}"
+        show_scores({split or "all": found[name]}, {}, task=part.task, split=split, title=title, console=console)
+    metrics = next(iter(found.values())) if len(found) == 1 else found
+    return {"metrics": metrics, "samples": len(chosen), "split": split or "all"}, 0
 
 
 def _data_of(run: Path, console: Console) -> str:
@@ -144,7 +182,7 @@ def _data_of(run: Path, console: Console) -> str:
 def predict(options: Namespace) -> Result:
     """Writes one prediction for each input, in order."""
     from metatransformer.data.write import require_table, write_table
-    from metatransformer.infer.predict import arrange, illustrate
+    from metatransformer.infer.predict import arrange, illustrate, side_by_side
     from metatransformer.infer.predict import predict as predict_examples
 
     console = Console()
@@ -154,7 +192,11 @@ def predict(options: Namespace) -> Result:
         raise UsageError(f"--out {options.out}", must="be another file than the input", found="the same", do=do)
     pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
     examples = _unlabelled(pipeline.recipe, options, console=console)
-    table = predict_examples(pipeline, examples, console=console)
+    names = [options.task] if options.task else list(pipeline.tasks)
+    if unknown := [name for name in names if name not in pipeline.tasks]:
+        raise UsageError("--task", must=f"be one of {', '.join(pipeline.tasks)}", found=repr(unknown[0]))
+    tables = {name: predict_examples(pipeline.of_task(name), examples, console=console) for name in names}
+    table = side_by_side(tables)
     arranged = arrange(pipeline, examples, table)
     write_table(options.out, arranged)  # before the pictures, which fewer people wait for
     pictures = illustrate(pipeline, examples, table, Path(options.out).with_suffix(""))
@@ -193,10 +235,16 @@ def embed(options: Namespace) -> Result:
 
 def _unlabelled(recipe: Recipe, options: Namespace, *, console: Console) -> Examples:
     """Returns the samples of the paths: one is a folder, manifest or table, several are a list of files."""
-    index = read_unlabelled(recipe, options.paths[0] if len(options.paths) == 1 else options.paths)
-    for note in index.notes:
+    data = options.paths[0] if len(options.paths) == 1 else options.paths
+    if recipe.joint:
+        joint = read_joined(data, recipe, labelled=False)
+        examples, notes = joint.examples, joint.notes
+    else:
+        index = read_unlabelled(recipe, data)
+        examples, notes = examples_of(index.records, recipe), index.notes
+    for note in notes:
         console.note(note)
-    return examples_of(index.records, recipe)
+    return examples
 
 
 def _untrained(recipe: Recipe, modality: Modality, examples: Examples, *, console: Console) -> Pipeline:
@@ -372,7 +420,15 @@ def _recipe(options: Namespace, *, first: Mapping[str, Any] | None = None) -> Re
     given = {key: getattr(options, flag, None) for flag, key in flags.items()}
     overrides = {key: value for key, value in given.items() if value not in (None, "")}
     overrides |= parse_overrides(options.overrides)
-    return make_recipe(options.modality, base=_base(options), overrides=overrides, defaults=first or {})
+    base = _base(options)
+    if inputs := getattr(options, "inputs", ""):
+        if options.modality or "inputs" in base:
+            raise UsageError("--inputs", must="go without --modality and inputs of a recipe", found="both")
+        base = {**base, "inputs": parse_inputs(inputs)}
+    if not (options.modality or "modality" in base or "inputs" in base):
+        must, do = "get --modality, --inputs, or a recipe that says one", "See 'metatransformer modalities'."
+        raise UsageError(options.command, must=must, found="none", do=do)
+    return make_recipe(options.modality, base=base, overrides=overrides, defaults=first or {})
 
 
 def _base(options: Namespace) -> Mapping[str, Any]:

@@ -33,6 +33,10 @@ DATA is a folder with one folder per class (optionally inside train/, val/, test
 JSONL with the columns path,label[,split][,group]), or a table with --target. Where there is no split, a seeded,
 stratified one is made and said.
 
+--inputs: each row of the table brings several kinds of data. NAME=MODALITY reads the column NAME, NAME=MODALITY(COLUMN,
+...) others; a table's rows without brackets take what is left. A cell names a file (from the table's folder), or is the
+text or the molecule itself; an empty cell is an absent input. RUN tells what each input brings.
+
 key.sub=value changes any recipe setting, for example optim.lr=3e-4 head.pool=mean input.size=140;
 'metatransformer modalities NAME' lists a modality's own settings (input.*), and RUN/recipe.yaml holds all that applied.
 
@@ -48,6 +52,7 @@ tasks: {tasks}
   metatransformer fit photos/ --modality image --encoder focus-s14 --out run
   metatransformer fit speech.csv --modality audio --encoder focus-s14 --out run --controls
   metatransformer fit people.csv --modality tabular --target income --encoder focus-s14 --out run optim.epochs=5
+  metatransformer fit homes.csv --inputs front=image,kitchen=image,rest=tabular(area,rooms) --target price --out run
   metatransformer fit load.csv --modality timeseries --target load --encoder focus-s14 --out run input.horizon=24
 """
 
@@ -73,7 +78,9 @@ class Command(NamedTuple):
     overrides: bool = False
 
 
-MODALITY = ("--modality", {"required": True, "metavar": "M", "help": "see 'metatransformer modalities'"})
+MODALITY = ("--modality", {"default": "", "metavar": "M", "help": "see 'metatransformer modalities'"})
+INPUT_WORDS = "several kinds of data in one table: photo=image,notes=text(title),rest=tabular(age,dose); see below"
+INPUTS = ("--inputs", {"default": "", "metavar": "I", "help": INPUT_WORDS})
 TARGET_WORDS = "the column to learn (several with commas: --task multilabel)"
 TASK_WORDS = "what is learned, see below; default: the modality's own, or what the column holds: classes or numbers"
 TASK = ("--task", {"default": "", "help": TASK_WORDS})
@@ -99,13 +106,16 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "modalities": Command("list the kinds of data, or describe one: files, units, settings", (NAME,)),
     "check": Command(
-        "read every sample as 'fit' would and list all that are bad", (DATA, MODALITY, TASK, TARGET), overrides=True
+        "read every sample as 'fit' would and list all that are bad",
+        (DATA, MODALITY, INPUTS, TASK, TARGET),
+        overrides=True,
     ),
     "fit": Command(
         "train a model on your files",
         (
             DATA,
             MODALITY,
+            INPUTS,
             ("--out", {"required": True, "metavar": "RUN", "help": "the run folder; an unfinished run continues"}),
             TASK,
             TARGET,
