@@ -111,7 +111,7 @@ def stack_views(views: Sequence[View], *, fields: Mapping[str, Field], rows: Ten
     for name, declared in fields.items():
         array, mask = declared.stack([view.inputs[name] for view in views])
         inputs[name], masks[name] = torch.from_numpy(array), torch.from_numpy(mask)
-    return Part(inputs, masks, rows, _stack_plain([view.plain for view in views]))
+    return Part(inputs, masks, rows, None if views[0].plain is None else _stack_plain([view.plain for view in views]))
 
 
 def _stack_plain(vectors: Sequence[np.ndarray | Counts | None]) -> Tensor | None:
