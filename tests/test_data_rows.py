@@ -128,3 +128,13 @@ def test_a_list_as_target_is_refused(tmp_path):
     (tmp_path / "t.jsonl").write_text('{"a": 1, "y": "x"}\n{"a": 2, "y": ["x"]}\n')
     with pytest.raises(DataError, match="column 'y', row 1: must hold one label or number; found a list"):
         index_table(tmp_path / "t.jsonl", target="y")
+
+
+def test_a_first_line_of_numbers_alone_looks_like_data(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("5.1,3.5,0.2\n4.9,3.0,0.2\n")
+    assert any(
+        "the first line looks like data (5.1, 3.5, 0.2)" in note for note in index_table(path, target=None).notes
+    )
+    path.write_text("0,1,2\n4.9,3.0,0.2\n")  # as pandas counts columns
+    assert index_table(path, target=None).notes == ()

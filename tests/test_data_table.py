@@ -160,6 +160,24 @@ def test_numbers_by_hand():
 FIELDS = st.text(alphabet='ab ,;"\n07?', max_size=5)
 
 
+def test_spaces_may_separate_columns(tmp_path: Path):
+    path = tmp_path / "cars.data"
+    path.write_text('18.0   8   307.0 "chevrolet chevelle"\n15.0   8   350.0\t"buick"\n')
+    table = read_table(path, header=False)
+    assert table.to_numpy().tolist() == [[18.0, 8, 307.0, "chevrolet chevelle"], [15.0, 8, 350.0, "buick"]]
+    path.write_text("text\nit has 2 legs\nit had 3 arms\n")  # one column of texts
+    assert read_table(path, header=True)["text"].tolist() == ["it has 2 legs", "it had 3 arms"]
+
+
+def test_comments_before_a_table_are_counted(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text("# collected, in May\n#\nx,y,z\n1,2,3\n4,5\n")
+    with pytest.raises(DataError, match="line 5: must have 3 fields like line 3; found 2"):
+        read_table(path, header=True)
+    path.write_text("#x,y\n1,2\n")
+    assert read_table(path, header=True).columns.tolist() == ["#x", "y"]
+
+
 @given(st.lists(st.tuples(FIELDS, FIELDS), min_size=1, max_size=7))
 def test_what_pandas_writes_is_read_back(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("table") / "a.csv"

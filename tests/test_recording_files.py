@@ -53,7 +53,47 @@ def test_repeated_names_are_numbered_as_in_pandas(tmp_path: Path):
     assert motion.names == ("acc", "acc.1", "acc.2") and motion.values.tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
+@pytest.mark.parametrize("titles", ["Mat[1][1],Mat[2][1],Mat[1][2]", "acc [x],acc [y],acc (z)"])
+def test_what_tells_columns_apart_is_no_unit(titles: str, tmp_path: Path):
+    motion = read_motion(write(tmp_path / "a.csv", f"{titles}\n1,2,3\n4,5,7\n"))
+    assert motion.names == tuple(titles.split(",")) and motion.units == ("", "", "")
+    assert motion.values.tolist() == [[1, 2, 3], [4, 5, 7]]
+
+
+def test_of_several_clocks_the_one_that_tells_its_unit_counts(tmp_path: Path):
+    motion = read_motion(write(tmp_path / "a.csv", "time,seconds_elapsed,x\n0,0.5,1\n97104000,0.6,2\n"))
+    assert motion.names == ("x",) and motion.times_s == pytest.approx([0, 0.1])
+    assert motion.left_out == {"time": "another column of times"}
+
+
+def test_times_that_count_the_rows_are_no_clock(tmp_path: Path):
+    motion = read_motion(write(tmp_path / "a.csv", "timestamp,x\n2999,1\n3000,2\n3001,4\n"))
+    assert motion.times_s is None and motion.left_out == {"timestamp": "it numbers the rows"}
+
+
 # --- what stands around the table
+
+
+def test_an_export_of_a_recorder_brings_its_rate_in_its_comments(tmp_path: Path):
+    text = "// Start Time: Unknown\n// Update Rate: 40.0Hz\nPacketCounter\tYear\tAcc_X\tAcc_Y\n"
+    text += "".join(f"{35166 + n:05}\t\t{n / 10}\t{n * n}\n" for n in range(5))
+    motion = read_motion(write(tmp_path / "MT_01.txt", text))
+    assert (motion.names, motion.rate_hz) == (("Acc_X", "Acc_Y"), 40.0)
+    assert motion.left_out == {"PacketCounter": "it numbers the rows", "Year": "what the rows are marked with"}
+
+
+@pytest.mark.parametrize("comment", ["# made by hand\n", "# a, b\n# fs = 50 Hz\n"])
+def test_comments_are_no_names_and_names_no_comment(comment: str, tmp_path: Path):
+    motion = read_motion(write(tmp_path / "a.csv", f"{comment}x,y,z\n1,2,3\n4,5,6\n"))
+    assert motion.names == ("x", "y", "z") and motion.rate_hz == (50 if "fs" in comment else 0)
+    motion = read_motion(write(tmp_path / "b.csv", f"{comment}# x,y,z\n1,2,3\n4,5,6\n"))
+    assert motion.names == ("x", "y", "z")
+
+
+def test_columns_may_stand_under_each_other_with_spaces_between(tmp_path: Path):
+    text = "  2.5717e-001 -2.3285e-002\n -1.4654e-002   1.7000e+000\n"  # as UCI HAR writes its windows
+    motion = read_motion(write(tmp_path / "a.txt", text))
+    assert not motion.named and motion.values.tolist() == [[0.25717, -0.023285], [-0.014654, 1.7]]
 
 
 @pytest.mark.parametrize(

@@ -410,3 +410,47 @@ def test_a_short_series_of_a_panel_can_be_left_out(rows: int, labelled: bool):
     assert {record.value.series.name for record in index.records} == {
         f"{a}/{b}" for a in ("north", "south") for b in ("tea", "milk")
     }
+
+
+@pytest.mark.parametrize(("suffix", "sep"), [(".csv", ","), (".txt", " "), (".txt.gz", ",")])
+def test_a_table_without_names_is_read_from_its_first_line_and_said(suffix: str, sep: str, tmp_path: Path):
+    values = np.arange(60).reshape(20, 3) / 8 + 0.5
+    path = tmp_path / f"exchange_rate{suffix}"
+    np.savetxt(path, values, delimiter=sep, fmt="%.6f")
+    series = read_all(path, layout=Layout())
+    assert [one.name for one in series] == ["column_1", "column_2", "column_3"]
+    np.testing.assert_array_equal(np.stack([one.values for one in series], axis=1), values)
+    cut = Cut(4, 1, (0.7, 0.15, 0.15), (99, 99, 99))
+    index = index_series(path, files=False, layout=Layout(), cut=cut, labelled=False, label="", header=True)
+    assert "exchange_rate" in index.notes[0] and "holds data: its columns are called column_1" in index.notes[0]
+
+
+def test_times_of_a_table_without_names_stand_in_front(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text("".join(f"2024-05-{day:02},{day}.5,{day * 2}\n" for day in range(1, 9)))
+    first, second = read_all(path, layout=Layout())
+    assert first.values[0] == 1.5 and second.values[-1] == 16 and str(first.times[0]) == "2024-05-01 00:00:00"
+
+
+@pytest.mark.parametrize(
+    ("title", "cells"),
+    [
+        ("Month", [f"2020-{month:02}" for month in range(1, 13)]),
+        ("Quarter", [f"{2000 + n // 4} Q{n % 4 + 1}" for n in range(12)]),
+        ("recorded", [f"{day:02}/05/2024" for day in range(10, 22)]),
+        ("Obs", list(range(1947, 1959))),
+    ],
+)
+def test_the_column_of_times_is_found_by_what_it_holds_and_said(title: str, cells: list, tmp_path: Path):
+    pd.DataFrame({title: cells, "sold": np.arange(12) ** 2}).to_csv(tmp_path / "a.csv", index=False)
+    (series,) = read_all(tmp_path / "a.csv", layout=Layout())
+    assert series.name == "sold" and f"the column '{title}' holds the times (input.time chooses)" in series.told[0]
+    assert series.times[0] == cells[0] if title == "Obs" else isinstance(series.times, pd.DatetimeIndex)
+
+
+def test_without_times_rows_count_and_two_columns_of_times_are_a_question():
+    (series,) = read_all(pd.DataFrame({"rate": np.arange(12) ** 2}), layout=Layout())
+    assert "no column holds times: the rows count" in series.told[0] and series.times.tolist() == list(range(12))
+    days = [f"2024-05-{day:02}" for day in range(1, 10)]
+    with pytest.raises(DataError, match="must have one column of time.*Name it in input.time"):
+        read_all(pd.DataFrame({"opened": days, "closed": days, "y": range(9)}), layout=Layout())

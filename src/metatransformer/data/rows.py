@@ -290,7 +290,7 @@ def _doubtful_header(columns: Columns) -> list[str]:
     """Returns a note when the names look like data: some are numbers and some are not."""
     names = [name for name in columns.values if not name.startswith("column_")]
     odd = [name for name in names if numbers([name]) is not None]
-    if not odd or len(odd) == len(names):
+    if not odd or names == [str(place) for place in range(len(names))]:  # as pandas counts
         return []
     way_out = "if it names no columns, set data.header=false"
     return [f"the first line looks like data ({listing(odd)}): {way_out}"]

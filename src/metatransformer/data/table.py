@@ -3,12 +3,12 @@
 Text tables are parsed strictly: every line has as many fields as the first, quotes are closed, the
 encoding is UTF-8. Spaces around a field carry no meaning. A column is numeric when every field that
 is not missing is a number; codes with a leading zero (007, postal codes) stay text. The separator
-of a CSV is found from its first lines: , ; tab or |.
+of a CSV is found from its first lines: , ; tab, | or runs of spaces. Comments before the table are skipped.
 """
 
 import gzip
 import json
-import re
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError
+from metatransformer.data.around import before, spaced_to_tabs
 from metatransformer.data.columns import MISSING
 from metatransformer.data.delimited import as_numbers, as_texts, decode, parse, rows_of, without
 from metatransformer.data.limits import DEFLATE, MOST_BYTES, read_bytes, require_room
@@ -31,10 +32,9 @@ TABLE_SUFFIXES = (
     *_PARQUET,
     *(f"{suffix}.gz" for suffix in (*_DELIMITED, *_LINES)),
 )
+HEAD = 2**16  # bytes in which the names and what stands before them are found
 # Endings under which repositories keep tables without saying so; read as CSV.
 _PLAIN = (".txt", ".data", ".test", ".dat")
-# What stands before some tables: comments that begin with //, and a line sep=; that names the separator.
-_BEFORE = re.compile(rb"\A(?:\xef\xbb\xbf)?(?:(?:sep=.|//[^\n]*)\s*?\r?\n)+", re.IGNORECASE)
 
 
 def read_table(
@@ -78,7 +78,7 @@ def read_columns(path: str | Path) -> tuple[str, ...]:
     kind = _kind(path)
     if kind == "parquet":
         return tuple(str(name) for name in _read_parquet(path, rows=False).columns)
-    content = read_content(path)
+    content = decode(_unwrapped(_whole_lines(path), path=path), path=path)
     if kind == "lines":
         number, line = next(_lines(content), (1, "{}"))
         return tuple(_object(line, where=f"{path}, line {number}"))
@@ -116,19 +116,40 @@ def read_content(path: Path) -> str:
 
 
 def _read_bytes(path: Path) -> bytes:
-    """Returns a whole text file, uncompressed; lines before its table are empty."""
-    data = _BEFORE.sub(lambda lines: b"\n" * lines.group().count(b"\n"), read_bytes(path), count=1)
+    """Returns a whole text file, uncompressed, as ``_unwrapped`` does."""
+    return _unwrapped(read_bytes(path), path=path)
+
+
+def _whole_lines(path: Path) -> bytes:
+    """Returns the first lines of a file, all of it where that is one line."""
+    head = read_head(path)
+    end = head.rfind(b"\n") + 1
+    return head[:end] if end and len(head) == HEAD else read_bytes(path)
+
+
+def _unwrapped(data: bytes, *, path: Path) -> bytes:
+    """Returns a text table with empty lines for what stands before it, and with separators."""
+    end = before(data)
+    data = b"\n" * data.count(b"\n", 0, end) + data[end:]
     if not data or data.isspace():
         raise DataError(path, must="hold a table", found="an empty file")
-    return data
+    return spaced_to_tabs(data)
 
 
 def _lines_before(path: Path) -> int:
     """Returns how many lines stand before the table: comments, and empty ones."""
-    with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
-        head = file.read(2**16)
-    rest = _BEFORE.sub(b"", head, count=1).removeprefix(b"\xef\xbb\xbf").lstrip()
+    head = read_head(path)
+    rest = head[before(head) :].removeprefix(b"\xef\xbb\xbf").lstrip()
     return head.count(b"\n", 0, len(head) - len(rest))
+
+
+def read_head(path: Path) -> bytes:
+    """Returns the first ``HEAD`` bytes of a file, uncompressed; what is wrong with it is said when it is read whole."""
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
+            return file.read(HEAD)
+    except (OSError, EOFError, zlib.error):
+        return b""
 
 
 def _read_delimited(

@@ -1,6 +1,8 @@
 """What the columns of a recording are: times in any unit, axes with theirs, and what recorders count beside them."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,6 +33,7 @@ _SECONDS: dict[str, float] = {
 }
 # What people write beside motion to say what it is, whatever stands between the words: subject_id, Subject ID.
 SUBJECTS = ("subject", "subjectid", "subj", "user", "userid", "participant", "participantid", "person", "personid")
+_PART_OF_CLOCK = re.compile("(?:utc)?(?:year|month|day|hour|minute|second|nano)|utcvalid")
 MARKS = frozenset({*SUBJECTS, "label", "labels", "class", "classlabel", "split"})
 _UNIT = re.compile(r"^(?P<name>.*?)[ _]*[\[(](?P<unit>[^\])]*)[\])]$")
 _TIME = re.compile(
@@ -54,10 +57,36 @@ def split_unit(title: str) -> tuple[str, str]:
     return (match["name"], match["unit"].strip()) if match else (title, "")
 
 
+def split_units(titles: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Returns titles with the name and unit of each; what makes names differ is part of them: acc [y]."""
+    split = [split_unit(title) for title in titles]
+    times = Counter(name for name, _ in split)
+    return [
+        (title, name, unit) if times[name] == 1 else (title, title.strip(), unit if unit.lower() in UNITS else "")
+        for title, (name, unit) in zip(titles, split, strict=True)
+    ]
+
+
 def time_unit(name: str) -> str | None:
     """Returns the unit that a column of times has in its name, "" where it states none, None for another column."""
     match = _TIME.fullmatch(name)
     return (match["unit"] or match["word"] or "").lower() if match else None
+
+
+def counts_steps(column: pd.Series, unit: str) -> bool:
+    """Returns whether a column of times without a unit goes 0, 1, 2, ...: it numbers the rows."""
+    return not unit and column.dtype.kind in "iu" and len(column) > 1 and bool((np.diff(column) == 1).all())
+
+
+def clock_of(frame: pd.DataFrame, titles: Sequence[tuple[str, str, str]]) -> str:
+    """Returns the title of the column of times, "" without one: of several the first that tells its unit by itself."""
+    kinds = [kind.kind for kind in frame.dtypes]
+    found = [
+        (title, bool(unit or time_unit(name)) or kind == "M")
+        for kind, (title, name, unit) in zip(kinds, titles, strict=True)
+        if kind in "mM" or time_unit(name) is not None
+    ]
+    return next((title for title, sure in found if sure), found[0][0] if found else "")
 
 
 def is_counter(title: str, values: np.ndarray, *, first: bool) -> bool:
@@ -88,7 +117,7 @@ def why_no_axis(name: str, column: pd.Series, values: np.ndarray | None, *, firs
 
     ``values`` are its numbers, None where it holds text; ``missing`` as in ``motion_from_frame``.
     """
-    if re.sub(r"[\W_]+", "", name.lower()) in MARKS:
+    if (bare := re.sub(r"[\W_]+", "", name.lower())) in MARKS or _PART_OF_CLOCK.fullmatch(bare):
         return "what the rows are marked with"
     if values is None:
         return "" if 0 < len(strays(column)) <= (1 - NEARLY_ALL) * len(column) else "text"

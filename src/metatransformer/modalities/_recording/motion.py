@@ -8,6 +8,7 @@ here.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -18,23 +19,33 @@ import pandas as pd
 
 from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError
+from metatransformer.data.around import before
 from metatransformer.data.delimited import decode, numbers
+from metatransformer.data.folder import accepts
 from metatransformer.data.limits import read_bytes
 from metatransformer.data.numpy_files import map_npy
 from metatransformer.data.records import counted, listing
-from metatransformer.data.table import first_line, read_columns, read_table
+from metatransformer.data.table import first_line, read_columns, read_head, read_table
 from metatransformer.modalities._recording.channels import (
     UNITS,
+    clock_of,
     column_numbers,
+    counts_steps,
     seconds_of,
-    split_unit,
+    split_units,
     strays,
     time_unit,
     why_no_axis,
 )
 
-MOTION_SUFFIXES = (".csv", ".tsv", ".parquet", ".npy", ".json", ".ts")
+MOTION_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet", ".npy", ".json", ".ts")
 _RATES = ("rate_hz", "sampling_rate_hz", "sampling_rate", "sample_rate", "frequency", "rate", "fs")
+
+
+_RATE = re.compile(
+    rb"\b(?:(?:update|sampling|sample|data)[ _]?(?:rate|frequency)|rate_hz|fs)[^\n\d]{0,9}(?P<rate>\d+(?:\.\d+)?)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -73,11 +84,18 @@ def read_motion(path: str | Path) -> Motion:
         return motion_from_array(map_npy(path), where=path)
     if suffix == ".json":
         return _read_json(path)
-    if suffix not in MOTION_SUFFIXES or suffix == ".ts":
+    if not accepts(path.name, suffixes=MOTION_SUFFIXES) or suffix == ".ts":
         known = ", ".join(end for end in MOTION_SUFFIXES if end != ".ts")
         raise DataError(path, must=f"end in {known}", found=f"the ending '{path.suffix}'")
     frame, row = read_motion_table(path)
-    return replace(motion_from_frame(frame, where=path, row=row), named=not is_headless(path))
+    motion = motion_from_frame(frame, where=path, row=row, rate_hz=stated_rate(path))
+    return replace(motion, named=not is_headless(path))
+
+
+def stated_rate(path: Path) -> float:
+    """Returns the rate that the comments before a table state, 0 where there is none."""
+    found = _RATE.search(head[: before(head)] if (head := read_head(path)) else b"")
+    return float(found["rate"]) if found else 0.0
 
 
 def read_motion_table(path: Path) -> tuple[pd.DataFrame, tuple[str, int]]:
@@ -162,7 +180,7 @@ def require_no_gap(times: np.ndarray, *, most: float, where: object) -> None:
     median = float(np.median(steps))
     place = int(steps.argmax())
     # A rounded clock reading must not turn an exact multiple into a gap.
-    if steps[place] > most * median * (1 + 1e-6):
+    if steps[place] > most * median * 1.01:
         raise DataError(
             where,
             must=f"have no gap beyond {most:g} steps of {median:.4g} s",
@@ -201,12 +219,15 @@ def motion_from_frame(
     times: np.ndarray | None = None
     names, units, columns = [], [], []
     left_out: dict[str, str] = {}
-    for position, title in enumerate(map(str, frame.columns)):
+    titles = split_units(list(map(str, frame.columns)))
+    clock = clock_of(frame, titles)
+    for position, (title, name, unit) in enumerate(titles):
         column = frame.iloc[:, position]
-        name, unit = split_unit(title)
         stated = "" if column.dtype.kind in "mM" else time_unit(name)
         if stated is not None:
-            if times is None:
+            if counts_steps(column, unit or stated):
+                left_out[title] = "it numbers the rows"
+            elif title == clock:
                 times = seconds_of(column, title=title, unit=(unit or stated).lower(), where=where, row=row)
             else:
                 left_out[title] = "another column of times"

@@ -56,7 +56,7 @@ def style_of(column: pd.Series, *, style: str, rows: Rows, title: str) -> str:
     Raises:
         DataError: several styles read the whole column, as different days.
     """
-    if _is_iso(column):
+    if is_iso(column):
         return ""
     if style and pd.to_datetime(column, format=style, errors="coerce").notna().all():
         return style
@@ -87,7 +87,7 @@ def _from_numbers(values: np.ndarray, *, rows: Rows, where: str) -> Times:
 def _from_text(column: pd.Series, *, style: str, rows: Rows, where: str) -> pd.DatetimeIndex:
     text = column.dtype.kind != "M"  # of dates with and without a zone
     column = column.map(str) if text else column
-    if text and not style and not _is_iso(column.iloc[:1]):
+    if text and not style and not is_iso(column.iloc[:1]):
         column = _as_iso(column.str.strip())
         style = _usual_style(column, rows=rows, where=where)
     try:
@@ -107,7 +107,8 @@ def _from_text(column: pd.Series, *, style: str, rows: Rows, where: str) -> pd.D
     return times if zoned else times.tz_localize(None)
 
 
-def _is_iso(column: pd.Series) -> bool:
+def is_iso(column: pd.Series) -> bool:
+    """Returns whether every text is a time of ISO 8601."""
     return bool(pd.to_datetime(column, format="ISO8601", errors="coerce", utc=True).notna().all())
 
 
@@ -130,7 +131,7 @@ def _usual_style(column: pd.Series, *, rows: Rows, where: str) -> str:
         DataError: several styles read the whole column, as different days.
     """
     head = column.iloc[:1]
-    if _is_iso(head):
+    if is_iso(head):
         return ""
     found: dict[str, pd.Series] = {}
     for style in map("".join, product(_DATES, _CLOCKS)):

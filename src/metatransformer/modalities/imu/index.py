@@ -16,6 +16,7 @@ import pandas as pd
 
 from metatransformer.core.errors import DataError, UnlabelledError
 from metatransformer.core.samples import Record
+from metatransformer.data.folder import accepts
 from metatransformer.data.given import Given, Rows, Sheet, recognise
 from metatransformer.data.index import Index, index_files
 from metatransformer.data.manifest import PATHS
@@ -31,11 +32,12 @@ from metatransformer.modalities._recording.motion import (
     motion_from_mapping,
     read_motion,
     read_motion_table,
+    stated_rate,
 )
 from metatransformer.modalities._recording.uea import read_uea, uea_parts
 from metatransformer.modalities.imu.windows import MotionWindow, Stretch, WindowCut, about_windows, cut_stretch
 
-_TABLES = (".csv", ".tsv", ".parquet")
+_TABLES = tuple(end for end in MOTION_SUFFIXES if end not in (".npy", ".json", ".ts"))
 
 
 def index_motion(
@@ -71,7 +73,7 @@ def _require_label_somewhere(index: Index, given: Given, *, name: str) -> None:
     """Raises DataError for a table that is one recording and has no column of labels."""
     (record, *others) = index.records
     path = record.path
-    if others or path is None or record.target is not None or path.suffix.lower() not in _TABLES:
+    if others or path is None or record.target is not None or not accepts(path.name, suffixes=_TABLES):
         return
     if isinstance(given, Sheet):
         raise UnlabelledError(
@@ -95,7 +97,7 @@ def _any_long(index: Index, given: Given, *, name: str, asked: bool, labelled: b
 
 def _has_column(path: Path, name: str) -> bool:
     # What is wrong with a damaged table is said when it is read.
-    if path.suffix.lower() not in _TABLES:
+    if not accepts(path.name, suffixes=_TABLES):
         return False
     try:
         return name in read_columns(path)
@@ -197,9 +199,12 @@ def _stretches(record: Record, *, name: str, harvest: _Harvest) -> list[Stretch]
     word, line = row
     values = {column: _marks(frame.loc[:, column], rows=Rows(where, line)) for column in marks}
     splits = [None] * len(frame) if split is None else Rows(where, line).splits(values[split])
+    rate_hz = 0.0 if record.path is None else stated_rate(record.path)
     found, seen = [], Counter[str]()
     for first, stop in _runs([*values.values()], rows=len(frame)):
-        motion = motion_from_frame(rest.iloc[first:stop], where=where, row=(word, line + first), missing=True)
+        motion = motion_from_frame(
+            rest.iloc[first:stop], where=where, row=(word, line + first), rate_hz=rate_hz, missing=True
+        )
         one = record
         title = record.key
         if subject is not None:
@@ -218,7 +223,7 @@ def _frame(record: Record) -> tuple[pd.DataFrame | None, tuple[str, int]]:
     if isinstance(record.value, pd.DataFrame):
         return record.value, ("row", 0)
     path = record.path
-    if path is None or path.suffix.lower() not in _TABLES or is_headless(path):
+    if path is None or not accepts(path.name, suffixes=_TABLES) or is_headless(path):
         return None, ("row", 0)
     return read_motion_table(path)
 

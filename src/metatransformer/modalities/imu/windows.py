@@ -122,7 +122,7 @@ def _flaw(times: np.ndarray, *, start: float, end: float, tick: float, most: flo
     """Returns why a window cannot be used, "" where it can: too short, or a gap inside it or at its ends."""
     if end - start < 1.9 * tick:
         return "of fewer than 2 time steps"
-    limit = 1 + 1e-6  # a rounded clock must not turn an exact multiple into a gap
+    limit = 1.01  # a rounded clock must not turn an exact multiple into a gap
     if len(times) < 2 or max(times[0] - start, end - times[-1]) > most * tick * limit:
         return "over a gap in time"
     steps = np.diff(times)

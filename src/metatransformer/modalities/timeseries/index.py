@@ -49,7 +49,7 @@ def index_series(
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError("the series", must="have different names", found=f"'{twice[0]}' more than once")
     long = [one for one in series if layout.short != "skip" or is_long_enough(one, cut, labelled=labelled)]
-    notes = []
+    notes = list(dict.fromkeys(note for one in series for note in one.told))
     if long and len(long) < len(series):
         gone = [one.name for one in series if one not in long]
         notes.append(f"left out {len(gone)} series that are too short (input.short=skip): {listing(gone)}")
@@ -89,7 +89,7 @@ def read_all(data: Any, *, layout: Layout) -> list[Series]:
 
 
 def _require_table(path: Path) -> None:
-    if accepts(path.name, suffixes=MOTION_SUFFIXES) and not accepts(path.name, suffixes=TABLE_SUFFIXES):
+    if accepts(path.name, suffixes=(".npy", ".json", ".ts")):
         raise DataError(
             path,
             must="be a table with times, to be forecast",

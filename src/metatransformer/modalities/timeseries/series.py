@@ -17,11 +17,13 @@ import pandas as pd
 
 from metatransformer.core.errors import DataError, UsageError, nearest
 from metatransformer.core.samples import SPLITS
+from metatransformer.data.delimited import numbers
 from metatransformer.data.given import Rows, Sheet
 from metatransformer.data.records import counted, listing
 from metatransformer.data.rows import split_target
 from metatransformer.data.spelled import spelled_numbers
-from metatransformer.modalities._recording.times import Times, parse_times
+from metatransformer.data.table import first_line
+from metatransformer.modalities._recording.times import Times, is_iso, parse_times
 from metatransformer.modalities.timeseries.clock import Step, find_step, missing_rows, usual_period
 
 TIME_NAMES = ("timestamp", "ds", "date", "datetime", "date_time", "time")
@@ -59,7 +61,7 @@ class Series:
 
     ``past`` [T, P] are covariates known as far as the series itself, ``known`` [T + F, K] those that
     are known F steps further; ``covariates`` are their columns' names, the past ones first; ``splits``
-    are the rows' splits where the table says them.
+    are the rows' splits where the table says them; ``told`` is what a person should know of how it was read.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Series:
     column: str = ""
     splits: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
 
     @property
     def period(self) -> int:
@@ -96,13 +99,17 @@ def read_series(sheet: Sheet, *, layout: Layout, group: str = "") -> list[Series
             not there or holds text; missing or infinite values; and what ``clock`` refuses.
     """
     _require_single_roles(layout)
-    frame, rows = sheet.read(header=True), sheet.rows
+    named = _has_names(sheet)
+    frame, rows = sheet.read(header=named), sheet.rows
+    told = [] if named else [f"the first line of {rows.where} holds data: its columns are called column_1, ..."]
+    rows = rows if named else replace(rows, first_line=rows.first_line - 1)
     if sheet.frame is not None:
         _require_no_times_in_index(frame, layout)
     frame = frame.rename(columns=str).reset_index(drop=True)
     _require_columns(frame, layout, where=rows.where)
     frame = frame.drop(columns=list(layout.ignore))
-    time = _find(frame, layout.time, TIME_NAMES, option="time", where=rows.where)
+    time, how = _find_time(frame, layout, where=rows.where)
+    told += [f"{rows.where}: {how} (input.time chooses)"] if how else []
     names = {name.lower() for name in frame.columns}
     if layout.id or any(name in names for name in ID_NAMES):
         series = _from_long(frame, layout, time=time, rows=rows)
@@ -115,7 +122,18 @@ def read_series(sheet: Sheet, *, layout: Layout, group: str = "") -> list[Series
             way = f"input.id={panel[0]}" if len(panel) == 1 else f"input.id='{', '.join(panel)}'"
             do = f"These look like several series, one below or beside the other. Say what tells them apart: {way}."
             raise DataError(error.where, must=error.must, found=error.found, do=do) from error
-    return [replace(one, name=f"{group}/{one.name}") for one in series] if group else series
+    return [replace(one, name=f"{group}/{one.name}" if group else one.name, told=tuple(told)) for one in series]
+
+
+def _has_names(sheet: Sheet) -> bool:
+    """Returns whether the first line of a table names its columns; else it holds numbers and perhaps a time already."""
+    if sheet.path is None or not first_line(sheet.path) or sheet.path.suffix.lower() in (".jsonl", ".ndjson"):
+        return True
+    first, *others = sheet.columns
+    counted_up = list(sheet.columns) == [str(place) for place in range(len(sheet.columns))]
+    numbers_there = [numbers([name]) is not None for name in sheet.columns]
+    data = all(numbers_there) or (others and all(numbers_there[1:]) and is_iso(pd.Series([first])))
+    return counted_up or not data
 
 
 def _panel_columns(frame: pd.DataFrame, layout: Layout, *, time: str) -> tuple[str, ...]:
@@ -170,6 +188,41 @@ def _require_no_times_in_index(frame: pd.DataFrame, layout: Layout) -> None:
         )
 
 
+def _find_time(frame: pd.DataFrame, layout: Layout, *, where: object) -> tuple[str, str]:
+    """Returns the column of times, "" where rows count, and what to say of a choice that no name tells."""
+    if layout.time or any(name.lower() in TIME_NAMES for name in frame.columns):
+        return _find(frame, layout.time, TIME_NAMES, option="time", where=where), ""
+    taken = (*split_target(layout.id), *layout.target, *layout.known, layout.values)
+    free = [name for name in frame.columns if name not in taken]
+    dates = [name for name in free if _holds_times(frame[name])]
+    if (
+        not dates
+        and free
+        and free[0] == frame.columns[0]
+        and _rises_by_one(frame.iloc[:, 0])
+        and len(frame.columns) > 1
+    ):
+        dates = free[:1]
+    if len(dates) == 1:
+        return dates[0], f"the column '{dates[0]}' holds the times"
+    if dates:
+        _find(frame.loc[:, dates], "", TIME_NAMES, option="time", where=where)
+    return "", "no column holds times: the rows count"
+
+
+def _holds_times(column: pd.Series) -> bool:
+    """Returns whether a column of text or moments holds nothing but times."""
+    if column.dtype.kind == "M" or column.dtype.kind in "iufb" or not len(column) or column.isna().any():
+        return column.dtype.kind == "M"
+    head = column.iloc[:20].map(str)
+    try:
+        return head.str.contains(r"\d").all() and isinstance(
+            parse_times(head, rows=Rows("", 0), title=""), pd.DatetimeIndex
+        )
+    except DataError as error:
+        return "only mean one day" in error.must
+
+
 def _find(frame: pd.DataFrame, given: str, usual: Sequence[str], *, option: str, where: object) -> str:
     """Returns the column that was named, or the one with a usual name; empty for "none"."""
     if given:
@@ -186,11 +239,11 @@ def _find(frame: pd.DataFrame, given: str, usual: Sequence[str], *, option: str,
 
 
 def _from_wide(frame: pd.DataFrame, layout: Layout, *, time: str, rows: Rows) -> list[Series]:
-    numbers = frame.drop(columns=[name for name in (time, "split") if name in frame.columns])
-    first = next(iter(numbers.columns), "")
-    if first in ("unnamed_1", "Unnamed: 0") and first not in layout.target and _rises_by_one(numbers.iloc[:, 0]):
+    others = frame.drop(columns=[name for name in (time, "split") if name in frame.columns])
+    first = next(iter(others.columns), "")
+    if first in ("unnamed_1", "Unnamed: 0") and first not in layout.target and _rises_by_one(others.iloc[:, 0]):
         return _from_wide(frame.drop(columns=first), layout, time=time, rows=rows)  # pandas' index is no series
-    target = layout.target or tuple(name for name in numbers.columns if name not in layout.known)
+    target = layout.target or tuple(name for name in others.columns if name not in layout.known)
     return _series(frame, layout, time=time, target=target, rows=rows, name="")
 
 
