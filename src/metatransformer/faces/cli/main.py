@@ -21,7 +21,7 @@ TAKES_OVERRIDES = ("fit", "check", "embed", "bench")
 FLAGS = ("--controls", "--overwrite", "--quick", "--list")  # the options of these commands that take no value
 
 DESCRIPTION = """\
-Many kinds of data -> tokens -> ONE shared, frozen, pretrained transformer -> a small head per task.
+Many kinds of data -> tokens -> one shared, frozen, pretrained transformer -> a small head per task.
 
   metatransformer demo                                            see it work in a few minutes
   metatransformer fit photos/ --modality image --out run          photos/ has one folder per class
@@ -30,18 +30,24 @@ Many kinds of data -> tokens -> ONE shared, frozen, pretrained transformer -> a 
 """
 
 FIT_EPILOG = """\
-DATA is a folder with one folder per class (optionally inside train/, val/, test/), a manifest (CSV, TSV, Parquet or
-JSONL with the columns path,label[,split][,group]), or a table with --target. Where there is no split, a seeded,
-stratified one is made and said.
+DATA is one of these:
+  a folder with one folder per class, perhaps inside train/, val/, test/
+  a manifest: CSV, TSV, Parquet or JSONL with the columns path,label[,split][,group]
+  a table with --target COL (its column 'split' counts, if there is one)
+If it brings no split, one is drawn by class with a fixed seed, and the run says so.
 
-key.sub=value changes any recipe setting, for example optim.lr=3e-4 head.pool=mean input.size=140;
-'metatransformer modalities NAME' lists a modality's own settings (input.*), and RUN/recipe.yaml holds all that applied.
+key.sub=value changes any setting, for example optim.lr=3e-4 head.pool=mean input.size=140.
+'metatransformer modalities NAME' lists the settings of a modality (input.*); RUN/recipe.yaml holds all that were used.
 
-tune modes: head = tokenizer and trunk frozen, features computed once; ends = tokenizer and head learn, the trunk stays
-frozen (the paper's setting); norm, lora[:RANK], last:K = the trunk's norms, low-rank adapters in its attention, or its
-last K blocks learn as well; all = everything learns. All but head train by epochs, which takes hours where head takes
-minutes on a laptop; unless validation gains by it, the model stays as head makes it (texts, tables and graphs always
-train, for their tokens start at random).
+--tune says what learns:
+  head         only the head, on features that are computed once: minutes on a laptop
+  ends         tokenizer and head; the trunk stays frozen (the paper's setting)
+  norm         as ends, and the norm layers of the trunk
+  lora[:RANK]  as ends, and low-rank adapters in the trunk's attention
+  last:K       as ends, and the last K blocks of the trunk
+  all          everything
+All but head train by epochs and take hours. What they learn is kept only if it scores better on validation than the
+untrained start; tokenizers that start at random (of texts, tables, graphs) are always trained.
 
   metatransformer fit photos/ --modality image --encoder focus-s14 --out run
   metatransformer fit speech.csv --modality audio --encoder focus-s14 --out run --controls
@@ -51,9 +57,9 @@ train, for their tokens start at random).
 
 
 BENCH_EPILOG = """\
-Runs every row in a process of its own and writes results.json, results.md and report.html. An interrupted call
-continues. Every figure stands beside majority or mean, a plain and a strong baseline, the same model on random trunks,
-and the same model with no trunk. Some strong baselines need: pip install 'metatransformer[bench]'.
+Runs each data set in a process of its own and writes results.json, results.md and report.html. An interrupted call
+continues. Beside our score stand a constant answer, a plain and a strong baseline, and the same model on random trunks
+and without a trunk. Some strong baselines need: pip install 'metatransformer[bench]'.
 
   metatransformer bench --list
   metatransformer bench --data DATA --out results --quick
@@ -157,7 +163,11 @@ def _fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--seed", type=int, metavar="S")
     _device(fit)
     fit.add_argument("--recipe", default="", metavar="R", help="a YAML file, or a Python file with recipe()")
-    fit.add_argument("--controls", action="store_true", help="score majority, plain baseline, random and no trunk")
+    fit.add_argument(
+        "--controls",
+        action="store_true",
+        help="also score a constant answer, a plain baseline, a random trunk and no trunk",
+    )
     fit.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
 
 
@@ -180,10 +190,10 @@ def _embed(embed: argparse.ArgumentParser) -> None:
     embed.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, a manifest or a table")
     embed.add_argument("--modality", default="", metavar="M", help="needed unless --model is given")
     embed.add_argument("--encoder", default="", metavar="E", help="default: meta-b16")
-    embed.add_argument("--target", default="", metavar="COL", help="a table's column that no vector may see")
+    embed.add_argument("--target", default="", metavar="COL", help="a column to leave out, such as the label")
     embed.add_argument("--model", default="", metavar="RUN", help="embed with a trained model instead")
     _device(embed)
-    pool = "summary (default), mean, max, both or grid; of a trained model also features (its default)"
+    pool = "how tokens become a vector: summary (default), mean, max, both or grid; with --model: features (default)"
     embed.add_argument("--pool", default="", help=pool)
     embed.add_argument("--out", required=True, metavar="FILE", help=".parquet for one file, else a folder of shards")
 
@@ -211,7 +221,7 @@ def _target(parser: argparse.ArgumentParser) -> None:
 
 
 def _trunk_place(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--encoder", default="", metavar="PATH", help="where the model's trunk lies now")
+    parser.add_argument("--encoder", default="", metavar="PATH", help="the trunk's file, if it was moved")
     _device(parser)
 
 
