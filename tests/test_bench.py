@@ -53,22 +53,23 @@ def test_means_ranges_and_gain_by_hand():
         "| +1.000 (+0.500..+1.500) | 1,234 / 0 / 56 | 1.0 | 5 |"
     )
     # Of errors e of n = 14 samples two standard errors are 2 sqrt((1.5^2 + 2.5^2) / 28) = 1.1: these say nothing.
-    assert "toys (rmse): the pretrained trunk brings nothing that these runs could show; no clear" in text
-    assert "no clear difference to the strong baseline; the strong baseline has the better figure." in text
+    assert "| toys | rmse | not shown: random trunks are within the error | strong baseline (by hand): no clear" in text
+    assert "(by hand): no clear difference |\n" in text
     cheap = row | {"spent": row["spent"] | {"strong": 29.0}}
-    assert "to the strong baseline, at less than half the cost; the strong" in told([cheap])
-    assert "both random trunks did worse: too few to say more; use the strong baseline instead: clearly better" in told(
+    assert "(by hand): no clear difference, at less than half the cost |" in told([cheap])
+    assert "both random trunks did worse: too few to say more | strong baseline (by hand): clearly better |" in told(
         [row | {"tested": 1400}]  # 0.11
     )
-    assert "helps, every random one is worse; use the" in told([row | {"tested": 1400, "trunks": 3}])
+    assert "| yes: every random trunk is clearly worse | strong baseline" in told([row | {"tested": 1400, "trunks": 3}])
     few = summarise([x for x in lines if x["fold"] == 0 and x["variant"] != "random#1"], metrics=("rmse",))
     assert "the one random trunk did worse: too few to say more" in told([row | few | {"tested": 1400}])
-    assert "toys (rmse)" not in told([row | {"status": "failed", "words": "no memory"}])
+    assert "| toys |" not in told([row | {"status": "failed", "words": "no memory"}])
     ranks = row | {"metrics": ["mse"], "trunks": 3}
     for part in ("scores", "gains"):
         ranks[part] = {name: {"mse": values["rmse"]} for name, values in row[part].items()}
-    sentence = "random trunks have worse figures, with no error known for this score; the strong baseline"
-    assert f"toys (mse): {sentence} has the better figure." in told([ranks])
+    unknown = "by an error that is not known"
+    cells = f"random trunks score worse, {unknown} | strong baseline (by hand): a better figure, {unknown} |"
+    assert f"| toys | mse | {cells}" in told([ranks])
 
 
 def test_methods_and_random_trunks_of_several_folds():
@@ -160,11 +161,11 @@ def test_a_gain_that_pairs_show_is_told():
 
     row = {"name": "toys", "summary": "Toys", "modality": "image", "metrics": ["accuracy"], "status": "done"}
     row |= {"words": "", "split": "", "licence": "free", "source": "here", "published": []}
-    for other, sentence in (("1" * 60 + "0" * 40, "helps"), ("0" * 30 + "1" * 60 + "0" * 10, "brings nothing")):
+    for other, sentence in (("1" * 60 + "0" * 40, "yes:"), ("0" * 30 + "1" * 60 + "0" * 10, "not shown:")):
         lines = [model(f"random#{trunk}", other) for trunk in range(3)] + [model("pretrained", "1" * 70 + "0" * 30)]
         found = row | summarise(lines, metrics=("accuracy",)) | {"tested": 100}
         text = markdown({"rows": [found], "machine": {}, "command": "bench", "quick": False, "encoder": "e"})
-        assert f"the pretrained trunk {sentence}" in text  # both differ by 0.1; alone, two errors of it are 0.13
+        assert f"| accuracy | {sentence}" in text  # both differ by 0.1; alone, two errors of it are 0.13
 
 
 def test_every_registered_data_set_names_a_modality_and_its_source():
@@ -255,7 +256,8 @@ def test_the_page_shows_what_the_rows_found(tmp_path: Path):
     suite.write_page(results, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     more = "toys: other files than the registered ones"
-    for words in ("Gain of the pretrained trunk", "Score against trainable parameters", "toys (accuracy): ", more):
+    titles = ("Gain of the pretrained trunk", "Score against trainable parameters", "does the pretrained trunk help?")
+    for words in (*titles, more):
         assert words in page
 
 

@@ -47,7 +47,7 @@ def test_tables_have_one_row_a_modality() -> None:
 
 
 def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    audio = [row for row in markdown_table().splitlines() if row.startswith("| audio")]
+    audio = [row for row in markdown_table().splitlines() if row.startswith("| [audio]")]
     assert all("pip install 'metatransformer[audio]'" in row for row in audio)
     monkeypatch.setattr("metatransformer.faces.describe.missing_packages", lambda names: list(names))
     needy = [name for name in modality_names() if get_modality(name).requires]

@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import metatransformer
+from metatransformer.bench.readme import results_block
+from metatransformer.bench.table import head, table
+from metatransformer.bench.verdicts import HEAD
 from metatransformer.faces.cli.main import _parser
 from metatransformer.faces.describe import markdown_table
 
@@ -46,17 +49,24 @@ def test_files_of_the_tree_exist():
             assert (ROOT / "src/metatransformer" / name).exists(), name
 
 
-def _rows(text: str) -> list[list[str]]:
-    """Returns the cells of a Markdown table without its two lines of heading."""
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "][2:]
-
-
-def test_every_figure_of_the_readme_is_one_of_the_generated_table():
+def test_the_results_are_those_of_the_generated_table():
     docs = (ROOT / "docs/results.md").read_text(encoding="utf-8")
-    generated: dict[tuple[str, ...], str] = {}
-    for name, metric, *figures in _rows(docs.split("In brackets stand")[0]):
-        means = (cell.split(" (")[0] for cell in figures[:5])  # of the random trunks the range is told, too
-        generated[(metric, *means, figures[5])] = name
-    rows = [[cell.replace("*", "") for cell in row] for row in _rows(README.split("<!-- results -->")[1])]
-    named = [generated.get((data.split(", ")[-1].replace(" ", "_"), *figures)) for _, data, *figures in rows]
-    assert None not in named and len(set(named)) == 20, list(zip(named, rows, strict=True))
+    block = README.split("<!-- results -->\n")[1].split("<!-- /results -->")[0]
+    assert block == results_block(docs), "run: python -m metatransformer.bench.readme docs/results.md README.md"
+    assert len(block.splitlines()) == 2 * (2 + 20) + 1
+    assert "| audio | spoken digits, official split | accuracy | " in block
+
+
+def test_the_best_figure_of_a_row_is_bold():
+    rows = [
+        ["esol", "rmse", "0.568 (0.558..0.573)", "2.192", "0.589", "0.589", "-", "0.560 (0.5..0.6)", *"abcd"],
+        ["esol", "mae", "0.413", "1.733", "0.435", "0.435", "0.411", "0.410", *"abcd"],
+        ["cifar10", "accuracy", "0.806", "0.100", "0.806", "0.545", "0.305", "0.429", *"abcd"],
+    ]
+    words = [("esol", "rmse", "yes", "this model"), ("cifar10", "accuracy", "no", "plain baseline")]
+    block = results_block(f"{table(head(), rows)}\n\nIn words.\n\n{table(HEAD, words)}\n\nMore.\n")
+    assert block.splitlines()[2:4] == [
+        "| graph | ESOL solubility | rmse | 0.568 | 2.192 | 0.589 | 0.589 | - | **0.560** |",
+        "| image | CIFAR-10, 500 pictures a class | accuracy | **0.806** | 0.100 | **0.806** | 0.545 | 0.305 | 0.429 |",
+    ]
+    assert block.splitlines()[-1] == "| image | CIFAR-10, 500 pictures a class | no | plain baseline |"

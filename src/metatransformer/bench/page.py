@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from metatransformer.bench.table import COLUMNS, RANGES, cells, complete, head
-from metatransformer.bench.verdicts import FEW, compared, verdicts
+from metatransformer.bench.verdicts import FEW, HEAD, compared, verdicts
 from metatransformer.report.figures import BLUE, FAINT, INK, LINE, RED, Picture, painted, plain_axes
 from metatransformer.report.page import write_html
 from metatransformer.tasks import known_score
@@ -35,6 +35,7 @@ def write_page(results: Mapping[str, Any], path: Path) -> None:
         "gains": _gains(rows),
         "costs": _costs(rows),
         "ranges": RANGES,
+        "verdict_columns": HEAD,
         "verdicts": verdicts(rows),
         "columns": head(),
         "rows": [cells(row, metric) for row in rows for metric in row["metrics"]],

@@ -1,14 +1,14 @@
 """From the lines of the rows to figures, and the table of results as Markdown."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
 import numpy as np
 
 from metatransformer.bench.paired import paired_error, pairs
-from metatransformer.bench.verdicts import RIVALS, verdicts
+from metatransformer.bench.verdicts import HEAD, RIVALS, verdicts
 from metatransformer.tasks import known_score
 
 COLUMNS = {
@@ -24,6 +24,11 @@ POOLED = "pooled_balanced_accuracy"  # of the test samples of all folds together
 RANGES = (
     "In brackets stand the lowest and the highest: of the random trunks or seeds, each a mean over the folds, where "
     "there are several; else of the folds."
+)
+
+IN_WORDS = (
+    'In words. "Clearly" is by more than two standard errors, and in every fold or run. What to use is the simplest '
+    "model that none was clearly better than."
 )
 
 
@@ -122,12 +127,10 @@ def _gain(groups: Mapping[str, Sequence[Mapping[str, Any]]], name: str, metric: 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """Returns the table, what it says in plain words, and how it was made."""
-    lines = [" | ".join(head()), " | ".join("---" for _ in head())]
-    for row in complete(results["rows"]):
-        lines += [" | ".join(cells(row, metric)) for metric in row["metrics"]]
-    parts = ["\n".join(f"| {line} |" for line in lines), RANGES]
-    parts.append("\n".join(f"* {sentence}" for sentence in verdicts(complete(results["rows"]))))
-    if modes := _modes(complete(results["rows"])):
+    done = complete(results["rows"])
+    parts = [table(head(), [cells(row, metric) for row in done for metric in row["metrics"]]), RANGES]
+    parts.append(f"{IN_WORDS}\n\n{table(HEAD, verdicts(done))}")
+    if modes := _modes(done):
         parts.append("\n".join(["Other tune modes (seed 0):", "", *modes]))
     if published := _published(results["rows"]):
         parts.append("\n".join(["Published figures (not run here):", "", *published]))
@@ -139,6 +142,12 @@ def markdown(results: Mapping[str, Any]) -> str:
     made = f"Made by `{results['command']}` ({about})."
     parts.append(f"{note}Trunk `{results['encoder']}`. {_spent(results)} {made}")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table as Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def complete(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -14,7 +14,7 @@ from metatransformer.modalities import get_modality, modality_module, modality_n
 from metatransformer.recipe import Recipe
 
 SHORT = ("modality", "files", "task, metric", "tune", "needs")
-COLUMNS = ("modality", "data", "files", "used of the trunk", "task, metric", "tune", "needs")
+COLUMNS = ("modality", "data", "files", "taken from the trunk", "task, metric", "tune", "needs")
 
 
 def modality_table() -> tuple[list[str], list[tuple[str, ...]]]:
@@ -32,7 +32,8 @@ def markdown_table() -> str:
     """Returns the full table of modalities as Markdown, the same on every machine."""
     lines = [COLUMNS, ["---"] * len(COLUMNS)]
     for modality in map(get_modality, modality_names()):
-        about = (modality.name, modality.summary, _files(modality), modality.native)
+        page = f"[{modality.name}](docs/modalities/{modality.name}.md)"
+        about = (page, modality.summary, _files(modality), modality.native)
         lines.append((*about, _task(modality), default_tune(modality), _needs(modality)))
     rows = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
     return "".join(f"| {row} |\n" for row in rows)
@@ -51,7 +52,7 @@ def describe(name: str) -> str:
         ("accepts", _files(modality)),
         ("units", modality.units),
         ("task", f"{modality.task}, judged by {modality.metric}; plain baseline: {modality.baseline}"),
-        ("of the trunk", modality.native),
+        ("from the trunk", modality.native),
     ]
     if modality.requires:
         missing = missing_packages(modality.requires)

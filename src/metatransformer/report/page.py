@@ -126,7 +126,7 @@ def trunk_facts(trunk: Pretrained) -> list[tuple[str, str]]:
     config = trunk.encoder.config
     parameters = sum(p.numel() for p in trunk.encoder.parameters())
     shape = f"{config.width} wide, {config.depth} blocks, {config.heads} heads, {parameters:,} parameters"
-    checked = "compared with the recorded fingerprint" if trunk.verified else "no recorded fingerprint to compare with"
+    checked = "answers as the known file does" if trunk.verified else "no known file to compare with"
     about = KNOWN[trunk.name].summary if trunk.name in KNOWN else trunk.note
     facts = [("trunk", trunk.name), ("what it is", about), ("shape", shape), ("licence", trunk.licence)]
     return [*facts, ("sha256", f"{trunk.sha256[:16]}…, {checked}")]
@@ -218,12 +218,10 @@ def _through(fitted: Fitted) -> str:
     if not fitted.pipeline.head.solved or fitted.kept is None or "epoch" not in fitted.history[fitted.kept]:
         return ""
     place = "on the tokens in front of the trunk" if fitted.pipeline.recipe.tune == "tokens" else "of few features"
-    course = (
-        f"The curve is that of a linear head {place} that the rest was trained through; epoch 0 is before any training."
-    )
+    course = f"The curve shows the linear head {place} that was used during training; epoch 0 is before training."
     if not stays_untuned(fitted):
-        return f"{course} The model's own head was then solved on the tuned features: a gain on the val split."
-    return f"{course} Tuning brought the model's own head no gain on the val split: the model is the untuned one."
+        return f"{course} The full head was then fitted on the tuned features, which score better on val."
+    return f"{course} Tuning did not make the full head better on val, so the untuned model was kept."
 
 
 def _rule(fitted: Fitted) -> str:

@@ -63,15 +63,15 @@ def verdict(
     encoder: str,
     frozen: bool,
 ) -> str:
-    """Returns what the trunk brings on ``samples`` scored samples, and says so when it brings nothing."""
+    """Returns what the trunk brings on ``samples`` scored samples, and says so where it shows no gain."""
     metric = task.primary
     ours = scores[metric]
     known = {name: values[metric] for name, values in controls.items() if metric in values}
     score = f"{task.words(metric)} {ours:.3f}"
     if not is_pretrained(encoder):
-        return f"This run uses the trunk '{encoder}', which was never trained: {score} says nothing about pretraining."
+        return f"{_first(score)}. The trunk '{encoder}' was never trained, so this says nothing about pretraining."
     if not known:
-        return f"No controls were run, so whether the pretrained trunk helps here is not known: {score} stands alone."
+        return f"{_first(score)}. No controls were run, so it is not known whether the pretrained trunk helps here."
     results = {name: compare(task, ours, value, samples=samples) for name, value in known.items()}
     findings = [
         _what_the_trunk_brings(results, frozen=frozen),
@@ -92,12 +92,17 @@ _PLACES = {
 _SIGNS = {1: "", 0: " (too close to tell)", -1: " (better)"}
 
 
+def _first(text: str) -> str:
+    """Returns a text as the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
 def _what_the_trunk_brings(results: Mapping[str, int], *, frozen: bool) -> str:
     trunk = f"the {'frozen' if frozen else 'tuned'} pretrained trunk"
     names = {"random": "a random one", "identity": "none at all"}
     tried = {names[name]: result for name, result in results.items() if name in names}
     if not tried:
-        return f"it was not tried what {trunk} brings"
+        return f"nothing was run without {trunk}"
     gains = [name for name, result in tried.items() if result > 0]
     losses = [name for name, result in tried.items() if result < 0]
     if losses:
@@ -106,7 +111,7 @@ def _what_the_trunk_brings(results: Mapping[str, int], *, frozen: bool) -> str:
         return f"{trunk} helps"
     if gains:
         return f"{trunk} helps against {gains[0]}, but not clearly against {next(n for n in tried if n not in gains)}"
-    return f"{trunk} brings nothing that these samples could show"
+    return f"these samples show no gain by {trunk}"
 
 
 def _beside_the_baseline(results: Mapping[str, int]) -> str:

@@ -32,7 +32,7 @@ class DataSet:
     trunks are compared in a fold, and where it is one, each fold has its own; ``modes`` are further tune modes that are
     affordable there. ``strong`` names a baseline of ``bench.strong``. ``minutes`` is about how long the row takes on
     one core, 0 if nobody timed it: long rows start first. ``sha256`` is the digest of the files that the figures were
-    made on; ``fetch`` says how to get them.
+    made on; ``fetch`` says how to get them. ``title`` is what the README calls it.
     """
 
     name: str
@@ -54,6 +54,7 @@ class DataSet:
     sha256: str = ""
     fetch: str = ""
     suite: str = "real12"
+    title: str = ""
 
 
 def digest(folder: Path) -> str:

@@ -34,6 +34,7 @@ def _fsdd_speakers(root: Path) -> list[Fold]:
 DATA_SETS = (
     DataSet(
         name="fsdd",
+        title="spoken digits, official split",
         modality="audio",
         summary="Free Spoken Digit Dataset, official split",
         folds=_fsdd,
@@ -50,6 +51,7 @@ DATA_SETS = (
     ),
     DataSet(
         name="fsdd-speakers",
+        title="spoken digits, new speakers",
         modality="audio",
         summary="Free Spoken Digit Dataset, leave one speaker out (6 folds)",
         folds=_fsdd_speakers,

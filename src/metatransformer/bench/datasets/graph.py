@@ -41,6 +41,7 @@ FETCH = "Take delaney-processed.csv and tox21.csv.gz from datasets, clintox.csv.
 DATA_SETS = (
     DataSet(
         name="esol",
+        title="ESOL solubility",
         modality="graph",
         summary="ESOL, solubility of 1,128 molecules (log mol/l), split by hash of the SMILES",
         folds=_molecules("delaney-processed.csv", "measured log solubility in mols per litre"),
@@ -61,6 +62,7 @@ DATA_SETS = (
     ),
     DataSet(
         name="tox21",
+        title="Tox21, 12 assays",
         modality="graph",
         summary="Tox21, 12 toxicity assays with gaps, 8,006 molecules, split by hash of the SMILES",
         folds=_molecules("tox21.csv.gz", ",".join(TOX21)),
@@ -77,6 +79,7 @@ DATA_SETS = (
     ),
     DataSet(
         name="clintox",
+        title="ClinTox",
         modality="graph",
         summary="ClinTox, approval and toxicity of 1,487 drugs, split by hash of the SMILES",
         folds=_molecules("clintox.csv.gz", "FDA_APPROVED,CT_TOX"),

@@ -50,6 +50,7 @@ def _records(folder: Path, settings: Mapping[str, Any]) -> Fold:
 DATA_SETS = (
     DataSet(
         name="indian-pines",
+        title="Indian Pines spectra",
         modality="hyperspectral",
         summary="Indian Pines, the 695 labelled spectra of SpectralFormer's training set, 16 classes",
         folds=_indian_pines,
@@ -69,6 +70,7 @@ DATA_SETS = (
     ),
     DataSet(
         name="salinas-a",
+        title="Salinas-A, 5 pixels a class",
         modality="hyperspectral",
         summary="Salinas-A (AVIRIS), 5 random labelled pixels a class, 6 classes",
         folds=_salinas,
@@ -85,6 +87,7 @@ DATA_SETS = (
     ),
     DataSet(
         name="salinas-a-apart",
+        title="Salinas-A, test far away",
         modality="hyperspectral",
         summary="Salinas-A (AVIRIS), 5 labelled pixels a class from few places, 6 classes",
         folds=_salinas_apart,

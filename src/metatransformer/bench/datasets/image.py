@@ -14,6 +14,7 @@ def _cifar10(root: Path) -> list[Fold]:
 DATA_SETS = (
     DataSet(
         name="cifar10",
+        title="CIFAR-10, 500 pictures a class",
         modality="image",
         summary="CIFAR-10, 500 training and 200 test pictures a class",
         folds=_cifar10,

@@ -22,6 +22,7 @@ def _motion(folder: str) -> Callable[[Path], list[Fold]]:
 DATA_SETS = (
     DataSet(
         name="italian-signs",
+        title="Italian signs",
         modality="imu",
         summary="Italian Sign Language alphabet by armband, 100 steps of 10 axes, split by file name",
         folds=_motion("imu/italian_sign_language_imu"),
@@ -38,6 +39,7 @@ DATA_SETS = (
     ),
     DataSet(
         name="basic-motions",
+        title="BasicMotions",
         modality="imu",
         summary="BasicMotions (UEA), smart watch, official split",
         folds=_motion("imu/basic_motions"),

@@ -14,6 +14,7 @@ def _solar_modules(root: Path) -> list[Fold]:
 DATA_SETS = (
     DataSet(
         name="infrared-solar",
+        title="solar modules, 12 classes",
         modality="infrared",
         summary="InfraredSolarModules, at most 500 pictures a class",
         folds=_solar_modules,

@@ -21,6 +21,7 @@ def _modelnet10(root: Path) -> list[Fold]:
 DATA_SETS = (
     DataSet(
         name="modelnet10",
+        title="ModelNet10",
         modality="pointcloud",
         summary="ModelNet10, 1024 points from 30^3 voxels, 993 of the training clouds, 50 test clouds a class",
         folds=_modelnet10,

@@ -21,6 +21,7 @@ def _adult(root: Path) -> list[Fold]:
 DATA_SETS = (
     DataSet(
         name="adult",
+        title="UCI Adult",
         modality="tabular",
         summary="UCI Adult (census income), official split",
         folds=_adult,

@@ -66,6 +66,7 @@ def _number(phrase: tuple[str, ...]) -> int:
 DATA_SETS = (
     DataSet(
         name="sst2",
+        title="SST-2 dev",
         modality="text",
         summary="SST-2 (GLUE): phrases of film reviews, tested on the official dev sentences",
         folds=_sst2,

@@ -39,6 +39,7 @@ def _windows(file: str) -> Callable[[Path], list[Fold]]:
 DATA_SETS = tuple(
     DataSet(
         name=file.removesuffix(".csv").lower(),
+        title=f"{file.removesuffix('.csv')}, 96 to 96",
         modality="timeseries",
         summary=f"{file.removesuffix('.csv')}: hourly load and oil temperature of a transformer, 96 rows to 96",
         folds=_windows(file),

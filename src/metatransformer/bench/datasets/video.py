@@ -28,6 +28,7 @@ def _lung_ultrasound(root: Path) -> list[Fold]:
 DATA_SETS = (
     DataSet(
         name="lung-ultrasound",
+        title="lung ultrasound, new sources",
         modality="video",
         summary="lung ultrasound videos: COVID-19, pneumonia, regular; sources apart (three patients have several)",
         folds=_lung_ultrasound,

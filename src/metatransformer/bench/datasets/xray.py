@@ -31,6 +31,7 @@ def _chest_pair(root: Path) -> list[Fold]:
 DATA_SETS = (
     DataSet(
         name="xray-covid",
+        title="chest X-rays, 3 classes",
         modality="xray",
         summary="chest X-rays: COVID-19, pneumonia, no findings; patients apart but for COVID-19",
         folds=_chest_xrays,
@@ -48,6 +49,7 @@ DATA_SETS = (
     ),
     DataSet(
         name="xray-pair",
+        title="chest X-rays, 2 classes",
         modality="xray",
         summary="chest X-rays of one source: pneumonia, no findings; patients apart",
         folds=_chest_pair,

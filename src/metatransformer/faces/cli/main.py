@@ -20,7 +20,7 @@ from metatransformer.tasks import task_names
 OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
 
 DESCRIPTION = """\
-Many kinds of data -> tokens -> ONE shared, frozen, pretrained transformer -> a small head per task.
+Many kinds of data -> tokens -> one shared, frozen, pretrained transformer -> a small head per task.
 
   metatransformer demo                                            see it work in a few minutes
   metatransformer fit photos/ --modality image --out run          photos/ has one folder per class
@@ -29,23 +29,29 @@ Many kinds of data -> tokens -> ONE shared, frozen, pretrained transformer -> a 
 """
 
 FIT_EPILOG = """\
-DATA is a folder with one folder per class (optionally inside train/, val/, test/), a manifest (CSV, TSV, Parquet or
-JSONL with the columns path,label[,split][,group]), or a table with --target. Where there is no split, a seeded,
-stratified one is made and said.
+DATA is one of these:
+  a folder with one folder per class, perhaps inside train/, val/, test/
+  a manifest: CSV, TSV, Parquet or JSONL with the columns path,label[,split][,group]
+  a table with --target COL (its column 'split' counts, if there is one)
+If it brings no split, one is drawn by class with a fixed seed, and the run says so.
 
 --inputs: each row of the table brings several kinds of data. NAME=MODALITY reads the column NAME, NAME=MODALITY(COLUMN,
 ...) others; a table's rows without brackets take what is left. A cell names a file (from the table's folder), or is the
 text or the molecule itself; an empty cell is an absent input. RUN tells what each input brings.
 
-key.sub=value changes any recipe setting, for example optim.lr=3e-4 head.pool=mean input.size=140;
-'metatransformer modalities NAME' lists a modality's own settings (input.*), and RUN/recipe.yaml holds all that applied.
+key.sub=value changes any setting, for example optim.lr=3e-4 head.pool=mean input.size=140.
+'metatransformer modalities NAME' lists the settings of a modality (input.*); RUN/recipe.yaml holds all that were used.
 
-tune modes: head = tokenizer and trunk frozen, features computed once; tokens = the tokenizer learns in front of the
-trunk, then as head (for texts, tables and graphs); ends = tokenizer and head learn through the trunk, which stays
-frozen (the paper's setting); norm, lora[:RANK], last:K = the trunk's norms, low-rank adapters in its attention, or its
-last K blocks learn as well; all = everything learns. All but head train by epochs, which takes hours where head takes
-minutes on a laptop; unless validation gains by it, the model stays as head makes it (texts, tables and graphs always
-train, for their tokens start at random).
+--tune says what learns:
+  head         only the head, on features that are computed once: minutes on a laptop
+  tokens       the tokenizer in front of the trunk, then as head (for texts, tables and graphs)
+  ends         tokenizer and head; the trunk stays frozen (the paper's setting)
+  norm         as ends, and the norm layers of the trunk
+  lora[:RANK]  as ends, and low-rank adapters in the trunk's attention
+  last:K       as ends, and the last K blocks of the trunk
+  all          everything
+All but head train by epochs and take hours. What they learn is kept only if it scores better on validation than the
+untrained start; tokenizers that start at random (of texts, tables, graphs) are always trained.
 
 tasks: {tasks}
 
@@ -58,9 +64,9 @@ tasks: {tasks}
 
 
 BENCH_EPILOG = """\
-Runs every row in a process of its own and writes results.json, results.md and report.html. An interrupted call
-continues. Every figure stands beside majority or mean, a plain and a strong baseline, the same model on random trunks,
-and the same model with no trunk. Some strong baselines need: pip install 'metatransformer[bench]'.
+Runs each data set in a process of its own and writes results.json, results.md and report.html. An interrupted call
+continues. Beside our score stand a constant answer, a plain and a strong baseline, and the same model on random trunks
+and without a trunk. Some strong baselines need: pip install 'metatransformer[bench]'.
 
   metatransformer bench --list
   metatransformer bench --data DATA --out results --quick
@@ -92,6 +98,7 @@ PATHS = ("paths", {"nargs": "+", "metavar": "PATH", "help": "files, folders, a m
 NAME = ("name", {"nargs": "?", "default": "", "metavar": "NAME"})
 TRUNK = ("--encoder", {"default": "", "metavar": "PATH", "help": "where the model's trunk lies now"})
 TRUNK_OF_DEMO = ("--encoder", {"default": "focus-s14", "metavar": "E", "help": "default: %(default)s"})
+CONTROLS = "also score a constant answer, a plain baseline, a random trunk and no trunk"
 MINUTES = "end after N minutes with the best model by then, complete and saved"
 SCORED = "default: the data of the run. Its split 'test' is scored, or that of the run where it brings none"
 POOLS = "summary (default), mean, max, both or grid; of a trained model also features (its default)"
@@ -132,7 +139,13 @@ COMMANDS: Mapping[str, Command] = {
             ("--seed", {"type": int, "metavar": "S"}),
             DEVICE,
             ("--recipe", {"default": "", "metavar": "R", "help": "a YAML file, or a Python file with recipe()"}),
-            ("--controls", {"action": "store_true", "help": "score majority, plain baseline, random and no trunk"}),
+            (
+                "--controls",
+                {
+                    "action": "store_true",
+                    "help": "also score a constant answer, a plain baseline, a random trunk and no trunk",
+                },
+            ),
             ("--overwrite", {"action": "store_true", "help": "replace the run in RUN"}),
         ),
         lambda: FIT_EPILOG.format(tasks=", ".join(task_names())),
