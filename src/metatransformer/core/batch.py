@@ -85,9 +85,9 @@ class Batch:
         if part.rows is None:
             return part.plain
         if part.plain.is_sparse:
-            (rows, places), values = part.plain.indices(), part.plain.values()
-            where = torch.stack([part.rows[rows], places])
-            return torch.sparse_coo_tensor(where, values, (len(self), size), is_coalesced=True)
+            known = part.plain.coalesce()
+            (rows, places), values = known.indices(), known.values()
+            return torch.sparse_coo_tensor(torch.stack([part.rows[rows], places]), values, (len(self), size)).coalesce()
         return part.plain.new_full((len(self), size), torch.nan).index_copy(0, part.rows, part.plain)
 
     def take(self, samples: Tensor) -> "Batch":

@@ -128,7 +128,7 @@ def _learn(fitted: Fitted, context: Context) -> None:
     for part in fitted.by_task().values():
         fit_head(part, context)
     heads = [fitted.pipeline.model.head(name) for name in fitted.pipeline.tasks]
-    fitted.pipeline.read_plain(any(head.beside is not None for head in heads))
+    fitted.pipeline.read_plain(any(key.startswith("plain:") for head in heads for key in head.beside))
 
 
 def _require_settings(pipeline: Pipeline) -> None:
