@@ -27,7 +27,7 @@ def fit_words(data: Path, out: Path, *more: object) -> list[object]:
         (["input.sise=3"], r"Did you mean 'input.size'\?"),
         (["--task", "classfy"], r"task: must be a known one; found 'classfy'. Did you mean 'classify'\?"),
         (["task.metric=acuracy"], r"task.metric: .* Did you mean 'accuracy'\?"),
-        (["--tune", "frozen"], "recipe key 'tune': must be head, ends, norm, lora.* or all; found 'frozen'"),
+        (["--tune", "frozen"], "recipe key 'tune': must be head, tokens, ends, norm, lora.* or all; found 'frozen'"),
         (["head.hidden=5"], "head.hidden / head.dropout: must be 0 in tune mode 'head'"),
         (["head.read=[99]"], r"head.read: must lie in -(\d)..\1 for this trunk"),
         (["run.device=tpu9"], "run.device: must be auto, cpu"),
@@ -227,5 +227,5 @@ def test_overwriting_clears_what_every_task_left(tmp_path: Path):
     for name in ("report-days.html", "predictions-outcome.parquet", "report-weeks.html"):
         (tmp_path / name).touch()
     recipe = tiny_recipe(get_modality("image"))
-    assert not RunFolder(tmp_path, place=Place()).open(recipe, identity={}, overwrite=True)
+    assert not RunFolder(tmp_path, place=Place()).open(recipe, identity={}, source="", overwrite=True)
     assert written(tmp_path) == {"run.json", "recipe.yaml", "report-weeks.html"}

@@ -67,7 +67,7 @@ def test_features_are_of_the_parameters_that_they_came_through(computed, part: s
     loader, memo = loader_of(pipeline, make_records(pipeline.modality, train=5)), Memo(most_mb=0)
 
     def features() -> torch.Tensor:
-        return memo.features(pipeline, loader, console=QUIET, title="features")
+        return memo.features(pipeline, loader, console=QUIET, title="features").trunk
 
     before = features()
     assert torch.equal(before, features()) and sum(computed) == 5

@@ -135,7 +135,7 @@ def test_the_cache_ends_at_its_limit_and_changes_nothing(monkeypatch: pytest.Mon
 def test_a_bad_sample_shows_before_training():
     pipeline = tiny_pipeline("image")
     records = make_records(pipeline.modality, train=3)
-    records[1] = replace(records[1], value=np.zeros((5, 7), dtype=np.float32))
+    records[1] = replace(records[1], value=np.zeros((5, 7), dtype=np.int64))
     loader = loader_of(pipeline, records, cache_mb=1)
     with pytest.raises(DataError, match="sample 1: pixels: must be uint8"):
         loader.prepare(QUIET, title="train")
@@ -205,7 +205,7 @@ def test_the_first_bad_sample_is_told_and_no_thread_is_left():
     pipeline = tiny_pipeline("image")
     records = make_records(pipeline.modality, train=COUNT)
     for place in (4, 5, 11):
-        records[place] = replace(records[place], value=np.zeros((5, 7), dtype=np.float32))
+        records[place] = replace(records[place], value=np.zeros((5, 7), dtype=np.int64))
     loader = loader_of(pipeline, records, cache_mb=0)
     loader.workers, before = 5, threading.active_count()
     with pytest.raises(DataError, match="sample 4: pixels: must be uint8"):

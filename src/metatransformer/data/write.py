@@ -129,6 +129,8 @@ def require_table(path: str | os.PathLike[str]) -> str:
     """
     target = Path(path).absolute()
     suffix = target.suffix.lower()
+    if target.is_dir():
+        raise DataError(path, must="be the name of a file to write", found="a folder", do="Choose another name.")
     if suffix not in TABLE_ENDINGS:
         raise UsageError(
             path,
@@ -136,8 +138,6 @@ def require_table(path: str | os.PathLike[str]) -> str:
             found=f"the ending '{suffix}'" if suffix else "no ending",
             do="The ending chooses the format.",
         )
-    if target.is_dir():
-        raise DataError(path, must="be the name of a file to write", found="a folder", do="Choose another name.")
     nearest = next(place for place in target.parents if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         found = f"a read-only folder ({nearest})" if nearest.is_dir() else f"a file ({nearest})"

@@ -59,7 +59,9 @@ def read_unlabelled(recipe: Recipe, data: Any) -> Index:
     table = index.records.values
     if not isinstance(table, Table):
         return index
-    names = {target} if target in index.columns else set(split_target(target))
+    names = {target} if target in index.columns else set(split_target(target)) & set(index.columns)
+    if not names:
+        return index
     columns = tuple(column for column in index.columns if column not in names)
     values = table.select({name: name for name in columns})
     return replace(index, records=index.records.replace(values=values), columns=columns)
