@@ -219,7 +219,7 @@ def _break_motion_tables(folder: Path, *, lines: list[str]) -> None:
         "gap": [*lines[:20], *lines[30:]],
         "repeated": [*lines[:7], lines[6], *lines[7:]],
         "unit_of_time": ["time,x\n", *(f"{20 * i},{i % 3}\n" for i in range(11))],
-        "text": ["time_s,x,activity\n", *(f"{i / 50},{i % 3},walk\n" for i in range(11))],
+        "text": ["time_s,x,activity\n", *(f"{i / 50},left,walk\n" for i in range(11))],
         "one_step": lines[:2],
         "empty": [],
     }

@@ -422,7 +422,7 @@ def test_tokens_learn_in_front_of_the_trunk(tmp_path: Path):
     assert [line["epoch"] for line in history] == list(range(9)) and history[-1]["train_loss"] < history[0][
         "train_loss"
     ]
-    assert made.predict(["a lovely film 3", "an awful film 2"]).tolist() == ["yes", "no"]
+    assert made.predict(["a lovely film 3", "a awful film 2"]).tolist() == ["yes", "no"]
     made.save(tmp_path / "model")
     loaded = mt.load(tmp_path / "model", device="cpu")
     np.testing.assert_allclose(loaded.predict_proba(texts[:5]), made.predict_proba(texts[:5]), atol=1e-6)

@@ -168,6 +168,7 @@ COMMANDS: Mapping[str, Command] = {
             RUN,
             PATHS,
             ("--out", {"required": True, "metavar": "FILE", "help": ".csv, .tsv, .parquet or .jsonl"}),
+            ("--task", {"default": "", "metavar": "T", "help": "of a model of several tasks: this one alone"}),
             TRUNK,
             DEVICE,
         ),
