@@ -1,11 +1,16 @@
 """Point cloud: what becomes of a cloud on its way to tokens, what is said of it, and which clouds are refused."""
 
+import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from common import FIXTURES, batch_of, make_records, make_views, tiny_pipeline, tiny_recipe
+from scipy import stats
+from sklearn.ensemble import RandomForestClassifier
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
@@ -20,6 +25,7 @@ from metatransformer.modalities.pointcloud import (
     features,
     load,
 )
+from metatransformer.modalities.pointcloud.whole import whole_numbers
 
 GROUPS = {
     "input.tokens": "groups",
@@ -121,7 +127,8 @@ def test_notes_say_what_was_left_out():
     assert notes == (
         "each cloud is put into the same box, whatever its size; z points up (input.up)",
         "1 of 2 are thinned to 43 points (seed 0; input.points)",
-        "not used: normal (input.features)",
+        "not drawn: normal (input.features)",
+        "plain features: the shape, and place, size and spread of x, y, z",
     )
 
 
@@ -142,11 +149,84 @@ def test_a_training_copy_is_turned_shrunk_and_mirrored():
 
 def test_plain_features_by_hand():
     cloud = np.array([[0.5, 0, 0], [-0.5, 0, 0]], dtype=np.float32)
-    found = features(View("x", {"cloud": cloud}))
-    assert found.shape == (4 * 16 + 6,)
+    found = features(View("x", {"cloud": cloud, "whole": np.array([3, -1.5], dtype=np.float32)}))
+    assert found.shape == (4 * 16 + 6 + 2,)
     np.testing.assert_allclose(found[:16], [0.5] + [0] * 14 + [0.5])
     np.testing.assert_allclose(found[48:64], [0] * 15 + [1])
-    np.testing.assert_allclose(found[64:], [2, 0, 0, 0, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(found[64:], [2, 0, 0, 0, 0, 0, 3, -1.5], rtol=1e-6)
+
+
+def test_numbers_of_the_whole_by_formula():
+    rng = np.random.default_rng(0)
+    place = rng.gamma(2.0, size=(53, 3)) @ rng.normal(size=(3, 3)) + [431_000, 5_410_000, 7]
+    speed = rng.normal(size=(53, 2))
+    speed[:5, 0] = np.nan
+    found = whole_numbers(place, speed, ("speed", ""))
+    frame = pd.DataFrame(np.concatenate([place, speed], axis=1), columns=["x", "y", "z", "speed", "column 5"])
+    assert found.pop("points") == pytest.approx(np.log(54))
+    for name, column in frame.items():
+        assert found.pop(f"{name} mean") == pytest.approx(column.mean())
+        assert found.pop(f"{name} deviation") == pytest.approx(column.std(ddof=0))
+        assert (found.pop(f"{name} least"), found.pop(f"{name} largest")) == (column.min(), column.max())
+        if str(name) in "xyz":
+            assert found.pop(f"{name} skewness") == pytest.approx(stats.skew(column), abs=1e-6)
+    for a, b in ("xy", "xz", "yz"):
+        assert found.pop(f"{a}{b} correlation") == pytest.approx(frame[a].corr(frame[b]), abs=1e-6)
+    assert not found
+    flat = whole_numbers(np.zeros((3, 3)), np.full((3, 1), np.nan), ("speed",))
+    assert (flat["x skewness"], flat["xy correlation"]) == (0, 0) and np.isnan(flat["speed mean"])
+
+
+def test_place_size_and_columns_are_told_in_deviations_from_the_training_clouds():
+    clouds = [
+        raw({"points": points(seed=i) * size + i, "intensity": np.full(53, 9.0 * i)})
+        for i, size in enumerate((1, 3, 2))
+    ]
+    transform = fitted(*clouds)
+    assert transform.whole_.columns == ("x", "y", "z", "intensity")
+    names, whole = transform.whole_.names, np.stack([transform(view).inputs["whole"] for view in clouds])
+    own = whole_numbers(clouds[1].inputs["points"], clouds[1].inputs["extras"], ("intensity",))
+    for number in ("x mean", "z deviation", "y largest", "intensity mean"):
+        column = whole[:, names.index(number)]
+        assert (column.mean(), column.std()) == (pytest.approx(0, abs=1e-6), pytest.approx(1, abs=1e-6))
+        spread = transform.whole_.deviations[names.index(number)]
+        assert column[1] * spread + transform.whole_.means[names.index(number)] == pytest.approx(own[number], rel=1e-5)
+    assert (whole[:, names.index("points")] == 0).all()  # all have as many
+    again = PointCloudTransform(PointCloudOptions(), Stem())
+    again.load_state(json.loads(json.dumps(transform.state())))
+    np.testing.assert_array_equal(again(clouds[0]).inputs["whole"], whole[0])
+    bare = transform(raw(points(seed=5) * 1e6)).inputs["whole"]  # far away, and without intensity
+    assert bare[names.index("z deviation")] == 10 and bare[names.index("intensity mean")] == 0
+    assert fitted(*clouds, raw(points())).whole_.columns == ("x", "y", "z")
+
+
+def test_clouds_without_names_have_columns_by_their_place():
+    six = np.random.default_rng(0).normal(size=(2, 53, 5))
+    assert fitted(*map(raw, six)).whole_.columns == ("x", "y", "z", "column 4", "column 5")
+    assert fitted(*map(raw, six), columns=("speed", "power")).whole_.columns == ("x", "y", "z", "speed", "power")
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-300, 1e300])
+def test_clouds_of_any_size_have_numbers(size: float):
+    view = raw(np.concatenate([points() * size, points() * size], axis=1))
+    with suppress(DataError):  # too few different points
+        whole = fitted(view, raw(points()))(view).inputs["whole"]
+        assert np.isfinite(whole).all() and np.abs(whole).max() <= 10
+
+
+def test_plain_features_know_what_the_shape_does_not():
+    """The same shapes, small or large, near or far, weak or strong: a plain model tells them apart."""
+    rng = np.random.default_rng(0)
+    for change in ("size", "place", "intensity"):
+        views = []
+        for label in np.arange(80) % 2:
+            cloud, power = rng.normal(size=(31, 3)), rng.normal(size=31)
+            cloud = cloud * (2 if change == "size" and label else 1) + (2 if change == "place" and label else 0)
+            views.append(raw({"points": cloud, "intensity": power + (2 if change == "intensity" and label else 0)}))
+        transform = fitted(*views[:40])
+        x = np.stack([features(transform(view)) for view in views])
+        forest = RandomForestClassifier(50, random_state=0).fit(x[:40], np.arange(40) % 2)
+        assert forest.score(x[40:], np.arange(40) % 2) >= 0.8, change
 
 
 def test_a_cloud_is_drawn():

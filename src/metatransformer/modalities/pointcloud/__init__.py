@@ -20,7 +20,8 @@ than the training clouds where they share a scale (another unit), truncated and 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +31,7 @@ from metatransformer.core.fields import Field
 from metatransformer.core.modality import Modality, Source, Stem, Tokenizer, Transform
 from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Rule, Settings
-from metatransformer.data.records import counted
+from metatransformer.data.records import counted, listing
 from metatransformer.modalities.pointcloud.read import (
     CLOUD_SUFFIXES,
     LIMIT,
@@ -39,6 +40,7 @@ from metatransformer.modalities.pointcloud.read import (
     read_cloud,
     sampled,
 )
+from metatransformer.modalities.pointcloud.whole import MOST, Scale, whole_numbers
 from metatransformer.nn.points import GroupTokenizer
 from metatransformer.nn.views import ViewTokenizer, view_frames
 
@@ -111,14 +113,16 @@ class PointCloudOptions(Settings):
 class PointCloudTransform(Transform):
     """Cloud -> different points in a fixed order, few enough, in the middle, of a size near 1.
 
-    Learns ``size_`` (0 = each cloud's own), ``top_``, the brightest colour where files do not state it, and ``dark_``
-    and ``bright_``, the intensities that become 0 and 1. Before it has learned, a cloud stands for itself.
+    Learns ``size_`` (0 = each cloud's own), ``top_``, the brightest colour where files do not state it, ``dark_`` and
+    ``bright_``, the intensities that become 0 and 1, and ``whole_``, the numbers of the whole that all training clouds
+    have. Before it has learned, a cloud stands for itself.
     """
 
     def __init__(self, options: PointCloudOptions, stem: Stem) -> None:
         del stem
         self.options = options
         self.size_ = self.top_ = self.dark_ = self.bright_ = 0.0
+        self.whole_ = Scale()
         self._told: dict[str, int] = {}
         self._gaps: dict[str, int] = {}
 
@@ -131,10 +135,13 @@ class PointCloudTransform(Transform):
         size, colour = 0.0, 0.0
         darkest: list[float] = []
         brightest: list[float] = []
+        whole: list[dict[str, float]] = []
         self._told = {}
         for view in views:
             cloud = Cloud(**view.inputs)
             self._count(cloud)
+            with suppress(DataError):  # of a mesh without a surface, which is refused when its turn comes
+                whole.append(self._whole(self._points(cloud, where=view.key), where=view.key))
             size = max(size, _half_side(cloud.points))
             values = self._values(cloud, where=view.key)
             if "color" in self.options.features and not cloud.top:
@@ -146,9 +153,11 @@ class PointCloudTransform(Transform):
         self.top_ = _top(colour, where="the colours") if colour else 0.0
         if darkest:
             self.dark_, self.bright_ = float(np.median(darkest)), float(np.median(brightest))
+        self.whole_ = Scale.of(whole) if whole else Scale()
 
     def __call__(self, view: View) -> View:
-        """Returns ``cloud`` [p, 3 + columns in use] float32: x, y, z in half sides, the features from -1 or 0 to 1.
+        """Returns ``cloud`` [p, 3 + columns in use] float32: x, y, z in half sides, the features from -1 or 0 to 1; and
+        ``whole`` [w] float32, the numbers of the whole in deviations from the training clouds.
 
         Raises:
             DataError: see the module.
@@ -156,8 +165,7 @@ class PointCloudTransform(Transform):
         cloud = Cloud(**view.inputs)
         if cloud.gaps:
             self._gaps[view.key] = cloud.gaps
-        if cloud.faces is not None:
-            cloud = sampled(cloud, count=self.options.points, seed=0, where=view.key)
+        cloud = self._points(cloud, where=view.key)
         values = self._scaled(cloud, self._values(cloud, where=view.key), where=view.key)
         middle = (cloud.points.min(axis=0) + cloud.points.max(axis=0)) / 2
         points = self._upright(cloud.points - middle)
@@ -171,7 +179,8 @@ class PointCloudTransform(Transform):
             )
         table = _thinned(table, most=self.options.points)
         table[:, :3] /= self.size_ or (_radius(points) if self.options.normalize == "sphere" else _half_side(points))
-        return view.with_inputs({"cloud": table.astype(np.float32)})
+        whole = self.whole_(self._whole(cloud, where=view.key))
+        return view.with_inputs({"cloud": table.astype(np.float32), "whole": whole})
 
     def augment(self, view: View, rng: np.random.Generator) -> View:
         """Returns the cloud turned about the vertical, mirrored, its axes shrunk, each point moved a little."""
@@ -186,7 +195,16 @@ class PointCloudTransform(Transform):
         if "normal" in self.options.features:
             place = [3 + column for column in self._columns("normal")]
             cloud[:, place] = _unit(cloud[:, place] / shrink) @ turn.T
-        return view.with_inputs({"cloud": cloud})
+        return view.with_inputs({**view.inputs, "cloud": cloud})
+
+    def _points(self, cloud: Cloud, *, where: object) -> Cloud:
+        """Returns a cloud of points: of a mesh, those drawn on its surface."""
+        return cloud if cloud.faces is None else sampled(cloud, count=self.options.points, seed=0, where=where)
+
+    def _whole(self, cloud: Cloud, *, where: object) -> dict[str, float]:
+        """Returns the numbers of the whole of a cloud of points."""
+        names = _named(cloud, self.options.columns, where=where)
+        return whole_numbers(self._upright(cloud.points), cloud.extras, names)
 
     def _columns(self, feature: str) -> list[int]:
         """Returns where a feature stands among the columns in use."""
@@ -255,12 +273,14 @@ class PointCloudTransform(Transform):
 
     def state(self) -> dict[str, Any]:
         """Returns the size and the ranges."""
-        return {"size": self.size_, "top": self.top_, "dark": self.dark_, "bright": self.bright_}
+        ranges = {"size": self.size_, "top": self.top_, "dark": self.dark_, "bright": self.bright_}
+        return {**ranges, "whole": asdict(self.whole_)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes back the size and the ranges."""
         self.size_, self.top_ = float(state["size"]), float(state["top"])
         self.dark_, self.bright_ = float(state["dark"]), float(state["bright"])
+        self.whole_ = Scale(**{name: tuple(values) for name, values in state.get("whole", {}).items()})
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -284,7 +304,8 @@ class PointCloudTransform(Transform):
             notes.append(f"colours are taken as 0..{self.top_:g}, after the brightest in training")
         unused = [name for name in FEATURES if told[name] and name not in self.options.features]
         if unused:
-            notes.append(f"not used: {', '.join(unused)} (input.features)")
+            notes.append(f"not drawn: {', '.join(unused)} (input.features)")
+        notes.append(f"plain features: the shape, and place, size and spread of {listing(self.whole_.columns)}")
         return tuple(notes)
 
 
@@ -357,13 +378,17 @@ def load(record: Record) -> dict[str, Any]:
 
 
 def features(view: View) -> np.ndarray:
-    """Returns histograms of x, y, z (16 bins over -1..1) and of the radius (16 over 0..1), and the covariance, all of
-    the cloud in the unit sphere."""
+    """Returns what a plain model would use of a cloud.
+
+    First its shape, all of the cloud in the unit sphere: histograms of x, y, z (16 bins over -1..1) and of the radius
+    (16 over 0..1), and the covariance; then the numbers of the whole (``whole.whole_numbers``), which know place, size
+    and the further columns.
+    """
     points = view.inputs["cloud"][:, :3]
     points = points / _radius(points)
     shares = [np.histogram(axis, bins=16, range=(-1, 1))[0] / len(points) for axis in points.T]
     radius = np.histogram(np.linalg.norm(points, axis=1), bins=16, range=(0, 1))[0] / len(points)
-    return np.concatenate([*shares, radius, np.cov(points.T)[np.triu_indices(3)]])
+    return np.concatenate([*shares, radius, np.cov(points.T)[np.triu_indices(3)], view.inputs["whole"]])
 
 
 def draw(axes: Any, view: View) -> None:
@@ -397,7 +422,10 @@ MODALITY = Modality(
     fields={
         "cloud": Field(
             "p* c", low=-FAR, high=FAR, unit="half sides", summary="one row a point: x, y, z, then the features in use"
-        )
+        ),
+        "whole": Field(
+            "w", low=-MOST, high=MOST, unit="deviations", summary="numbers of the whole cloud, plain features only"
+        ),
     },
     options=PointCloudOptions,
     load=load,
