@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -113,6 +114,81 @@ def test_a_header_that_announces_too_much_takes_no_memory(tmp_path):
     (tmp_path / "a.flac").write_bytes(data)
     with pytest.raises(DataError, match="a.flac: must be a whole recording"):
         read_audio(tmp_path / "a.flac", rate_hz=8000)
+
+
+def with_tag(data: bytes) -> bytes:
+    return b"ID3\4\0\0\0\0\7\x68" + bytes(1000) + data  # 7 * 128 + 104 bytes
+
+
+def without_length(data: bytes) -> bytes:
+    return data[:21] + bytes([data[21] & 0xF0, 0, 0, 0, 0]) + data[26:]  # 36 bits of STREAMINFO
+
+
+@pytest.mark.parametrize("change", [with_tag, without_length])
+def test_a_flac_with_a_tag_or_without_a_length_is_read(tmp_path, change):
+    (tmp_path / "a.flac").write_bytes(change((FIXTURES / "good.flac").read_bytes()))
+    found = read_audio(tmp_path / "a.flac", rate_hz=8000)
+    np.testing.assert_array_equal(found, read_audio(FIXTURES / "good.flac", rate_hz=8000))
+
+
+CODECS = {"m4a": "aac", "3gp": "aac", "aac": "aac", "wma": "wmav2", "wv": "wavpack", "mka": "flac", "weba": "libopus"}
+
+
+def encoded(path: Path, samples: np.ndarray, *, codec: str) -> Path:
+    """Writes samples [channels, t] at 48 kHz by FFmpeg."""
+    with av.open(str(path), "w", format=FORMATS.get(path.suffix)) as file:
+        stream = file.add_stream(codec, rate=48_000, layout="stereo", bit_rate=128_000)
+        stream.codec_context.open()
+        kind, size = stream.codec_context.format.name, stream.codec_context.frame_size or 1024
+        plain = av.AudioResampler(format=kind, layout="stereo", rate=48_000, frame_size=size)
+        frame = av.AudioFrame.from_ndarray(samples.astype(np.float32), format="fltp", layout="stereo")
+        frame.sample_rate = 48_000
+        for part in [*plain.resample(frame), *plain.resample(None), None]:
+            for packet in stream.encode(part):
+                file.mux([packet] if packet.size else [])
+    return path
+
+
+FORMATS = {".m4a": "mp4", ".wma": "asf", ".aac": "adts", ".mka": "matroska", ".weba": "webm"}
+
+
+@pytest.mark.parametrize(("ending", "codec"), [*CODECS.items(), ("ogg", "flac"), ("oga", "flac")])
+def test_formats_of_ffmpeg(tmp_path, ending, codec):
+    left = tone(rate_hz=48_000, count=48_000)
+    path = encoded(tmp_path / f"a.{ending}", np.stack([left, -left / 2]), codec=codec)
+    assert path.suffix in SUFFIXES
+    found = read_audio(path, rate_hz=16_000)
+    assert abs(len(found) - 16_000) <= 2 * 2048 / 3  # what encoders put in front and behind
+    assert np.std(found[2000:14_000]) == pytest.approx(np.std(left) / 4, rel=0.05)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    if ending not in ("aac", "wma", "ogg", "oga"):  # of these FFmpeg knows no length but that of what is there
+        with pytest.raises(DataError, match=f"a.{ending}: must be a whole recording"):
+            read_audio(path, rate_hz=16_000)
+
+
+def test_no_file_of_sound_sends_the_reader_to_others(tmp_path):
+    soundfile.write(tmp_path / "b.wav", np.zeros(7), 8000)
+    (tmp_path / "a.m4a").write_text(f"#EXTM3U\n#EXTINF:1,\n{tmp_path / 'b.wav'}\n#EXT-X-ENDLIST\n")
+    with pytest.raises(DataError, match=r"a.m4a: must be a whole recording.*FFmpeg"):
+        read_audio(tmp_path / "a.m4a", rate_hz=8000)
+    with av.open(str(tmp_path / "c.mka"), "w", format="matroska") as file:
+        stream = file.add_stream("mpeg4", rate=25, width=16, height=16)
+        for packet in [*stream.encode(av.VideoFrame(16, 16, "yuv420p")), *stream.encode(None)]:
+            file.mux(packet)
+    with pytest.raises(DataError, match=r"c.mka: must hold a stream of sound; found none"):
+        read_audio(tmp_path / "c.mka", rate_hz=8000)
+
+
+def test_few_bytes_do_not_become_hours(tmp_path):
+    """A rate of 1 Hz makes hours of a few samples, and silence is packed 10,000 to 1."""
+    soundfile.write(tmp_path / "a.wav", np.zeros(4000), 1)
+    with pytest.raises(DataError, match=r"a.wav: must last at most 3,600 s; found more, at 1 Hz"):
+        read_audio(tmp_path / "a.wav", rate_hz=16_000)
+    soundfile.write(tmp_path / "a.flac", np.zeros(3_700_000, dtype=np.int16), 1000)
+    assert (tmp_path / "a.flac").stat().st_size < 20_000
+    with pytest.raises(DataError, match=r"a.flac: must last at most 3,600 s; found more, at 1,000 Hz"):
+        read_audio(tmp_path / "a.flac", rate_hz=16_000)
 
 
 def test_silence_and_a_single_sample_are_allowed(tmp_path):

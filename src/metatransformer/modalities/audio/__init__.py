@@ -1,7 +1,8 @@
 """Audio: the log-mel spectrum as a picture of one channel, in patches over time and frequency.
 
-File: WAV, FLAC, MP3, OGG, Opus, AIFF, AU, CAF, W64; any rate, any number of channels (averaged), any length up to
-``max_seconds``; or an array in memory, ``[t]`` or ``[t, channels]``.
+File: WAV, FLAC, MP3, OGG, Opus, AIFF, AU, CAF, W64; by FFmpeg M4A, AAC, AMR, 3GP, WMA, APE, WV, SPX, MKA, WEBA; any
+rate, any number of channels (averaged), any length up to ``max_seconds``; or an array in memory, ``[t]`` or ``[t,
+channels]``.
 Tokens: 16 kHz mono, scaled to its own peak, without silent ends; log-mel energies of 25 ms windows
 every 10 ms, or more densely where a clip is short; the loudest 80 dB are kept and standardised by
 the training clips;
@@ -35,6 +36,8 @@ from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Rule, Settings
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.records import listing
+from metatransformer.modalities.audio.ffmpeg import CONTAINERS
+from metatransformer.modalities.audio.read import MOST_SECONDS, read_audio, resample
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
 from metatransformer.nn.spectrogram import heard, log_mel
 from metatransformer.nn.spectrum_augment import (
@@ -45,6 +48,7 @@ from metatransformer.nn.spectrum_augment import (
 )
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64")
+SUFFIXES += tuple(CONTAINERS)
 RATE_HZ = 16_000  # speech and most sound sets: the trunk sees 0 to 8 kHz
 LOW_HZ = 20.0
 PATCHES = 8  # rows of patches over all frequencies: 128 mels with patches of 16, as in AST
@@ -99,7 +103,7 @@ class AudioOptions(Settings):
         _within("frames", 1, 65536),
         _within("range_db", 1, 1000),
         _within("silence_db", 0, 1000),
-        _within("max_seconds", 1e-3, 86400),
+        _within("max_seconds", 1e-3, MOST_SECONDS),
         *(_within(name, 0, MOST) for name in ("shift", "warp", "pitch", "mask")),
         Rule("noise_db", "lie between 0 and input.range_db", lambda own: 0 <= own.noise_db <= own.range_db),
     )
@@ -238,8 +242,6 @@ def load(record: Record) -> dict[str, np.ndarray]:
     Raises:
         DataError: a mapping with other names.
     """
-    from metatransformer.modalities.audio.read import read_audio, resample
-
     if record.path is not None:
         return {"wave": read_audio(record.path, rate_hz=RATE_HZ)}
     value, rate = record.value if isinstance(record.value, tuple) else (record.value, RATE_HZ)
