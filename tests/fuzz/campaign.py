@@ -19,18 +19,8 @@ WAIT_S = 600.0  # of wall time for one file: it waits for something, since it ha
 Job = tuple[str, str, int, int]  # reader, seed, first number, the one behind the last
 # Loaded once, before processes are forked: a start then costs nothing.
 _LIBRARIES = ("torch", "pandas", "pyarrow.csv", "pyarrow.parquet", "PIL.Image", "tifffile", "imagecodecs", "pydicom")
-_LIBRARIES += (
-    "soundfile",
-    "soxr",
-    "av",
-    "laspy",
-    "trimesh",
-    "rdkit.Chem",
-    "networkx",
-    "h5py",
-    "scipy.io",
-    "tokenizers",
-)
+_LIBRARIES += ("soundfile", "soxr", "av", "laspy", "trimesh", "rdkit.Chem", "networkx", "h5py", "scipy.io")
+_LIBRARIES += ("tokenizers",)
 
 
 @dataclass

@@ -4,7 +4,7 @@ import io
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ def seeds(reader: str) -> dict[str, Seed]:
             found[path.name] = Seed(reader, path.name, there, path.name)
     for name, data in _MADE.get(reader, dict)().items():
         found[name] = Seed(reader, name, {name: data}, name)
+    for path in sorted((FINDINGS / reader).glob("*")):
+        if path.suffix != ".dat":  # it stands beside its header
+            beside = {file.name: file.read_bytes() for file in (path, path.with_suffix(".dat")) if file.is_file()}
+            found[f"findings/{path.name}"] = Seed(reader, f"findings/{path.name}", beside, path.name)
     for seed in [*found.values()]:
         for variant, (endings, settings, target) in _VARIANTS.get(reader, {}).items():
             if seed.name.startswith(endings):
@@ -212,9 +216,8 @@ def _dicoms() -> dict[str, bytes]:
         ):
             dataset = pydicom.dcmread(path)
             dataset.file_meta.TransferSyntaxUID = syntax
-            made[name] = _written(
-                lambda out, d=dataset, s=syntax: d.save_as(out, implicit_vr=s.is_implicit_VR, little_endian=True)
-            )
+            save = partial(dataset.save_as, implicit_vr=syntax.is_implicit_VR, little_endian=True)
+            made[name] = _written(save)
         write_dicom(
             path, rng.integers(0, 256, size=(12, 10, 3), dtype=np.uint8), Rows=12, Columns=10, SamplesPerPixel=3,
             PlanarConfiguration=0, PhotometricInterpretation="RGB",
@@ -284,13 +287,12 @@ def _arrays() -> dict[str, bytes]:
 
     rng = np.random.default_rng(0)
     cube = rng.random((5, 6, 7)).astype(np.float32)
+    mask = cube[:, :, 0] > 0.5
     folded = {"V": rng.random((5, 30)), "nRow": 5.0, "nCol": 6.0}
     made = {
         "struct.mat": _written(lambda out: scipy.io.savemat(out, {"scene": {"cube": cube, "wave": np.arange(7.0)}})),
         "folded.mat": _written(lambda out: scipy.io.savemat(out, folded)),
-        "packed.mat": _written(
-            lambda out: scipy.io.savemat(out, {"cube": cube, "gt": cube[:, :, 0] > 0.5}, do_compression=True)
-        ),
+        "packed.mat": _written(lambda out: scipy.io.savemat(out, {"cube": cube, "gt": mask}, do_compression=True)),
         "old.mat": _written(lambda out: scipy.io.savemat(out, {"cube": cube[:, :, 0]}, format="4")),
         "complex.npy": _written(lambda out: np.save(out, cube * 1j)),
     }

@@ -5,6 +5,7 @@ inside: ``with foreign(path, "Pillow"):`` holds calls into that library and noth
 function of this package, called from inside, goes on untouched, and so do our own errors.
 """
 
+import logging
 import traceback
 import warnings
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ class foreign:  # noqa: N801 - it reads as a statement
 
     ``must`` completes "where must ..."; the message quotes the ``library``'s own words. ``needs`` is a package that
     the library asks for only in the text of an error, and the extra that installs it: then MissingDependencyError.
-    Warnings of the library are not shown: they are about odd but readable input. Do not yield inside the block: it
-    changes the process's warning filters, from the first thread's entry to the last one's exit.
+    Warnings and log lines of the library are not shown: they are about odd but readable input. Do not yield inside the
+    block: it changes the process's warning filters and loggers, from the first thread's entry to the last one's exit.
     """
 
     where: object
@@ -83,10 +84,13 @@ class users_code:  # noqa: N801 - it reads as a statement
 
 
 class _Silence:
-    """No warnings while a thread is inside: filters belong to the process, so the first one sets, the last restores."""
+    """No warnings and no log lines while a thread is inside: filters belong to the process, so the first one sets, the
+    last restores.
+    """
 
     def __init__(self) -> None:
         self._lock, self._inside, self._warnings = Lock(), 0, warnings.catch_warnings()
+        self._logged = logging.NOTSET
 
     def enter(self) -> None:
         with self._lock:
@@ -94,6 +98,8 @@ class _Silence:
                 self._warnings = warnings.catch_warnings()
                 self._warnings.__enter__()
                 warnings.simplefilter("ignore")
+                self._logged = logging.root.manager.disable
+                logging.disable()
             self._inside += 1
 
     def leave(self) -> None:
@@ -101,6 +107,7 @@ class _Silence:
             self._inside -= 1
             if not self._inside:
                 self._warnings.__exit__(None, None, None)
+                logging.disable(self._logged)
 
 
 _silence = _Silence()

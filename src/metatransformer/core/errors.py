@@ -8,6 +8,8 @@ without a traceback and exits with status 2; every other exception is a bug and 
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 1000  # letters of one part of a message
+
 
 class MetaTransformerError(Exception):
     """An error whose cause lies in the input, not in this package.
@@ -18,8 +20,13 @@ class MetaTransformerError(Exception):
 
     def __init__(self, where: object, *, must: str, found: str, do: str = "") -> None:
         self.where, self.must, self.found, self.do = str(where), must, found, do
-        message = f"{where}: must {must}; found {found}."
+        message = f"{_short(self.where)}: must {_short(must)}; found {_short(found)}."
         super().__init__(f"{message} {do}".rstrip())
+
+
+def _short(text: str) -> str:
+    """Returns a text without its middle where it is longer than any that people read, as a damaged cell may be."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
 
 
 class DataError(MetaTransformerError, ValueError):

@@ -6,6 +6,7 @@ Sources: zlib's technical notes (DEFLATE, 1032:1); TIFF 6.0 for PackBits and LZW
 """
 
 import gzip
+import io
 import os
 import zlib
 from collections.abc import Iterable
@@ -27,6 +28,22 @@ STORED = 1
 PACKBITS = 64  # a run of 128 out of two bytes
 DEFLATE = 1032
 LZW = 1400  # codes of 12 bits for runs that grow by one with each code, up to the 4096th
+
+
+class Bounded(io.BufferedReader):
+    """An open file that is never asked for more bytes than are left in it, however many a header claims.
+
+    Python sets memory aside for as many bytes as are asked for, before it sees that the file ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Returns the next bytes, at most ``size``; all that are left where it is negative or None."""
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def require_pixels(where: object, *, height: int, width: int) -> None:

@@ -90,7 +90,7 @@ def _labels(values: list[Any]) -> list[Any]:
     present = [value for value in values if value is not None]
     if not all(isinstance(value, str) and _NUMBER.fullmatch(value) for value in present):
         return values
-    whole = all(value.lstrip("-").isdigit() for value in present)
+    whole = all(re.fullmatch(r"-?[0-9]{1,18}", value) for value in present)
     number = int if whole else float
     return [None if value is None else number(value) for value in values]
 

@@ -196,7 +196,7 @@ def _lines(content: str) -> Iterator[tuple[int, str]]:
 def _object(line: str, *, where: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, a number of thousands of digits, brackets in brackets
         raise DataError(where, must="be one JSON object", found=f"'{error}'") from error
     if not isinstance(found, dict):
         raise DataError(where, must="be one JSON object", found=f"a {type(found).__name__}")

@@ -1,15 +1,17 @@
 """From what a user hands in to records, for any modality."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from metatransformer.core.errors import MetaTransformerError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
 from metatransformer.data.examples import Examples
+from metatransformer.data.folder import scan
 from metatransformer.data.index import Index, index_files, index_table, split_records
-from metatransformer.data.records import Records, Table, Views
+from metatransformer.data.records import Records, Table, Views, natural_key
 from metatransformer.data.rows import split_target
 from metatransformer.infer.loader import require_targets
 from metatransformer.machine.console import Console
@@ -179,3 +181,24 @@ def check_records(reader: Reader, records: Sequence[Record], *, console: Console
     for doubt in reader.transform.doubts():
         console.note(doubt)
     return problems
+
+
+def check_apart(
+    read: Callable[[Path], Index], reader: Reader, folder: Path, *, console: Console
+) -> tuple[int, list[tuple[str, str]]]:
+    """Reads every file below a folder by itself, where one of them keeps all of them from being indexed together.
+
+    Returns how many samples there were, and ``(key, message)`` of each file or sample that is bad.
+    """
+    names, _ = scan(folder, suffixes=reader.modality.source.suffixes)
+    count, problems = 0, []
+    with console.bar("reading each file by itself", total=len(names)) as bar:
+        for name in sorted(names, key=natural_key):
+            try:
+                records = read(folder / name).records
+                problems += check_records(reader, records, console=Console(quiet=True))
+                count += len(records)
+            except MetaTransformerError as error:
+                problems.append((name, str(error)))
+            bar.advance()
+    return count, problems

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from metatransformer.core.errors import MetaTransformerError, UnlabelledError, UsageError
+from metatransformer.core.errors import DataError, MetaTransformerError, UnlabelledError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.task import Task
 from metatransformer.data.examples import Examples
@@ -17,6 +17,7 @@ from metatransformer.fit.fitted import Fitted, suffix_of
 from metatransformer.infer.embed import FEATURES, embed_to, embedding, untrained
 from metatransformer.infer.joined import read_joined, split_joint
 from metatransformer.infer.sources import (
+    check_apart,
     check_records,
     examples_of,
     prepared,
@@ -269,20 +270,23 @@ def check(options: Namespace) -> Result:
     # Nothing is fetched: 'test' is made, and so is what its kind of samples needs.
     first = {"encoder": "test"} | {key: v for key, v in modality.synthetic.items() if key == "input.vocabulary"}
     recipe = _recipe(options, first=first)
-    read = partial(
-        read_index,
-        modality,
-        options.data,
-        options=recipe.input,
-        target=recipe.task.target,
-        header=recipe.data.header,
-    )
-    try:  # what 'fit' would ask for
-        labelled, index = True, read(labelled=bool(recipe.task.target) or modality.source.continues)
-    except UnlabelledError:
-        if recipe.task.target:
+    read = partial(read_index, modality, options=recipe.input, target=recipe.task.target, header=recipe.data.header)
+    try:
+        try:  # what 'fit' would ask for
+            wanted = bool(recipe.task.target) or modality.source.continues
+            labelled, index = True, read(options.data, labelled=wanted)
+        except UnlabelledError:
+            if recipe.task.target:
+                raise
+            labelled, index = False, read(options.data, labelled=False)
+    except DataError as error:
+        if isinstance(error, UnlabelledError) or not Path(options.data).is_dir():
             raise
-        labelled, index = False, read(labelled=False)
+        reader = make_reader(recipe, modality.name, stem=load_encoder(recipe.encoder).stem)
+        count, problems = check_apart(partial(read, labelled=False), reader, Path(options.data), console=console)
+        if not any(str(error) in message for _, message in problems):
+            problems.insert(0, ("the data as a whole", str(error)))
+        return _told(count, problems, console)
     whole: list[tuple[str, str]] = []
     recipe = _decided(options, recipe, index.records.targets, console, first=first)
     if labelled and any(target is not None for target in index.records.targets):
@@ -293,11 +297,16 @@ def check(options: Namespace) -> Result:
             console.note(note)
     reader = make_reader(recipe, modality.name, stem=load_encoder(recipe.encoder).stem)
     problems = [*check_records(reader, records, console=console), *whole]
+    return _told(len(records), problems, console)
+
+
+def _told(count: int, problems: list[tuple[str, str]], console: Console) -> Result:
+    """Returns the result of a check, once all problems are told."""
     for _, message in problems:
         console.note(f"bad: {message}")
-    console.note(f"{len(records)} samples read, {len(problems)} bad")
+    console.note(f"{count} samples read, {len(problems)} bad")
     listed = [{"key": key, "problem": message} for key, message in problems]
-    return {"samples": len(records), "bad": len(problems), "problems": listed}, 2 * bool(problems)
+    return {"samples": count, "bad": len(problems), "problems": listed}, 2 * bool(problems)
 
 
 def _as_learned(index: Index, recipe: Recipe, console: Console) -> tuple[Records, list[tuple[str, str]]]:

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from metatransformer.core.border import foreign, words
 from metatransformer.core.errors import DataError
-from metatransformer.data.limits import require_pixels, too_many_pixels
+from metatransformer.data.limits import Bounded, require_pixels, too_many_pixels
 from metatransformer.modalities._picture.tiff import TIFF_STARTS, Tiff, read_tiff
 
 # Named when a file is opened: Pillow would hand an EPS, whatever it is called, to another program.
@@ -41,7 +41,7 @@ def read_image(path: str | Path) -> np.ndarray:
     path = Path(path)
     require_content(path)
     # A file object: named by its path, a TIFF would be mapped into memory with its sides already turned.
-    with path.open("rb") as file:
+    with Bounded(path) as file:
         image = open_picture(file, path=path, formats=FORMATS)
         if image is not None and image.format == "PNG" and image.tile and image.tile[0][3] in _COLOUR16:
             return _png16(image, file, where=path)

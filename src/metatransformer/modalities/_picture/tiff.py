@@ -4,21 +4,31 @@ For what Pillow does not read: 16-bit colour, floating-point values, odd depths,
 Sources: TIFF 6.0 (photometric interpretation, orientation, extra samples); GDAL's tag 42113 for "no data".
 """
 
-from collections.abc import Sequence
+import io
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
 from metatransformer.data import limits
+from metatransformer.data.limits import Bounded
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # what its files begin with
+_AGAIN = "It is damaged: copy or write it again."
 _ORIENTATION, _NO_DATA = 274, 42113  # codes of tags
+_CODED = ("JPEG", "JPEG2000", "PNG", "WEBP")
+_HEAD = 1 << 16  # bytes in which a coded picture says its size
+_CODESTREAM = b"\xff\x4f\xff\x51"  # what a JPEG 2000 begins with
 # The most bytes out of one, by the code of the compression; what is not here has no useful bound.
 _RATIOS = {1: limits.STORED, 5: limits.LZW, 8: limits.DEFLATE, 32773: limits.PACKBITS, 32946: limits.DEFLATE}
 
@@ -46,11 +56,8 @@ def read_tiff(path: Path, *, extra: str, first: bool = False) -> Tiff:
         DataError: damaged or foreign, several pages, more pixels than are allowed, no pixel, no picture.
         MissingDependencyError: tifffile, or a decoder that it needs, is not installed.
     """
-    tifffile = import_tifffile(extra=extra, purpose=f"reading {path}")
     border = partial(foreign, path, "tifffile", must="be a whole TIFF", needs=("imagecodecs", extra))
-    with border():
-        file = tifffile.TiffFile(path)
-    with file:
+    with open_tiff(path, extra=extra) as file:
         with border():
             pages = [page for page in file.pages if not page.is_reduced]
         if len(pages) != 1 and not (first and pages):
@@ -78,13 +85,78 @@ def read_tiff(path: Path, *, extra: str, first: bool = False) -> Tiff:
     )
 
 
+@contextmanager
+def open_tiff(path: Path, *, extra: str) -> Iterator[Any]:
+    """Opens a TIFF whose directories follow each other to an end.
+
+    Raises:
+        DataError: damaged or foreign, or directories in a circle.
+        MissingDependencyError: tifffile is not installed.
+    """
+    tifffile = import_tifffile(extra=extra, purpose=f"reading {path}")
+    with Bounded(path) as raw:
+        with foreign(path, "tifffile", must="be a whole TIFF", needs=("imagecodecs", extra)):
+            file = tifffile.TiffFile(raw)
+        _require_end(raw, file.tiff, path=path)
+        with file:
+            yield file
+
+
+def _require_end(raw: Bounded, form: Any, *, path: Path) -> None:
+    """Raises DataError for directories that follow each other in a circle: tifffile would go round for ever."""
+    place, seen = raw.seek(form.offsetsize), set()  # behind the mark stands, as wide as any, where the first one is
+    with suppress(struct.error, OSError, OverflowError):  # behind the end of the file: tifffile says what is missing
+        while place not in seen:
+            seen.add(place)
+            (after,) = struct.unpack(form.offsetformat, raw.read(form.offsetsize))
+            if not after:
+                return
+            raw.seek(after)
+            (tags,) = struct.unpack(form.tagnoformat, raw.read(form.tagnosize))
+            place = raw.seek(after + form.tagnosize + tags * form.tagsize)
+        raise DataError(path, must="be a whole TIFF", found="directories that follow each other in a circle", do=_AGAIN)
+
+
 def require_tiff_room(path: Path, page: Any, *, shape: Sequence[int]) -> None:
-    """Raises DataError when pages like ``page`` cannot hold an array of this shape; those with tiles left out may."""
+    """Raises DataError when pages like ``page`` cannot hold an array of this shape; those with tiles left out may.
+
+    A strip or tile that is a coded picture of its own must say no other size than the page.
+    """
     with foreign(path, "tifffile", must="be a whole TIFF"):
-        ratio = _RATIOS.get(int(page.compression))
-        counted = page.dtype is not None and all(page.databytecounts) and not page.is_subsampled
+        ratio, sizes = _RATIOS.get(int(page.compression)), tuple(page.databytecounts)
+        counted = page.dtype is not None and all(sizes) and not page.is_subsampled
+        places, parts, part = tuple(page.dataoffsets), prod(page.chunked), tuple(page.chunks)
+        height = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+        width = page.tilewidth if page.is_tiled else page.imagewidth
+    limits.require_room(path, shape=(parts,), bytes_each=1, what="strips or tiles")
     if ratio is not None and counted:
-        limits.require_room(path, shape=shape, bytes_each=_bits(page) / 8, what="values", ratio=ratio)
+        for what, sides in (("values", shape), ("values of a strip or tile", part)):
+            limits.require_room(path, shape=sides, bytes_each=_bits(page) / 8, what=what, ratio=ratio)
+    if ratio is None:
+        limits.require_pixels(path, height=height, width=width)
+        with path.open("rb") as file:
+            for place, size in zip(places, sizes, strict=False):
+                file.seek(place)
+                require_coded_size(path, file.read(min(size, _HEAD)), height=height, width=width)
+
+
+def require_coded_size(path: Path, coded: bytes, *, height: int, width: int) -> None:
+    """Raises DataError where a picture inside a file (JPEG, JPEG 2000, PNG, WebP) says that it is larger.
+
+    Decoders set memory aside for as much as it says. What is coded otherwise is left to its decoder.
+    """
+    with foreign(path, "Pillow", must="hold a picture that can be decoded"):
+        try:
+            with Image.open(io.BytesIO(coded), formats=_CODED) as image:
+                found = image.size
+        except Image.UnidentifiedImageError:
+            if _CODESTREAM not in coded[:256]:
+                return
+            found = None
+    if not found or found[0] > width or found[1] > height:
+        size = f"{found[0]:,} x {found[1]:,}" if found else "a damaged one, or one of more than four channels"
+        must = f"hold a picture of {width:,} x {height:,} pixels, as its header says"
+        raise DataError(path, must=must, found=size, do=_AGAIN)
 
 
 def _bits(page: Any) -> int:

@@ -39,6 +39,7 @@ from metatransformer.modalities._recording.channels import (
 )
 
 MOTION_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet", ".npy", ".json", ".ts")
+FASTEST_HZ = 1e9  # what says more is no rate
 _RATES = ("rate_hz", "sampling_rate_hz", "sampling_rate", "sample_rate", "frequency", "rate", "fs")
 
 
@@ -334,7 +335,7 @@ def _series(node: Any, *, rate_hz: float) -> Iterator[tuple[list[Any], float]]:
 
 
 def _is_rate(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < FASTEST_HZ
 
 
 def _is_plain(values: Iterable[Any]) -> bool:

@@ -69,7 +69,8 @@ def _from_numbers(values: np.ndarray, *, rows: Rows, where: str) -> Times:
             if unit == "s" and values.dtype.kind == "f":  # more than microseconds a double does not resolve
                 values, unit = np.rint(values * 1e6).astype(np.int64), "us"
             return pd.DatetimeIndex(pd.to_datetime(values, unit=unit, utc=True)).as_unit("ns")
-    whole = values.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # what is no whole number is told below
+        whole = values.astype(np.int64)
     if (odd := np.flatnonzero(whole != values)).size:
         raise DataError(
             f"{rows.name(int(odd[0]))}, {where}",

@@ -5,6 +5,7 @@ line below ``@data`` is one case: its dimensions separated by colons, their valu
 label last.
 """
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -138,4 +139,4 @@ def _is_set(header: dict[str, list[str]], name: str) -> bool:
 
 def _whole(header: dict[str, list[str]], name: str) -> int | None:
     words = header.get(name, [])
-    return int(words[0]) if words and words[0].isdigit() else None
+    return int(words[0]) if words and re.fullmatch(r"[0-9]{1,18}", words[0]) else None

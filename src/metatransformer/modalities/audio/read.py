@@ -22,6 +22,8 @@ from metatransformer.modalities.audio.mp3 import mp3_length
 MOST_SECONDS = 3600  # of one recording
 # Decoders and resamplers overshoot full scale a little (clipped to 1); beyond this the file has another scale.
 _LOUDEST = 2.0
+_LEAST_HZ, _MOST_HZ = 500, 4_000_000  # what is outside is no rate of a recording, and takes forever to resample
+_MOST_TIMES = 40  # as many bits a second has the fastest MP3 as the slowest
 _BLOCK = 1 << 17  # values read at a time
 _UNKNOWN = (1 << 63) - 1  # libsndfile's length of a stream that states none
 # libsndfile's log of a WAV whose data chunk promises more bytes than the file has.
@@ -118,7 +120,7 @@ def _read_longer(path: Path, *, by: float) -> np.ndarray:
     the end.
     """
     data = path.read_bytes()
-    size = min(int(len(data) * by * 1.5), (1 << 28) - 1)
+    size = min(int(len(data) * min(by, _MOST_TIMES) * 1.5), (1 << 28) - 1)
     tag = b"ID3\4\0\0" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(size)
     with _opened(io.BytesIO(tag + data), path) as file:
         return _gathered(_blocks(file, path=path), path=path)[1]
@@ -150,12 +152,13 @@ def resample(samples: np.ndarray, *, from_hz: int, rate_hz: int, where: object) 
     if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
         found = f"the shape {samples.shape}, more channels than samples"
         raise DataError(where, must="be samples [t, channels]", found=found, do="Transpose it.")
-    if from_hz <= 0:
-        raise DataError(where, must="have a sampling rate above 0 Hz", found=f"{from_hz} Hz")
     return _at_rate(_mono(samples, where=where), from_hz=from_hz, rate_hz=rate_hz, where=where)
 
 
 def _at_rate(mono: np.ndarray, *, from_hz: int, rate_hz: int, where: object) -> np.ndarray:
+    if not _LEAST_HZ <= from_hz <= _MOST_HZ:
+        must = f"have a sampling rate of {_LEAST_HZ} to {_MOST_HZ:,} Hz"
+        raise DataError(where, must=must, found=f"{from_hz:,} Hz", do="Correct the rate in its header.")
     count = len(mono)
     if from_hz != rate_hz:
         mono = _soxr().resample(mono, from_hz, rate_hz, quality="HQ")

@@ -118,8 +118,8 @@ def _cell(value: Any, *, where: str) -> Word:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
-        if not np.isfinite(value) or abs(value) > 1e30:
-            raise DataError(where, must="hold finite numbers", found=f"{value:g}")
+        if not abs(value) <= 1e30:
+            raise DataError(where, must="hold finite numbers, below 1e30", found=str(value)[:40])
         return float(value)
     if isinstance(value, str):
         return value

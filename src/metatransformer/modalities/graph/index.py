@@ -5,6 +5,7 @@ understood is named where it stands and the others can go on; a record of a gene
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -158,7 +159,7 @@ def _tu(folder: Path, *, target: str, labelled: bool) -> Index:
     word, _, place = target.partition(" ")
     targets: list[Any] = [None] * len(found.graphs)
     if word == "attribute":
-        column = int(place or 1) - 1 if (place or "1").isdigit() else -1
+        column = int(place or 1) - 1 if re.fullmatch(r"[0-9]{0,9}", place) else -1
         if found.values is None or not 0 <= column < len(found.values[0]):
             raise DataError(folder, must=f"have the graph {target}", found="no such file or column")
         targets = [row[column] for row in found.values]

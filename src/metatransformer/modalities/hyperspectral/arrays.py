@@ -16,10 +16,10 @@ import numpy as np
 
 from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError, UsageError, nearest
-from metatransformer.data.limits import DEFLATE, require_room
+from metatransformer.data.limits import DEFLATE, Bounded, require_room
 from metatransformer.data.numpy_files import list_npz, map_npy, read_npz
 from metatransformer.modalities._picture.read import open_picture
-from metatransformer.modalities._picture.tiff import import_tifffile, require_tiff_room
+from metatransformer.modalities._picture.tiff import open_tiff, require_tiff_room
 from metatransformer.modalities.hyperspectral.envi import ENVI_DATA, envi_header, open_envi
 
 HDF5 = (".h5", ".hdf5", ".he5", ".nc")
@@ -168,11 +168,12 @@ def _is_hdf5(path: Path) -> bool:
 def _list_matlab(path: Path) -> _Found:
     import scipy.io
 
-    with _border(path, "scipy"):
+    with Bounded(path) as file, _border(path, "scipy"):
         try:
-            listed = scipy.io.whosmat(path)
+            listed = scipy.io.whosmat(file)
         except TypeError:  # it stumbles over objects (text, tables, dates), which loadmat passes over
-            held = {name: array for name, array in scipy.io.loadmat(path).items() if not name.startswith("__")}
+            file.seek(0)
+            held = {name: array for name, array in scipy.io.loadmat(file).items() if not name.startswith("__")}
             listed = [(name, array.shape, _CLASSES.get(array.dtype.name, "object")) for name, array in held.items()]
     found = {}
     for name, shape, kind in listed:
@@ -194,8 +195,8 @@ def _read_matlab(path: Path, name: str) -> np.ndarray:
 def _load(path: Path, name: str) -> np.ndarray:
     import scipy.io
 
-    with _border(path, "scipy"):
-        return scipy.io.loadmat(path, variable_names=[name])[name]
+    with Bounded(path) as file, _border(path, "scipy"):
+        return scipy.io.loadmat(file, variable_names=[name])[name]
 
 
 def _fields(array: np.ndarray, *, name: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -211,9 +212,12 @@ def _list_hdf5(path: Path) -> _Found:
     h5py = _h5py(path)
     found = {}
     with _border(path, "h5py"), h5py.File(path, "r") as file:
-        groups = [("", file)]
+        groups, seen = [("", file)], set()
         while groups:
             prefix, group = groups.pop()
+            if (place := h5py.h5o.get_info(group.id).addr) in seen:  # a group may hold one that holds it
+                continue
+            seen.add(place)
             for name, item in group.items():
                 if isinstance(item, h5py.Dataset):
                     if item.attrs.get("MATLAB_class") == b"char":  # kept as the numbers of its letters
@@ -275,8 +279,8 @@ def _side(path: Path, found: _Found, names: tuple[str, ...]) -> int:
     ]
     if len(there) != 1:
         return 0
-    value = float(_format(path)[1](path, there[0]).item())
-    return int(value) if value == round(value) > 0 else 0
+    value = np.ravel(_format(path)[1](path, there[0]))[0]
+    return int(value) if value.dtype.kind in _NUMBERS and 0 < value < 1e9 and value == int(value) else 0
 
 
 def _border(path: Path, library: str) -> foreign:
@@ -288,7 +292,7 @@ def _border(path: Path, library: str) -> foreign:
 
 def _read_png(path: Path) -> np.ndarray:
     """Returns grey values, or the numbers of a palette's colours; a coloured picture as its channels."""
-    with path.open("rb") as file:
+    with Bounded(path) as file:
         picture = open_picture(file, path=path, formats=("PNG",))
         if picture is None:
             raise DataError(path, must="be a PNG", found="something else", do="Remove it.")
@@ -301,24 +305,18 @@ def _read_envi(path: Path) -> np.ndarray:
 
 
 def _list_tiff(path: Path) -> _Found:
-    with _open_tiff(path) as file:
+    with open_tiff(path, extra="hyperspectral") as file:
         series = _series(file, path=path)
         shape = tuple(series.shape[axis] for axis in _tiff_axes(series))
         return {"": (shape, series.dtype.kind)}
 
 
 def _read_tiff(path: Path) -> np.ndarray:
-    with _open_tiff(path) as file:
+    with open_tiff(path, extra="hyperspectral") as file:
         series = _series(file, path=path)
         with _tiff_border(path):
             array = series.asarray()
         return array.transpose(_tiff_axes(series))
-
-
-def _open_tiff(path: Path) -> Any:
-    tifffile = import_tifffile(extra="hyperspectral", purpose=f"reading {path}")
-    with _tiff_border(path):
-        return tifffile.TiffFile(path)
 
 
 def _series(file: Any, *, path: Path) -> Any:
@@ -348,7 +346,7 @@ def tiff_facts(path: Path) -> dict[str, Any]:
 
     ``{"no_data": "-9999", "wavelength": ["450.1", "460.2"], "wavelength_units": [...]}``; what is absent is left out.
     """
-    with _open_tiff(path) as file, _tiff_border(path):
+    with open_tiff(path, extra="hyperspectral") as file, _tiff_border(path):
         tags = file.pages[0].tags
         texts = {code: str(tags[code].value) for code in (42112, 42113) if code in tags}
     facts: dict[str, Any] = {}

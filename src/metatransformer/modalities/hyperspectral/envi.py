@@ -34,7 +34,7 @@ class Envi:
     def number(self, name: str, default: int | None = None) -> int:
         """Returns a field as a whole number from 0 on."""
         text = self.fields.get(name, default)
-        if text is None or not re.fullmatch(r"\d+", str(text)):
+        if text is None or not re.fullmatch(r"[0-9]{1,18}", str(text)):
             found = "nothing" if text is None else f"'{text}'"
             raise DataError(self.header, must=f"state '{name}' as a whole number", found=found)
         return int(text)

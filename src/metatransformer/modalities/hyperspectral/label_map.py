@@ -3,6 +3,7 @@
 Axes: h rows, w columns, C classes.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,7 +68,7 @@ def _class_names(table: Any) -> list[str]:
 
 
 def _are_numbers(names: Sequence[str]) -> bool:
-    return all(name.isdigit() and int(name) > 0 for name in names)
+    return all(re.fullmatch(r"[0-9]{1,18}", name) and int(name) > 0 for name in names)
 
 
 def _numbers(places: np.ndarray, *, names: Sequence[str]) -> np.ndarray:

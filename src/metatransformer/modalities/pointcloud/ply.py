@@ -283,8 +283,8 @@ def open_ply(path: Path) -> Ply:
     if bare := [element.name for element in elements if not element.properties]:
         raise DataError(path, must="give every element a property", found=f"none of '{bare[0]}'")
     vertex = [element for element in elements if element.name == "vertex"]
-    if len(vertex) != 1 or not vertex[0].flat:
-        found = "none" if not vertex else "several, or lists among its properties"
+    if len(vertex) != 1 or not vertex[0].flat or not vertex[0].properties:
+        found = "none" if not vertex else "several, or lists among its properties, or no property"
         raise DataError(path, must="have one element 'vertex' of plain numbers", found=found)
     ply = Ply(path, order, elements, start)
     if stray and order and ply.place("") != path.stat().st_size:

@@ -16,8 +16,9 @@ import numpy as np
 
 from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
-from metatransformer.data.limits import require_pixels
+from metatransformer.data.limits import Bounded, require_pixels
 from metatransformer.modalities._picture.pixels import luminance
+from metatransformer.modalities._picture.tiff import require_coded_size
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _PALETTE = "PALETTE COLOR"
@@ -69,6 +70,12 @@ def read_dicom(path: str | Path) -> tuple[np.ndarray, int]:
                 dataset.pop(name, None)
     require_pixels(path, height=height, width=width)
     _require_decoder(dataset, path=path)
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        from pydicom.encaps import get_frame
+
+        with _border(path):
+            coded = get_frame(dataset.PixelData, frames // 2, number_of_frames=frames)
+        require_coded_size(path, coded, height=height, width=width)
     if kind not in _GREY:
         return _colour(dataset, kind=kind, frame=frames // 2, path=path), frames
     grey = _grey(dataset, frame=frames // 2, path=path)
@@ -93,8 +100,8 @@ def _open(path: Path) -> Any:
     if start[128:] != b"DICM" and not start.startswith(_BARE):
         found, do = "no mark 'DICM' behind the first 128 bytes", "Remove it, or save it anew with a DICOM program."
         raise DataError(path, must="be a DICOM file", found=found, do=do)
-    with _border(path):
-        dataset = pydicom.dcmread(path, force=True)
+    with Bounded(path) as file, _border(path):
+        dataset = pydicom.dcmread(file, force=True)
         if "TransferSyntaxUID" not in dataset.file_meta:
             implicit, little = dataset.original_encoding
             known = {(True, True): "ImplicitVRLittleEndian", (False, True): "ExplicitVRLittleEndian"}

@@ -1,0 +1,6 @@
+@dimensions ²
+@equalLength true
+@seriesLength ²
+@classLabel false
+@data
+1,2,3

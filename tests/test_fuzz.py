@@ -1,0 +1,86 @@
+"""Damaged files: the quick part of the fuzz campaign, what it found so far, and that it would find what it looks for.
+
+The whole campaign: ``python -m tests.fuzz``.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from common import FIXTURES, ROOT, Run, settings_of, words_of
+from fuzz import campaign, child
+from fuzz.child import Reading, changed
+from fuzz.seeds import FINDINGS, seeds
+
+from metatransformer import DataError
+from metatransformer.modalities import get_modality, modality_names
+
+FOUND = sorted(path for path in FINDINGS.rglob("*") if path.is_file() and path.suffix != ".dat")
+FILES = [name for name in modality_names() if name not in ("tabular", "text")]  # whose samples are rows of a table
+
+
+def test_damaged_files_give_a_sample_or_a_data_error():
+    command = [sys.executable, str(ROOT / "tests" / "fuzz"), "--inputs", "60", "--jobs", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=ROOT)
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.relative_to(FINDINGS).as_posix())
+def test_what_was_found_is_refused(path: Path, tmp_path: Path):
+    reading = Reading(path.parent.name, f"findings/{path.name}")
+    with pytest.raises(DataError) as caught:
+        reading.read(reading.seed.write(tmp_path))
+    assert path.name in str(caught.value) and len(str(caught.value)) < 4000
+
+
+def test_an_input_follows_from_reader_seed_and_number():
+    assert changed("image", "good.png", 5) == changed("image", "good.png", 5) != changed("image", "good.png", 6)
+    assert changed("image", "good.png", 0) == seeds("image")["good.png"].files
+
+
+class Bad:
+    """A reader that goes wrong in another way at each input."""
+
+    def __init__(self, reader: str, name: str) -> None:
+        self.seed, self.modality = seeds(reader)[name], get_modality(reader)
+
+    def read(self, path: Path) -> int:
+        number = int(path.parent.name)
+        if number == 1:
+            raise ValueError("not ours")
+        if number == 2:
+            os.abort()
+        if number == 3:
+            bytearray(3 << 30)
+        if number == 4:
+            raise DataError(path, must="be whole", found="a damaged one")
+        if number == 5:
+            print("odd " * 4000, file=sys.stderr, flush=True)
+        while number == 6:
+            time.process_time()
+        return 1
+
+
+def test_the_campaign_finds_what_it_looks_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(child, "Reading", Bad)
+    monkeypatch.setattr(child, "HANG_S", 0.3)
+    monkeypatch.setattr(campaign, "_LIBRARIES", ())
+    found = campaign.run_jobs([[("image", "good.png", 0, 8)]], jobs=1)["image"]
+    kinds = {finding["number"]: finding["kind"] for finding in found.findings}
+    assert kinds == {1: "error", 2: "crash", 3: "memory", 5: "noise", 6: "hang"}
+    assert (found.inputs, found.refused) == (8, 1)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_check_names_every_bad_file_of_a_folder(name: str, tmp_path: Path, call: Run):
+    files = [path for path in sorted((FIXTURES / name).iterdir()) if path.is_file() and path.suffix != ".md"]
+    for path in files:
+        shutil.copy(path, tmp_path / path.name)
+    status, result, _ = call(["check", tmp_path, "--modality", name, *words_of(settings_of(name))])
+    told = str(result["problems"])
+    assert status == 2
+    assert [path.name for path in files if path.name.startswith("broken") and path.name not in told] == []
