@@ -32,10 +32,12 @@ TINY: dict[str, dict[str, Any]] = {
     "infrared": {"input.size": 16},
     "xray": {"input.size": 16},
 }
-# The trunk of the tests has few blocks; a modality may read deeper ones by default, and learn another task.
+# The trunk of the tests has few blocks; a modality may read deeper ones by default, and learn another task. What plain
+# features add has tests of its own.
 SMALL = {
     "encoder": "test",
     "head.read": [1, -1],
+    "head.features": "trunk",
     "run.device": "cpu",
     "run.precision": "float32",
     "task.name": "classify",
@@ -95,7 +97,8 @@ def loader_of(pipeline: Pipeline, records: Sequence[Record], *, cache_mb: int = 
 
 def settings_of(name: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Returns the argument ``recipe`` of an estimator on the tests' trunk."""
-    return {"head.read": SMALL["head.read"], **get_modality(name).synthetic, **TINY.get(name, {}), **(more or {})}
+    given = {name: SMALL[name] for name in ("head.read", "head.features")}
+    return {**given, **get_modality(name).synthetic, **TINY.get(name, {}), **(more or {})}
 
 
 def words_of(settings: Mapping[str, Any]) -> list[str]:
@@ -123,7 +126,15 @@ def run_alone(
 
 
 # Of command lines on pictures.
-CLI_SETTINGS = words_of({"input.size": 16, "head.read": [-1], "run.device": "cpu", "run.precision": "float32"})
+CLI_SETTINGS = words_of(
+    {
+        "input.size": 16,
+        "head.read": [-1],
+        "head.features": "trunk",
+        "run.device": "cpu",
+        "run.precision": "float32",
+    }
+)
 CLI_IMAGE = ["--modality", "image", "--encoder", "test"]
 
 Run = Callable[[Sequence[object]], tuple[int, dict[str, Any], str]]

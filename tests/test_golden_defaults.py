@@ -4,6 +4,7 @@
 
     OMP_NUM_THREADS=1 PYTHONPATH=<checkout of bd332db>/src python tests/test_golden_defaults.py
 
+Heads read the trunk's features, as all did then (``head.features``).
 A change that should not alter numbers must not alter these. ``test_golden.py`` holds a curve of older settings.
 """
 
@@ -62,7 +63,13 @@ def curve(name: str) -> dict[str, Any]:
     x, y = pictures() if modality == "image" else people()
     passes = epochs or "default"
     classifier = mt.Classifier(
-        modality, encoder="test", tune=tune, epochs=passes, device="cpu", precision="float32", recipe=settings
+        modality,
+        encoder="test",
+        tune=tune,
+        epochs=passes,
+        device="cpu",
+        precision="float32",
+        recipe={"head.features": "trunk", **settings},
     )
     classifier.fit(x, y)
     lines = classifier.history_

@@ -18,7 +18,7 @@ from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.report import figures
 from metatransformer.report.page import Summary, choose_samples, join_reports, write_report
-from metatransformer.report.verdict import compare, is_pretrained, margin, verdict
+from metatransformer.report.verdict import compare, independent, is_pretrained, margin, verdict
 from metatransformer.tasks.classify import Classify, ClassifyOptions
 from metatransformer.tasks.forecast import Forecast
 from metatransformer.tasks.multilabel import Multilabel
@@ -207,3 +207,18 @@ def test_pictures_leave_matplotlib_as_it_was() -> None:
     figures.learning_curves(history[:1], metric="accuracy", words="accuracy", best=0)
     figures.picture_of(Scatter(np.ones(3), np.ones(3)))
     assert dict(matplotlib.rcParams) == before
+
+
+def test_answers_that_err_by_groups_count_less() -> None:
+    task = Classify()
+    task.fit(["a", "b"])
+    target, right = torch.zeros(20, dtype=torch.int64), torch.arange(20) % 4 < 2
+    outputs = torch.stack([right.float(), 1 - right.float()], dim=1)
+    by_four = [f"person {place % 4}" for place in range(20)]  # two of whom are always right
+    # Errors of +-1/2: the sums of groups have squares of 25 in all, times 4 / 3, where single ones have 5.
+    assert independent(task, outputs, target, groups=by_four) == round(20 / (100 / 3 / 5))
+    assert independent(task, outputs, target, groups=[None] * 20) == 20
+    assert independent(task, outputs, target, groups=["one"] * 20) == 1
+    even = [f"pair {place // 4}" for place in range(20)]  # as many right in each
+    assert independent(task, outputs, target, groups=even) == 20
+    assert independent(task, outputs[right], target[right], groups=even[:10]) == 3

@@ -111,7 +111,7 @@ class HeadOptions(Settings):
     readout: str = "pooled"
     pool: Literal["summary", "mean", "max", "both", "grid", "columns"] = "both"
     cells: int = 4
-    features: Literal["auto", "trunk", "plain", "both"] = "trunk"
+    features: Literal["auto", "trunk", "plain", "both"] = "auto"
     hidden: int = 0
     dropout: float = 0.0
     direct: float = 10.0

@@ -35,6 +35,7 @@ SQUARES_L2 = (30.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 3e-3, 
 LIKELIHOOD_L2 = (1.0, 0.3, 0.1, 0.03, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
 
 
+MOST_LIKELY = 2_000_000  # plain numbers, up to which a line by likelihood is tried on them: it has no closed form
 CENTRES = 4096  # of a kernel on plain features, where the trunk's features have none
 SHARES = (0.75, 0.5, 0.25)  # of the trunk, where both answer
 MOST_HEADS = 5  # that are averaged, of several inputs
@@ -57,19 +58,26 @@ class Known(NamedTuple):
 class Part:
     """One way to answer: a line or a ``kernel``, on the trunk's features or on ``plain`` ones.
 
-    Plain ones are of an ``input``; the trunk's are of all inputs together, or of one.
+    Plain ones are of an ``input``; the trunk's are of all inputs together, or of one. ``likely``: solved by likelihood
+    where the recipe solves by squares.
     """
 
     plain: bool = False
     kernel: bool = False
     input: str = ""
     several: bool = False
+    likely: bool = False
 
     @property
     def words(self) -> str:
         """What it is, for people."""
         name = f"{self.input or 'all'}: " if self.several else ""
-        return f"{name}{'plain' if self.plain else 'trunk'}, {'kernel' if self.kernel else 'line'}"
+        form = "kernel" if self.kernel else "line by likelihood" if self.likely else "line"
+        return f"{name}{'plain' if self.plain else 'trunk'}, {form}"
+
+    def solver(self, recipe: Recipe) -> str:
+        """Returns how it is solved."""
+        return "likelihood" if self.likely else recipe.optim.solver
 
     @property
     def key(self) -> str:
@@ -85,12 +93,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Share:
-    """What a part has in a head: its penalty, the reach of its kernel, and how much it counts."""
+    """What a part has in a head: its penalty, the reach of its kernel, and how much it counts, at which scale."""
 
     part: Part
     l2: float
     stretch: float
     weight: float = 1.0
+    scale: float = 1.0
 
 
 class Solved(NamedTuple):
@@ -152,10 +161,10 @@ class Choice:
         for share in self.shares:
             tried = penalties(pipeline, share.part, known.features)
             # Weaker penalties start from stronger ones where there is no closed form.
-            closed = is_closed(pipeline.recipe, pipeline.task)
+            closed = is_closed(pipeline.recipe, pipeline.task) and not share.part.likely
             path = [share.l2] if closed else [l2 for l2 in tried if l2 >= share.l2]
             *_, last = probes(pipeline, share.part, known, l2=path, stretch=share.stretch)
-            found.append((share.part, last.times(share.weight * self.factor)))
+            found.append((share.part, last.times(share.weight * share.scale * self.factor)))
         return Solved(tuple(found))
 
 
@@ -170,6 +179,9 @@ def parts_of(pipeline: Pipeline, features: Features) -> list[Part]:
         kernels = (False,) if x.is_sparse else (False, True) if closed else (head.centres > 0,)
         if closed or not x.is_sparse:
             found += [Part(True, kernel, name, several) for kernel in kernels]
+        # Squares pass over a class of few samples between larger ones; the likelihood does not.
+        if closed and pipeline.task.ranks and not x.is_sparse and x.numel() <= MOST_LIKELY:
+            found.append(Part(True, False, name, several, likely=True))
     return found or [Part(kernel=head.centres > 0)]
 
 
@@ -194,7 +206,8 @@ def by_folds(
     with console.bar(f"paths of heads, by folds ({part.words})", total=len(stretches)) as bar:
         for stretch in stretches:
             x = _basis(pipeline, part, known.features, stretch=stretch).map(part.of(known.features))
-            answers = cross_outputs(pipeline.task, x, known.target, l2=tried, folds=folds)
+            solver = part.solver(pipeline.recipe)
+            answers = cross_outputs(pipeline.task, x, known.target, l2=tried, folds=folds, solver=solver)
             yield from _path(pipeline, part, answers, known.target, stretch=stretch, on="folds")
             bar.advance()
 
@@ -203,9 +216,10 @@ def averaged(pipeline: Pipeline, one: Choice, other: Choice, target: Tensor) -> 
     """Yields averages of two heads, as they answer ``target``, at several shares."""
     assert one.outputs is not None and other.outputs is not None
     for weight in SHARES:
-        shares = [replace(share, weight=weight * share.weight) for share in one.shares]
-        shares += [replace(share, weight=(1 - weight) * share.weight) for share in other.shares]
-        outputs = weight * one.outputs + (1 - weight) * other.outputs
+        shares = []
+        for head, part in ((one, weight), (other, 1 - weight)):  # each at the scale at which it is a probability
+            shares += [replace(s, weight=part * s.weight, scale=head.factor * s.scale) for s in head.shares]
+        outputs = weight * one.factor * one.outputs + (1 - weight) * other.factor * other.outputs
         yield _scored(pipeline, tuple(shares), outputs, target, on=one.on)
 
 
@@ -300,7 +314,7 @@ def probes(
 ) -> Iterator[Probe]:
     """Yields a head for each penalty, as the recipe has it, fitted on ``known``."""
     basis = _basis(pipeline, part, known.features, stretch=stretch)
-    solver = pipeline.recipe.optim.solver
+    solver = part.solver(pipeline.recipe)
     features = part.of(known.features)
     yield from fit_probes(pipeline.task, features=features, target=known.target, l2=l2, solver=solver, basis=basis)
 
@@ -311,7 +325,7 @@ def penalties(pipeline: Pipeline, part: Part, features: Features) -> tuple[float
         return WORDS_L2
     if pipeline.recipe.optim.l2 != "auto":
         return pipeline.recipe.optim.l2
-    return SQUARES_L2 if is_closed(pipeline.recipe, pipeline.task) else LIKELIHOOD_L2
+    return SQUARES_L2 if is_closed(pipeline.recipe, pipeline.task) and not part.likely else LIKELIHOOD_L2
 
 
 def is_closed(recipe: Recipe, task: Task) -> bool:

@@ -175,12 +175,13 @@ def cross_outputs(
     *,
     l2: Sequence[float],
     folds: Sequence[tuple[np.ndarray, np.ndarray]],
+    solver: str = "squares",
 ) -> Iterator[tuple[float, Tensor]]:
     """Yields each penalty, strongest first, with what heads answer that learned from the other folds, ``[n, C]``.
 
-    ``x`` is [n, M], samples in a basis; ``folds`` lists ``(others, fold)``. Solved by least squares.
+    ``x`` is [n, M], samples in a basis; ``folds`` lists ``(others, fold)``; ``solver`` as ``fit_probes`` has it.
     """
-    paths = [_path(task, x[others], target[others], l2=l2, solver="squares") for others, _ in folds]
+    paths = [_path(task, x[others], target[others], l2=l2, solver=solver) for others, _ in folds]
     for heads in zip(*paths, strict=True):
         outputs = torch.zeros(x.shape[0], task.outputs)
         for (_, fold), (_, weight, bias) in zip(folds, heads, strict=True):

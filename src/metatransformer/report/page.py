@@ -26,7 +26,7 @@ from metatransformer.fit.fitted import Fitted, refits, stays_untuned
 from metatransformer.machine.versions import version_of
 from metatransformer.recipe import to_yaml, tune_mode
 from metatransformer.report import figures
-from metatransformer.report.verdict import control_words, margin, verdict
+from metatransformer.report.verdict import control_words, independent, margin, verdict
 from metatransformer.trunk import KNOWN, Pretrained
 
 SAMPLES = 12
@@ -136,7 +136,7 @@ def _scores(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, spli
     task, recipe = fitted.pipeline.task, fitted.pipeline.recipe
     scores, loader = fitted.metrics[split], fitted.loaders[split]
     assert loader.target is not None
-    sure = task.independent(loader.target)
+    sure = independent(task, fitted.outputs[split], loader.target, groups=loader.examples.groups)
     encoder = fitted.pipeline.trunk.name
     frozen = recipe.tune in ("head", "tokens", "ends")
     return {
@@ -145,7 +145,7 @@ def _scores(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, spli
         "split": split,
         "samples": len(loader),
         "score": _short_figure(scores[task.primary]),
-        "margin": _own_margin(task, scores[task.primary], samples=sure),
+        "margin": _own_margin(task, scores[task.primary], samples=sure, of=len(loader)),
         "verdict": verdict(task, scores, controls, samples=sure, encoder=encoder, frozen=frozen),
         "bars": _bars(task, scores, controls),
         "metrics": [task.words(name) for name in scores],
@@ -154,10 +154,12 @@ def _scores(fitted: Fitted, controls: Mapping[str, Mapping[str, float]], *, spli
     }
 
 
-def _own_margin(task: Task, score: float, *, samples: int) -> str:
+def _own_margin(task: Task, score: float, *, samples: int, of: int) -> str:
     """Returns two standard errors of one score, empty where there is no formula."""
     both = margin(task.scores[task.primary], score, score, samples=samples)
-    return "" if both is None else f"± {both / 2**0.5:.3f}"
+    if both is None:
+        return ""
+    return f"± {both / 2**0.5:.3f}" + (f", as of {samples:,} independent answers" if samples < of else "")
 
 
 def _bars(task: Task, scores: Mapping[str, float], controls: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:

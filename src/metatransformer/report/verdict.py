@@ -4,7 +4,10 @@
 the same samples, so this is the careful side: a paired test would call more differences clear.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
 
 from metatransformer.core.task import Score, Task
 
@@ -23,10 +26,34 @@ def control_words(name: str, task: Task) -> str:
 NOT_PRETRAINED = ("random", "shuffled", "identity", "test")
 
 
+def independent(task: Task, outputs: Tensor, target: Tensor, *, groups: Sequence[str | None]) -> int:
+    """Returns on how many independent answers a score rests.
+
+    Samples of one group (a person, a recording, a tile of a scene) are right or wrong together: the answers count as
+    many times less as their errors scatter more by groups than alone (the design effect of Kish 1965). One group alone
+    is one answer.
+    """
+    whole, names = task.independent(target), [str(row) if one is None else f"{one} " for row, one in enumerate(groups)]
+    codes = np.unique(names, return_inverse=True)[1]
+    count = int(codes.max()) + 1
+    if count == len(names) or count < 2:
+        return whole if count == len(names) else 1
+    if task.stratified:
+        errors = (outputs.argmax(dim=1) != target).double().numpy()
+    else:
+        rows = zip(outputs.split(1), target.split(1), strict=True)
+        errors = np.array([float(task.loss(answer, truth)) for answer, truth in rows])
+    errors = errors - errors.mean()
+    if not errors.any():  # all right, or all alike: nothing tells whether groups differ
+        return min(whole, count)
+    together = count / (count - 1) * np.square(np.bincount(codes, weights=errors)).sum()
+    return max(1, round(whole / max(1.0, together / np.square(errors).sum())))
+
+
 def margin(score: Score, a: float, b: float, *, samples: int) -> float | None:
     """Returns two standard errors of the difference of two values of a score, None for one without a simple formula.
 
-    ``samples`` are those of ``Task.independent``. Source: for a share p the binomial variance p (1 - p) / n with one
+    ``samples`` are those of ``independent``. Source: for a share p the binomial variance p (1 - p) / n with one
     success and one failure added; for a root mean square s of n normal deviations s^2 / 2n.
     """
     if score.error == "share":
