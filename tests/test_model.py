@@ -150,7 +150,7 @@ def test_parameters_are_counted_on_the_whole_model():
 
 def test_an_unknown_mode_is_refused():
     for mode in ("frozen", "lora:0", "last", "last:x", "ends:1"):
-        with pytest.raises(UsageError, match=f"'tune': must be head, ends, norm, lora, .*; found '{mode}'"):
+        with pytest.raises(UsageError, match=f"'tune': must be head, tokens, ends, norm, lora, .*; found '{mode}'"):
             tiny_pipeline(NAME, {"tune": mode})
 
 
