@@ -244,7 +244,7 @@ def test_an_array_of_numbers_is_a_table():
         ({"recipe": {"run": {"seed": 1}}}, GOOD, "recipe key 'run.seed': must be given as the argument seed"),
         ({"recipe": [1]}, GOOD, "recipe: must be a mapping of dotted keys; found a list"),
         ({"encoder": "nowhere"}, GOOD, "'nowhere'"),
-        ({"tune": "frozen"}, GOOD, "recipe key 'tune': must be head, ends, norm, lora"),
+        ({"tune": "frozen"}, GOOD, "recipe key 'tune': must be head, tokens, ends, norm, lora"),
         ({"target": "kind"}, GOOD, "y: must be left out where target= names a column"),
         ({}, None, "must bring a label for every item"),
         ({}, [1], "y: must have one entry for each of the 12 samples; found 1"),

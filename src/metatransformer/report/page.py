@@ -219,8 +219,8 @@ def _through(fitted: Fitted) -> str:
     """Returns what a training through a solved head came to, empty where there was none."""
     if not fitted.pipeline.head.solved or fitted.kept is None or "epoch" not in fitted.history[fitted.kept]:
         return ""
-    place = "on the tokens in front of the trunk" if fitted.pipeline.recipe.tune == "tokens" else "of few features"
-    course = f"The curve shows the linear head {place} that was used during training; epoch 0 is before training."
+    place = ", on the tokens in front of the trunk" if fitted.pipeline.recipe.tune == "tokens" else ""
+    course = f"The curve shows the small linear head that was used during training{place}; epoch 0 is before training."
     if not stays_untuned(fitted):
         return f"{course} The full head was then fitted on the tuned features, which score better on val."
     return f"{course} Tuning did not make the full head better on val, so the untuned model was kept."

@@ -168,7 +168,7 @@ COMMANDS: Mapping[str, Command] = {
             RUN,
             PATHS,
             ("--out", {"required": True, "metavar": "FILE", "help": ".csv, .tsv, .parquet or .jsonl"}),
-            ("--task", {"default": "", "metavar": "T", "help": "of a model of several tasks: this one alone"}),
+            ("--task", {"default": "", "metavar": "T", "help": "one of the tasks of a model of several; default: all"}),
             TRUNK,
             DEVICE,
         ),
