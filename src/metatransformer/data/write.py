@@ -12,6 +12,7 @@ import math
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,14 +55,16 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise _refused(error, path=Path(path)) or error from error
+    is_written = False
     try:
         yield temporary
-    except BaseException as error:
-        full = _is_full(error) or _is_full_now(temporary, after=error)
-        temporary.unlink(missing_ok=True)
-        if full:
-            raise _full(Path(path)) from error
-        raise
+        is_written = True
+    finally:
+        if not is_written and (error := sys.exception()):
+            full = _is_full(error) or _is_full_now(temporary, after=error)
+            temporary.unlink(missing_ok=True)
+            if full:
+                raise _full(Path(path)) from error
     try:
         _flush(temporary)
         os.replace(temporary, target)
