@@ -130,7 +130,7 @@ def test_a_failed_fit_leaves_the_old_model(arrays):
     made = classifier().fit(values, labels)
     before = made.predict_proba(values)
     with pytest.raises(mt.DataError):
-        made.fit([*values[:-1], np.zeros((5, 5), dtype=np.float32)], np.where(labels == 3, "x", "y"))
+        made.fit([*values[:-1], np.zeros((5, 5), dtype=np.int64)], np.where(labels == 3, "x", "y"))
     assert made.classes_.tolist() == LABELS and np.array_equal(made.predict_proba(values), before)
 
 
@@ -375,7 +375,7 @@ def test_an_untrained_front_end_is_said(rows: pd.DataFrame):
         ("clip.qqq", "", r"modality: must be named for 'clip.qqq'; found 0 that read this ending"),
         ("rows.csv", "", r"modality: must be named for 'rows.csv'"),
         ("rows.csv", "tabular", r"embed: must get samples that need no learning before.*Embedder\('tabular'\)"),
-        ("nowhere.webp", "", "nowhere.webp: must exist"),
+        ("nowhere.flac", "", "nowhere.flac: must exist"),
         ([], "image", "must hold at least one item"),
     ],
 )

@@ -145,7 +145,7 @@ def test_samples_with_the_largest_error_come_first():
 def test_command_line_learns_several_labels(tmp_path: Path, capsys):
     table, out = FIXTURES / "graph" / "good.csv", tmp_path / "run"
     labels = ["--target", "toxic,polar,large", "--task", "multilabel"]
-    small = ["head.read=[1]", "optim.epochs=2", "data.test_fraction=0.3", "data.val_fraction=0.3", "run.device=cpu"]
+    small = ["head.read=[1]", "data.test_fraction=0.3", "data.val_fraction=0.3", "run.device=cpu"]
     words = ["fit", table, "--modality", "graph", "--encoder", "test", "--out", out, *labels, "--controls", *small]
     status, result, err = run(words, capsys)
     assert status == 0, err

@@ -87,7 +87,7 @@ def test_columns_of_text_are_named_not_read(tmp_path: Path):
         "spare": "empty",
         "timestamp": "it numbers the rows",
     }
-    told = "columns left out: activity (text), packet (it numbers the rows), label (what the rows are marked with)"
+    told = "columns left out: activity (text), packet, timestamp (it numbers the rows), label (what the rows are marked with)"
     assert about_left_out(motion.left_out).startswith(told)
 
 

@@ -10,6 +10,7 @@ is called as the folder::
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import logging
 import pkgutil
 from dataclasses import dataclass
@@ -26,9 +27,10 @@ _log = logging.getLogger(__name__)
 class Registry(Generic[T]):
     """The modules of ``group``, a folder of this package and an entry point group; both are looked up at each call.
 
-    ``kind`` is what they are, in words; ``constant`` what each defines: an instance or a subclass of ``base``, with the
-    attribute ``name`` as it is found by. ``base`` is written ``module:class`` and imported with the first one that is
-    asked for, since names alone must answer at once. Files that begin with an underscore are none.
+    ``kind`` is what they are, in words; ``constant`` what each defines: an instance of ``base``, or, where that is
+    abstract, a subclass, with the attribute ``name`` as it is found by. ``base`` is written ``module:class`` and
+    imported with the first one that is asked for, since names alone must answer at once. Files that begin with an
+    underscore are none.
     """
 
     group: str
@@ -49,7 +51,8 @@ class Registry(Generic[T]):
         """
         module, base = self.module(name), pkgutil.resolve_name(self.base)
         found: Any = getattr(module, self.constant, None)
-        is_one = isinstance(found, base) or (isinstance(found, type) and issubclass(found, base))
+        subclasses = inspect.isabstract(base)
+        is_one = isinstance(found, type) and issubclass(found, base) if subclasses else isinstance(found, base)
         if not is_one or found.name != name:
             raise UsageError(
                 f"{self.kind} module {module.__name__}",

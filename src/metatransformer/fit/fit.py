@@ -65,7 +65,7 @@ def fit(
         MetaTransformerError: whatever the user must change: data, recipe, weights, folder.
     """
     clock = clock_of(recipe, begun)
-    choose_device(recipe.run.device)  # refused before anything is read
+    choose_device(recipe.run.device)
     examples = data if isinstance(data, Examples) else examples_of(data, recipe)
     place = join_processes()
     if clock.limited and place.world > 1:
@@ -81,18 +81,11 @@ def fit(
     _require_settings(pipeline)
     frozen_bytes = pipeline.trunk.encoder.bytes_hash()
     # Tasks that read the same features share them; what each input brings is asked of them again.
-    several = max(len(recipe.tasks), len(recipe.inputs)) > 1
-    kept = memo or (Memo(most_mb=0) if several or clock.limited else None)
+    again = max(len(recipe.tasks), len(recipe.inputs)) > 1 or clock.limited
+    kept = memo or (Memo(most_mb=0) if again else None)
     context = Context(run, place, kept, console, clock)
     say_what_learns(pipeline, console)
-    route = pipeline.route if memo is None else memo.route(pipeline)
-    if clock.limited:
-        mixed = stratified(pipeline)
-        parts = {name: in_random_order(part, seed=recipe.run.seed, stratified=mixed) for name, part in parts.items()}
-    fitted = Fitted(pipeline, _loaders(pipeline, parts, route))
-    foretell(fitted, context)
-    if not clock.limited or recipe.tune != "head":  # else each sample is read when its features are computed
-        read_in_time(fitted, context, until=READ)
+    fitted = _read(pipeline, parts, pipeline.route if memo is None else memo.route(pipeline), context)
     if run is not None:
         # Not before all data was read: bad data leaves no folder behind, and the run to be overwritten stays. The
         # first process opens the folder, then the others see it complete.
@@ -110,6 +103,19 @@ def fit(
         _score(part, context)
     if run is not None:
         _write(fitted, run)
+    return fitted
+
+
+def _read(pipeline: Pipeline, parts: dict[str, Examples], route: Route, context: Context) -> Fitted:
+    """Returns loaders of all samples, read where the time allows; says before what that and the fit will take."""
+    recipe, limited = pipeline.recipe, context.clock.limited
+    if limited:
+        mixed = stratified(pipeline)
+        parts = {name: in_random_order(part, seed=recipe.run.seed, stratified=mixed) for name, part in parts.items()}
+    fitted = Fitted(pipeline, _loaders(pipeline, parts, route))
+    foretell(fitted, context)
+    if not limited or recipe.tune != "head":  # else each sample is read when its features are computed
+        read_in_time(fitted, context, until=READ)
     return fitted
 
 
