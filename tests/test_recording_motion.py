@@ -87,8 +87,8 @@ def test_columns_of_text_are_named_not_read(tmp_path: Path):
         "spare": "empty",
         "timestamp": "it numbers the rows",
     }
-    told = "columns left out: activity (text), packet, timestamp (it numbers the rows), label (what the rows are marked "
-    assert about_left_out(motion.left_out).startswith(told + "with)")
+    told = "columns left out: activity (text), packet, timestamp (it numbers the rows), label (what the rows are "
+    assert about_left_out(motion.left_out).startswith(told + "marked with)")
 
 
 def test_a_stray_text_among_numbers_is_a_mistake(tmp_path: Path):
