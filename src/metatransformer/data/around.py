@@ -22,17 +22,16 @@ def before(data: bytes) -> int:
         following = next((other.strip() for other in lines[place + 1 :] if other.strip()), b"")
         comment = bare.startswith(b"//") or _SEPARATOR.fullmatch(line)
         if bare.startswith(b"#") and not following.startswith(b"#"):
-            comment = _fields(bare) != _fields(following)
+            comment = _fields(bare, like=following) != _fields(following, like=following)
         if bare and not comment and not (bare.startswith(b"#") and following.startswith(b"#")):
             return sum(map(len, lines[:place]))
     return 0
 
 
-def _fields(line: bytes) -> int:
-    """Returns how many fields a line has, by whatever separates them."""
-    if not any(mark in line for mark in _MARKS):
-        return len(line.lstrip(b"# ").split())
-    return 1 + max(line.count(mark) for mark in _MARKS)
+def _fields(line: bytes, *, like: bytes) -> int:
+    """Returns how many fields a line has under the separator of another, where that has one; else how many words."""
+    mark = max(_MARKS, key=like.count)
+    return 1 + line.count(mark) if mark in like else len(line.lstrip(b"# ").split())
 
 
 def spaced_to_tabs(data: bytes) -> bytes:

@@ -54,7 +54,7 @@ def split_unit(title: str) -> tuple[str, str]:
     """Returns ``acc_x [g]`` as ``acc_x`` and ``g``; the mark of a comment before a first name (numpy's) is no part."""
     title = title.strip().removeprefix("#").strip()
     match = _UNIT.match(title)
-    return (match["name"], match["unit"].strip()) if match else (title, "")
+    return (match["name"], match["unit"].strip()) if match and not match["unit"].isdigit() else (title, "")
 
 
 def split_units(titles: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -63,22 +64,27 @@ def find_reading(
         DataError: dates that may be two days each, or of which a few are none.
     """
     values = cells.values.tolist()
+    kind = cells.values.dtype.kind
+    if kind in "fb" or (kind in "iu" and not _as_whole_dates(values)):
+        return None
     if cells.different < 2 or any(isinstance(value, str) and is_code(value) for value in values):
         return None
-    gone = [isinstance(value, str) and value.lower() in NOT_MEASURED for value in values]
-    rest = [value for value, out in zip(values, gone, strict=True) if not out]
+    gone = np.array([isinstance(value, str) and value.lower() in NOT_MEASURED for value in values])
+    rest = [value for value, out in zip(values, gone.tolist(), strict=True) if not out]
     count = int(cells.counts[gone].sum())
     if not rest or 2 * count > cells.counts.sum():
         return None
-    words = tuple(value for value, out in zip(values, gone, strict=True) if out)
+    words = tuple(values[place] for place in np.flatnonzero(gone).tolist())
     told = f"column '{name}': {listing(map(repr, words))} ({counted(count, 'cell')}) taken for missing" if words else ""
-    found = _numbers(name, rest, told=told, comma=comma) or _dates(name, cells, rest, style=style, keys=keys, told=told)
+    known, firsts = np.unique(cells.codes, return_index=True)
+    rows = [keys[row] for row in firsts[known >= 0][~gone].tolist()]
+    found = _numbers(name, rest, told=told, comma=comma) or _dates(name, rest, style=style, keys=rows, told=told)
     if found is None:
         return None
     style, parts, told = found
     spread = {part: np.full(len(values), np.nan) for part in parts}
     for part, numbers in parts.items():
-        spread[part][~np.array(gone)] = numbers
+        spread[part][~gone] = numbers
     return Reading(style, words, spread, told)
 
 
@@ -116,17 +122,17 @@ def _as_whole_dates(values: Sequence[Cell]) -> bool:
 
 
 def _dates(
-    name: str, cells: Cells, values: Sequence[Cell], *, style: str, keys: Sequence[str], told: str
+    name: str, values: Sequence[Cell], *, style: str, keys: Sequence[str], told: str
 ) -> tuple[str, dict[str, np.ndarray], str] | None:
+    """Returns style, numbers by part and what to say, None for no dates; ``keys`` are the values' first rows."""
     if _as_whole_dates(values):
         found = "%Y%m%d"
     else:
         texts = [value for value in values if isinstance(value, str) and _DATE.fullmatch(value)]
         if len(texts) < NEARLY_ALL * len(values):
             return None
-        found = _style(
-            name, cells, values, style=style, keys=keys, sure=all(re.search(r"\d{4}|[A-Za-z]{3}", t) for t in texts)
-        )
+        sure = all(re.search(r"\d{4}|[A-Za-z]{3}", text) for text in texts)
+        found = _style(name, values, style=style, keys=keys, sure=sure)
         if not found:
             return None
     moments = [moment_of(str(value), found) for value in values]
@@ -136,10 +142,9 @@ def _dates(
     return found, parts, f"{said}; {told}" if told else said
 
 
-def _style(name: str, cells: Cells, values: Sequence[Cell], *, style: str, keys: Sequence[str], sure: bool) -> str:
+def _style(name: str, values: Sequence[Cell], *, style: str, keys: Sequence[str], sure: bool) -> str:
     """Returns how dates are written, "" where they are none after all (version numbers)."""
-    every = cells.values.tolist()
-    numbers = (cells.key(every.index(value), keys).rpartition("/")[2] for value in values)
+    numbers = [key.rpartition("/")[2] for key in keys]
     rows = tuple(int(number) if number.isdecimal() else place for place, number in enumerate(numbers))
     column = pd.Series([str(value) for value in values])
     place = Rows("the table", 0, rows)
@@ -154,6 +159,7 @@ def _style(name: str, cells: Cells, values: Sequence[Cell], *, style: str, keys:
     return found or ISO
 
 
+@lru_cache(maxsize=2**16)
 def moment_of(text: str, style: str) -> datetime:
     """Returns a date as a moment without zone (universal time where it states one).
 
