@@ -100,7 +100,8 @@ def index_scene(path: Path, *, variable: str, target: str, labelled: bool, cut: 
             raise DataError(named.path, must=_shape_of_labels(cube), found=str(named))
         labels = [named]
     else:
-        labels = [entry for entry in others if _fits(cube, entry) and _are_whole(entry)]
+        fitting = [entry for entry in others if _fits(cube, entry)]
+        labels = [entry for entry in fitting if _are_whole(entry)] or (fitting if labelled else [])
     if labelled and not labels:
         raise _no_labels(path, cube=cube, others=_beside(path, cube=cube))
     pairs, notes = pair([cube], labels, where=path)
