@@ -174,7 +174,7 @@ class Child:
         """Loads what the modality needs on a whole file, then sets the limits."""
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         self._show(0.0)
-        self._quietly(reading, dict(reading.seed.files))
+        self._quietly(reading, dict(reading.seed.files), name="whole")
         size_kb = int(Path("/proc/self/statm").read_text().split()[0]) * (resource.getpagesize() >> 10)
         self.large_kb = max(self.large_kb, _peak_kb() + LARGE_KB) if self.large_kb else _peak_kb() + LARGE_KB
         most = (size_kb << 10) + ROOM
@@ -190,53 +190,54 @@ class Child:
         self._show(time.monotonic())
         before = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, HANG_S)
-        kind, detail = self._quietly(reading, files)
+        kind, detail = self._quietly(reading, files, name=str(number))
         signal.setitimer(signal.ITIMER_PROF, 0)
         spent = time.process_time() - before
-        if not kind and spent > SLOW_S:
+        if kind in ("sample", "refused") and spent > SLOW_S:
             kind, detail = "slow", f"{spent:.1f} s of processor time"
-        if not kind and (peak := _peak_kb()) > self.large_kb:
+        if kind in ("sample", "refused") and (peak := _peak_kb()) > self.large_kb:
             kind, detail = "memory", f"{(peak - self.large_kb + LARGE_KB) >> 10} MB in use"
         printed = os.fstat(self.noise).st_size
-        if printed > NOISE and not kind:
+        if printed > NOISE and kind in ("sample", "refused"):
             kind, detail = "noise", f"{printed} bytes, such as {os.pread(self.noise, 80, 0)!r}"
         if printed:
             os.ftruncate(self.noise, 0)
             os.lseek(self.noise, 0, os.SEEK_SET)
         values = self.state.values
+        values[3] += kind == "sample"
+        values[4] += kind == "refused"
         values[6] += spent
-        if kind:
+        if kind not in ("sample", "refused"):
             values[5] += 1
             about = {"reader": reading.modality.name, "seed": reading.seed.name, "number": number}
             self.findings.write(json.dumps({**about, "kind": kind, "detail": detail}) + "\n")
             self.findings.flush()
         self._show(0.0)
 
-    def _quietly(self, reading: Reading, files: dict[str, bytes]) -> tuple[str, str]:
-        """Returns kind and detail of what should not have come out of reading the files, "" twice for all else."""
+    def _quietly(self, reading: Reading, files: dict[str, bytes], *, name: str) -> tuple[str, str]:
+        """Returns what came out of reading the files: "sample", "refused", or the kind of a finding and its detail."""
         from metatransformer.core.errors import DataError
 
         # A name of its own, because what is read is kept by name.
-        folder = self.folder / f"{self.state.values[1]}"
+        folder = self.folder / name
         folder.mkdir()
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
+        for file, data in files.items():
+            (folder / file).write_bytes(data)
         path = folder / reading.seed.main if reading.seed.main else folder
         try:
             reading.read(path)
-            self.state.values[3] += 1
+            return "sample", ""
         except DataError as error:
-            self.state.values[4] += 1
             if words := memory_words(error):
                 return "memory", words
             if len(str(error)) > 4000:
                 return "words", f"a message of {len(str(error))} letters: {str(error)[:100]}"
+            return "refused", ""
         except BaseException as error:  # noqa: BLE001 - all of them are what is looked for
             kind = "memory" if memory_words(error) else "error"
             return kind, f"{type(error).__name__}: {str(error)[:200]} ({place_of(error)})"
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return "", ""
 
 
 def _peak_kb() -> int:

@@ -104,7 +104,7 @@ def open_tiff(path: Path, *, extra: str) -> Iterator[Any]:
 
 def _require_end(raw: Bounded, form: Any, *, path: Path) -> None:
     """Raises DataError for directories that follow each other in a circle: tifffile would go round for ever."""
-    place, seen = raw.seek(form.offsetsize), set()  # behind the mark stands, as wide as any, where the first one is
+    place, seen = raw.seek(8 if form.is_bigtiff else 4), set()  # where the header says which one is the first
     with suppress(struct.error, OSError, OverflowError):  # behind the end of the file: tifffile says what is missing
         while place not in seen:
             seen.add(place)
@@ -125,9 +125,11 @@ def require_tiff_room(path: Path, page: Any, *, shape: Sequence[int]) -> None:
     with foreign(path, "tifffile", must="be a whole TIFF"):
         ratio, sizes = _RATIOS.get(int(page.compression)), tuple(page.databytecounts)
         counted = page.dtype is not None and all(sizes) and not page.is_subsampled
-        places, parts, part = tuple(page.dataoffsets), prod(page.chunked), tuple(page.chunks)
-        height = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
-        width = page.tilewidth if page.is_tiled else page.imagewidth
+        parts, part = prod(page.chunked), tuple(page.chunks)
+        height = int(page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength))
+        width = int(page.tilewidth if page.is_tiled else page.imagewidth)
+        end = path.stat().st_size
+        there = [(int(place), int(size)) for place, size in zip(page.dataoffsets, sizes, strict=False)]
     limits.require_room(path, shape=(parts,), bytes_each=1, what="strips or tiles")
     if ratio is not None and counted:
         for what, sides in (("values", shape), ("values of a strip or tile", part)):
@@ -135,9 +137,10 @@ def require_tiff_room(path: Path, page: Any, *, shape: Sequence[int]) -> None:
     if ratio is None:
         limits.require_pixels(path, height=height, width=width)
         with path.open("rb") as file:
-            for place, size in zip(places, sizes, strict=False):
-                file.seek(place)
-                require_coded_size(path, file.read(min(size, _HEAD)), height=height, width=width)
+            for place, size in there:
+                if 0 <= place < end and size > 0:
+                    file.seek(place)
+                    require_coded_size(path, file.read(min(size, _HEAD)), height=height, width=width)
 
 
 def require_coded_size(path: Path, coded: bytes, *, height: int, width: int) -> None:

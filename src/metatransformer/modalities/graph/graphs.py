@@ -119,7 +119,7 @@ def _cell(value: Any, *, where: str) -> Word:
         return "yes" if value else "no"
     if isinstance(value, int | float):
         if not abs(value) <= 1e30:
-            raise DataError(where, must="hold finite numbers, below 1e30", found=str(value)[:40])
+            raise DataError(where, must="hold finite numbers", found=str(value)[:40])
         return float(value)
     if isinstance(value, str):
         return value

@@ -123,8 +123,8 @@ def _number(text: str, *, where: str) -> float:
         value = float(text)
     except ValueError as error:
         raise DataError(where, must="hold a number", found=repr(text)) from error
-    if not abs(value) <= 1e30:
-        raise DataError(where, must="hold a finite number, below 1e30", found=text)
+    if not abs(value) <= 1e30:  # beyond that the sums of the readers overflow
+        raise DataError(where, must="hold a finite number", found=text)
     return value
 
 

@@ -279,8 +279,9 @@ def _side(path: Path, found: _Found, names: tuple[str, ...]) -> int:
     ]
     if len(there) != 1:
         return 0
-    value = np.ravel(_format(path)[1](path, there[0]))[0]
-    return int(value) if value.dtype.kind in _NUMBERS and 0 < value < 1e9 and value == int(value) else 0
+    values = np.ravel(_format(path)[1](path, there[0]))
+    value = float(values[0]) if values.dtype.kind in _NUMBERS else 0.0
+    return int(value) if 0 < value < 1e9 and value == int(value) else 0
 
 
 def _border(path: Path, library: str) -> foreign:
