@@ -4,16 +4,14 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-T = TypeVar("T", bound=Sized)
 FIGURE = re.compile(r"-?|[+-]*\d\S*")  # a number with its unit, or none
 WIDTH = 160  # columns of a table in a log file, which has no width of its own
 
@@ -67,13 +65,6 @@ class Console:
         with Progress(*columns, console=self.rich, transient=True) as progress:
             progress.add_task(title, total=total, status="")
             yield Bar(progress)
-
-    def track(self, items: Iterable[T], *, title: str, total: int) -> Iterator[T]:
-        """Yields the items and advances a bar by the length of each."""
-        with self.bar(title, total=total) as bar:
-            for item in items:
-                yield item
-                bar.advance(len(item))
 
 
 @dataclass(frozen=True)
