@@ -39,7 +39,7 @@ def test_every_command_of_a_page_parses_and_its_settings_exist(name: str):
         rest, overrides = _without_overrides(words, COMMANDS[words[0]]) if takes else (words, [])
         options = _parser().parse_args(rest)
         assert getattr(options, "modality", "") in ("", name)
-        make_recipe(name, base={}, overrides=parse_overrides(overrides))
+        make_recipe(name, overrides=parse_overrides(overrides))
 
 
 @pytest.mark.parametrize("name", modality_names())

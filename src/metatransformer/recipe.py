@@ -385,8 +385,8 @@ class Kind(Protocol):
 def make_recipe(
     inputs: str | Mapping[str, str] = "",
     *,
-    base: Mapping[str, Any],
-    overrides: Sequence[str] | Mapping[str, Any],
+    base: Mapping[str, Any] = NOTHING,
+    overrides: Sequence[str] | Mapping[str, Any] = NOTHING,
     defaults: Mapping[str, Any] = NOTHING,
     known: Callable[[str], Kind] = get_modality,
 ) -> Recipe:
