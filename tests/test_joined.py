@@ -1,19 +1,23 @@
 """A table whose rows bring several inputs: pictures, texts and columns, some of them absent."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from common import SMALL, make_values
+from common import SMALL, Run, make_values
 from PIL import Image
 
 from metatransformer.core.errors import DataError, UsageError
+from metatransformer.fit.fit import fit
 from metatransformer.infer.joined import read_joined, split_joint
+from metatransformer.infer.predict import predict
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.recipe import Recipe, make_recipe, parse_inputs, to_dict
+from metatransformer.saved import load_pipeline
 
 QUIET = Console(quiet=True)
 COUNT = 20
@@ -150,3 +154,71 @@ def test_inputs_that_cannot_be_read_are_refused(text: str):
 def test_a_column_may_have_a_comma_and_brackets_in_quotation_marks():
     found = parse_inputs('photo=image, notes=text(Title, "Review (long), Text")')
     assert found["notes"] == {"modality": "text", "from": ["Title", "Review (long), Text"]}
+
+
+def test_the_command_line_fits_scores_predicts_and_embeds(table: pd.DataFrame, tmp_path: Path, call: Run):
+    data, run = written(table, tmp_path), tmp_path / "run"
+    inputs = "photo=image,notes=text,rest=tabular(age,dose)"
+    words = [
+        "fit",
+        data,
+        "--inputs",
+        inputs,
+        "--target",
+        "outcome",
+        "--tune",
+        "head",
+        "--encoder",
+        "test",
+        "--out",
+        run,
+    ]
+    small = ["inputs.photo.size=16", "inputs.notes.vocabulary=train", "head.read=[1,-1]", "run.device=cpu"]
+    status, result, err = call([*words, *small])
+    assert status == 0, err
+    assert set(result["inputs"]) == {"photo", "notes", "rest"} and "what each input brings" in err
+    assert set(result["inputs"]["photo"]) == {"alone", "without", "absent"}
+    told = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert told["inputs"]["classify"] == result["inputs"]
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "What each input brings" in page and "absent at prediction" in page
+
+    status, scored, err = call(["evaluate", run])
+    assert status == 0, err
+    kept = scored["metrics"]["accuracy"]
+    assert kept == pytest.approx(result["metrics"]["test"]["accuracy"])
+
+    fewer = table.drop(columns="outcome")
+    fewer.loc[0, "photo"] = None
+    fewer.loc[1, ["age", "dose"]] = None
+    status, result, err = call(["predict", run, written(fewer, tmp_path, name="new.csv"), "--out", tmp_path / "p.csv"])
+    answers = pd.read_csv(tmp_path / "p.csv")
+    assert status == 0 and result["rows"] == COUNT and answers["p(a)"].between(0, 1).all(), err
+    status, result, err = call(["embed", data, "--model", run, "--out", tmp_path / "e.parquet"])
+    assert status == 0 and result["rows"] == COUNT, err
+
+
+def test_an_input_that_training_never_saw_missing_says_nothing(table: pd.DataFrame, tmp_path: Path):
+    overrides = {"inputs.photo.size": 16, "tune": "head"}
+    recipe = recipe_of("photo=image,rest=tabular(age,dose)", **{k.replace(".", "__"): v for k, v in overrides.items()})
+    joint = read_joined(written(table, tmp_path), recipe, labelled=True)
+    examples, recipe = split_joint(joint, console=QUIET)
+    fitted = fit(examples, recipe, console=QUIET)
+    absent = table.assign(photo=None)
+    made = read_joined(written(absent, tmp_path, name="absent.csv"), joint.recipe, labelled=False).examples
+    answers = predict(fitted.pipeline, made, console=QUIET)
+    assert answers["p(a)"].notna().all() and len(answers) == COUNT
+
+
+@pytest.mark.parametrize("fusion", ["tokens", "features"])
+def test_both_ways_to_meet_are_saved_and_loaded(table: pd.DataFrame, tmp_path: Path, fusion: str):
+    settings = {"inputs__photo__size": 16, "tune": "head", "fusion": fusion}
+    joint = read_joined(
+        written(table, tmp_path), recipe_of("photo=image,rest=tabular(age,dose)", **settings), labelled=True
+    )
+    examples, recipe = split_joint(joint, console=QUIET)
+    fitted = fit(examples, recipe, out=tmp_path / "run", console=QUIET)
+    loaded = load_pipeline(tmp_path / "run")
+    assert loaded.model.apart == (fusion == "features") and loaded.recipe.fusion == fusion
+    ours, again = (predict(one, examples, console=QUIET)["p(a)"] for one in (fitted.pipeline, loaded))
+    np.testing.assert_allclose(ours, again, atol=1e-5)

@@ -161,7 +161,7 @@ def _read(rows: _Rows, recipe: Recipe, *, labelled: bool) -> tuple[Examples, Rec
     targets = _learned(columns, recipe, rows, labelled=labelled)
     inputs: dict[str, Column] = {}
     for name, one in recipe.inputs.items():
-        places, index = _input(rows, name, one)
+        places, index = _input(rows, name, one, needed=labelled)
         recipe = recipe.with_settings({name: index.settings})
         inputs[name] = Column(index.records, places).take(np.arange(len(frame)))
         notes += [f"{name}: {note}" for note in index.notes]
@@ -200,20 +200,24 @@ def _learned(columns: Columns, recipe: Recipe, rows: _Rows, *, labelled: bool) -
     return found
 
 
-def _input(rows: _Rows, name: str, one: InputOptions) -> tuple[np.ndarray, Index]:
-    """Returns for each row the place of its record, -1 where the input is absent, and the records."""
+def _input(rows: _Rows, name: str, one: InputOptions, *, needed: bool) -> tuple[np.ndarray, Index]:
+    """Returns for each row the place of its record, -1 where the input is absent, and the records.
+
+    ``needed`` says that some row must have it: training learns nothing of an input that is never there.
+    """
     modality, columns = get_modality(one.modality), list(one.columns)
-    if modality.source.kind == "table" and modality.source.index is None:
-        there = np.flatnonzero(rows.typed[columns].notna().any(axis=1).to_numpy())
-        return _placed(there, rows), index_table(
-            rows.typed[columns].iloc[there], target=None, split_column=None, header=rows.header
-        )
-    cells = rows.written[columns]
+    by_row = modality.source.kind == "table" and modality.source.index is None
+    cells = (rows.typed if by_row else rows.written)[columns]
     present = cells.notna() & cells.apply(lambda column: column.map(lambda cell: str(cell).strip() != ""))
     there = np.flatnonzero(present.any(axis=1).to_numpy())
     if not len(there):
-        must, do = f"bring the input '{name}' in some row", "Leave the input out."
-        raise DataError(rows.sheet.where, must=must, found=f"no cell in {listing(columns)}", do=do)
+        if needed:
+            must, do = f"bring the input '{name}' in some row", "Leave the input out."
+            raise DataError(rows.sheet.where, must=must, found=f"no cell in {listing(columns)}", do=do)
+        return _placed(there, rows), Index(Records([]))
+    if by_row:
+        rest = cells.iloc[there]
+        return _placed(there, rows), index_table(rest, target=None, split_column=None, header=rows.header)
     values = cells.iloc[there, 0].tolist()
     if modality.source.kind == "files" or _names_files(values, modality):
         if len(columns) > 1:
