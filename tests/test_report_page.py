@@ -90,7 +90,7 @@ def test_report_says_what_training_through_a_narrow_head_came_to(tmp_path: Path,
     fitted.outcome.kept = kept
     write_report(fitted, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "the linear head of few features that was used during training" in page and words in page
+    assert "the small linear head that was used during training" in page and words in page
 
 
 def test_join_reports_holds_both_and_refuses_other_files(image: Fitted, tmp_path: Path) -> None:
