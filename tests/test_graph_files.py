@@ -244,3 +244,62 @@ def test_smi_loses_no_field(tmp_path: Path) -> None:
     named.write_text("smiles\tname\nCCO\tethanol\t\nCC\tethane\t0.5\n")
     with pytest.raises(DataError, match="line 3.*at most 2 fields"):
         read_smiles(named)
+
+
+# --- further formats and names
+
+
+def test_formats_of_networkx(tmp_path: Path):
+    net = networkx.Graph(name="roads")
+    net.add_edges_from([("a", "b"), ("b", "c")], kind="road", length=2.5)
+    networkx.set_node_attributes(net, {"a": "north", "b": "south", "c": "south"}, "side")
+    net.add_node("d", side="alone", graphics={"x": 1.0})
+    for name in ("a.gml", "a.gml.gz"):
+        networkx.write_gml(net, tmp_path / name)
+        (record,) = indexed(tmp_path / name).records
+        graph = load_graph(record)
+        assert (graph.count, graph.edges.tolist()) == (4, [[0, 1], [1, 2]])
+        assert graph.links == {"kind": ["road", "road"], "length": [2.5, 2.5]}
+        assert list(graph.nodes["side"]) == ["north", "south", "south", "alone"] and "graphics" not in graph.nodes
+    text = '*Vertices 3\n1 "a" 0.1 0.2\n2 "b c" 0.3 0.4\n3 "d" 0.5 0.6\n*Edges\n1 2 1.5\n2 3 2\n'
+    graph = load_graph(indexed(written(tmp_path / "a.net", text)).records[0])
+    assert sorted(graph.edges.tolist()) == [[0, 1], [1, 2]] and not graph.directed
+    assert sorted(float(weight) for weight in graph.links["weight"]) == [1.5, 2]
+    for name, content in (("b.gml", "graph [ node [ id 1 "), ("b.net", "*Vertices x\n"), ("c.gml", "nonsense")):
+        with pytest.raises(DataError, match=f"{name}: must"):
+            load_graph(indexed(written(tmp_path / name, content)).records[0])
+
+
+@pytest.mark.parametrize("ending", [".smiles", ".ism", ".can.gz"])
+def test_other_endings_of_lists_of_smiles(ending: str, tmp_path: Path):
+    records = indexed(written(tmp_path / f"a{ending}", "CCO ethanol\nC methane\n")).records
+    assert [load_graph(record).count for record in records] == [3, 1]
+
+
+def test_lines_of_old_macintoshes_end_in_a_carriage_return(tmp_path: Path):
+    (tmp_path / "a.sdf").write_bytes((BLOCK + "> <a>\n1\n\n$$$$\n").replace("\n", "\r").encode())
+    (block,) = read_sdf(tmp_path / "a.sdf")
+    assert block.properties == {"a": "1"} and load_graph(Record("0", value={"block": block.text})).count == 3
+
+
+def test_one_bad_file_does_not_hide_the_others(tmp_path: Path):
+    contents = {"a.sdf": BLOCK, "b.sdf": "\0\0", "c.smi": "", "d.graphml": "<graphml>", "e.smi": "C\n"}
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+    bad, good = [], []
+    for record in indexed(tmp_path).records:
+        try:
+            good.append(load_graph(record).count)
+        except DataError as error:
+            bad.append(str(error))
+    assert good == [3, 1]
+    assert [name for name in contents if any(f"/{name}: must" in message for message in bad)] == [*contents][1:4]
+
+
+def test_long_labels_stay_different(tmp_path: Path):
+    for path in (FILES / "good_tu").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (path,) = tmp_path.glob("*_graph_labels.txt")
+    count = len(path.read_text().split())
+    path.write_text("\n".join(str(10_000_000 + i) for i in range(count)))
+    assert read_tu(tmp_path).labels == tuple(str(10_000_000 + i) for i in range(count))

@@ -1,8 +1,8 @@
 """Graph: molecules and general graphs; a token a node, an edge, a kind of neighbourhood, a number.
 
 File: CSV, TSV, JSON lines or Parquet with a column of SMILES; SDF and MOL (several molecules a file, properties as
-targets); SMI; GraphML; edge lists (.edgelist, .edges: two node names a line, then perhaps a weight and a time, or a
-dictionary as networkx writes it); all of these also .gz; a folder in TU text format (DS_A.txt,
+targets); SMI; GraphML, GML and Pajek; edge lists (.edgelist, .edges: two node names a line, then perhaps a weight and a
+time, or a dictionary as networkx writes it); all of these also .gz; a folder in TU text format (DS_A.txt,
 DS_graph_indicator.txt, ...). In memory: SMILES, ``graphs.Graph``, networkx graphs, or mappings
 with ``nodes`` (a number) and ``edges`` [m, 2].
 Tokens: a token a node and an edge: its words (element, charge, hydrogens, hybridisation, aromatic, ring, chirality;

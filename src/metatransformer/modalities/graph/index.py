@@ -29,15 +29,24 @@ from metatransformer.modalities.graph.molecule import (
     read_smiles,
     scaffold,
 )
-from metatransformer.modalities.graph.networks import from_networkx, is_tu, read_edge_list, read_graphml, read_tu
+from metatransformer.modalities.graph.networks import (
+    NETWORKX,
+    from_networkx,
+    is_tu,
+    read_by_networkx,
+    read_edge_list,
+    read_graphml,
+    read_tu,
+)
 
 SDF_SUFFIXES = (".sdf", ".sd", ".mol")
 EDGE_SUFFIXES = (".edgelist", ".edges")
 SDF_SUFFIXES += tuple(f"{suffix}.gz" for suffix in SDF_SUFFIXES)
 EDGE_SUFFIXES += tuple(f"{suffix}.gz" for suffix in EDGE_SUFFIXES)
-SMI_SUFFIXES = (".smi", ".smi.gz")
+SMI_SUFFIXES = tuple(f"{suffix}{end}" for suffix in (".smi", ".smiles", ".ism", ".can") for end in ("", ".gz"))
 SEVERAL = (*SDF_SUFFIXES, *SMI_SUFFIXES, ".graphml", ".graphml.gz")  # may hold several graphs
-FILE_SUFFIXES = (*SEVERAL, *EDGE_SUFFIXES)
+NET_SUFFIXES = tuple(f"{suffix}{end}" for suffix in NETWORKX for end in ("", ".gz"))
+FILE_SUFFIXES = (*SEVERAL, *EDGE_SUFFIXES, *NET_SUFFIXES)
 GRAPH_SUFFIXES = (*TABLE_SUFFIXES, *FILE_SUFFIXES)
 
 
@@ -188,7 +197,11 @@ def _files(data: Any, *, target: str, labelled: bool) -> Index:
         if not accepts(record.path.name, suffixes=SEVERAL):
             records.append(record)
             continue
-        contents = _contents(record.path)
+        try:
+            contents = _contents(record.path)
+        except DataError:  # raised again when this file is loaded, so that the others are read or named, too
+            records.append(record)
+            continue
         for number, (value, _) in enumerate(contents):
             key = record.key if len(contents) == 1 else f"{record.key}:{number}"
             records.append(replace(record, key=key, part=number, value=value))
@@ -281,6 +294,8 @@ def _lists(value: Mapping[str, Any], key: str, *, where: str) -> dict[str, list[
 def _from_file(record: Record, path: Path) -> Graph:
     if accepts(path.name, suffixes=EDGE_SUFFIXES):
         return read_edge_list(path)
+    if accepts(path.name, suffixes=NET_SUFFIXES):
+        return read_by_networkx(path)
     value, _ = _contents(path)[int(record.part or 0)]
     return load_graph(replace(record, value=value))
 
@@ -316,6 +331,7 @@ def _can_be_read(record: Record) -> bool:
 def _with_scaffolds(index: Index) -> Index:
     """Returns the records in groups of one scaffold each, which a split keeps together."""
     if odd := next((record for record in index.records if not _is_molecule(record.value)), None):
+        load_graph(odd)  # a damaged file says so itself
         must = "be random for graphs that are no molecules"
         raise UsageError("input.split", must=must, found=f"scaffold, for graph {odd.key}")
     groups = [scaffold(record.value, where=_place(record)) for record in index.records]

@@ -80,7 +80,8 @@ def read_sdf(path: Path) -> list[Block]:
     Raises:
         DataError: not text, or no molecule.
     """
-    lines = decode(read_bytes(path), path=path, latin=True).replace("\r\n", "\n").split("\n")
+    text = decode(read_bytes(path), path=path, latin=True).replace("\r\n", "\n")
+    lines = text.split("\n" if "\n" in text else "\r")  # old Macintoshes wrote the latter
     blocks: list[Block] = []
     start = 0
     for place, line in enumerate(lines):

@@ -42,6 +42,37 @@ def read_graphml(path: Path) -> list[tuple[Graph, dict[str, Any]]]:
     ]
 
 
+NETWORKX = (".gml", ".net", ".paj")  # formats of one graph that networkx reads
+_NAMES = {"id", "label", "graphics", "x", "y", "shape"}  # what a node is called there, and where it is drawn
+
+
+def read_by_networkx(path: Path) -> Graph:
+    """Returns the graph of a GML or Pajek file, without its nodes' names and how it is drawn.
+
+    Raises:
+        DataError: damaged, another format, an empty graph, or an attribute that is no word or number.
+    """
+    try:
+        import networkx
+    except ImportError as error:
+        raise MissingDependencyError("networkx", extra="graph", purpose=f"reading {path}") from error
+    name = path.name.lower().removesuffix(".gz")
+    lines = decode(read_bytes(path), path=path, latin=True).splitlines()
+    if name.endswith(".gml"):
+        with foreign(path, "networkx", must="be whole GML"):
+            graph = networkx.parse_gml(lines, label="id")
+    else:
+        with foreign(path, "networkx", must="be a whole Pajek network"):
+            graph = networkx.parse_pajek(lines)
+    for _, data in graph.nodes(data=True):
+        for name in _NAMES & data.keys():
+            del data[name]
+    for *_, data in graph.edges(data=True):
+        for name in ("id", "graphics"):
+            data.pop(name, None)
+    return from_networkx(graph, where=path)
+
+
 def from_networkx(graph: Any, *, where: object) -> Graph:
     """Returns a networkx graph; attributes of nodes and edges become columns, absent ones gaps.
 
@@ -178,7 +209,7 @@ def read_tu(folder: Path) -> TuSet:
     return TuSet(
         name,
         graphs,
-        labels=None if labels is None else tuple(f"{row[0]:g}" for row in labels),
+        labels=None if labels is None else tuple(f"{row[0]:.15g}" for row in labels),
         values=None if values is None else tuple(map(tuple, values.tolist())),
     )
 
