@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fuzz.child import AGAIN, HANG_S, STATE, State, run_child
+from fuzz.child import AGAIN, HANG_S, STATE, State, run_child, stem
 from fuzz.seeds import seeds
 
 WAIT_S = 600.0  # of wall time for one file: it waits for something, since it has not used up its processor time
@@ -20,7 +20,7 @@ Job = tuple[str, str, int, int]  # reader, seed, first number, the one behind th
 # Loaded once, before processes are forked: a start then costs nothing.
 _LIBRARIES = ("torch", "pandas", "pyarrow.csv", "pyarrow.parquet", "PIL.Image", "tifffile", "imagecodecs", "pydicom")
 _LIBRARIES += ("soundfile", "soxr", "av", "laspy", "trimesh", "rdkit.Chem", "networkx", "h5py", "scipy.io")
-_LIBRARIES += ("tokenizers",)
+_LIBRARIES += ("tokenizers", "common")
 
 
 @dataclass
@@ -122,6 +122,7 @@ def run_jobs(bundles: Iterable[Sequence[Job]], *, jobs: int, out: Path | None = 
     """Returns the outcome by reader; ``jobs`` processes run at a time, findings go to ``out`` as they come."""
     for name in _LIBRARIES:
         importlib.import_module(name)
+    stem()
     outcomes: dict[str, Outcome] = {}
     waiting, running = iter(bundles), []
     while True:

@@ -17,6 +17,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -64,6 +65,14 @@ def changed(reader: str, name: str, number: int) -> dict[str, bytes]:
     return {**seed.files, chosen: mutated(seed.files[chosen], name=chosen, rng=rng, others=others)}
 
 
+@cache
+def stem() -> Any:
+    """Returns the front end of the tests' trunk."""
+    from metatransformer.trunk import load_encoder
+
+    return load_encoder("test").stem
+
+
 class Reading:
     """How a modality reads what is handed in, as the command ``check`` does."""
 
@@ -72,12 +81,11 @@ class Reading:
 
         from fuzz.seeds import seeds
         from metatransformer.modalities import get_modality
-        from metatransformer.trunk import load_encoder
 
         self.seed = seeds(reader)[name]
         self.modality = get_modality(reader)
         self.recipe = tiny_recipe(self.modality, {**self.seed.settings, "task.target": self.seed.target})
-        self.stem = load_encoder("test").stem
+        self.stem = stem()
 
     def read(self, path: Path) -> int:
         """Returns how many samples were read.
