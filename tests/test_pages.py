@@ -1,0 +1,74 @@
+"""The pages of the modalities say what is true: commands parse, settings exist with the defaults that are named."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from metatransformer.faces.arguments import flat_keys
+from metatransformer.faces.cli.main import _parser, _take_overrides
+from metatransformer.faces.describe import _value
+from metatransformer.modalities import modality_names
+from metatransformer.recipe import make_recipe, parse_overrides, to_dict
+
+ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "docs/modalities"
+TEXTS = {name: (PAGES / f"{name}.md").read_text(encoding="utf-8") for name in modality_names()}
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Yields the words of each command of a page or of the README."""
+    for line in re.findall(r"^(?:\$ |    )?(metatransformer .*)$", text, flags=re.MULTILINE):
+        yield shlex.split(line)[1:]
+
+
+def test_each_modality_has_a_page_and_the_readme_links_it():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert sorted(path.stem for path in PAGES.glob("*.md")) == sorted(modality_names())
+    assert [name for name in modality_names() if f"(docs/modalities/{name}.md)" not in readme] == []
+
+
+@pytest.mark.parametrize("name", modality_names())
+def test_every_command_of_a_page_parses_and_its_settings_exist(name: str):
+    found = list(commands(TEXTS[name]))
+    assert {words[0] for words in found} >= {"check", "fit", "predict", "modalities"}
+    for words in found:
+        rest, overrides = _take_overrides(words)
+        options = _parser().parse_args(rest)
+        assert getattr(options, "modality", "") in ("", name)
+        make_recipe(name, overrides=parse_overrides(overrides))
+
+
+@pytest.mark.parametrize("name", modality_names())
+def test_every_setting_of_a_page_exists_and_its_default_is_the_one_named(name: str):
+    text = TEXTS[name]
+    known = {key: _value(value) for key, value in flat_keys(to_dict(make_recipe(name))).items()}
+    rows = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| `(.*?)` \|", text, flags=re.MULTILINE)
+    assert len(rows) >= 3
+    assert [(key, said) for key, said in rows if known[key] != said] == []
+    named = set(re.findall(r"\b((?:input|head|optim|data|task|run)\.[a-z_]+)\b(?!\()", text))
+    assert named - known.keys() == set()
+
+
+@pytest.mark.parametrize("name", modality_names())
+def test_a_page_is_whole(name: str):
+    text = TEXTS[name]
+    assert re.findall("^## (.*?)(?::.*)?$", text, flags=re.MULTILINE) == [
+        "Files",
+        "Settings",
+        "Example",
+        "In Python",
+        "When something is wrong",
+    ]
+    for program in re.findall("```python\n(.*?)```", text, flags=re.DOTALL):
+        compile(program, name, "exec")
+    shown = re.findall("```console[^\n]*\n(.*?)```", text, flags=re.DOTALL)
+    with_output = [block.count("\n") > block.count("$ metatransformer") for block in shown]
+    assert all(with_output) or not any(with_output), f"half made: run docs/make_pages.py {name}"
+    pictures = re.findall(r"!\[[^\]]+\]\((\S+)\)", text)
+    assert all((PAGES / picture).stat().st_size < 60_000 for picture in pictures)
+    assert bool(pictures) == all(with_output)
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        assert (PAGES / link).exists(), link
