@@ -10,8 +10,8 @@ folder of its own:
 * a block ``python`` is run; what it prints stands in a block ``text`` behind it;
 * each line ``$ command`` of a block ``console`` is run, and what it printed stands below it; ``console exit=2`` is a
   command that must end so;
-* ``<!-- picture: run/report.html, Confusions, pictures/audio.png, WORDS -->`` shows the first picture below that heading
-  of a report, kept under that name.
+* ``<!-- picture: run/report.html, Confusions, pictures/audio.png, WORDS -->`` shows the first picture below that
+  heading of a report, kept under that name.
 """
 
 import argparse
