@@ -33,7 +33,7 @@ def test_each_modality_has_a_page_and_the_readme_links_it():
 @pytest.mark.parametrize("name", modality_names())
 def test_every_command_of_a_page_parses_and_its_settings_exist(name: str):
     found = list(commands(TEXTS[name]))
-    assert {words[0] for words in found} >= {"check", "fit", "predict", "modalities"}
+    assert {words[0] for words in found} >= {"check", "fit", "predict"}
     for words in found:
         overrides = [word for word in words if OVERRIDE.match(word)]
         options = _parser().parse_args([word for word in words if word not in overrides])
