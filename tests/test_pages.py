@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from metatransformer.faces.arguments import flat_keys
-from metatransformer.faces.cli.main import COMMANDS, _parser, _without_overrides
+from metatransformer.faces.cli.main import OVERRIDE, _parser
 from metatransformer.faces.describe import _value
 from metatransformer.modalities import modality_names
 from metatransformer.recipe import make_recipe, parse_overrides, to_dict
@@ -35,9 +35,8 @@ def test_every_command_of_a_page_parses_and_its_settings_exist(name: str):
     found = list(commands(TEXTS[name]))
     assert {words[0] for words in found} >= {"check", "fit", "predict"}
     for words in found:
-        takes = COMMANDS[words[0]].overrides
-        rest, overrides = _without_overrides(words, COMMANDS[words[0]]) if takes else (words, [])
-        options = _parser().parse_args(rest)
+        overrides = [word for word in words if OVERRIDE.match(word)]
+        options = _parser().parse_args([word for word in words if word not in overrides])
         assert getattr(options, "modality", "") in ("", name)
         make_recipe(name, overrides=parse_overrides(overrides))
 

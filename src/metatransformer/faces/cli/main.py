@@ -96,12 +96,12 @@ DATA = ("data", {"metavar": "DATA"})
 RUN = ("run", {"metavar": "RUN", "help": "a run folder or a saved model"})
 PATHS = ("paths", {"nargs": "+", "metavar": "PATH", "help": "files, folders, a manifest or a table"})
 NAME = ("name", {"nargs": "?", "default": "", "metavar": "NAME"})
-TRUNK = ("--encoder", {"default": "", "metavar": "PATH", "help": "where the model's trunk lies now"})
+TRUNK = ("--encoder", {"default": "", "metavar": "PATH", "help": "the trunk's file, if it was moved"})
 TRUNK_OF_DEMO = ("--encoder", {"default": "focus-s14", "metavar": "E", "help": "default: %(default)s"})
 CONTROLS = "also score a constant answer, a plain baseline, a random trunk and no trunk"
 MINUTES = "end after N minutes with the best model by then, complete and saved"
 SCORED = "default: the data of the run. Its split 'test' is scored, or that of the run where it brings none"
-POOLS = "summary (default), mean, max, both or grid; of a trained model also features (its default)"
+POOLS = "how tokens become a vector: summary (default), mean, max, both or grid; with --model: features (default)"
 
 COMMANDS: Mapping[str, Command] = {
     "demo": Command(
@@ -179,7 +179,7 @@ COMMANDS: Mapping[str, Command] = {
             PATHS,
             ("--modality", {"default": "", "metavar": "M", "help": "needed unless --model is given"}),
             ("--encoder", {"default": "", "metavar": "E", "help": "default: meta-b16"}),
-            ("--target", {"default": "", "metavar": "COL", "help": "a table's column that no vector may see"}),
+            ("--target", {"default": "", "metavar": "COL", "help": "a column to leave out, such as the label"}),
             ("--model", {"default": "", "metavar": "RUN", "help": "embed with a trained model instead"}),
             DEVICE,
             ("--pool", {"default": "", "help": POOLS}),
