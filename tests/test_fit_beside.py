@@ -97,7 +97,7 @@ def test_a_head_on_words_is_ridge_regression():
 def test_texts_count_their_words(tmp_path: Path):
     fitted = run("text", features="plain", out=tmp_path / "run")
     head = fitted.pipeline.head
-    assert head.beside is not None and head.beside.facts.words > 0 and not head.through
+    assert head.beside["plain:text"].facts.words > 0 and not head.through
     loaded = load_pipeline(tmp_path / "run" / "model")
     answers = predict(loaded, fitted.loaders["test"].examples, console=QUIET)
     assert answers["prediction"].tolist() == fitted.pipeline.task.decode(fitted.outputs["test"])["prediction"].tolist()
