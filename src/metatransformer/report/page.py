@@ -207,8 +207,8 @@ def _curve(fitted: Fitted) -> figures.Picture | None:
     if fitted.kept is None:
         return None
     kept, words = history[fitted.kept], task.words(task.primary)
-    if "trunk_share" in kept:
-        return None  # of two heads, each with a path of its own
+    if "l2" not in kept and "epoch" not in kept:
+        return None  # of several heads, each with a path of its own
     if "l2" in kept:
         path = [line for line in history if all(line.get(key) == kept.get(key) for key in ("reads", "gamma"))]
         return figures.penalty_curve(path, metric=task.primary, words=words, best=path.index(kept))
