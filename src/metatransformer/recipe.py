@@ -492,9 +492,10 @@ def _with_defaults(
 
 
 def _agreed(kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """Returns the defaults on which the modalities of all inputs agree."""
+    """Returns the defaults on which the modalities of all inputs agree; of several, heads are solved unless they do."""
     first, *others = (dict(kind.defaults) for kind in kinds.values())
-    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+    agreed = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+    return {"tune": "head", **agreed} if others else agreed
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
