@@ -69,6 +69,7 @@ def remade(text: str, *, data: Path) -> str:
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         place = Path(folder)
         text = PART.sub(lambda part: _remade_part(part, place=place, data=data), text)
+        text = text.replace(f"{folder}/", "")  # where a person is, who types these commands
         for private in (folder, str(data), str(Path.home())):
             if private in text:
                 raise PageError(f"the page shows a path of this machine: {private}")

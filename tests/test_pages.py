@@ -11,7 +11,7 @@ from metatransformer.faces.arguments import flat_keys
 from metatransformer.faces.cli.main import OVERRIDE, _parser
 from metatransformer.faces.describe import _value
 from metatransformer.modalities import modality_names
-from metatransformer.recipe import make_recipe, parse_overrides, to_dict
+from metatransformer.recipe import make_recipe, to_dict
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs/modalities"
@@ -38,13 +38,13 @@ def test_every_command_of_a_page_parses_and_its_settings_exist(name: str):
         overrides = [word for word in words if OVERRIDE.match(word)]
         options = _parser().parse_args([word for word in words if word not in overrides])
         assert getattr(options, "modality", "") in ("", name)
-        make_recipe(name, overrides=parse_overrides(overrides))
+        make_recipe(name, base={}, overrides=overrides)
 
 
 @pytest.mark.parametrize("name", modality_names())
 def test_every_setting_of_a_page_exists_and_its_default_is_the_one_named(name: str):
     text = TEXTS[name]
-    known = {key: _value(value) for key, value in flat_keys(to_dict(make_recipe(name))).items()}
+    known = {key: _value(value) for key, value in flat_keys(to_dict(make_recipe(name, base={}, overrides={}))).items()}
     rows = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| `(.*?)` \|", text, flags=re.MULTILINE)
     assert len(rows) >= 3
     assert [(key, said) for key, said in rows if known[key] != said] == []
