@@ -174,6 +174,9 @@ def test_the_command_line_fits_scores_predicts_and_embeds(table: pd.DataFrame, t
         run,
     ]
     small = ["inputs.photo.size=16", "inputs.notes.vocabulary=train", "head.read=[1,-1]", "run.device=cpu"]
+    checked = ["check", data, "--inputs", inputs, "--target", "outcome"]
+    status, result, err = call(checked)
+    assert status == 0 and result == {"samples": COUNT, "bad": 0, "problems": []}, err
     status, result, err = call([*words, *small])
     assert status == 0, err
     assert set(result["inputs"]) == {"photo", "notes", "rest"} and "what each input brings" in err

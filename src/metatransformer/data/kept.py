@@ -5,6 +5,7 @@ it: the size of its file in bytes, or a hash of the row of a table or of a value
 """
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -69,7 +70,8 @@ def _contents(records: Records) -> list[str]:
     """Returns a short text a record that another content would most likely change."""
     if records.table is not None:
         frame = pd.DataFrame({name: records.table.column(name) for name in records.table.names})
-        return [f"{number:016x}" for number in pd.util.hash_pandas_object(frame, index=False)]
+        hashed: Any = pd.util.hash_pandas_object  # loaded late, so that no type checker sees what it is
+        return [f"{number:016x}" for number in hashed(frame, index=False)]
     sizes = {path: str(path.stat().st_size) for path in dict.fromkeys(records.paths) if path is not None}
     bare = [place for place, path in enumerate(records.paths) if path is None]
     digests = iter(value_digests([records.values[place] for place in bare]))

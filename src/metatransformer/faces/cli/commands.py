@@ -266,7 +266,9 @@ def check(options: Namespace) -> Result:
     from metatransformer.trunk import load_encoder
 
     console = Console()
-    modality = get_modality(options.modality)
+    if options.inputs:
+        return _check_joint(options, console)
+    modality = get_modality(_recipe(options, first={"encoder": "test"}).modality)
     # Nothing is fetched: 'test' is made, and so is what its kind of samples needs.
     first = {"encoder": "test"} | {key: v for key, v in modality.synthetic.items() if key == "input.vocabulary"}
     recipe = _recipe(options, first=first)
@@ -279,6 +281,9 @@ def check(options: Namespace) -> Result:
             if recipe.task.target:
                 raise
             labelled, index = False, read(options.data, labelled=False)
+        known = [target is not None for target in index.records.targets]
+        if any(known) and not all(known):  # as 'fit' reads: it leaves pixels without a label out, or refuses
+            index = read(options.data, labelled=True)
     except DataError as error:
         if isinstance(error, UnlabelledError) or not Path(options.data).is_dir():
             raise
@@ -298,6 +303,25 @@ def check(options: Namespace) -> Result:
     reader = make_reader(recipe, modality.name, stem=load_encoder(recipe.encoder).stem)
     problems = [*check_records(reader, records, console=console), *whole]
     return _told(len(records), problems, console)
+
+
+def _check_joint(options: Namespace, console: Console) -> Result:
+    """Checks every input of a table that brings several."""
+    from metatransformer.trunk import load_encoder
+
+    recipe = _recipe(options, first={"encoder": "test"})
+    made: dict[str, dict[str, Any]] = {}
+    for name, one in recipe.inputs.items():  # nothing is fetched
+        known = get_modality(one.modality).synthetic
+        made[name] = {key[6:]: value for key, value in known.items() if key == "input.vocabulary"}
+    joint = read_joined(options.data, recipe.with_settings(made), labelled=bool(options.target))
+    for note in joint.notes:
+        console.note(note)
+    problems: list[tuple[str, str]] = []
+    for name, column in joint.examples.inputs.items():
+        reader = make_reader(joint.recipe, name, stem=load_encoder("test").stem)
+        problems += [(f"{name}: {key}", told) for key, told in check_records(reader, column.records, console=console)]
+    return _told(len(joint.examples), problems, console)
 
 
 def _told(count: int, problems: list[tuple[str, str]], console: Console) -> Result:
