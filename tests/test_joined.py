@@ -189,6 +189,8 @@ def test_the_command_line_fits_scores_predicts_and_embeds(table: pd.DataFrame, t
     status, scored, err = call(["evaluate", run])
     assert status == 0, err
     kept = scored["metrics"]["accuracy"]
+    status, _, err = call(["evaluate", run, "--target", "age"])
+    assert status == 2 and "--target: must be left out for a model of several inputs" in err
     assert kept == pytest.approx(result["metrics"]["test"]["accuracy"])
 
     fewer = table.drop(columns="outcome")

@@ -144,6 +144,9 @@ def evaluate(options: Namespace) -> Result:
     recipe = pipeline.recipe
     data = options.data or _data_of(Path(options.run), console)
     if recipe.joint:
+        if options.target:
+            must = "be left out for a model of several inputs, whose recipe names what each task learns"
+            raise UsageError("--target", must=must, found=repr(options.target))
         joint = read_joined(data, recipe, labelled=True)
         examples, notes = joint.examples, joint.notes
     else:
