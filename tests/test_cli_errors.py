@@ -162,7 +162,7 @@ def test_an_unfinished_run_continues_only_with_its_own_recipe(pictures: Path, tm
         (["predict", "NOWHERE", "PICTURE", "--out", "p.csv"], "must be a saved model"),
         (["predict", "RUN", "NOWHERE", "--out", "p.csv"], "nowhere: must exist"),
         (["predict", "RUN", "PICTURE", "--out", "p.csv", "--encoder", "random:1:test"], "fingerprint"),
-        (["embed", "PICTURE", "--out", "e.parquet"], "embed: must get either --modality or --model"),
+        (["embed", "PICTURE", "--out", "e.parquet"], "embed: must get either --modality, --inputs or --model"),
         (["embed", "PICTURE", *IMAGE, "--pool", "median", "--out", "e.parquet"], "pool: must be one of summary, mean"),
         (["embed", "PICTURE", "--model", "RUN", "--out", "e.parquet", "input.size=3"], "must get no recipe overrides"),
         (["weights", "--fetch"], "weights --fetch: must name an encoder"),

@@ -140,15 +140,14 @@ def test_training_is_foretold_by_its_first_steps(table: Path, tmp_path: Path, ca
 
 
 def test_reading_may_stop_early():
-    examples = labelled(get_modality("image"), *make_values(get_modality("image"), 12), recipe=_recipe())
-    from metatransformer.infer.sources import examples_of
     from metatransformer.machine.console import Console
     from metatransformer.pipeline import make_reader
     from metatransformer.trunk import load_encoder
 
     recipe = _recipe()
+    examples = labelled(*make_values(get_modality("image"), 12), recipe=recipe).examples
     reader = make_reader(recipe, "image", stem=load_encoder("test").stem)
-    loader = Loader({"image": reader}, examples_of(examples.records, recipe), cache_mb=8, tasks={}, workers=1)
+    loader = Loader({"image": reader}, examples, cache_mb=8, tasks={}, workers=1)
     assert loader.mean_bytes == 0
     assert loader.prepare(Console(quiet=True), title="x", stop=lambda count: count >= 4) == 4
     assert loader.prepare(Console(quiet=True), title="x") == 12 and loader.mean_bytes > 0

@@ -12,8 +12,9 @@ from PIL import Image
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.fit.fit import fit
-from metatransformer.infer.joined import read_joined, split_joint
+from metatransformer.infer.joined import read_joined
 from metatransformer.infer.predict import predict
+from metatransformer.infer.sources import split_dataset
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.recipe import Recipe, make_recipe, parse_inputs, to_dict
@@ -106,7 +107,7 @@ def test_rows_that_share_a_file_read_it_for_each(table: pd.DataFrame, tmp_path: 
 
 def test_a_split_is_made_by_whole_groups(table: pd.DataFrame, tmp_path: Path):
     joint = read_joined(written(table.rename(columns={"who": "group"}), tmp_path), recipe_of(), labelled=True)
-    examples, _ = split_joint(joint, console=QUIET)
+    examples, _ = split_dataset(joint, console=QUIET)
     assert set(examples.splits) == {"train", "val", "test"} and examples.drawn == {"val", "test"}
     assert all(examples.splits[row] == examples.splits[row + 1] for row in range(0, COUNT, 2))
 
@@ -121,7 +122,11 @@ def test_a_prediction_needs_no_target_and_minds_no_other_column(table: pd.DataFr
 @pytest.mark.parametrize(
     ("inputs", "error", "words"),
     [
-        ("foto=image", UsageError, "'inputs.foto.from': must name the columns that hold it; found no column 'foto'"),
+        (
+            "foto=image,notes=text",
+            UsageError,
+            "'inputs.foto.from': must name the columns that hold it; found no column 'foto'",
+        ),
         ("photo=image(fotos)", DataError, "must have a column 'fotos'; found 6 other columns"),
         ("a=text(notes),b=text(notes)", UsageError, "'inputs.b.from': must read another column than the input 'a'"),
         ("a=image(photo),rest=tabular(photo)", UsageError, "must read another column than the input 'a'"),
@@ -207,7 +212,7 @@ def test_an_input_that_training_never_saw_missing_says_nothing(table: pd.DataFra
     overrides = {"inputs.photo.size": 16, "tune": "head"}
     recipe = recipe_of("photo=image,rest=tabular(age,dose)", **{k.replace(".", "__"): v for k, v in overrides.items()})
     joint = read_joined(written(table, tmp_path), recipe, labelled=True)
-    examples, recipe = split_joint(joint, console=QUIET)
+    examples, recipe = split_dataset(joint, console=QUIET)
     fitted = fit(examples, recipe, console=QUIET)
     absent = table.assign(photo=None)
     made = read_joined(written(absent, tmp_path, name="absent.csv"), joint.recipe, labelled=False).examples
@@ -221,7 +226,7 @@ def test_both_ways_to_meet_are_saved_and_loaded(table: pd.DataFrame, tmp_path: P
     joint = read_joined(
         written(table, tmp_path), recipe_of("photo=image,rest=tabular(age,dose)", **settings), labelled=True
     )
-    examples, recipe = split_joint(joint, console=QUIET)
+    examples, recipe = split_dataset(joint, console=QUIET)
     fitted = fit(examples, recipe, out=tmp_path / "run", console=QUIET)
     loaded = load_pipeline(tmp_path / "run")
     assert loaded.model.apart == (fusion == "features") and loaded.recipe.fusion == fusion

@@ -50,7 +50,8 @@ PLURAL = ("modality", "input", "inputs", "task", "tasks")  # keys of inputs and 
 
 _NAME = re.compile(r"\w[\w-]*", re.ASCII)  # of an input or a task: it names a file
 CHANGING = ("norm", "last", "all")  # kinds of tune mode that change the trunk itself
-_INPUT = re.compile(r"""\s*(\w[\w-]*)\s*=\s*(\w+)\s*(?:\(((?:"[^"]*"|[^()"])*)\))?\s*(?:,|$)""", re.ASCII)
+_KIND = r"""\s*(\w+)\s*(?:\(((?:"[^"]*"|[^()"])*)\))?\s*"""  # a modality, perhaps with its columns in brackets
+_INPUT = re.compile(rf"\s*(\w[\w-]*)\s*={_KIND}(?:,|$)", re.ASCII)
 LORA_RANK = 8
 
 
@@ -422,25 +423,59 @@ def _section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found or {}
 
 
-def parse_inputs(text: str) -> dict[str, dict[str, Any]]:
-    """Returns the recipe section ``inputs`` of a text like ``photo=image,notes=text(Title),rest=tabular(age,dose)``.
+def parse_inputs(given: str | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the recipe section ``inputs`` of a text like ``photo=image,notes=text(Title),rest=tabular(age,dose)``, or
+    of a mapping by name of such modalities: ``"tabular(age,dose)"``, or ``("tabular", ["age", "dose"])``.
+
+    A single input that is no row reads the column of its name, as each of several does.
 
     Raises:
-        UsageError: the text is none, or names an input twice.
+        UsageError: the text is none, or names an input twice; a value is none of these.
     """
+    if isinstance(given, str):
+        found = _parsed(given)
+    elif isinstance(given, Mapping) and given:
+        found = {str(name): _of_kind(value, name=name) for name, value in given.items()}
+    else:
+        must = "be the name of a modality, or say the modality of each input by its name"
+        raise UsageError("modality", must=must, found=repr(given), do="See 'metatransformer modalities'.")
+    if len(found) == 1:
+        ((name, one),) = found.items()
+        if not get_modality(one["modality"]).source.rows:
+            one.setdefault("from", [name])
+    return found
+
+
+def _parsed(text: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     place = 0
     for match in _INPUT.finditer(text):
         name, modality, columns = match.groups()
         if match.start() != place or name in found:
             break
-        found[name] = {"modality": modality, **({"from": list(split_target(columns))} if columns else {})}
+        found[name] = _section_of(modality, split_target(columns or ""))
         place = match.end()
     if place < len(text) or not found:
         do = "Columns stand in brackets, with commas between them; a name with a comma in quotation marks."
         must = "look like photo=image,notes=text(Title),rest=tabular(age,dose), each name once"
         raise UsageError("--inputs", must=must, found=repr(text[place:] or text), do=do)
     return found
+
+
+def _of_kind(value: Any, *, name: object) -> dict[str, Any]:
+    """Returns what is said of one input, its modality and perhaps its columns."""
+    if isinstance(value, str) and (match := re.fullmatch(_KIND, value, re.ASCII)):
+        return _section_of(match[1], split_target(match[2] or ""))
+    if isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str):
+        columns = [value[1]] if isinstance(value[1], str) else value[1]
+        if isinstance(columns, tuple | list) and all(isinstance(column, str) for column in columns):
+            return _section_of(value[0], columns)
+    must = "be a modality, or one with its columns, as 'tabular(age,dose)' or ('tabular', ['age', 'dose'])"
+    raise UsageError(f"input '{name}'", must=must, found=repr(value))
+
+
+def _section_of(modality: str, columns: Sequence[str]) -> dict[str, Any]:
+    return {"modality": modality, **({"from": list(columns)} if columns else {})}
 
 
 def _given_inputs(inputs: str | Mapping[str, str], chosen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -461,7 +496,9 @@ def _given_inputs(inputs: str | Mapping[str, str], chosen: Mapping[str, Any]) ->
                 raise UsageError(f"recipe key 'inputs.{name}.modality'", must=f"be '{modality}' here", found=found)
     for name, values in named.items():
         if "modality" not in values:
-            raise UsageError(f"recipe key 'inputs.{name}'", must="say its modality", found="none")
+            others = [other for other in named if "modality" in named[other]]
+            must, do = "be an input of the recipe, or say its modality", nearest(name, others) if others else ""
+            raise UsageError(f"recipe key 'inputs.{name}'", must=must, found="no modality", do=do)
     if not named:
         raise UsageError("recipe", must="say a modality or inputs", found="neither")
     return named

@@ -141,6 +141,11 @@ class Source:
     named: str = ""
     continues: bool = False
 
+    @property
+    def rows(self) -> bool:
+        """Whether a sample is a row of a table, by the package's own index."""
+        return self.kind == "table" and self.index is None
+
 
 @dataclass(frozen=True)
 class Modality:

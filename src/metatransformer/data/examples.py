@@ -140,6 +140,13 @@ class Examples:
         assert name in SPLITS, name
         return self.take([row for row, split in enumerate(self.splits) if split == name])
 
+    def records(self, name: str) -> Records:
+        """Returns the records of one input, one a sample that has it, with the splits of their samples."""
+        column = self.inputs[name]
+        there = range(len(self)) if column.places is None else np.flatnonzero(column.places >= 0).tolist()
+        records = column.records if column.places is None else column.records.take(column.places[there])
+        return records.replace(splits=[self.splits[row] for row in there])
+
     def known(self, task: str) -> np.ndarray:
         """Returns the rows whose target of a task is known; none where the data has no such task."""
         column = self.targets.get(task, [])
@@ -147,7 +154,7 @@ class Examples:
 
     def identity(self) -> str:
         """Returns a hash by which an unfinished run sees that data changed: ``data_identity`` of every column."""
-        digest = hashlib.sha256(repr(list(self.splits)).encode())
+        digest = hashlib.sha256(repr([list(self.splits), list(self.groups)]).encode())
         for name, column in self.inputs.items():
             places = b"" if column.places is None else column.places.tobytes()
             digest.update(f"{name} {data_identity(column.records)}".encode() + places)

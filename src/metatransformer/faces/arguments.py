@@ -13,9 +13,10 @@ import sklearn.exceptions
 from metatransformer.core import errors
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Modality
-from metatransformer.data.index import Index
-from metatransformer.infer.sources import read_index, read_unlabelled, with_targets
-from metatransformer.recipe import Recipe, make_recipe, to_dict
+from metatransformer.infer.joined import read_dataset
+from metatransformer.infer.sources import Dataset
+from metatransformer.modalities import get_modality
+from metatransformer.recipe import Recipe, make_recipe, merged, parse_inputs, to_dict
 
 # Recipe keys that have a keyword of their own: given twice, one of the two would silently lose.
 KEYWORDS = {
@@ -44,7 +45,9 @@ def not_fitted(estimator: object, *, verb: str) -> NotFittedError:
     )
 
 
-def recipe_of(modality: Modality, *, defaults: Mapping[str, Any], keywords: Mapping[str, Any], given: Any) -> Recipe:
+def recipe_of(
+    modality: str | Mapping[str, Any], *, defaults: Mapping[str, Any], keywords: Mapping[str, Any], given: Any
+) -> Recipe:
     """Returns the recipe of an estimator: ``keywords`` by dotted key, ``given`` the argument ``recipe=``.
 
     Raises:
@@ -54,68 +57,78 @@ def recipe_of(modality: Modality, *, defaults: Mapping[str, Any], keywords: Mapp
         raise UsageError("recipe", must="be a mapping of dotted keys", found=f"a {type(given).__name__}")
     given = given or {}
     for key in flat_keys(given):
-        if key in KEYWORDS:
-            raise UsageError(f"recipe key '{key}'", must=f"be given as the argument {KEYWORDS[key]}", found="both ways")
-    return make_recipe(modality.name, base=given, overrides=keywords, defaults=defaults)
+        own = "modality" if key.startswith("inputs.") and key.endswith((".modality", ".from")) else KEYWORDS.get(key)
+        if own:
+            raise UsageError(f"recipe key '{key}'", must=f"be given as the argument {own}", found="both ways")
+    if isinstance(modality, str):
+        return make_recipe(get_modality(modality).name, base=given, overrides=keywords, defaults=defaults)
+    base = merged({"inputs": parse_inputs(modality)}, given)
+    return make_recipe(base=base, overrides=keywords, defaults=defaults)
 
 
 def keywords_of(recipe: Recipe) -> dict[str, Any]:
     """Returns the arguments, ``recipe`` among them, whose ``recipe_of`` is this recipe."""
     flat = flat_keys(to_dict(recipe))
+    if recipe.joint or "modality" not in flat:
+        flat = {key: value for key, value in flat.items() if not key.endswith((".modality", ".from"))}
+        inputs = recipe.inputs.items()
+        flat["modality"] = {
+            name: (one.modality, list(one.columns)) if one.columns else one.modality for name, one in inputs
+        }
     keywords = {KEYWORDS[key]: flat.pop(key) for key in KEYWORDS}
     return {**keywords, "recipe": flat}
 
 
-def labelled(modality: Modality, X: Any, y: Any, *, recipe: Recipe) -> Index:
-    """Returns the records of X with targets: from ``y`` where it is given, else from X itself.
+def labelled(X: Any, y: Any, *, groups: Any = None, recipe: Recipe) -> Dataset:
+    """Returns the samples of X with targets: from ``y`` where it is given, else from X itself.
 
     Raises:
-        UsageError: ``y`` beside a path or a target column, or neither for a table; another number of labels.
+        UsageError: ``y`` beside a path or a target column, or neither for a table; another number of labels or groups.
         DataError: a missing label, or what reading X raises.
     """
-    target, header = recipe.task.target, recipe.data.header
     if y is None:
         # A modality with an index of its own may find labels in folders and says itself what it misses.
-        if modality.source.kind == "table" and modality.source.index is None and not target:
+        rows = recipe.joint or get_modality(recipe.modality).source.rows
+        if rows and not recipe.task.target:
             raise UsageError("target", must="name the column to learn, or y be given", found="neither")
-        return read_index(modality, X, options=recipe.input, target=target, labelled=True, header=header)
-    if target:
-        raise UsageError("y", must="be left out where target= names a column", found="both")
-    if isinstance(X, str | os.PathLike):
-        raise UsageError(
-            "y", must="be left out where X is a path", found="both", do="Hand in a list of files, or a manifest."
-        )
-    index = read_index(modality, X, options=recipe.input, labelled=False, header=header)
-    return with_targets(index, _plain_labels(y))
+        found = read_dataset(X, recipe, labelled=True)
+    else:
+        if recipe.task.target:
+            raise UsageError("y", must="be left out where target= names a column", found="both")
+        if isinstance(X, str | os.PathLike):
+            do = "Hand in a list of files, or a manifest."
+            raise UsageError("y", must="be left out where X is a path", found="both", do=do)
+        found = read_dataset(X, recipe, labelled=False).with_targets(_plain_labels(y))
+    return found if groups is None else _grouped(found, groups)
 
 
-def grouped(index: Index, groups: Any) -> Index:
-    """Returns the index with groups that were handed in beside the data, a text or a number a sample.
+def _grouped(data: Dataset, groups: Any) -> Dataset:
+    """Returns the samples with groups that were handed in beside them, a text or a number a sample.
 
     Raises:
         UsageError: another number of them, a missing one, or data that brings its own.
     """
-    names, count = pd.Series(groups), len(index.records)
+    names, count = pd.Series(groups), len(data.examples)
     if len(names) != count:
         raise UsageError("groups", must=f"have one entry for each of the {count} samples", found=str(len(names)))
-    if any(group is not None for group in index.records.groups):
+    if any(group is not None for group in data.examples.groups):
         raise UsageError("groups", must="be left out where the data brings its own", found="both")
     if names.isna().any():
         raise UsageError("groups", must="be known for every sample", found=f"none for [{int(names.isna().argmax())}]")
-    return replace(index, records=index.records.replace(groups=names.astype(str).tolist()))
+    return replace(data, examples=replace(data.examples, groups=names.astype(str).tolist()))
 
 
-def unlabelled(modality: Modality, X: Any, *, recipe: Recipe) -> Index:
-    """Returns the records of X; labels and the target column that it may bring play no part.
+def unlabelled(X: Any, *, recipe: Recipe) -> Dataset:
+    """Returns the samples of X; labels and the target column that it may bring play no part.
 
     A list may name a file several times, as the rows of a table that share a picture do.
     """
-    once = _without_repetition(X, modality=modality)
-    index = read_unlabelled(recipe, once or X)
-    if once:
-        place = {name: number for number, name in enumerate(once)}
-        index = replace(index, records=index.records.take([place[str(item)] for item in X]))
-    return index
+    once = [] if recipe.joint else _without_repetition(X, modality=get_modality(recipe.modality))
+    found = read_dataset(once or X, recipe, labelled=False)
+    if not once:
+        return found
+    place = {name: number for number, name in enumerate(once)}
+    return replace(found, examples=found.examples.take([place[str(item)] for item in X]))
 
 
 def _without_repetition(X: Any, *, modality: Modality) -> list[str]:

@@ -50,6 +50,7 @@ def describe(name: str) -> str:
     fields = [f"{field} {declared.describe()}" for field, declared in modality.fields.items()]
     facts = [
         ("accepts", _files(modality)),
+        ("beside others", beside(modality)),
         ("units", modality.units),
         ("task", f"{modality.task}, judged by {modality.metric}; plain baseline: {modality.baseline}"),
         ("from the trunk", modality.native),
@@ -77,6 +78,18 @@ def example(modality: Modality) -> str:
     data, _, target = (modality.example or usual).partition(" ")
     words = f"{target} --encoder" if target else "--encoder"
     return f"metatransformer fit {data} --modality {modality.name} {words} focus-s14 --out run"
+
+
+def beside(modality: Modality) -> str:
+    """Returns how this modality is one of several inputs."""
+    cell = "what is in it, or the name of a file"
+    if modality.source.rows:
+        return (
+            f"--inputs NAME={modality.name}(COLUMN,...): those columns of each row, without brackets all that are left"
+        )
+    if modality.source.kind == "files":
+        cell = "the name of a file, in a DataFrame perhaps an array"
+    return f"--inputs NAME={modality.name}(COLUMN), one sample a cell: {cell}; an empty cell is an absent input"
 
 
 def default_tune(modality: Modality) -> str:

@@ -20,11 +20,10 @@ from metatransformer.data.given import accepts
 from metatransformer.faces.arguments import keywords_of, not_fitted, recipe_of, unlabelled
 from metatransformer.infer.embed import embed as embed_examples
 from metatransformer.infer.embed import embedding, untrained, untrained_inputs
-from metatransformer.infer.sources import examples_of
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality, modality_names, usable_modalities
 from metatransformer.nn.pool import POOLS
-from metatransformer.pipeline import Pipeline, fit_reader, make_reader
+from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
 from metatransformer.trunk import load_encoder
 
@@ -34,7 +33,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def __init__(
         self,
-        modality: str,
+        modality: str | Mapping[str, Any],
         *,
         encoder: str = "meta-b16",
         pool: Literal["summary", "mean", "max", "both", "grid"] = "summary",
@@ -66,25 +65,22 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         ``y`` is there for scikit-learn's pipelines and not looked at. Learns ``pipeline_``.
         """
         del y
-        modality = get_modality(self.modality)
-        recipe = self._recipe(modality)
-        index = unlabelled(modality, X, recipe=recipe)
-        trunk = load_encoder(recipe.encoder)
-        reader = fit_reader(recipe, modality.name, trunk=trunk, records=index.records)
-        pipeline = untrained(recipe, trunk=trunk, route={modality.name: reader}, console=self._console())
-        self._take(pipeline)
-        if index.columns:
-            self.n_features_in_ = len(index.columns)
+        console = self._console()
+        found = unlabelled(X, recipe=self._recipe())
+        trunk = load_encoder(found.recipe.encoder)
+        self._take(untrained(found.recipe, trunk=trunk, examples=found.examples, learned=True, console=console))
+        if found.columns:
+            self.n_features_in_ = len(found.columns)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Returns one vector a sample, float32 ``[n, D]``; ``[n, 2 D]`` with ``pool="both"``."""
+        """Returns one vector a sample, float32 ``[n, D]``; ``[n, 2 D]`` with ``pool="both"``. Those of several inputs
+        stand side by side, with a bit an input that says whether it is there.
+        """
         if not self.__sklearn_is_fitted__():
             raise not_fitted(self, verb="transform")
-        index = unlabelled(self.pipeline_.modality, X, recipe=self.pipeline_.recipe)
-        return embed_examples(
-            self._embedding, examples_of(index.records, self.pipeline_.recipe), console=self._console()
-        )
+        examples = unlabelled(X, recipe=self.pipeline_.recipe).examples
+        return embed_examples(self._embedding, examples, console=self._console())
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes a folder for ``load``; the trunk is named in it, not included."""
@@ -103,7 +99,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self._embedding, self.pipeline_ = embedding(pipeline, pool=self.pool), pipeline
         _warn_untrained(pipeline)
 
-    def _recipe(self, modality: Modality) -> Recipe:
+    def _recipe(self) -> Recipe:
         keywords = {
             "encoder": self.encoder,
             "task.target": self.target,
@@ -111,7 +107,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             "run.device": self.device,
             "run.precision": self.precision,
         }
-        return _of_vectors(recipe_of(modality, defaults={}, keywords=keywords, given=self.recipe), pool=self.pool)
+        recipe = recipe_of(self.modality, defaults={}, keywords=keywords, given=self.recipe)
+        return _of_vectors(recipe, pool=self.pool)
 
     def _console(self) -> Console:
         return Console(quiet=not self.verbose)
@@ -131,7 +128,7 @@ def _of_vectors(recipe: Recipe, *, pool: str) -> Recipe:
 def embed(
     x: Any,
     *,
-    modality: str = "",
+    modality: str | Mapping[str, Any] = "",
     encoder: str = "meta-b16",
     pool: Literal["summary", "mean", "max", "both", "grid"] = "summary",
     device: str = "auto",
@@ -141,7 +138,8 @@ def embed(
 ) -> np.ndarray:
     """Returns the vector ``[D]`` of one file or array, or ``[n, D]`` for a list, folder, manifest or DataFrame.
 
-    ``modality`` may be left out for files whose ending only one modality reads. A sample's vector does not depend on
+    ``modality`` may be left out for files whose ending only one modality reads; of several inputs it is as in
+    ``Classifier``, and one mapping is one sample. A sample's vector does not depend on
     the others: nothing is learned from them, as ``Embedder.fit`` would.
 
     Raises:
@@ -149,24 +147,24 @@ def embed(
         DataError: a bad sample.
         WeightsError: the encoder cannot be had.
     """
-    kind = get_modality(modality or _guess(x))
-    if kind.source.kind == "table":
+    keywords = {"encoder": encoder, "run.device": device, "run.precision": precision}
+    wanted = modality or _guess(x)
+    resolved = _of_vectors(recipe_of(wanted, defaults={}, keywords=keywords, given=recipe), pool=pool)
+    kinds = [get_modality(one.modality) for one in resolved.inputs.values()]
+    if tables := [kind.name for kind in kinds if kind.source.kind == "table"]:
         raise UsageError(
             "embed",
             must="get samples that need no learning before",
-            found=f"modality '{kind.name}'",
-            do=f"Use Embedder('{kind.name}').fit_transform(rows), which learns the columns from your rows.",
+            found=f"modality '{tables[0]}'",
+            do=f"Use Embedder({wanted!r}).fit_transform(rows), which learns the columns from your rows.",
         )
-    keywords = {"encoder": encoder, "run.device": device, "run.precision": precision}
-    resolved = _of_vectors(recipe_of(kind, defaults={}, keywords=keywords, given=recipe), pool=pool)
     console = Console(quiet=not verbose)
-    single = _is_single(x, kind)
-    index = unlabelled(kind, [x] if single else x, recipe=resolved)
+    single = isinstance(x, Mapping) if resolved.joint else _is_single(x, kinds[0])
+    found = unlabelled([x] if single else x, recipe=resolved)
     trunk = load_encoder(encoder)
-    route = {kind.name: make_reader(resolved, kind.name, stem=trunk.stem)}
-    pipeline = untrained(resolved, trunk=trunk, route=route, console=console)
+    pipeline = untrained(found.recipe, trunk=trunk, examples=found.examples, learned=False, console=console)
     _warn_untrained(pipeline)
-    vectors = embed_examples(embedding(pipeline, pool=pool), examples_of(index.records, resolved), console=console)
+    vectors = embed_examples(embedding(pipeline, pool=pool), found.examples, console=console)
     return vectors[0] if single else vectors
 
 

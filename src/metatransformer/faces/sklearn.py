@@ -2,8 +2,9 @@
 
 Constructors only store; ``fit`` learns into names that end in ``_``. Wherever there is an ``X``, it is what a user has:
 a folder, a manifest or table file, a list of paths, a list or array of samples (the first axis counts them), or a
-DataFrame. Labels stand in the data (class folders, the column ``label``, or the column that ``target`` names) or in
-``y``. Both work inside scikit-learn's pipelines, searches and cross-validation.
+DataFrame; where samples have several inputs, a DataFrame, a list of mappings, a table file, or a folder of train, val
+and test tables, whose columns the inputs read. Labels stand in the data (class folders, the column ``label``, or the
+column that ``target`` names) or in ``y``. Both work inside scikit-learn's pipelines, searches and cross-validation.
 """
 
 import json
@@ -19,22 +20,19 @@ from sklearn.metrics import accuracy_score, r2_score
 from torch import Tensor
 
 from metatransformer.core.errors import DataError, UsageError
-from metatransformer.core.modality import Modality
-from metatransformer.core.samples import Record
 from metatransformer.data.examples import Examples
 from metatransformer.data.kept import read_split, split_table, write_split
-from metatransformer.data.records import Records, listing
+from metatransformer.data.records import listing
 from metatransformer.data.write import write_json
-from metatransformer.faces.arguments import flat_keys, grouped, keywords_of, labelled, not_fitted, recipe_of, unlabelled
+from metatransformer.faces.arguments import flat_keys, keywords_of, labelled, not_fitted, recipe_of, unlabelled
 from metatransformer.faces.embedder import Embedder, embedder_of
 from metatransformer.fit.fit import fit
 from metatransformer.infer.embed import FEATURES, embed, embedding
 from metatransformer.infer.evaluate import compute_outputs
 from metatransformer.infer.loader import Loader
 from metatransformer.infer.predict import arrange, prediction_table
-from metatransformer.infer.sources import examples_of, prepared
+from metatransformer.infer.sources import split_dataset
 from metatransformer.machine.console import Console
-from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
 from metatransformer.saved import load_pipeline, saved_model
@@ -51,7 +49,7 @@ class _Estimator(BaseEstimator):
 
     def __init__(
         self,
-        modality: str,
+        modality: str | Mapping[str, Any],
         *,
         encoder: str = "meta-b16",
         tune: str = "default",
@@ -68,12 +66,14 @@ class _Estimator(BaseEstimator):
     ) -> None:
         """Stores the parameters.
 
-        ``modality``: see ``metatransformer modalities``. ``encoder``: a name of ``list_encoders`` or a path. ``tune``:
-        what learns; "default", also for ``epochs``, is the modality's own choice. ``target``: the column to learn of a
-        table or manifest. ``metric`` chooses the best epoch; empty is the modality's own. ``task``: another one that
-        has answers of this kind, as a package may bring it. ``minutes`` > 0: how long ``fit`` may take. ``recipe``:
-        further settings by dotted key, for example ``{"optim.lr": 3e-4, "task.class_weight": "balanced"}``.
-        ``verbose``: notes and progress on standard error.
+        ``modality``: see ``metatransformer modalities``; of several inputs each by its name, as ``{"photo": "image",
+        "rest": "tabular(age,dose)"}`` or ``("tabular", ["age", "dose"])``: an input reads the columns in brackets, else
+        the one of its name; the rows of a table what is left. An empty cell is an absent input.
+        ``encoder``: a name of ``list_encoders`` or a path. ``tune``: what learns; "default", also for ``epochs``, is
+        the modality's own choice. ``target``: the column to learn of a table or manifest. ``metric`` chooses the best
+        epoch; empty is the modality's own. ``task``: another one that has answers of this kind, as a package may bring
+        it. ``minutes`` > 0: how long ``fit`` may take. ``recipe``: further settings by dotted key, for example
+        ``{"optim.lr": 3e-4, "inputs.photo.size": 140}``. ``verbose``: notes and progress on standard error.
         """
         self.modality = modality
         self.encoder = encoder
@@ -100,11 +100,9 @@ class _Estimator(BaseEstimator):
         Raises:
             MetaTransformerError: whatever the user must change: data, labels, settings, weights.
         """
-        modality, console = get_modality(self.modality), self._console()
-        recipe = self._recipe(modality)
-        found = labelled(modality, X, y, recipe=recipe)
-        found = found if groups is None else grouped(found, groups)
-        examples, recipe = prepared(found, recipe, console=console)
+        console = self._console()
+        found = labelled(X, y, groups=groups, recipe=self._recipe())
+        examples, recipe = split_dataset(found, console=console)
         (targets,) = examples.split("train").targets.values()
         labels = self._learn_labels(targets)
         fitted = fit(examples, recipe, console=console)
@@ -118,9 +116,8 @@ class _Estimator(BaseEstimator):
 
     def transform(self, X: Any) -> np.ndarray:
         """Returns the features ``[n, F]`` that the head predicts from: the trunk's pooled tokens, float32."""
-        records = self._records(X, verb="transform")
-        model = embedding(self.pipeline_, pool=FEATURES)
-        return embed(model, self._examples(records), console=self._console())
+        examples = self._examples(X, verb="transform")
+        return embed(embedding(self.pipeline_, pool=FEATURES), examples, console=self._console())
 
     def save(self, folder: str | os.PathLike[str], *, standalone: bool = False) -> None:
         """Writes a folder for ``load`` and the command line; ``standalone`` puts a frozen trunk into it as well."""
@@ -140,8 +137,9 @@ class _Estimator(BaseEstimator):
         arguments = keywords_of(recipe)
         return arguments | ({"task": ""} if arguments["task"] == cls.task_name else {})
 
-    def _recipe(self, modality: Modality) -> Recipe:
-        return recipe_of(modality, defaults={"data.test_fraction": 0.0}, keywords=self._keywords(), given=self.recipe)
+    def _recipe(self) -> Recipe:
+        defaults = {"data.test_fraction": 0.0}
+        return recipe_of(self.modality, defaults=defaults, keywords=self._keywords(), given=self.recipe)
 
     def _keywords(self) -> dict[str, Any]:
         """Returns the recipe keys that have an argument of their own.
@@ -185,24 +183,23 @@ class _Estimator(BaseEstimator):
     def _console(self) -> Console:
         return Console(quiet=not self.verbose)
 
-    def _records(self, X: Any, *, verb: str) -> Records:
+    def _examples(self, X: Any, *, verb: str) -> Examples:
         if not self.__sklearn_is_fitted__():
             raise not_fitted(self, verb=verb)
-        return unlabelled(self.pipeline_.modality, X, recipe=self.pipeline_.recipe).records
+        return unlabelled(X, recipe=self.pipeline_.recipe).examples
 
-    def _scored(self, X: Any, y: Any) -> Records:
-        """Returns the records to score: the split ``test`` where X brings one, else all."""
+    def _scored(self, X: Any, y: Any) -> tuple[Examples, Sequence[Any]]:
+        """Returns the samples to score, the split ``test`` where X brings one, else all, and their targets."""
         if not self.__sklearn_is_fitted__():
             raise not_fitted(self, verb="score")
-        index = labelled(self.pipeline_.modality, X, y, recipe=self.pipeline_.recipe)
-        return index.split("test") or index.records
+        examples = labelled(X, y, recipe=self.pipeline_.recipe).examples
+        examples = examples.split("test") if "test" in examples.splits else examples
+        (targets,) = examples.targets.values()
+        return examples, targets
 
-    def _examples(self, records: Sequence[Record]) -> Examples:
-        return examples_of(records, self.pipeline_.recipe)
-
-    def _outputs(self, records: Sequence[Record]) -> Tensor:
+    def _outputs(self, examples: Examples) -> Tensor:
         # Without the task: a label in the data plays no part in a prediction, also not an unknown one.
-        loader = Loader(self.pipeline_.route, self._examples(records), cache_mb=0, tasks={})
+        loader = Loader(self.pipeline_.route, examples, cache_mb=0, tasks={})
         return compute_outputs(self.pipeline_, loader, console=self._console(), title="predicting")
 
 
@@ -213,12 +210,12 @@ class Classifier(ClassifierMixin, _Estimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Returns the most probable class of each sample, ``[n]``, as ``fit`` was given it."""
-        records = self._records(X, verb="predict")
-        return self.classes_[self._probabilities(records).argmax(axis=1)]
+        examples = self._examples(X, verb="predict")
+        return self.classes_[self._probabilities(examples).argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Returns probabilities ``[n, C]``, the columns in the order of ``classes_``."""
-        return self._probabilities(self._records(X, verb="predict_proba"))
+        return self._probabilities(self._examples(X, verb="predict_proba"))
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Returns the accuracy on X: on its split ``test`` where it brings one, else on all of it.
@@ -226,8 +223,7 @@ class Classifier(ClassifierMixin, _Estimator):
         Raises:
             DataError: no label is a class of the training.
         """
-        records = self._scored(X, y)
-        truth, classes = records.targets, self.classes_.tolist()
+        (examples, truth), classes = self._scored(X, y), self.classes_.tolist()
         # As text where one side is text: the label 3 of an array is the folder '3'. Else 1, 1.0 and True are one.
         kind = str if any(isinstance(label, str) for label in (*truth, *classes)) else float
         known = np.array([kind(label) for label in classes])
@@ -235,11 +231,11 @@ class Classifier(ClassifierMixin, _Estimator):
         if not set(truth) & set(known.tolist()):
             found = f"{truth[0]!r} among others" if len(set(truth)) > 1 else repr(truth[0])
             raise DataError("labels", must=f"be among the classes ({listing(map(repr, classes))})", found=found)
-        guess = known[self._probabilities(records).argmax(axis=1)]
+        guess = known[self._probabilities(examples).argmax(axis=1)]
         return float(accuracy_score(truth, guess, sample_weight=sample_weight))
 
-    def _probabilities(self, records: Sequence[Record]) -> np.ndarray:
-        columns = self.pipeline_.task.decode(self._outputs(records))
+    def _probabilities(self, examples: Examples) -> np.ndarray:
+        columns = self.pipeline_.task.decode(self._outputs(examples))
         return np.stack([columns[f"p({label})"] for label in self.classes_.tolist()], axis=1)
 
     def _learn_labels(self, targets: Sequence[Any]) -> dict[str, Any]:
@@ -265,16 +261,16 @@ class Regressor(RegressorMixin, _Estimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Returns the predicted value of each sample, ``[n]``, in the target's unit."""
-        return self._values(self._records(X, verb="predict"))
+        return self._values(self._examples(X, verb="predict"))
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Returns R2 on X: on its split ``test`` where it brings one, else on all of it."""
-        records = self._scored(X, y)
-        truth = [float(target) for target in records.targets]
-        return float(r2_score(truth, self._values(records), sample_weight=sample_weight))
+        examples, targets = self._scored(X, y)
+        truth = [float(target) for target in targets]
+        return float(r2_score(truth, self._values(examples), sample_weight=sample_weight))
 
-    def _values(self, records: Sequence[Record]) -> np.ndarray:
-        return self.pipeline_.task.decode(self._outputs(records))["prediction"]
+    def _values(self, examples: Examples) -> np.ndarray:
+        return self.pipeline_.task.decode(self._outputs(examples))["prediction"]
 
 
 class Forecaster(_Estimator):
@@ -328,9 +324,8 @@ class Forecaster(_Estimator):
         """Returns ``series``, ``timestamp``, ``prediction``: the ``horizon`` values behind the last row of each series
         of X, in its unit.
         """
-        records = self._records(X, verb="predict")
-        examples = self._examples(records)
-        table = prediction_table(self.pipeline_, examples, self._outputs(records), split="")
+        examples = self._examples(X, verb="predict")
+        table = prediction_table(self.pipeline_, examples, self._outputs(examples), split="")
         return arrange(self.pipeline_, examples, table)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -338,23 +333,23 @@ class Forecaster(_Estimator):
 
         X is cut into windows as ``fit`` does it; its last part in time (``input.rows``) is scored where it has one.
         """
-        records = self._scored(X, y)
-        task, outputs = self.pipeline_.task, self._outputs(records)
-        return -task.metrics(outputs, task.encode(records.targets))["mse"]
+        (examples, targets), task = self._scored(X, y), self.pipeline_.task
+        return -task.metrics(self._outputs(examples), task.encode(targets))["mse"]
 
     @classmethod
     def _arguments(cls, recipe: Recipe) -> dict[str, Any]:
         arguments = super()._arguments(recipe)
         return arguments | {name: arguments["recipe"].pop(f"input.{name}") for name in ("horizon", "lookback")}
 
-    def _recipe(self, modality: Modality) -> Recipe:
+    def _recipe(self) -> Recipe:
         lengths = {"input.horizon": self.horizon, "input.lookback": self.lookback}
         given = flat_keys(self.recipe) if isinstance(self.recipe, Mapping) else {}
         if twice := [key for key in lengths if key in given]:
             where = f"recipe key '{twice[0]}'"
             raise UsageError(where, must=f"be given as the argument {twice[0][6:]}", found="both ways")
         defaults = {"input.rows": [0.85, 0.15, 0.0]}  # nothing is kept for a test: score on other rows
-        return recipe_of(modality, defaults=defaults, keywords=self._keywords() | lengths, given=self.recipe)
+        keywords = self._keywords() | lengths
+        return recipe_of(self.modality, defaults=defaults, keywords=keywords, given=self.recipe)
 
 
 def load(

@@ -13,9 +13,11 @@ from metatransformer.data.examples import Examples
 from metatransformer.data.shards import open_shards
 from metatransformer.infer.evaluate import read_out
 from metatransformer.infer.loader import Loader
+from metatransformer.infer.sources import require_seen
 from metatransformer.machine.console import Console
+from metatransformer.modalities import get_modality
 from metatransformer.nn.pool import POOLS
-from metatransformer.pipeline import Pipeline, Reader, assemble, readout_of
+from metatransformer.pipeline import Pipeline, assemble, fit_reader, make_reader, readout_of
 from metatransformer.recipe import HeadOptions, Recipe, to_dict
 from metatransformer.trunk import Pretrained
 from metatransformer.trunk.encoder import bytes_hash
@@ -61,13 +63,20 @@ class Embedding:
         return digest.hexdigest()
 
 
-def untrained(recipe: Recipe, *, trunk: Pretrained, route: dict[str, Reader], console: Console) -> Pipeline:
-    """Returns a pipeline without tasks, with the modalities' own untrained tokenizers; ``route`` has learned what it
-    must learn.
+def untrained(recipe: Recipe, *, trunk: Pretrained, examples: Examples, learned: bool, console: Console) -> Pipeline:
+    """Returns a pipeline without tasks, with the modalities' own untrained tokenizers.
 
-    Where a tokenizer did not come with the trunk, its random weights make the vectors random projections: the console
-    says so loudly.
+    What transforms must know they learn from the samples where ``learned``; else only those of tables do, which cannot
+    do without. Where a tokenizer did not come with the trunk, its random weights make the vectors random projections:
+    the console says so loudly.
     """
+    route = {}
+    for name, one in recipe.inputs.items():
+        if learned or get_modality(one.modality).source.kind == "table":
+            require_seen(examples, name)
+            route[name] = fit_reader(recipe, name, trunk=trunk, records=examples.inputs[name].records)
+        else:
+            route[name] = make_reader(recipe, name, stem=trunk.stem)
     pipeline = assemble(replace(recipe, tune="head"), trunk=trunk, route=route, tasks={}, plans={})
     pipeline.model.requires_grad_(False).eval()
     for name in untrained_inputs(pipeline):

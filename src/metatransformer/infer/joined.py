@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +21,34 @@ from metatransformer.data.columns import MISSING
 from metatransformer.data.examples import Column, Examples
 from metatransformer.data.folder import accepts
 from metatransformer.data.given import Sheet
-from metatransformer.data.index import index_table, split_records
+from metatransformer.data.index import index_table
 from metatransformer.data.manifest import FOLDER, require_files
 from metatransformer.data.records import Index, Records, counted, listing, require_unique
 from metatransformer.data.rows import Columns, row_numbers, sheets_of, split_target, targets_of
-from metatransformer.infer.loader import require_targets
-from metatransformer.infer.sources import read_index
-from metatransformer.machine.console import Console
+from metatransformer.infer.sources import Dataset, of_index, read_index, read_unlabelled
 from metatransformer.modalities import get_modality
 from metatransformer.recipe import InputOptions, Recipe
-from metatransformer.tasks import get_task
 
 OWN = ("split", "group", "key")  # columns that say something of a row, unless an input reads them
 
 
-@dataclass(frozen=True)
-class Joint:
-    """The samples of a table, the recipe with all that the data decided, and notes for a person."""
+def read_dataset(data: Any, recipe: Recipe, *, labelled: bool) -> Dataset:
+    """Returns what was handed in as samples of the recipe's inputs: by columns where a table brings them, else in the
+    forms of the one input's modality. ``labelled`` demands targets; else none plays a part.
 
-    examples: Examples
-    recipe: Recipe
-    notes: tuple[str, ...]
+    Raises:
+        MetaTransformerError: what ``read_joined``, ``read_index`` or ``read_unlabelled`` raise.
+    """
+    if recipe.joint:
+        return read_joined(data, recipe, labelled=labelled)
+    if not labelled:
+        return of_index(read_unlabelled(recipe, data), recipe)
+    modality, target, header = get_modality(recipe.modality), recipe.task.target, recipe.data.header
+    index = read_index(modality, data, options=recipe.input, target=target, labelled=True, header=header)
+    return of_index(index, recipe)
 
 
-def read_joined(data: Any, recipe: Recipe, *, labelled: bool) -> Joint:
+def read_joined(data: Any, recipe: Recipe, *, labelled: bool) -> Dataset:
     """Returns one sample a row of a table, a folder of train, val and test tables, a DataFrame or a list of mappings.
 
     ``labelled`` demands a target in each row, of several tasks one of them. Relative paths start at the table's folder.
@@ -63,7 +68,8 @@ def read_joined(data: Any, recipe: Recipe, *, labelled: bool) -> Joint:
         notes = [*notes, *more]
     examples = Examples.joined(parts)
     require_unique(examples.keys, where=sheets[0].where)
-    return Joint(examples, recipe, tuple(notes))
+    columns = [column for one in recipe.inputs.values() for column in one.columns]
+    return Dataset(examples, recipe, tuple(notes), tuple(dict.fromkeys(columns)))
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def _settled(recipe: Recipe, rows: _Rows) -> dict[str, tuple[str, ...]]:
             continue
         modality = get_modality(recipe.inputs[name].modality)
         rest = tuple(column for column in rows.names if column not in taken)
-        if modality.source.kind != "table" or modality.source.index is not None:
+        if not modality.source.rows:
             must, do = "name the columns that hold it", f"{nearest(name, rows.names)} {name}={modality.name}(COLUMN)"
             raise UsageError(f"recipe key 'inputs.{name}.from'", must=must, found=f"no column '{name}'", do=do)
         if not rest:
@@ -161,7 +167,7 @@ def _read(rows: _Rows, recipe: Recipe, *, labelled: bool) -> tuple[Examples, Rec
     targets = _learned(columns, recipe, rows, labelled=labelled)
     inputs: dict[str, Column] = {}
     for name, one in recipe.inputs.items():
-        places, index = _input(rows, name, one, needed=labelled)
+        places, index = _input(rows, name, one)
         recipe = recipe.with_settings({name: index.settings})
         inputs[name] = Column(index.records, places).take(np.arange(len(frame)))
         notes += [f"{name}: {note}" for note in index.notes]
@@ -200,31 +206,32 @@ def _learned(columns: Columns, recipe: Recipe, rows: _Rows, *, labelled: bool) -
     return found
 
 
-def _input(rows: _Rows, name: str, one: InputOptions, *, needed: bool) -> tuple[np.ndarray, Index]:
-    """Returns for each row the place of its record, -1 where the input is absent, and the records.
-
-    ``needed`` says that some row must have it: training learns nothing of an input that is never there.
-    """
+def _input(rows: _Rows, name: str, one: InputOptions) -> tuple[np.ndarray, Index]:
+    """Returns for each row the place of its record, -1 where the input is absent, and the records."""
     modality, columns = get_modality(one.modality), list(one.columns)
-    by_row = modality.source.kind == "table" and modality.source.index is None
-    cells = (rows.typed if by_row else rows.written)[columns]
-    present = cells.notna() & cells.apply(lambda column: column.map(lambda cell: str(cell).strip() != ""))
-    there = np.flatnonzero(present.any(axis=1).to_numpy())
+    cells = (rows.typed if modality.source.rows else rows.written)[columns]
+    there = np.flatnonzero(cells.apply(lambda column: column.map(_is_there)).any(axis=1).to_numpy())
     if not len(there):
-        if needed:
-            must, do = f"bring the input '{name}' in some row", "Leave the input out."
-            raise DataError(rows.sheet.where, must=must, found=f"no cell in {listing(columns)}", do=do)
         return _placed(there, rows), Index(Records([]))
-    if by_row:
-        rest = cells.iloc[there]
-        return _placed(there, rows), index_table(rest, target=None, split_column=None, header=rows.header)
-    values = cells.iloc[there, 0].tolist()
+    present = cells.iloc[there]
+    if modality.source.rows:
+        return _placed(there, rows), index_table(present, target=None, split_column=None, header=rows.header)
+    values = present.iloc[:, 0].tolist()
+    where = f"{rows.sheet.where}, column '{columns[0]}'"
+    if len(columns) == 1 and rows.sheet.path is None and not isinstance(values[0], str | os.PathLike | Number):
+        return _placed(there, rows), _one_each(modality, values, one=one, count=len(there), where=where)
     if modality.source.kind == "files" or _names_files(values, modality):
         if len(columns) > 1:
             raise UsageError(f"recipe key 'inputs.{name}.from'", must="name one column", found=listing(columns))
         return _files(rows, columns[0], there, values, modality=modality, one=one)
-    index = _one_each(modality, cells.iloc[there], one=one, count=len(there), where=f"{rows.sheet.where}: {name}")
-    return _placed(there, rows), index
+    return _placed(there, rows), _one_each(modality, present, one=one, count=len(there), where=where)
+
+
+def _is_there(cell: Any) -> bool:
+    """Returns whether a cell holds something: an empty text is nothing, and so is what pandas calls missing."""
+    if isinstance(cell, str):
+        return cell.strip() != ""
+    return not pd.api.types.is_scalar(cell) or not pd.isna(cell)
 
 
 def _names_files(values: Sequence[Any], modality: Modality) -> bool:
@@ -239,8 +246,6 @@ def _files(
     """Returns one record a different file, or one an array of a DataFrame."""
     where = f"{rows.sheet.where}, column '{column}'"
     if not isinstance(values[0], str | os.PathLike):
-        if rows.sheet.path is None and isinstance(values[0], np.ndarray | Mapping):
-            return _placed(there, rows), _one_each(modality, list(values), one=one, count=len(there), where=where)
         must = f"name files ({', '.join(modality.source.suffixes[:4])}, ...)"
         row = rows.sheet.rows.name(int(there[0]))
         raise DataError(f"{row}, column '{column}'", must=must, found=f"{values[0]!r}")
@@ -283,24 +288,3 @@ def _require_any(inputs: Mapping[str, Column], rows: _Rows) -> None:
 
 def _texts(column: pd.Series) -> list[str | None]:
     return [None if pd.isna(value) else str(value) for value in column.tolist()]
-
-
-def split_joint(joint: Joint, *, console: Console) -> tuple[Examples, Recipe]:
-    """Returns the samples, each with a split, made where the data brings none, and the recipe; says what was made.
-
-    Classes are shared out evenly where there is one task.
-    """
-    examples, recipe = joint.examples, joint.recipe
-    for name in recipe.tasks:
-        require_targets(get_task(recipe.tasks[name].name)(recipe.tasks[name]), examples, name=name)
-    one = next(iter(recipe.tasks)) if len(recipe.tasks) == 1 else ""
-    split = split_records(
-        Records(examples.keys, targets=examples.targets.get(one), splits=examples.splits, groups=examples.groups),
-        val_fraction=recipe.data.val_fraction,
-        test_fraction=recipe.data.test_fraction,
-        seed=recipe.run.seed,
-        stratify=bool(one) and get_task(recipe.tasks[one].name).stratified,
-    )
-    for note in (*joint.notes, *split.notes):
-        console.note(note)
-    return replace(examples, splits=split.records.splits, drawn=split.records.drawn), recipe

@@ -1,17 +1,19 @@
 """From what a user hands in to records, for any modality."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from metatransformer.core.errors import MetaTransformerError, UsageError
+import numpy as np
+
+from metatransformer.core.errors import DataError, MetaTransformerError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
 from metatransformer.data.examples import Examples
 from metatransformer.data.folder import scan
 from metatransformer.data.index import Index, index_files, index_table, split_records
-from metatransformer.data.records import Records, Table, Views, natural_key
+from metatransformer.data.records import Records, Table, Views, counted, natural_key
 from metatransformer.data.rows import split_target
 from metatransformer.infer.loader import require_targets
 from metatransformer.machine.console import Console
@@ -69,75 +71,109 @@ def read_unlabelled(recipe: Recipe, data: Any) -> Index:
     return replace(index, records=index.records.replace(values=values), columns=columns)
 
 
-def settled(recipe: Recipe, index: Index) -> Recipe:
-    """Returns the recipe with the modality's settings that the data decided, so that a model reads other data alike."""
-    (name,) = recipe.inputs
-    return recipe.with_settings({name: index.settings})
+@dataclass(frozen=True)
+class Dataset:
+    """The samples of what a user handed in, and the recipe with all that the data decided.
 
-
-def with_targets(index: Index, targets: Sequence[Any]) -> Index:
-    """Returns the index with targets that were handed in beside the data.
-
-    Raises:
-        UsageError: another number of them.
+    ``notes`` are sentences for a person, ``columns`` those of a table that are read, ``idle`` as of ``Index``.
     """
-    if len(targets) != len(index.records):
-        raise UsageError(
-            "y", must=f"have one entry for each of the {len(index.records)} samples", found=str(len(targets))
-        )
-    return replace(index, records=index.records.replace(targets=targets))
+
+    examples: Examples
+    recipe: Recipe
+    notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    idle: tuple[tuple[str, str], ...] = ()
+
+    def with_targets(self, targets: Sequence[Any]) -> "Dataset":
+        """Returns the data set with targets of its one task that were handed in beside the data.
+
+        Raises:
+            UsageError: another number of them.
+        """
+        count, task = len(self.examples), only({name: name for name in self.recipe.tasks}, what="task")
+        if len(targets) != count:
+            raise UsageError("y", must=f"have one entry for each of the {count} samples", found=str(len(targets)))
+        return replace(self, examples=replace(self.examples, targets={task: targets}))
 
 
-def split_index(index: Index, recipe: Recipe, *, console: Console) -> Index:
-    """Returns the index with a split for every record, made where the data brings none, and says so.
+def of_index(index: Index, recipe: Recipe) -> Dataset:
+    """Returns the data set of the recipe's one input; the settings that the data decided are in its recipe, so that a
+    model reads other data alike.
+    """
+    (name,) = recipe.inputs
+    recipe = recipe.with_settings({name: index.settings})
+    return Dataset(examples_of(index.records, recipe), recipe, index.notes, index.columns, index.idle)
+
+
+def prepared(index: Index, recipe: Recipe, *, console: Console) -> tuple[Examples, Recipe]:
+    """Returns what ``split_dataset`` does of the records of one input."""
+    return split_dataset(of_index(index, recipe), console=console)
+
+
+def split_dataset(data: Dataset, *, console: Console) -> tuple[Examples, Recipe]:
+    """Returns the samples, each with a split, made where the data brings none, and the recipe; says what was made.
+
+    Classes are shared out evenly where there is one task.
 
     Raises:
-        DataError: what ``split_records`` refuses, or what is no target of the task.
+        DataError: what ``split_records`` refuses, what is no target of a task, an input that no training sample has.
         UsageError: settings that can have no effect on this data.
     """
-    task, data, usual = get_task(recipe.task.name), recipe.data, DataOptions()
-    for where, why in (*index.idle, *_idle_fractions(index, data, usual=usual, sequential=task.sequential)):
+    examples, recipe, fractions = data.examples, data.recipe, data.recipe.data
+    tasks = {name: get_task(options.name) for name, options in recipe.tasks.items()}
+    sequential = next((task for task in tasks.values() if task.sequential), None)
+    for where, why in (*data.idle, *_idle_fractions(examples, fractions, sequential=sequential is not None)):
         raise UsageError(where, must="be left alone here", found=f"a setting, where {why}", do="Leave it out.")
-    (name,) = recipe.tasks
-    require_targets(task(recipe.task), examples_of(index.records, recipe), name=name)
-    if task.sequential and (data.val_fraction, data.test_fraction) != (usual.val_fraction, usual.test_fraction):
+    for name, task in tasks.items():
+        require_targets(task(recipe.tasks[name]), examples, name=name)
+    if sequential is not None:
+        _require_usual(fractions, title=sequential.title)
+    one = next(iter(tasks)) if len(tasks) == 1 else ""
+    records = Records(examples.keys) if recipe.joint else only(examples.inputs, what="input").records
+    split = split_records(
+        records.replace(targets=examples.targets.get(one), splits=examples.splits, groups=examples.groups),
+        val_fraction=fractions.val_fraction,
+        test_fraction=fractions.test_fraction,
+        seed=recipe.run.seed,
+        stratify=bool(one) and tasks[one].stratified,
+    )
+    for note in (*data.notes, *split.notes):
+        console.note(note)
+    examples = replace(examples, splits=split.records.splits, drawn=split.records.drawn)
+    for name in recipe.inputs:
+        require_seen(examples, name)
+    return examples, recipe
+
+
+def _require_usual(fractions: DataOptions, *, title: str) -> None:
+    usual = DataOptions()
+    if (fractions.val_fraction, fractions.test_fraction) != (usual.val_fraction, usual.test_fraction):
         raise UsageError(
             "data.val_fraction / data.test_fraction",
-            must=f"be left alone for a {task.title}, whose splits follow time",
-            found=f"{data.val_fraction:g} / {data.test_fraction:g}",
+            must=f"be left alone for a {title}, whose splits follow time",
+            found=f"{fractions.val_fraction:g} / {fractions.test_fraction:g}",
             do="Set input.rows, for example input.rows=[0.7,0.15,0.15].",
         )
-    split = split_records(
-        index.records,
-        val_fraction=data.val_fraction,
-        test_fraction=data.test_fraction,
-        seed=recipe.run.seed,
-        stratify=task.stratified,
-    )
-    for note in (*index.notes, *split.notes):
-        console.note(note)
-    return split
 
 
-def _idle_fractions(
-    index: Index, data: DataOptions, *, usual: DataOptions, sequential: bool
-) -> Iterator[tuple[str, str]]:
+def require_seen(examples: Examples, name: str) -> None:
+    """Raises DataError for an input that no sample to learn from has: nothing could be learned of it."""
+    learned = np.array([split in ("train", None) for split in examples.splits])
+    places = examples.inputs[name].places
+    if places is not None and not (places[learned] >= 0).any():
+        must, do = f"bring the input '{name}' in some sample to learn from", "Leave the input out."
+        raise DataError("the data", must=must, found=f"none in {counted(int(learned.sum()), 'sample')}", do=do)
+
+
+def _idle_fractions(examples: Examples, data: DataOptions, *, sequential: bool) -> Iterator[tuple[str, str]]:
     """Yields the fractions that were given and can have no effect, since the data brings splits, with the reason."""
-    given = set(index.records.splits) - {None}
+    given, usual = set(examples.splits) - {None}, DataOptions()
     if not given or sequential:
         return
     if "val" in given and data.val_fraction not in (0, usual.val_fraction):
         yield "data.val_fraction", "the data brings its split 'val'"
     if data.test_fraction not in (0, usual.test_fraction):
         yield "data.test_fraction", "no test is cut from a split 'train' that the data brings"
-
-
-def prepared(index: Index, recipe: Recipe, *, console: Console) -> tuple[Examples, Recipe]:
-    """Returns the samples of one input with targets of one task, each with a split, and the recipe with the settings
-    that the data decided.
-    """
-    recipe = settled(recipe, index)
-    return examples_of(split_index(index, recipe, console=console).records, recipe), recipe
 
 
 def examples_of(records: Sequence[Record], recipe: Recipe) -> Examples:

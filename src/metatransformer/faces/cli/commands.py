@@ -3,30 +3,31 @@
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from metatransformer.core.errors import DataError, MetaTransformerError, UnlabelledError, UsageError
-from metatransformer.core.modality import Modality
 from metatransformer.core.task import Task
 from metatransformer.data.examples import Examples
-from metatransformer.data.records import Index, Records
+from metatransformer.data.records import Index
 from metatransformer.data.target import kind_of
 from metatransformer.fit.fitted import Fitted, suffix_of
 from metatransformer.infer.embed import FEATURES, embed_to, embedding, untrained
-from metatransformer.infer.joined import read_joined, split_joint
+from metatransformer.infer.joined import read_dataset, read_joined
 from metatransformer.infer.sources import (
+    Dataset,
     check_apart,
     check_records,
-    examples_of,
+    of_index,
     prepared,
     read_index,
-    read_unlabelled,
+    split_dataset,
 )
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
-from metatransformer.pipeline import Pipeline, fit_reader, make_reader
+from metatransformer.pipeline import make_reader
 from metatransformer.recipe import Recipe, make_recipe, merged, parse_inputs, parse_overrides, read_recipe
 from metatransformer.saved import load_pipeline
 from metatransformer.tasks import get_task
@@ -80,16 +81,16 @@ def _learned(options: Namespace, recipe: Recipe, console: Console) -> tuple[Exam
         (targets,) = joint.examples.targets.values()
         decided = _decided(options, recipe, targets, console)
         joint = joint if decided is recipe else read_joined(options.data, decided, labelled=True)
-    return split_joint(joint, console=console)
+    return split_dataset(joint, console=console)
 
 
-def _labelled(data: Any, recipe: Recipe, *, target: str = "") -> Index:
+def _labelled(data: Any, recipe: Recipe) -> Index:
     """Returns the records of one input with what is to be learned of them."""
     return read_index(
         get_modality(recipe.modality),
         data,
         options=recipe.input,
-        target=target or recipe.task.target,
+        target=recipe.task.target,
         labelled=True,
         header=recipe.data.header,
     )
@@ -143,27 +144,24 @@ def evaluate(options: Namespace) -> Result:
     pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
     recipe = pipeline.recipe
     data = options.data or _data_of(Path(options.run), console)
-    if recipe.joint:
-        if options.target:
+    if options.target:
+        if recipe.joint:
             must = "be left out for a model of several inputs, whose recipe names what each task learns"
             raise UsageError("--target", must=must, found=repr(options.target))
-        joint = read_joined(data, recipe, labelled=True)
-        examples, notes = joint.examples, joint.notes
-    else:
-        index = _labelled(data, recipe, target=options.target)
-        examples, notes = examples_of(index.records, recipe), index.notes
-    for note in notes:
+        recipe = replace(recipe, tasks={pipeline.task_name: replace(recipe.task, target=options.target)})
+    found = read_dataset(data, recipe, labelled=True)
+    for note in found.notes:
         console.note(note)
     table, learns_val = read_split(Path(options.run)), any(refits(pipeline.of_task(name)) for name in pipeline.tasks)
-    chosen, split = kept_apart(examples, table, split=options.split, learns_val=learns_val, console=console)
-    found: dict[str, dict[str, float]] = {}
+    chosen, split = kept_apart(found.examples, table, split=options.split, learns_val=learns_val, console=console)
+    scores: dict[str, dict[str, float]] = {}
     for name in pipeline.tasks:
         part = pipeline.of_task(name)
         loader = Loader(part.route, chosen, cache_mb=0, tasks=part.tasks).of_task(name)
-        found[name] = score(part, loader, console=console, title="scoring")
+        scores[name] = score(part, loader, console=console, title="scoring")
         title = "scores" if len(pipeline.tasks) == 1 else f"scores, {name}"
-        show_scores({split or "all": found[name]}, {}, task=part.task, split=split, title=title, console=console)
-    metrics = next(iter(found.values())) if len(found) == 1 else found
+        show_scores({split or "all": scores[name]}, {}, task=part.task, split=split, title=title, console=console)
+    metrics = next(iter(scores.values())) if len(scores) == 1 else scores
     return {"metrics": metrics, "samples": len(chosen), "split": split or "all"}, 0
 
 
@@ -195,7 +193,7 @@ def predict(options: Namespace) -> Result:
         do = "Choose another name."
         raise UsageError(f"--out {options.out}", must="be another file than the input", found="the same", do=do)
     pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
-    examples = _unlabelled(pipeline.recipe, options, console=console)
+    examples = _unlabelled(pipeline.recipe, options, console=console).examples
     names = [options.task] if options.task else list(pipeline.tasks)
     if unknown := [name for name in names if name not in pipeline.tasks]:
         raise UsageError("--task", must=f"be one of {', '.join(pipeline.tasks)}", found=repr(unknown[0]))
@@ -212,24 +210,24 @@ def predict(options: Namespace) -> Result:
 
 
 def embed(options: Namespace) -> Result:
-    """Writes one vector for each input."""
+    """Writes one vector for each sample."""
+    from metatransformer.trunk import load_encoder
 
     console = Console()
-    if bool(options.model) == bool(options.modality):
-        raise UsageError("embed", must="get either --modality or --model", found="both or neither")
+    if bool(options.model) == bool(options.modality or options.inputs):
+        raise UsageError("embed", must="get either --modality, --inputs or --model", found="both or neither")
     if options.model:
         if options.overrides or options.target:
             found = options.overrides[0] if options.overrides else "--target"
             raise UsageError("embed --model", must="get no recipe overrides: the model has its own", found=found)
         pipeline = load_pipeline(Path(options.model), encoder=options.encoder, device=options.device or "auto")
-        examples = _unlabelled(pipeline.recipe, options, console=console)
+        examples = _unlabelled(pipeline.recipe, options, console=console).examples
         model = embedding(pipeline, pool=options.pool or (FEATURES if pipeline.tasks else pipeline.recipe.head.pool))
     else:
         # Float32 unless asked otherwise: embeddings are compared across machines.
-        recipe = _recipe(options, first={"run.precision": "float32"})
-        modality = get_modality(recipe.modality)
-        examples = _unlabelled(recipe, options, console=console)
-        pipeline = _untrained(recipe, modality, examples, console=console)
+        found = _unlabelled(_recipe(options, first={"run.precision": "float32"}), options, console=console)
+        examples, trunk = found.examples, load_encoder(found.recipe.encoder)
+        pipeline = untrained(found.recipe, trunk=trunk, examples=examples, learned=False, console=console)
         model = embedding(pipeline, pool=options.pool or "summary")
     place, done = embed_to(model, examples, Path(options.out), console=console)
     rows = len(examples)
@@ -237,31 +235,12 @@ def embed(options: Namespace) -> Result:
     return {"out": str(place), "rows": rows, "width": model.width, "done_before": done}, 0
 
 
-def _unlabelled(recipe: Recipe, options: Namespace, *, console: Console) -> Examples:
+def _unlabelled(recipe: Recipe, options: Namespace, *, console: Console) -> Dataset:
     """Returns the samples of the paths: one is a folder, manifest or table, several are a list of files."""
-    data = options.paths[0] if len(options.paths) == 1 else options.paths
-    if recipe.joint:
-        joint = read_joined(data, recipe, labelled=False)
-        examples, notes = joint.examples, joint.notes
-    else:
-        index = read_unlabelled(recipe, data)
-        examples, notes = examples_of(index.records, recipe), index.notes
-    for note in notes:
+    found = read_dataset(options.paths[0] if len(options.paths) == 1 else options.paths, recipe, labelled=False)
+    for note in found.notes:
         console.note(note)
-    return examples
-
-
-def _untrained(recipe: Recipe, modality: Modality, examples: Examples, *, console: Console) -> Pipeline:
-    """Returns a pipeline that only embeds; only a table's transform learns from the data, as it cannot do without."""
-    from metatransformer.trunk import load_encoder
-
-    trunk = load_encoder(recipe.encoder)
-    name = modality.name
-    if modality.source.kind == "table":
-        reader = fit_reader(recipe, name, trunk=trunk, records=examples.inputs[name].records)
-    else:
-        reader = make_reader(recipe, name, stem=trunk.stem)
-    return untrained(recipe, trunk=trunk, route={name: reader}, console=console)
+    return found
 
 
 def check(options: Namespace) -> Result:
@@ -295,36 +274,47 @@ def check(options: Namespace) -> Result:
         if not any(str(error) in message for _, message in problems):
             problems.insert(0, ("the data as a whole", str(error)))
         return _told(count, problems, console)
-    whole: list[tuple[str, str]] = []
     recipe = _decided(options, recipe, index.records.targets, console, first=first)
-    if labelled and any(target is not None for target in index.records.targets):
-        records, whole = _as_learned(index, recipe, console)
-    else:
-        records = index.records
-        for note in index.notes:
-            console.note(note)
-    reader = make_reader(recipe, modality.name, stem=load_encoder(recipe.encoder).stem)
-    problems = [*check_records(reader, records, console=console), *whole]
-    return _told(len(records), problems, console)
+    labelled = labelled and any(target is not None for target in index.records.targets)
+    return _checked(of_index(index, recipe), labelled=labelled, console=console)
 
 
 def _check_joint(options: Namespace, console: Console) -> Result:
-    """Checks every input of a table that brings several."""
+    """Checks every input of a table that brings several, and what else 'fit' would refuse where a target is named."""
+    first = {"encoder": "test"}
+    recipe = _recipe(options, first=first)
+    labelled = any(task.target for task in recipe.tasks.values())
+    found = read_joined(options.data, _made_up(recipe), labelled=labelled)
+    if labelled and len(recipe.tasks) == 1:
+        (targets,) = found.examples.targets.values()
+        decided = _decided(options, recipe, targets, console, first=first)
+        found = found if decided is recipe else read_joined(options.data, _made_up(decided), labelled=True)
+    return _checked(found, labelled=labelled, console=console)
+
+
+def _checked(data: Dataset, *, labelled: bool, console: Console) -> Result:
+    """Reads every sample, where ``labelled`` with the splits that 'fit' would give them."""
     from metatransformer.trunk import load_encoder
 
-    recipe = _recipe(options, first={"encoder": "test"})
-    made: dict[str, dict[str, Any]] = {}
-    for name, one in recipe.inputs.items():  # nothing is fetched
-        known = get_modality(one.modality).synthetic
-        made[name] = {key[6:]: value for key, value in known.items() if key == "input.vocabulary"}
-    joint = read_joined(options.data, recipe.with_settings(made), labelled=bool(options.target))
-    for note in joint.notes:
-        console.note(note)
-    problems: list[tuple[str, str]] = []
-    for name, column in joint.examples.inputs.items():
-        reader = make_reader(joint.recipe, name, stem=load_encoder("test").stem)
-        problems += [(f"{name}: {key}", told) for key, told in check_records(reader, column.records, console=console)]
-    return _told(len(joint.examples), problems, console)
+    examples, problems, whole = data.examples, [], []
+    if labelled:
+        examples, whole = _as_learned(data, console)
+    else:
+        for note in data.notes:
+            console.note(note)
+    for name in examples.inputs:
+        reader = make_reader(data.recipe, name, stem=load_encoder("test").stem)
+        told = check_records(reader, examples.records(name), console=console)
+        problems += [(f"{name}: {key}" if data.recipe.joint else key, message) for key, message in told]
+    return _told(len(examples), [*problems, *whole], console)
+
+
+def _made_up(recipe: Recipe) -> Recipe:
+    """Returns the recipe with settings under which nothing is fetched."""
+    known = {name: get_modality(one.modality).synthetic for name, one in recipe.inputs.items()}
+    return recipe.with_settings(
+        {name: {"vocabulary": own["input.vocabulary"]} for name, own in known.items() if "input.vocabulary" in own}
+    )
 
 
 def _told(count: int, problems: list[tuple[str, str]], console: Console) -> Result:
@@ -336,19 +326,18 @@ def _told(count: int, problems: list[tuple[str, str]], console: Console) -> Resu
     return {"samples": count, "bad": len(problems), "problems": listed}, 2 * bool(problems)
 
 
-def _as_learned(index: Index, recipe: Recipe, console: Console) -> tuple[Records, list[tuple[str, str]]]:
-    """Returns the records with the splits that 'fit' would give them, and what it would refuse of their targets."""
+def _as_learned(data: Dataset, console: Console) -> tuple[Examples, list[tuple[str, str]]]:
+    """Returns the samples with the splits that 'fit' would give them, and what it would refuse of their targets."""
     from metatransformer.fit.fit import require_learnable
 
     try:
-        examples, recipe = prepared(index, recipe, console=console)
+        examples, recipe = split_dataset(data, console=console)
         require_learnable(examples, recipe)
     except MetaTransformerError as error:
-        for note in index.notes:
+        for note in data.notes:
             console.note(note)
-        return index.records, [("the data as a whole", str(error))]
-    (column,) = examples.inputs.values()
-    return column.records, []
+        return data.examples, [("the data as a whole", str(error))]
+    return examples, []
 
 
 def modalities(options: Namespace) -> Result:
@@ -362,6 +351,9 @@ def modalities(options: Namespace) -> Result:
         return {"modality": options.name}, 0
     columns, rows = modality_table()
     console.table("modalities", columns, rows)
+    console.note(
+        "several in one table: --inputs photo=image,notes=text(title),rest=tabular(age,dose); see 'fit --help'"
+    )
     return {"modalities": modality_names()}, 0
 
 

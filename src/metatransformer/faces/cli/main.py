@@ -28,6 +28,13 @@ Many kinds of data -> tokens -> one shared, frozen, pretrained transformer -> a 
   metatransformer embed clips/ --modality audio --encoder focus-s14 --out vectors.parquet
 """
 
+INPUTS_EPILOG = """\
+--inputs: each row of the table brings several kinds of data. NAME=MODALITY reads the column NAME, NAME=MODALITY(COLUMN,
+...) others; a table's rows without brackets take what is left. A cell names a file (from the table's folder), or is the
+text or the molecule itself; an empty cell is an absent input. A film gives its pictures and its sound:
+pictures=video(path),sound=audio(path). One modality may be there several times: front=image,kitchen=image.
+"""
+
 FIT_EPILOG = """\
 DATA is one of these:
   a folder with one folder per class, perhaps inside train/, val/, test/
@@ -35,9 +42,7 @@ DATA is one of these:
   a table with --target COL (its column 'split' counts, if there is one)
 If it brings no split, one is drawn by class with a fixed seed, and the run says so.
 
---inputs: each row of the table brings several kinds of data. NAME=MODALITY reads the column NAME, NAME=MODALITY(COLUMN,
-...) others; a table's rows without brackets take what is left. A cell names a file (from the table's folder), or is the
-text or the molecule itself; an empty cell is an absent input. RUN tells what each input brings.
+{inputs}RUN tells what each input brings.
 
 key.sub=value changes any setting, for example optim.lr=3e-4 head.pool=mean input.size=140.
 'metatransformer modalities NAME' lists the settings of a modality (input.*); RUN/recipe.yaml holds all that were used.
@@ -62,6 +67,20 @@ tasks: {tasks}
   metatransformer fit load.csv --modality timeseries --target load --encoder focus-s14 --out run input.horizon=24
 """
 
+CHECK_EPILOG = f"""\
+{INPUTS_EPILOG}
+  metatransformer check photos/ --modality image
+  metatransformer check homes.csv --inputs front=image,kitchen=image,rest=tabular(area,rooms) --target price
+"""
+
+EMBED_EPILOG = f"""\
+{INPUTS_EPILOG}The vectors of the inputs stand side by side, behind them whether each is there.
+A model (--model) knows its inputs.
+
+  metatransformer embed clips/ --modality audio --encoder focus-s14 --out vectors.parquet
+  metatransformer embed homes.csv --inputs front=image,kitchen=image --encoder focus-s14 --out vectors.parquet
+  metatransformer embed homes.csv --model run --out vectors.parquet
+"""
 
 BENCH_EPILOG = """\
 Runs each data set in a process of its own and writes results.json, results.md and report.html. An interrupted call
@@ -115,6 +134,7 @@ COMMANDS: Mapping[str, Command] = {
     "check": Command(
         "read every sample as 'fit' would and list all that are bad",
         (DATA, MODALITY, INPUTS, TASK, TARGET),
+        lambda: CHECK_EPILOG,
         overrides=True,
     ),
     "fit": Command(
@@ -148,7 +168,7 @@ COMMANDS: Mapping[str, Command] = {
             ),
             ("--overwrite", {"action": "store_true", "help": "replace the run in RUN"}),
         ),
-        lambda: FIT_EPILOG.format(tasks=", ".join(task_names())),
+        lambda: FIT_EPILOG.format(tasks=", ".join(task_names()), inputs=INPUTS_EPILOG),
         overrides=True,
     ),
     "evaluate": Command(
@@ -177,7 +197,8 @@ COMMANDS: Mapping[str, Command] = {
         "turn each sample into one vector; an interrupted call continues",
         (
             PATHS,
-            ("--modality", {"default": "", "metavar": "M", "help": "needed unless --model is given"}),
+            ("--modality", {"default": "", "metavar": "M", "help": "needed unless --inputs or --model is given"}),
+            INPUTS,
             ("--encoder", {"default": "", "metavar": "E", "help": "default: meta-b16"}),
             ("--target", {"default": "", "metavar": "COL", "help": "a column to leave out, such as the label"}),
             ("--model", {"default": "", "metavar": "RUN", "help": "embed with a trained model instead"}),
@@ -185,6 +206,7 @@ COMMANDS: Mapping[str, Command] = {
             ("--pool", {"default": "", "help": POOLS}),
             ("--out", {"required": True, "metavar": "FILE", "help": ".parquet for one file, else a folder of shards"}),
         ),
+        lambda: EMBED_EPILOG,
         overrides=True,
     ),
     "weights": Command(
