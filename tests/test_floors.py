@@ -22,6 +22,7 @@ FLOORS = {
     "pipeline": 5,
     "migrate": 5,
     "saved": 5,
+    "together": 5,
     "infer": 6,
     "fit": 7,
     "report": 7,

@@ -13,12 +13,15 @@ from PIL import Image
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.fit.fit import fit
 from metatransformer.infer.joined import read_joined
+from metatransformer.infer.loader import Loader, Place
 from metatransformer.infer.predict import predict
 from metatransformer.infer.sources import split_dataset
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
+from metatransformer.pipeline import build_pipeline
 from metatransformer.recipe import Recipe, make_recipe, parse_inputs, to_dict
 from metatransformer.saved import load_pipeline
+from metatransformer.trunk import load_encoder
 
 QUIET = Console(quiet=True)
 COUNT = 20
@@ -220,6 +223,42 @@ def test_an_input_that_training_never_saw_missing_says_nothing(table: pd.DataFra
     assert answers["p(a)"].notna().all() and len(answers) == COUNT
 
 
+def test_training_samples_choose_where_inputs_meet(table: pd.DataFrame, tmp_path: Path):
+    settings = {"inputs__photo__size": 16, "tune": "head", "fusion": "choose"}
+    words = "photo=image,rest=tabular(age,dose)"
+    joint = read_joined(written(table, tmp_path), recipe_of(words, **settings), labelled=True)
+    fitted = fit(*split_dataset(joint, console=QUIET), out=tmp_path / "run", console=QUIET)
+    told = json.loads((tmp_path / "run" / "metrics.json").read_text())["fusion"]["classify"]
+    assert set(told) == {"tokens", "features"} and fitted.outcome.fusion == told
+    kept = load_pipeline(tmp_path / "run").recipe.fusion
+    assert kept == fitted.pipeline.recipe.fusion != "choose" and told[kept] >= max(told.values()) - 0.2
+    alike = fit(*split_dataset(joint, console=QUIET), console=QUIET).pipeline.recipe.fusion
+    assert alike == kept
+    with pytest.raises(UsageError, match="must be tokens or features but in tune mode 'head'"):
+        ends = read_joined(tmp_path / "data.csv", recipe_of(words, **settings | {"tune": "ends"}), labelled=True)
+        fit(*split_dataset(ends, console=QUIET), console=QUIET)
+
+
+def test_training_by_epochs_drops_inputs_but_never_all(table: pd.DataFrame, tmp_path: Path):
+    words, settings = "photo=image,rest=tabular(age,dose)", {"inputs__photo__size": 16, "tune": "ends"}
+    joint = read_joined(written(table, tmp_path), recipe_of(words, **settings), labelled=True)
+    examples, recipe = split_dataset(joint, console=QUIET)
+    pipeline = build_pipeline(recipe, trunk=load_encoder("test"), examples=examples.split("train"))
+    loader = Loader(pipeline.route, examples, cache_mb=8, tasks=pipeline.tasks)
+    given = {"batch_size": 4, "seed": 0, "augment": False, "place": Place(), "skip": 0}
+    lost = {"photo": 0, "rest": 0}
+    for epoch in range(40):
+        for _, batch in loader.epoch(epoch=epoch, drop=0.3, **given):
+            there = {name: 0 if (part := batch.parts.get(name)) is None else
+                     len(batch) if part.rows is None else len(part.rows) for name in lost}  # fmt: skip
+            assert sum(there.values()) >= len(batch)
+            lost = {name: lost[name] + len(batch) - count for name, count in there.items()}
+    rates = [count / (40 * COUNT) for count in lost.values()]
+    np.testing.assert_allclose(rates, 0.3 - 0.3**2 / 2, atol=0.05)  # where both would go, one stays
+    again = [[part for _, part in loader.epoch(epoch=1, drop=0.3, **given)] for _ in range(2)]
+    assert [b.keys for b in again[0]] == [b.keys for b in again[1]]
+
+
 @pytest.mark.parametrize("fusion", ["tokens", "features"])
 def test_both_ways_to_meet_are_saved_and_loaded(table: pd.DataFrame, tmp_path: Path, fusion: str):
     settings = {"inputs__photo__size": 16, "tune": "head", "fusion": fusion}
@@ -229,6 +268,6 @@ def test_both_ways_to_meet_are_saved_and_loaded(table: pd.DataFrame, tmp_path: P
     examples, recipe = split_dataset(joint, console=QUIET)
     fitted = fit(examples, recipe, out=tmp_path / "run", console=QUIET)
     loaded = load_pipeline(tmp_path / "run")
-    assert loaded.model.apart == (fusion == "features") and loaded.recipe.fusion == fusion
+    assert bool(loaded.model.apart) == (fusion == "features") and loaded.recipe.fusion == fusion
     ours, again = (predict(one, examples, console=QUIET)["p(a)"] for one in (fitted.pipeline, loaded))
     np.testing.assert_allclose(ours, again, atol=1e-5)

@@ -89,6 +89,14 @@ def test_a_pair_has_a_separator_and_says_which_text_a_piece_is_of(vocabulary: st
     assert one.x.shape == two.x.shape and not torch.allclose(one.x[:, 3], two.x[:, 3])
 
 
+def test_of_two_texts_one_may_be_missing(vocabulary: str):
+    transform = fitted(("a film", "is it bad ?"), (None, "good"), vocabulary=vocabulary)
+    assert transform(sample((None, "is it"))).inputs["pieces"][0].tolist() == [SEPARATOR, FIRST + 7, FIRST + 8]
+    assert transform(sample(("good", " "))).inputs["pieces"][0].tolist() == [FIRST + 3, SEPARATOR]
+    with pytest.raises(DataError, match="must hold a text; found a missing one"):
+        transform(sample((None, float("nan"))))
+
+
 def test_a_long_text_fills_windows_of_equal_length(vocabulary: str):
     transform = fitted("a film", vocabulary=vocabulary, window=5, max_windows=3)
     assert transform(sample("a " * 5)).inputs["pieces"].shape == (1, 5)

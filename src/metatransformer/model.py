@@ -1,6 +1,6 @@
 """The whole model: a tokenizer an input, one trunk, a head a task, and the modes that say which of them learn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -22,8 +22,8 @@ from metatransformer.trunk.encoder import Encoder
 class MetaTransformer(nn.Module):
     """``heads[t](encoder(Tokens.cat(tokenizers[i](batch[i]) for each input i that the task t sees)))``.
 
-    Where there are several inputs, a learned vector of each (0 at first) is added to its tokens. With ``apart`` each
-    input goes through the trunk by itself, and they meet behind it. ``adapters`` stand beside the trunk, which other
+    To the tokens of inputs that are ``meeting`` others a learned vector of each (0 at first) is added; those of
+    ``apart`` go through the trunk by themselves and meet behind it. ``adapters`` stand beside the trunk, which other
     models may share.
     """
 
@@ -34,16 +34,16 @@ class MetaTransformer(nn.Module):
         encoder: Encoder,
         heads: Mapping[str, Head],
         adapters: Adapters | None = None,
-        apart: bool = False,
+        meeting: Sequence[str] = (),
+        apart: Collection[str] = (),
     ) -> None:
         super().__init__()
-        self.apart = apart
+        self.apart = frozenset(apart)
         self.tokenizers = nn.ModuleDict(tokenizers)
         self.encoder = encoder
         self.heads = nn.ModuleDict(heads)
         self.adapters = adapters
-        several = tokenizers if len(tokenizers) > 1 else ()
-        self.origins = nn.ParameterDict({name: nn.Parameter(torch.zeros(encoder.config.width)) for name in several})
+        self.origins = nn.ParameterDict({name: nn.Parameter(torch.zeros(encoder.config.width)) for name in meeting})
 
     def tokenizer(self, name: str) -> Tokenizer:
         """Returns the tokenizer of an input."""
@@ -162,7 +162,7 @@ class MetaTransformer(nn.Module):
     def read_out(self, batch: Batch, readout: Readout) -> Tensor:
         """Returns what a readout makes of the tokens of the inputs that it sees."""
         inputs = tuple(readout.facts.axes)
-        if not self.apart:
+        if not self.apart.intersection(inputs):
             return readout(self._through(self.tokenize(batch, inputs=inputs), readout))
         wanted = self._wanted(batch, inputs)
         layers = [self._through(self._tokens(name, batch), readout) for name in wanted if name in batch.parts]

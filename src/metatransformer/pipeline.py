@@ -6,7 +6,7 @@ only where the trunk was tuned or a standalone copy was asked for. No pickle any
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,14 +113,25 @@ class Pipeline:
 
     def of_task(self, name: str) -> "Pipeline":
         """Returns the same pipeline as one of this task alone."""
-        if len(self.tasks) == 1:
-            return self
-        return dataclasses.replace(self, recipe=self.recipe.of_task(name), tasks={name: self.tasks[name]})
+        own = self.of_set(self.recipe.set_of(name))
+        if len(own.tasks) == 1:
+            return own
+        return dataclasses.replace(own, recipe=own.recipe.of_task(name), tasks={name: self.tasks[name]})
 
-    def read_plain(self, wanted: bool) -> None:
-        """Lets the readers of all inputs that have plain features bring them, or leave them out."""
+    def of_set(self, name: str) -> "Pipeline":
+        """Returns the same pipeline as one of what was learned from one data set; "" is the only one."""
+        if not name:
+            return self
+        recipe = self.recipe.of_set(name)
+        route = {given: self.route[given] for given in recipe.inputs}
+        return dataclasses.replace(
+            self, recipe=recipe, route=route, tasks={task: self.tasks[task] for task in recipe.tasks}
+        )
+
+    def read_plain(self, wanted: Collection[str]) -> None:
+        """Lets the readers of some inputs bring plain features, where their modality has them, and of no others."""
         for name, reader in self.route.items():
-            self.route[name] = dataclasses.replace(reader, plain=wanted and reader.modality.beside)
+            self.route[name] = dataclasses.replace(reader, plain=name in wanted and reader.modality.beside)
 
     def save(self, folder: Path, *, metrics: Mapping[str, Any], standalone: bool = False) -> None:
         """Writes the folder; ``standalone`` includes the trunk although it was not tuned."""
@@ -217,7 +228,7 @@ def build_pipeline(recipe: Recipe, *, trunk: Pretrained, examples: Examples) -> 
     pipeline = assemble(recipe, trunk=trunk, route=route, tasks=tasks, plans=plans)
     pipeline.model.tune(recipe.tune)
     if any(reads_plain(pipeline, name) for name in tasks):
-        pipeline.read_plain(True)
+        pipeline.read_plain(route)
     return pipeline
 
 
@@ -233,6 +244,11 @@ def reads_plain(pipeline: Pipeline, task: str) -> bool:
         must = "be 'auto' or 'trunk' but in tune mode 'head' of an input that has plain features beside its tokens"
         raise UsageError("head.features", must=must, found=repr(asked))
     return able and asked != "trunk"
+
+
+def plain_inputs(beside: Iterable[str]) -> set[str]:
+    """Returns the inputs whose plain features are read, by what heads have beside the trunk."""
+    return {key.removeprefix("plain:") for key in beside if key.startswith("plain:")}
 
 
 def fit_reader(recipe: Recipe, name: str, *, trunk: Pretrained, records: Sequence[Record]) -> Reader:
@@ -257,7 +273,7 @@ def make_task(recipe: Recipe, name: str) -> Task:
     options = recipe.tasks[name]
     if not options.metric:
         # Of several inputs where they agree.
-        kinds = [get_modality(given.modality) for given in recipe.inputs.values()]
+        kinds = [get_modality(given.modality) for given in recipe.of_set(recipe.set_of(name)).inputs.values()]
         own = {(modality.task, modality.metric) for modality in kinds}
         task, metric = own.pop() if len(own) == 1 else ("", "")
         options = dataclasses.replace(options, metric=metric if options.name == task else "")
@@ -300,7 +316,12 @@ def assemble(
     trunk.encoder.require_untouched()
     adapters = _adapters(recipe, trunk, heads, rank=rank) if kind == "lora" else None
     model = MetaTransformer(
-        tokenizers=tokenizers, encoder=trunk.encoder, heads=heads, adapters=adapters, apart=recipe.apart
+        tokenizers=tokenizers,
+        encoder=trunk.encoder,
+        heads=heads,
+        adapters=adapters,
+        meeting=recipe.meeting,
+        apart=recipe.apart,
     )
     return Pipeline(recipe, route, tasks, model, trunk)
 

@@ -46,7 +46,7 @@ GONE: Mapping[str, Any] = MappingProxyType(
         "optim.views": 0,
     }
 )
-PLURAL = ("modality", "input", "inputs", "task", "tasks")  # keys of inputs and tasks, in both forms
+PLURAL = ("modality", "input", "inputs", "task", "tasks", "sets")  # keys of inputs and tasks, in all forms
 
 _NAME = re.compile(r"\w[\w-]*", re.ASCII)  # of an input or a task: it names a file
 CHANGING = ("norm", "last", "all")  # kinds of tune mode that change the trunk itself
@@ -179,12 +179,17 @@ class OptimOptions(Settings):
 
 @dataclass(frozen=True)
 class DataOptions(Settings):
-    """Batches and splits. Fractions apply where the data brings no split of its own."""
+    """Batches and splits. Fractions apply where the data brings no split of its own.
+
+    ``drop_inputs``: where a sample has several inputs and training goes by epochs, how often it loses one, so that the
+    model learns to do without.
+    """
 
     batch_size: int = 64
     val_fraction: float = 0.15
     test_fraction: float = 0.15
     augment: bool = True
+    drop_inputs: float = 0.1
     cache_mb: int = 2048
     header: bool = True
 
@@ -197,6 +202,7 @@ class DataOptions(Settings):
             "lie in [0, 1 - data.val_fraction)",
             lambda own: 0 <= own.test_fraction < 1 - own.val_fraction,
         ),
+        Rule("drop_inputs", "lie in [0, 1)", lambda own: 0 <= own.drop_inputs < 1),
         Rule("cache_mb", "be at least 0", lambda own: own.cache_mb >= 0),
     )
 
@@ -222,6 +228,22 @@ class RunOptions(Settings):
     )
 
 
+Fusion = Literal["auto", "tokens", "features", "choose"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetOptions:
+    """What was learned from one data set where a model has several: its inputs and tasks, and settings of its own."""
+
+    inputs: tuple[str, ...]
+    tasks: tuple[str, ...]
+    tune: str
+    fusion: Fusion
+    head: HeadOptions
+    optim: OptimOptions
+    data: DataOptions
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One run: inputs and tasks by name, and what they share.
@@ -236,17 +258,22 @@ class Recipe:
 
     ``fusion`` says where several inputs meet: as ``tokens``, side by side through the trunk once, or as ``features``
     behind it, each through the trunk by itself ("auto"), which costs less and lets an absent one change no other.
+    "choose" tries both in tune mode ``head``, at twice the cost, and keeps what answers training samples best.
+
+    A model that learned from several data sets has ``sets``, each with the settings that its own recipe would have;
+    ``of_set`` returns that recipe, and ``tune`` then says what was tuned by all of them in common.
     """
 
     inputs: Mapping[str, InputOptions]
     tasks: Mapping[str, TaskOptions]
     encoder: str = "meta-b16"
     tune: str = "ends"
-    fusion: Literal["auto", "tokens", "features"] = "auto"
+    fusion: Fusion = "auto"
     head: HeadOptions = field(default_factory=HeadOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     data: DataOptions = field(default_factory=DataOptions)
     run: RunOptions = field(default_factory=RunOptions)
+    sets: Mapping[str, SetOptions] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         tune_mode(self.tune)
@@ -281,7 +308,31 @@ class Recipe:
             kind = values.get("name", TaskOptions.name) if isinstance(values, Mapping) else TaskOptions.name
             task = typed(get_task(str(kind)).options, values, prefix=prefix)
             tasks[name or task.name] = task
-        return typed(cls, {**rest, "inputs": inputs, "tasks": tasks}, prefix="")
+        sets = {name: typed(SetOptions, own, prefix=f"sets.{name}.") for name, own in tree.get("sets", {}).items()}
+        return typed(cls, {**rest, "inputs": inputs, "tasks": tasks, "sets": sets}, prefix="")
+
+    @classmethod
+    def joined(cls, parts: "Mapping[str, Recipe]") -> "Recipe":
+        """Returns the recipe of a model of several data sets, whose inputs and tasks have different names.
+
+        What all share (encoder, device, precision, seed) is that of the first.
+        """
+        first = next(iter(parts.values()))
+        inputs = {name: one for part in parts.values() for name, one in part.inputs.items()}
+        tasks = {name: one for part in parts.values() for name, one in part.tasks.items()}
+        sets: dict[str, SetOptions] = {}
+        for name, part in parts.items():
+            own = SetOptions(
+                inputs=tuple(part.inputs),
+                tasks=tuple(part.tasks),
+                tune=part.tune,
+                fusion=part.fusion,
+                head=part.head,
+                optim=part.optim,
+                data=part.data,
+            )
+            sets |= part.sets or {name: own}
+        return cls(inputs=inputs, tasks=tasks, encoder=first.encoder, tune="head", run=first.run, sets=sets)
 
     @property
     def input(self) -> Any:
@@ -299,9 +350,15 @@ class Recipe:
         return len(self.inputs) > 1 or any(given.columns for given in self.inputs.values())
 
     @property
-    def apart(self) -> bool:
-        """Whether each input goes through the trunk by itself."""
-        return len(self.inputs) > 1 and self.fusion != "tokens"
+    def meeting(self) -> tuple[str, ...]:
+        """The inputs that others stand beside."""
+        groups = [own.inputs for own in self.sets.values()] if self.sets else [tuple(self.inputs)]
+        return tuple(name for group in groups if len(group) > 1 for name in group)
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """Those of them that go through the trunk by themselves."""
+        return tuple(name for name in self.meeting if self._own(inputs=name).fusion != "tokens")
 
     @property
     def task(self) -> TaskOptions:
@@ -310,19 +367,58 @@ class Recipe:
 
     def head_of(self, task: str) -> HeadOptions:
         """Returns the settings of a task's head."""
-        changes = self.tasks[task].head
+        changes, shared = self.tasks[task].head, self._own(tasks=task).head
         if not changes:
-            return self.head
-        return typed(HeadOptions, dataclasses.asdict(self.head) | dict(changes), prefix=f"tasks.{task}.head.")
+            return shared
+        return typed(HeadOptions, dataclasses.asdict(shared) | dict(changes), prefix=f"tasks.{task}.head.")
 
     def inputs_of(self, task: str) -> tuple[str, ...]:
         """Returns the inputs that a task sees, in the recipe's order."""
         wanted = self.tasks[task].inputs
-        return tuple(name for name in self.inputs if not wanted or name in wanted)
+        return tuple(name for name in self._own(tasks=task).inputs if not wanted or name in wanted)
 
     def of_task(self, task: str) -> "Recipe":
-        """Returns the recipe with this task alone; its inputs stay those of the model."""
-        return dataclasses.replace(self, tasks={task: self.tasks[task]}, head=self.head_of(task))
+        """Returns the recipe with this task alone; its inputs stay those of its data set."""
+        own = self.of_set(self.set_of(task))
+        return dataclasses.replace(own, tasks={task: self.tasks[task]}, head=self.head_of(task))
+
+    def set_of(self, task: str) -> str:
+        """Returns the data set that a task was learned from, "" where there is one."""
+        return next((name for name, own in self.sets.items() if task in own.tasks), "")
+
+    def of_set(self, name: str) -> "Recipe":
+        """Returns the recipe of what was learned from one data set, an ordinary one; "" is the only one."""
+        if not name:
+            return self
+        own = self.sets[name]
+        return dataclasses.replace(
+            self,
+            inputs={given: self.inputs[given] for given in own.inputs},
+            tasks={task: self.tasks[task] for task in own.tasks},
+            tune=own.tune if self.tune == "head" else self.tune,
+            fusion=own.fusion,
+            head=own.head,
+            optim=own.optim,
+            data=own.data,
+            sets={},
+        )
+
+    def _own(self, *, tasks: str = "", inputs: str = "") -> "Recipe | SetOptions":
+        """Returns the settings that hold for a task or an input: those of its data set, where there are several."""
+        return next((own for own in self.sets.values() if tasks in own.tasks or inputs in own.inputs), self)
+
+    def named(self, name: str) -> "Recipe":
+        """Returns the recipe with inputs and tasks that are called after their data set: as it, where there is one."""
+        inputs = {old: name if len(self.inputs) == 1 else f"{name}-{old}" for old in self.inputs}
+        tasks = {
+            old: dataclasses.replace(task, inputs=tuple(inputs[given] for given in task.inputs))
+            for old, task in self.tasks.items()
+        }
+        return dataclasses.replace(
+            self,
+            inputs={inputs[old]: one for old, one in self.inputs.items()},
+            tasks={name if len(tasks) == 1 else f"{name}-{old}": task for old, task in tasks.items()},
+        )
 
     def with_columns(self, columns: Mapping[str, Sequence[str]]) -> "Recipe":
         """Returns the recipe with the columns of inputs, by the input's name."""
@@ -653,6 +749,8 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
         tree["fusion"] = recipe.fusion
     usual = len(tasks) == 1 and recipe.task.name in tasks
     tree |= {"task": tasks[recipe.task.name]} if usual else {"tasks": tasks}
+    if recipe.sets:
+        return tree | {"sets": {name: _plain(own) for name, own in recipe.sets.items()}, "run": _plain(recipe.run)}
     return tree | {name: _plain(getattr(recipe, name)) for name in ("head", "optim", "data", "run")}
 
 

@@ -19,7 +19,17 @@ from metatransformer.core.errors import DataError, MetaTransformerError, Weights
 from metatransformer.core.modality import Stem
 from metatransformer.migrate import migrated
 from metatransformer.nn.beside import BesideFacts
-from metatransformer.pipeline import ADAPTERS, FORMAT, ORIGINS, HeadPlan, Pipeline, assemble, make_reader, make_task
+from metatransformer.pipeline import (
+    ADAPTERS,
+    FORMAT,
+    ORIGINS,
+    HeadPlan,
+    Pipeline,
+    assemble,
+    make_reader,
+    make_task,
+    plain_inputs,
+)
 from metatransformer.recipe import Recipe
 from metatransformer.trunk import Pretrained, load_encoder
 from metatransformer.trunk.encoder import Encoder, EncoderConfig
@@ -56,7 +66,7 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
         plans = {name: _plan(told) for name, told in about}
         # Tokenizers are built from what transforms have learned.
         pipeline = assemble(recipe, trunk=trunk, route=route, tasks=tasks, plans=plans)
-    pipeline.read_plain(any(key.startswith("plain:") for plan in plans.values() for key in plan.beside))
+    pipeline.read_plain(plain_inputs(key for plan in plans.values() for key in plan.beside))
     model = pipeline.model
     for name in model.tokenizers:
         _load(model.tokenizers[name].load_state_dict, folder / description["inputs"][name]["tokenizer"])

@@ -37,9 +37,9 @@ from metatransformer.infer.loader import Loader, require_targets
 from metatransformer.infer.sources import examples_of
 from metatransformer.machine.console import Console
 from metatransformer.machine.device import choose_device
-from metatransformer.pipeline import Pipeline, Route, build_pipeline, make_task
+from metatransformer.pipeline import Pipeline, Route, build_pipeline, make_task, plain_inputs
 from metatransformer.recipe import Recipe, keeps_trunk
-from metatransformer.trunk import load_encoder
+from metatransformer.trunk import Pretrained, load_encoder
 from metatransformer.trunk.encoder import Encoder
 
 
@@ -73,7 +73,7 @@ def fit(
     console = console if place.rank == 0 else Console(quiet=True)
     parts = _parts(examples, recipe)
     trunk = load_encoder(recipe.encoder)
-    identity = {"data": examples.identity(), "weights": trunk.sha256}
+    identity = identity_of(examples, trunk)
     run = None if out is None else RunFolder(out, place=place)
     if run is not None and place.rank == 0:
         run.check(recipe, identity=identity, overwrite=overwrite)
@@ -106,6 +106,11 @@ def fit(
     return fitted
 
 
+def identity_of(examples: Examples, trunk: Pretrained) -> dict[str, str]:
+    """Returns what an unfinished run must have in common with the call that continues it, beside the recipe."""
+    return {"data": examples.identity(), "weights": trunk.sha256}
+
+
 def _read(pipeline: Pipeline, parts: dict[str, Examples], route: Route, context: Context) -> Fitted:
     """Returns loaders of all samples, read where the time allows; says before what that and the fit will take."""
     recipe, limited = pipeline.recipe, context.clock.limited
@@ -134,11 +139,14 @@ def _learn(fitted: Fitted, context: Context) -> None:
     for part in fitted.by_task().values():
         fit_head(part, context)
     heads = [fitted.pipeline.model.head(name) for name in fitted.pipeline.tasks]
-    fitted.pipeline.read_plain(any(key.startswith("plain:") for head in heads for key in head.beside))
+    fitted.pipeline.read_plain(plain_inputs(key for head in heads for key in head.beside))
 
 
 def _require_settings(pipeline: Pipeline) -> None:
     """Raises UsageError for settings that this way of fitting has no use for."""
+    if pipeline.recipe.fusion == "choose" and (pipeline.recipe.tune != "head" or len(pipeline.tasks) > 1):
+        must = "be tokens or features but in tune mode 'head' for one task"
+        raise UsageError("recipe key 'fusion'", must=must, found="'choose'")
     if pipeline.recipe.tune == "tokens":
         native = [name for name in pipeline.route if pipeline.model.tokenizer(name).native]
         if native:
@@ -277,12 +285,14 @@ def _write(fitted: Fitted, run: RunFolder) -> None:
         write_report(part, run.path / f"report{suffix}.html")
     history = {name: outcome.history for name, outcome in fitted.outcomes.items()}
     inputs = {name: outcome.inputs for name, outcome in fitted.outcomes.items() if outcome.inputs}
+    fusion = {name: outcome.fusion for name, outcome in fitted.outcomes.items() if outcome.fusion}
     run.finish(
         {
             "metrics": fitted.scores(),
             "parameters": fitted.pipeline.model.parameter_counts(),
             "history": fitted.history if len(history) == 1 else history,
             **({"inputs": inputs} if inputs else {}),
+            **({"fusion": fusion} if fusion else {}),
         }
     )
 

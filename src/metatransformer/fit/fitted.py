@@ -14,7 +14,8 @@ from metatransformer.recipe import only
 
 @dataclass
 class Outcome:
-    """What came of one task: what was logged on the way, outputs and scores by split, and what each input brings.
+    """What came of one task: what was logged on the way, outputs and scores by split, what each input brings, and what
+    each way of their fusion scored, where they were tried.
 
     ``kept`` is the position in ``history`` of the head or epoch that was kept, None where nothing was trained.
     """
@@ -24,6 +25,7 @@ class Outcome:
     outputs: dict[str, torch.Tensor] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     inputs: dict[str, dict[str, float]] = field(default_factory=dict)
+    fusion: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

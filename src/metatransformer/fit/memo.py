@@ -105,6 +105,7 @@ def _model_state(pipeline: Pipeline) -> str:
     recipe, model, facts = pipeline.recipe, pipeline.model, pipeline.head.readout.facts
     known: list[Any] = [_transform_state(pipeline, name) for name in pipeline.route]
     known += [recipe.head.readout, [*facts.axes.items()], facts.blocks, facts.pool, facts.cells, recipe.run.precision]
+    known.append(sorted(model.apart.intersection(facts.axes)))
     for module in (model.encoder, model.adapters, model.tokenizers, model.origins):
         known.append("" if module is None else bytes_hash(module))
     # What is no tensor: heads, eps, the normalisation of pixels.

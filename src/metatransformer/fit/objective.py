@@ -28,9 +28,13 @@ class Supervised:
 
     def step(self, model: MetaTransformer, batch: Batch) -> Tensor:
         """Returns the sum of the tasks' losses."""
-        losses = [self._loss(model, batch, name) for name in self.tasks if name in batch.targets]
-        assert losses, "no sample of the batch has a target"
-        return sum(losses[1:], start=losses[0])
+        losses = [self._loss(model, batch, name) for name in self.tasks if self._learns(model, batch, name)]
+        nothing = torch.zeros((), requires_grad=True)  # where chance took from all samples what the tasks see
+        return sum(losses[1:], start=losses[0]) if losses else nothing
+
+    def _learns(self, model: MetaTransformer, batch: Batch, name: str) -> bool:
+        """Returns whether some sample has a target of a task, and some an input that the task sees."""
+        return name in batch.targets and any(given in batch.parts for given in model.head(name).readout.facts.axes)
 
     def _loss(self, model: MetaTransformer, batch: Batch, name: str) -> Tensor:
         target = batch.targets[name]

@@ -129,6 +129,19 @@ class RunFolder:
         with atomic_file(self.path / "recipe.yaml") as temporary:
             temporary.write_text(to_yaml(recipe), encoding="utf-8")
 
+    def is_done(self, recipe: Recipe, *, identity: Mapping[str, str]) -> bool:
+        """Returns whether it holds a finished run of this recipe and data, not an unfinished one.
+
+        Raises:
+            UsageError: it holds another one.
+        """
+        self._require_alike(recipe, identity)
+        return self.about()["status"] == "done"
+
+    def metrics(self) -> dict[str, Any]:
+        """Returns what ``finish`` wrote."""
+        return json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+
     def _require_same(self, recipe: Recipe, identity: Mapping[str, str]) -> None:
         where = f"--out {self.path}"
         if not (self.path / "run.json").is_file():
@@ -141,12 +154,16 @@ class RunFolder:
                 found=f"one of {about['started']}",
                 do="Name another folder, or add --overwrite to replace it.",
             )
+        self._require_alike(recipe, identity)
+
+    def _require_alike(self, recipe: Recipe, identity: Mapping[str, str]) -> None:
+        about = self.about()
         changed = [key for key, value in identity.items() if about["identity"].get(key) != value]
         if about["recipe"] != to_dict(recipe):
             changed.append("recipe")
         if changed:
             raise UsageError(
-                where,
+                f"--out {self.path}",
                 must="continue with the recipe, data and weights that it was started with",
                 found=f"another {' and '.join(changed)}",
                 do="Name another folder, or add --overwrite to start again.",

@@ -6,7 +6,8 @@ here is about one task.
 
 import pickle
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -58,11 +59,41 @@ class Tried(NamedTuple):
 
 def fit_head(fitted: Fitted, context: Context) -> None:
     """Solves heads on features that are computed once, and keeps the best on what they did not learn from."""
+    if fitted.pipeline.recipe.fusion == "choose" and len(fitted.pipeline.route) > 1:
+        choose_fusion(fitted, context)
     lessons = lessons_of(fitted, context)
     tried = _try_parts(fitted, lessons, context, by_split=False)
     solved = keep_head(fitted, _among(fitted, tried), lessons, context)
     if len(fitted.pipeline.route) > 1:
         fitted.outcome.inputs = _contributions(fitted, tried.best, solved, lessons, context)
+
+
+def choose_fusion(fitted: Fitted, context: Context) -> None:
+    """Lets the inputs meet where the best head answers best what it did not learn from: as tokens, or behind the trunk.
+
+    ``fitted.outcome.fusion`` holds the score of each way.
+    """
+    pipeline, found = fitted.pipeline, {}
+    for way in ("features", "tokens"):
+        context.console.note(f"fusion={way}:")
+        meet(pipeline, way)
+        found[way] = choose_head(fitted, lessons_of(fitted, context.in_memory()), context.in_memory())
+    samples = sum(
+        len(fitted.loaders[name]) for name in (("train", "val") if found["tokens"].on == "folds" else ("val",))
+    )
+    best = best_of(pipeline.task, list(found.values()), samples=samples)
+    kept = next(way for way, choice in found.items() if choice is best)
+    meet(pipeline, kept)
+    primary = pipeline.task.primary
+    fitted.outcome.fusion = {way: choice.scores[primary] for way, choice in found.items()}
+    told = ", ".join(f"{way} {score:.4f}" for way, score in fitted.outcome.fusion.items())
+    context.console.note(f"{pipeline.task.words(primary)} by fusion: {told}; kept: fusion={kept}")
+
+
+def meet(pipeline: Pipeline, way: Literal["features", "tokens"]) -> None:
+    """Changes where the inputs of a pipeline meet."""
+    pipeline.recipe = replace(pipeline.recipe, fusion=way)
+    pipeline.model.apart = frozenset(pipeline.recipe.apart)
 
 
 def lessons_of(fitted: Fitted, context: Context) -> Lessons:

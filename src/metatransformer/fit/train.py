@@ -168,6 +168,7 @@ class Trainer:
             seed=recipe.run.seed,
             epoch=progress.epoch,
             augment=recipe.data.augment,
+            drop=recipe.data.drop_inputs if len(self.pipeline.route) > 1 else 0.0,
             place=self.place,
             skip=progress.batch,
         )

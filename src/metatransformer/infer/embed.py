@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from metatransformer.core.errors import MetaTransformerError, UsageError
 from metatransformer.core.readout import Readout
@@ -55,8 +56,10 @@ class Embedding:
         recipe, model, facts = to_dict(self.pipeline.recipe), self.pipeline.model, self.readout.facts
         states = {name: reader.transform.state() for name, reader in self.pipeline.route.items()}
         settings = [recipe.get("input"), recipe.get("inputs"), states, [*facts.axes], facts.blocks, facts.cells]
+        settings += [apart] if (apart := sorted(model.apart.intersection(facts.axes))) else []
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=repr).encode())
-        for module in (model.tokenizers, model.origins, model.encoder, model.adapters):
+        tokenizers = nn.ModuleDict({name: model.tokenizer(name) for name in self.pipeline.route})
+        for module in (tokenizers, model.origins, model.encoder, model.adapters):
             digest.update(b"" if module is None else bytes_hash(module).encode())
         if not self.readout.fixed:
             digest.update(bytes_hash(self.readout).encode())

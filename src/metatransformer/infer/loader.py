@@ -201,12 +201,17 @@ class Loader:
                 yield index + 1 - len(window), window
                 window, left = [], WINDOW_BYTES
 
-    def epoch(self, *, batch_size: int, seed: int, epoch: int, augment: bool, place: Place, skip: int) -> Batches:
-        """Yields the training batches of one epoch, the first ``skip`` left out (they were done before a kill)."""
+    def epoch(
+        self, *, batch_size: int, seed: int, epoch: int, augment: bool, drop: float = 0.0, place: Place, skip: int
+    ) -> Batches:
+        """Yields the training batches of one epoch, the first ``skip`` left out (they were done before a kill).
+
+        ``drop`` is how often a sample loses an input that it has, never the last one.
+        """
         chunks = self.plan(batch_size=batch_size, seed=seed, epoch=epoch, place=place)
-        key = (seed, epoch) if augment else None
+        key = (seed, epoch) if augment or drop else None
         with _threads(self.workers) as pool:
-            submit = partial(pool.submit, partial(self._drawn, key=key))
+            submit = partial(pool.submit, partial(self._drawn, key=key, augment=augment, drop=drop))
             yield from self._ahead((chunk, [submit(index) for index in chunk.tolist()]) for chunk in chunks[skip:])
 
     def plan(self, *, batch_size: int, seed: int, epoch: int, place: Place) -> list[np.ndarray]:
@@ -242,17 +247,21 @@ class Loader:
         batch = collate([future.result() for future in samples], fields=self.fields)
         return replace(batch, targets=found)
 
-    def _drawn(self, index: int, key: tuple[int, int] | None) -> Sample:
+    def _drawn(self, index: int, *, key: tuple[int, int] | None, augment: bool, drop: float) -> Sample:
         """Returns one sample, changed at random by ``key`` (seed, epoch) and its index."""
         sample = self.sample(index)
         if key is None:
             return sample
         rng = np.random.default_rng([*key, index])
-        changed = {
-            name: None if view is None else self.route[name].transform.augment(view, rng)
-            for name, view in sample.views.items()
-        }
-        return replace(sample, views=changed)
+        views = dict(sample.views)
+        if augment:
+            views = {n: None if v is None else self.route[n].transform.augment(v, rng) for n, v in views.items()}
+        there = [name for name, view in views.items() if view is not None]
+        if drop and len(there) > 1:
+            lost = rng.random(len(there)) < drop
+            lost[rng.integers(len(there))] &= not lost.all()
+            views |= {name: None for name, gone in zip(there, lost.tolist(), strict=True) if gone}
+        return replace(sample, views=views)
 
     def _targets(self, name: str, indices: np.ndarray) -> Target | None:
         """Returns the targets of a batch, None where none is known."""

@@ -182,6 +182,14 @@ def examples_of(records: Sequence[Record], recipe: Recipe) -> Examples:
     return Examples.of(records, input=given, task=task)
 
 
+def named(examples: Examples, recipe: Recipe, name: str) -> tuple[Examples, Recipe]:
+    """Returns samples and recipe with inputs and tasks that are called after their data set (``Recipe.named``)."""
+    other = recipe.named(name)
+    inputs = dict(zip(other.inputs, examples.inputs.values(), strict=True))
+    targets = dict(zip(other.tasks, examples.targets.values(), strict=True))
+    return replace(examples, inputs=inputs, targets=targets), other
+
+
 def check_records(reader: Reader, records: Sequence[Record], *, console: Console) -> list[tuple[str, str]]:
     """Reads every record as ``fit`` would and returns ``(key, message)`` of each that is bad.
 

@@ -64,9 +64,9 @@ class Pooled(Readout):
         if part is None:
             return tokens.x.new_zeros(tokens.count, self._widths()[name]).float()
         kind, cells = self.facts.pool, self.facts.cells
-        if len(self.facts.axes) == 1:
-            return pool(part, kind=kind, cells=cells).float()
         there = _present(tokens, name)
+        if there.all():
+            return pool(part, kind=kind, cells=cells).float()
         vectors = tokens.x.new_zeros(tokens.count, self._widths()[name]).float()
         if there.any():
             rows = there if part.samples is None else there[part.samples]

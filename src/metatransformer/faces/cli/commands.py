@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from metatransformer.core.errors import DataError, MetaTransformerError, UnlabelledError, UsageError
+from metatransformer.core.errors import DataError, MetaTransformerError, UnlabelledError, UsageError, nearest
 from metatransformer.core.task import Task
 from metatransformer.data.examples import Examples
 from metatransformer.data.records import Index
@@ -20,6 +20,7 @@ from metatransformer.infer.sources import (
     Dataset,
     check_apart,
     check_records,
+    named,
     of_index,
     prepared,
     read_index,
@@ -27,9 +28,9 @@ from metatransformer.infer.sources import (
 )
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
-from metatransformer.pipeline import make_reader
-from metatransformer.recipe import Recipe, make_recipe, merged, parse_inputs, parse_overrides, read_recipe
-from metatransformer.saved import load_pipeline
+from metatransformer.pipeline import Pipeline, make_reader
+from metatransformer.recipe import Recipe, make_recipe, merged, parse_inputs, parse_overrides, read_recipe, to_dict
+from metatransformer.saved import load_pipeline, saved_model
 from metatransformer.tasks import get_task
 
 Result = tuple[dict[str, Any], int]
@@ -39,13 +40,49 @@ SHOWN = 4  # metrics in a table of 80 columns; the JSON line and the report hold
 
 def fit(options: Namespace) -> Result:
     """Trains a model and prints its scores, with controls where asked."""
+    from metatransformer.faces.cli.suite import fit_suite, is_suite
+
+    if is_suite(options.data):
+        if options.name or options.add_to:
+            do = "Add the data set to the suite, and call it again."
+            raise UsageError("--add-to", must="be left out beside a suite", found=repr(options.add_to), do=do)
+        return fit_suite(options)
+    console, begun = Console(), time.monotonic()
+    if bool(options.name) != bool(options.add_to):
+        raise UsageError("fit --add-to MODEL --name NAME", must="be given together", found="one of them")
+    examples, recipe = learned(options, given_recipe(options), console)
+    if not options.name:
+        return fit_one(examples, recipe, options, begun=begun, console=console), 0
+    return _added(examples, recipe, options, begun=begun, console=console), 0
+
+
+def _added(examples: Examples, recipe: Recipe, options: Namespace, *, begun: float, console: Console) -> dict[str, Any]:
+    """Fits a model of its own and adds it to a saved one, whose other tasks stay as they are."""
+    from metatransformer.together import add_model, require_addable
+    from metatransformer.trunk import load_encoder
+
+    name, model = options.name, saved_model(Path(options.add_to))
+    examples, recipe = named(examples, recipe, name)
+    trunk = load_encoder(recipe.encoder)
+    encoder = {"name": trunk.name, "sha256": trunk.sha256}
+    require_addable(model, {"recipe": to_dict(recipe), "encoder": encoder}, name=name)  # before hours of work
+    result = fit_one(examples, recipe, options, begun=begun, console=console)
+    add_model(Path(options.out), model, name=name)
+    console.note(
+        f"added to {model} as '{name}': metatransformer predict {options.add_to} DATA --task {name} --out FILE"
+    )
+    return result
+
+
+def fit_one(
+    examples: Examples, recipe: Recipe, options: Namespace, *, begun: float, console: Console
+) -> dict[str, Any]:
+    """Trains a model of one data set, tells of it and returns what a program wants to know."""
     from metatransformer.data.write import write_json
     from metatransformer.fit.fit import fit as fit_examples
     from metatransformer.report.controls import CONTROLS, run_controls
     from metatransformer.report.page import write_report
 
-    console, begun = Console(), time.monotonic()
-    examples, recipe = _learned(options, _recipe(options), console)
     out = Path(options.out)
     source = str(Path(options.data).resolve())
     fitted = fit_examples(
@@ -67,10 +104,10 @@ def fit(options: Namespace) -> Result:
     console.note(f"run folder: {out} (report.html, model/, predictions.parquet)")
     parameters = fitted.pipeline.model.parameter_counts()
     result = {"run": str(out), "metrics": fitted.scores(), "parameters": parameters}
-    return result | (next(iter(told.values())) if len(told) == 1 else {"tasks": told}), 0
+    return result | (next(iter(told.values())) if len(told) == 1 else {"tasks": told})
 
 
-def _learned(options: Namespace, recipe: Recipe, console: Console) -> tuple[Examples, Recipe]:
+def learned(options: Namespace, recipe: Recipe, console: Console) -> tuple[Examples, Recipe]:
     """Returns the samples to learn from, each with a split, and the recipe with what the data decided."""
     if not recipe.joint:
         index = _labelled(options.data, recipe)
@@ -134,16 +171,37 @@ def _figure(value: float | None) -> str:
 
 def evaluate(options: Namespace) -> Result:
     """Scores a trained model on labelled data, by default on what its run kept apart."""
+    console = Console()
+    whole = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
+    sets = list(whole.recipe.sets)
+    if len(sets) > 1 and not options.task and not (options.data or options.target):  # of a suite: each on its own data
+        parts = {name: _evaluated(whole.of_set(name), _run_of(options, name), options, console) for name in sets}
+        found = {task: scores for one in parts.values() for task, scores in one["by_task"].items()}
+        return {"metrics": found, "samples": sum(one["samples"] for one in parts.values())}, 0
+    pipeline = _of_task(whole, options.task)
+    name = whole.recipe.set_of(next(iter(pipeline.tasks), ""))
+    told = _evaluated(pipeline, _run_of(options, name), options, console)
+    found = told.pop("by_task")
+    return {"metrics": next(iter(found.values())) if len(found) == 1 else found, **told}, 0
+
+
+def _run_of(options: Namespace, name: str) -> Path:
+    """Returns the folder of the run that learned from one data set."""
+    run = Path(options.run)
+    places = [place / "tasks" / name for place in (run, run.parent) if name]
+    return next((place for place in places if (place / "run.json").is_file()), run)
+
+
+def _evaluated(pipeline: Pipeline, run: Path, options: Namespace, console: Console) -> dict[str, Any]:
+    """Returns the scores of what was learned from one data set, by task."""
     from metatransformer.data.kept import read_split
     from metatransformer.fit.fitted import refits
     from metatransformer.infer.apart import kept_apart
     from metatransformer.infer.evaluate import score
     from metatransformer.infer.loader import Loader
 
-    console = Console()
-    pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
     recipe = pipeline.recipe
-    data = options.data or _data_of(Path(options.run), console)
+    data = options.data or _data_of(run, console)
     if options.target:
         if recipe.joint:
             must = "be left out for a model of several inputs, whose recipe names what each task learns"
@@ -152,17 +210,32 @@ def evaluate(options: Namespace) -> Result:
     found = read_dataset(data, recipe, labelled=True)
     for note in found.notes:
         console.note(note)
-    table, learns_val = read_split(Path(options.run)), any(refits(pipeline.of_task(name)) for name in pipeline.tasks)
+    table, learns_val = read_split(run), any(refits(pipeline.of_task(name)) for name in pipeline.tasks)
     chosen, split = kept_apart(found.examples, table, split=options.split, learns_val=learns_val, console=console)
     scores: dict[str, dict[str, float]] = {}
-    for name in pipeline.tasks:
+    for name in [options.task] if options.task else pipeline.tasks:
         part = pipeline.of_task(name)
         loader = Loader(part.route, chosen, cache_mb=0, tasks=part.tasks).of_task(name)
         scores[name] = score(part, loader, console=console, title="scoring")
-        title = "scores" if len(pipeline.tasks) == 1 else f"scores, {name}"
+        title = "scores" if list(pipeline.tasks) == [part.task.name] else f"scores, {name}"
         show_scores({split or "all": scores[name]}, {}, task=part.task, split=split, title=title, console=console)
-    metrics = next(iter(scores.values())) if len(scores) == 1 else scores
-    return {"metrics": metrics, "samples": len(chosen), "split": split or "all"}, 0
+    return {"by_task": scores, "samples": len(chosen), "split": split or "all"}
+
+
+def _of_task(pipeline: Pipeline, task: str) -> Pipeline:
+    """Returns what was learned from the data set of a task; of a model of one data set all of it.
+
+    Raises:
+        UsageError: there is no such task, or several data sets and none named.
+    """
+    sets = pipeline.recipe.sets
+    if task and task not in pipeline.tasks:
+        do = nearest(task, pipeline.tasks)
+        raise UsageError("--task", must=f"be one of {', '.join(pipeline.tasks)}", found=repr(task), do=do)
+    if len(sets) > 1 and not task:
+        must = f"name one task of a model of several data sets: {', '.join(pipeline.tasks)}"
+        raise UsageError("--task", must=must, found="none")
+    return pipeline.of_set(pipeline.recipe.set_of(task) if task else next(iter(sets), ""))
 
 
 def _data_of(run: Path, console: Console) -> str:
@@ -193,10 +266,9 @@ def predict(options: Namespace) -> Result:
         do = "Choose another name."
         raise UsageError(f"--out {options.out}", must="be another file than the input", found="the same", do=do)
     pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
+    pipeline = _of_task(pipeline, options.task)
     examples = _unlabelled(pipeline.recipe, options, console=console).examples
     names = [options.task] if options.task else list(pipeline.tasks)
-    if unknown := [name for name in names if name not in pipeline.tasks]:
-        raise UsageError("--task", must=f"be one of {', '.join(pipeline.tasks)}", found=repr(unknown[0]))
     tables = {name: predict_examples(pipeline.of_task(name), examples, console=console) for name in names}
     table = side_by_side(tables)
     arranged = arrange(pipeline, examples, table)
@@ -216,16 +288,19 @@ def embed(options: Namespace) -> Result:
     console = Console()
     if bool(options.model) == bool(options.modality or options.inputs):
         raise UsageError("embed", must="get either --modality, --inputs or --model", found="both or neither")
+    if options.task and not options.model:
+        raise UsageError("--task", must="go with --model: what is not trained has no tasks", found=repr(options.task))
     if options.model:
         if options.overrides or options.target:
             found = options.overrides[0] if options.overrides else "--target"
             raise UsageError("embed --model", must="get no recipe overrides: the model has its own", found=found)
         pipeline = load_pipeline(Path(options.model), encoder=options.encoder, device=options.device or "auto")
+        pipeline = _of_task(pipeline, options.task)
         examples = _unlabelled(pipeline.recipe, options, console=console).examples
         model = embedding(pipeline, pool=options.pool or (FEATURES if pipeline.tasks else pipeline.recipe.head.pool))
     else:
         # Float32 unless asked otherwise: embeddings are compared across machines.
-        found = _unlabelled(_recipe(options, first={"run.precision": "float32"}), options, console=console)
+        found = _unlabelled(given_recipe(options, first={"run.precision": "float32"}), options, console=console)
         examples, trunk = found.examples, load_encoder(found.recipe.encoder)
         pipeline = untrained(found.recipe, trunk=trunk, examples=examples, learned=False, console=console)
         model = embedding(pipeline, pool=options.pool or "summary")
@@ -245,15 +320,22 @@ def _unlabelled(recipe: Recipe, options: Namespace, *, console: Console) -> Data
 
 def check(options: Namespace) -> Result:
     """Lists every bad sample and goes on, and what else 'fit' would refuse; status 2 when there is one."""
+    from metatransformer.faces.cli.suite import check_suite, is_suite
+
+    if is_suite(options.data):
+        return check_suite(options)
+    several = given_recipe(options, first={"encoder": "test"}).joint
+    return _check_joint(options, Console()) if several else _check_one(options, Console())
+
+
+def _check_one(options: Namespace, console: Console) -> Result:
+    """Checks the data of one input."""
     from metatransformer.trunk import load_encoder
 
-    console = Console()
-    if options.inputs:
-        return _check_joint(options, console)
-    modality = get_modality(_recipe(options, first={"encoder": "test"}).modality)
+    modality = get_modality(given_recipe(options, first={"encoder": "test"}).modality)
     # Nothing is fetched: 'test' is made, and so is what its kind of samples needs.
     first = {"encoder": "test"} | {key: v for key, v in modality.synthetic.items() if key == "input.vocabulary"}
-    recipe = _recipe(options, first=first)
+    recipe = given_recipe(options, first=first)
     read = partial(read_index, modality, options=recipe.input, target=recipe.task.target, header=recipe.data.header)
     try:
         try:  # what 'fit' would ask for
@@ -282,7 +364,7 @@ def check(options: Namespace) -> Result:
 def _check_joint(options: Namespace, console: Console) -> Result:
     """Checks every input of a table that brings several, and what else 'fit' would refuse where a target is named."""
     first = {"encoder": "test"}
-    recipe = _recipe(options, first=first)
+    recipe = given_recipe(options, first=first)
     labelled = any(task.target for task in recipe.tasks.values())
     found = read_joined(options.data, _made_up(recipe), labelled=labelled)
     if labelled and len(recipe.tasks) == 1:
@@ -433,7 +515,7 @@ def demo(options: Namespace) -> Result:
     return run_demo(Path(options.out), encoder=options.encoder, console=Console()), 0
 
 
-def _recipe(options: Namespace, *, first: Mapping[str, Any] | None = None) -> Recipe:
+def given_recipe(options: Namespace, *, first: Mapping[str, Any] | None = None) -> Recipe:
     """Returns the resolved recipe of a command's flags; ``first`` changes the defaults."""
     flags = {
         "encoder": "encoder",
@@ -450,9 +532,10 @@ def _recipe(options: Namespace, *, first: Mapping[str, Any] | None = None) -> Re
     overrides |= parse_overrides(options.overrides)
     base = _base(options)
     if inputs := getattr(options, "inputs", ""):
-        if options.modality or "inputs" in base:
+        known = merged(base).get("inputs", {})  # a recipe may have settings of the inputs that are named here
+        if options.modality or any(isinstance(own, str) or "modality" in own for own in known.values()):
             raise UsageError("--inputs", must="go without --modality and inputs of a recipe", found="both")
-        base = {**base, "inputs": parse_inputs(inputs)}
+        base = merged(base, {"inputs": parse_inputs(inputs)})
     if not (options.modality or "modality" in base or "inputs" in base):
         must, do = "get --modality, --inputs, or a recipe that says one", "See 'metatransformer modalities'."
         raise UsageError(options.command, must=must, found="none", do=do)
@@ -460,9 +543,9 @@ def _recipe(options: Namespace, *, first: Mapping[str, Any] | None = None) -> Re
 
 
 def _base(options: Namespace) -> Mapping[str, Any]:
-    """Returns what the recipe file says, where there is one."""
+    """Returns what the recipe file or the suite says, where there is one."""
     path = getattr(options, "recipe", "")
-    return read_recipe(Path(path)) if path else {}
+    return read_recipe(Path(path)) if path else getattr(options, "base", {})
 
 
 def _decided(
@@ -475,10 +558,10 @@ def _decided(
 ) -> Recipe:
     """Returns the recipe with the task that suits the values to learn, where none was named and two would do."""
     chosen = merged(_base(options), parse_overrides(options.overrides))
-    named = options.task or "tasks" in chosen or "name" in (chosen.get("task") or {})
+    said = options.task or "tasks" in chosen or "name" in (chosen.get("task") or {})
     usual, column = recipe.task.name, recipe.task.target or "label"
     known = [target for target in targets if target is not None]
-    if named or usual not in BY_KIND.values() or not known or any(isinstance(one, tuple | list) for one in known):
+    if said or usual not in BY_KIND.values() or not known or any(isinstance(one, tuple | list) for one in known):
         return recipe
     kind = kind_of(known)
     task = BY_KIND.get(kind.kind, usual)
@@ -490,4 +573,4 @@ def _decided(
     if task == usual:
         return recipe
     options.task = task
-    return _recipe(options, first=first)
+    return given_recipe(options, first=first)

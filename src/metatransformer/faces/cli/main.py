@@ -44,6 +44,14 @@ If it brings no split, one is drawn by class with a fixed seed, and the run says
 
 {inputs}RUN tells what each input brings.
 
+A YAML file as DATA is a suite, several data sets for one model on one trunk; a later call with more of them adds these:
+  encoder: focus-s14
+  sets:
+    digits: {{data: digits/, modality: audio}}
+    income: {{data: people.csv, modality: tabular, target: income}}
+What a data set says are flags of 'fit' and settings; what stands beside 'sets' is of all. 'predict', 'evaluate' and
+'embed' take --task NAME. 'fit ... --add-to MODEL --name NAME' adds one more task to any model of the same trunk.
+
 key.sub=value changes any setting, for example optim.lr=3e-4 head.pool=mean input.size=140.
 'metatransformer modalities NAME' lists the settings of a modality (input.*); RUN/recipe.yaml holds all that were used.
 
@@ -65,6 +73,7 @@ tasks: {tasks}
   metatransformer fit people.csv --modality tabular --target income --encoder focus-s14 --out run optim.epochs=5
   metatransformer fit homes.csv --inputs front=image,kitchen=image,rest=tabular(area,rooms) --target price --out run
   metatransformer fit load.csv --modality timeseries --target load --encoder focus-s14 --out run input.horizon=24
+  metatransformer fit suite.yaml --out run
 """
 
 CHECK_EPILOG = f"""\
@@ -110,6 +119,7 @@ TARGET_WORDS = "the column to learn (several with commas: --task multilabel)"
 TASK_WORDS = "what is learned, see below; default: the modality's own, or what the column holds: classes or numbers"
 TASK = ("--task", {"default": "", "help": TASK_WORDS})
 TARGET = ("--target", {"default": "", "metavar": "COL", "help": TARGET_WORDS})
+ONE_TASK = ("--task", {"default": "", "metavar": "T", "help": "one of the tasks of a model of several; default: all"})
 DEVICE = ("--device", {"default": "", "metavar": "D", "help": "auto (default), cpu, cuda, cuda:N or mps"})
 DATA = ("data", {"metavar": "DATA"})
 RUN = ("run", {"metavar": "RUN", "help": "a run folder or a saved model"})
@@ -167,6 +177,11 @@ COMMANDS: Mapping[str, Command] = {
                 },
             ),
             ("--overwrite", {"action": "store_true", "help": "replace the run in RUN"}),
+            (
+                "--add-to",
+                {"default": "", "metavar": "MODEL", "help": "add what was fitted to a saved model, see below"},
+            ),
+            ("--name", {"default": "", "metavar": "NAME", "help": "what its task is called there"}),
         ),
         lambda: FIT_EPILOG.format(tasks=", ".join(task_names()), inputs=INPUTS_EPILOG),
         overrides=True,
@@ -177,6 +192,7 @@ COMMANDS: Mapping[str, Command] = {
             RUN,
             ("data", {"nargs": "?", "default": "", "metavar": "DATA", "help": SCORED}),
             ("--split", {"default": "", "help": "train, val, test, all, or new (not of the run)"}),
+            ONE_TASK,
             TARGET,
             TRUNK,
             DEVICE,
@@ -188,7 +204,7 @@ COMMANDS: Mapping[str, Command] = {
             RUN,
             PATHS,
             ("--out", {"required": True, "metavar": "FILE", "help": ".csv, .tsv, .parquet or .jsonl"}),
-            ("--task", {"default": "", "metavar": "T", "help": "one of the tasks of a model of several; default: all"}),
+            ONE_TASK,
             TRUNK,
             DEVICE,
         ),
@@ -202,6 +218,7 @@ COMMANDS: Mapping[str, Command] = {
             ("--encoder", {"default": "", "metavar": "E", "help": "default: meta-b16"}),
             ("--target", {"default": "", "metavar": "COL", "help": "a column to leave out, such as the label"}),
             ("--model", {"default": "", "metavar": "RUN", "help": "embed with a trained model instead"}),
+            ONE_TASK,
             DEVICE,
             ("--pool", {"default": "", "help": POOLS}),
             ("--out", {"required": True, "metavar": "FILE", "help": ".parquet for one file, else a folder of shards"}),

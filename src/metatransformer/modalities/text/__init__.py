@@ -44,6 +44,7 @@ from metatransformer.modalities.text.read import (
     COLUMN,
     FILE_SUFFIXES,
     index_text,
+    is_missing,
     read_text,
     require_text,
     text_columns,
@@ -201,7 +202,10 @@ class TextTransform(Transform):
                 do="Rename the column.",
             )
         where = "{}" if len(row) == 1 else "{}, column '{}'"
-        return [require_text(row[name], where=where.format(_where(view), name)) for name in names]
+        # Of two texts one may be missing: a review without a title is a review.
+        there = [name for name in names if not is_missing(row[name])] or names[:1]
+        found = {name: require_text(row[name], where=where.format(_where(view), name)) for name in there}
+        return [found.get(name, "") for name in names]
 
     def __call__(self, view: View) -> View:
         """Returns ``pieces`` [w, t] and ``second`` [w, t] int64, and ``letters`` [b] uint8.
@@ -214,7 +218,7 @@ class TextTransform(Transform):
             raise NotFittedError("text transform", must="have its vocabulary", found="none", do="Fit first.")
         texts = self._texts(view)
         pieces = [np.array(self.subwords_.ids(text), dtype=np.int64) + FIRST for text in texts]
-        if not all(map(len, pieces)):
+        if not all(len(ids) for ids, text in zip(pieces, texts, strict=True) if text):
             raise DataError(_where(view), must="hold at least one word", found=f"{texts[0][:40]!r}")
         second = [np.full(len(ids), number) for number, ids in enumerate(pieces)]
         if len(texts) == 2:

@@ -95,9 +95,16 @@ def require_text(value: object, *, where: str) -> str:
             found = f"the lone surrogate {value[error.start]!r}"
             raise DataError(where, must="be valid Unicode", found=found, do="Decode it again.") from error
         return value
-    if value is None or (isinstance(value, float) and np.isnan(value)):
+    if is_missing(value):
         raise DataError(where, must="hold a text", found="a missing one", do="Remove the sample, or fill it.")
     raise DataError(where, must="hold a text", found=f"a {type(value).__name__} ({str(value)[:20]})")
+
+
+def is_missing(value: object) -> bool:
+    """Returns whether a cell holds nothing: None, NaN, or only blanks."""
+    return (
+        value is None or (isinstance(value, float) and bool(np.isnan(value))) or (value == "" or str(value).isspace())
+    )
 
 
 def text_columns(rows: Sequence[Mapping[str, Any]], *, where: str) -> tuple[str, ...]:
