@@ -92,7 +92,7 @@ def test_every_spelling_of_a_number_is_a_number(text: str):
         ("head.hidden=-1", r"recipe key 'head.hidden': must be at least 0"),
         ("head.dropout=1", r"recipe key 'head.dropout': must lie in \[0, 1\)"),
         ("task.class_wait=balanced", r"recipe key 'task.class_wait': .* Did you mean 'task.class_weight'\?"),
-        ("task.class_weight=7", r"recipe key 'task.class_weight': must be 'none' or 'balanced'; found 7"),
+        ("task.class_weight=7", r"recipe key 'task.class_weight': must be 'auto', 'none' or 'balanced'; found 7"),
         ("task.name=[1]", r"task: must be a known one; found '\[1\]'"),
         ("task=3", r"recipe section 'task': must hold keys; found 3"),
         ("run.seed=-1", r"recipe key 'run.seed': must lie in 0..4294967295"),

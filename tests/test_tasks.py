@@ -177,3 +177,12 @@ def test_an_unknown_class_is_named():
 def test_an_unknown_metric_is_named(kind: type, message: str):
     with pytest.raises(UsageError, match=f"task.metric: must be a {message}; found acuracy"):
         kind(kind.options(metric="acuracy"))
+
+
+def test_classes_count_alike_where_the_metric_counts_them_alike():
+    target = torch.tensor([0, 0, 0, 1])
+    for metric, weights in (("", [1, 1, 1, 1]), ("accuracy", [1, 1, 1, 1]), ("matthews", [2 / 3, 2 / 3, 2 / 3, 2])):
+        task = Classify(ClassifyOptions(metric=metric))
+        task.fit(["a", "a", "a", "b"])
+        assert task.importance(target).tolist() == pytest.approx(weights)
+    assert Classify(ClassifyOptions(metric="matthews", class_weight="none")).balanced is False

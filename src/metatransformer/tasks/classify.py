@@ -18,14 +18,17 @@ from metatransformer.core.task import Baseline, Score, Task, TaskOptions
 
 NEARLY_ALL = 0.95  # of the answers, from which on one answer is told to be given too often
 SEEN = 5  # samples of a class that is never answered, from which on that is told
+BY_CLASS = ("balanced_accuracy", "macro_f1", "matthews")  # scores for which a rare class counts as much as a common one
 MISTAKES = 6  # the most frequent ones that are listed
 
 
 @dataclass(frozen=True)
 class ClassifyOptions(TaskOptions):
-    """``class_weight`` "balanced" weighs each class by n / (C x count), as scikit-learn does."""
+    """``class_weight`` "balanced" weighs each class by n / (C x count), as scikit-learn does; "auto" does so where the
+    ``metric`` counts classes, not samples, alike.
+    """
 
-    class_weight: Literal["none", "balanced"] = "none"
+    class_weight: Literal["auto", "none", "balanced"] = "auto"
 
 
 class Classify(Task):
@@ -49,7 +52,8 @@ class Classify(Task):
 
     def __init__(self, options: ClassifyOptions | None = None) -> None:
         super().__init__(options)
-        self.class_weight = options.class_weight if options is not None else "none"
+        asked = options.class_weight if options is not None else "auto"
+        self.balanced = asked == "balanced" or (asked == "auto" and self.primary in BY_CLASS)
         self.classes_: list[str] = []
         self.counts_: list[int] = []
 
@@ -105,7 +109,7 @@ class Classify(Task):
 
     def importance(self, target: Tensor) -> Tensor:
         """Returns n / (C x count) of each sample's class where classes are balanced, else ones."""
-        if self.class_weight != "balanced":
+        if not self.balanced:
             return torch.ones(len(target))
         counts = torch.bincount(target, minlength=len(self.classes_)).float()
         return (len(target) / (len(counts) * counts))[target]
@@ -113,7 +117,7 @@ class Classify(Task):
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Returns the (weighted) cross entropy."""
         weight = None
-        if self.class_weight == "balanced":
+        if self.balanced:
             counts = torch.tensor(self.counts_, dtype=outputs.dtype, device=outputs.device)
             weight = counts.sum() / (len(counts) * counts)
         return F.cross_entropy(outputs, target, weight=weight)

@@ -54,7 +54,6 @@ DEFAULTS = {
     "tune": "head",
     "head.pool": "grid",
     "head.read": (0.5,),
-    "task.class_weight": "balanced",
     "head.centres": 4096,
     "head.gamma": 0.8,
 }

@@ -41,7 +41,6 @@ DEFAULTS = {
     "tune": "head",
     "head.pool": "mean",
     "head.read": [0.58],
-    "task.class_weight": "balanced",
     "data.batch_size": 16,
 }
 MEAN, DEVIATION = 118.0, 58.0  # of the pixels of photographs (ImageNet), over all colours
