@@ -11,6 +11,7 @@ import yaml
 from common import SMALL, Run, make_values
 from PIL import Image
 
+import metatransformer as mt
 from metatransformer.modalities import get_modality
 from metatransformer.recipe import Recipe, to_dict
 from metatransformer.saved import load_pipeline, read_description
@@ -88,6 +89,14 @@ def test_a_suite_is_one_model_that_answers_as_models_of_their_own(folder: Path, 
         assert told["tasks"][name]["metrics"] == metrics
         scored = call(["evaluate", out, "--task", name])[1]
         assert scored == call(["evaluate", single])[1]
+    loaded = mt.load(out, task="shapes")
+    assert isinstance(loaded, mt.Classifier) and loaded.metrics_ == told["tasks"]["shapes"]["metrics"]
+    assert (
+        loaded.predict(folder / "shapes").tolist()
+        == answers(out, folder / "shapes", folder / "x.csv", call, task="shapes")["prediction"].tolist()
+    )
+    with pytest.raises(mt.UsageError, match="task: must name one task of a model of several data sets"):
+        mt.load(out)
     status, scored, _ = call(["evaluate", out])
     assert status == 0 and set(scored["metrics"]) == set(SETS)
 
@@ -160,7 +169,7 @@ def test_a_model_of_several_data_sets_asks_which_task(folder: Path, call: Run):
     sets = {name: SETS[name] for name in ("shapes", "visits")}
     assert call(["fit", written(folder, sets), "--out", out])[0] == 0
     status, _, err = call(["predict", out, folder / "rows.csv", "--out", folder / "x.csv"])
-    assert status == 2 and "--task: must name one task of a model of several data sets: shapes, visits" in err
+    assert status == 2 and "task: must name one task of a model of several data sets: shapes, visits" in err
     status, _, err = call(["predict", out, folder / "rows.csv", "--task", "visit", "--out", folder / "x.csv"])
     assert status == 2 and "Did you mean" in err and "visits" in err
     status, told, _ = call(

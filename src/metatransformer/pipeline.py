@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from metatransformer.core.errors import UsageError
+from metatransformer.core.errors import UsageError, nearest
 from metatransformer.core.modality import Modality, Stem, Tokenizer, Transform
 from metatransformer.core.readout import Facts, Readout
 from metatransformer.core.samples import Record, View
@@ -117,6 +117,21 @@ class Pipeline:
         if len(own.tasks) == 1:
             return own
         return dataclasses.replace(own, recipe=own.recipe.of_task(name), tasks={name: self.tasks[name]})
+
+    def asked(self, task: str) -> "Pipeline":
+        """Returns what was learned from the data set of a task; "" is enough where there is one data set.
+
+        Raises:
+            UsageError: there is no such task, or several data sets and none is named.
+        """
+        if task and task not in self.tasks:
+            raise UsageError(
+                "task", must=f"be one of {', '.join(self.tasks)}", found=repr(task), do=nearest(task, self.tasks)
+            )
+        if len(self.recipe.sets) > 1 and not task:
+            must = f"name one task of a model of several data sets: {', '.join(self.tasks)}"
+            raise UsageError("task", must=must, found="none")
+        return self.of_set(self.recipe.set_of(task) if task else next(iter(self.recipe.sets), ""))
 
     def of_set(self, name: str) -> "Pipeline":
         """Returns the same pipeline as one of what was learned from one data set; "" is the only one."""
@@ -239,9 +254,9 @@ def reads_plain(pipeline: Pipeline, task: str) -> bool:
         UsageError: the recipe asks for them where they cannot be had.
     """
     asked, readers = pipeline.recipe.head_of(task).features, [*pipeline.route.values()]
-    able = pipeline.recipe.tune == "head" and any(reader.modality.beside for reader in readers)
+    able = pipeline.recipe.tune in ("head", "tokens") and any(reader.modality.beside for reader in readers)
     if asked in ("plain", "both") and not able:
-        must = "be 'auto' or 'trunk' but in tune mode 'head' of an input that has plain features beside its tokens"
+        must = "be 'auto' or 'trunk' but in tune mode 'head' or 'tokens' of an input that has plain features"
         raise UsageError("head.features", must=must, found=repr(asked))
     return able and asked != "trunk"
 

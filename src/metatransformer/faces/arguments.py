@@ -67,8 +67,12 @@ def recipe_of(
 
 
 def keywords_of(recipe: Recipe) -> dict[str, Any]:
-    """Returns the arguments, ``recipe`` among them, whose ``recipe_of`` is this recipe."""
-    flat = flat_keys(to_dict(recipe))
+    """Returns the arguments, ``recipe`` among them, whose ``recipe_of`` is this recipe, under the usual names."""
+    inputs, only = recipe.inputs, recipe.task
+    if not recipe.joint:
+        inputs = {one.modality: one for one in inputs.values()}
+    tasks = {only.name: replace(only, inputs=() if len(inputs) == 1 else only.inputs)}
+    flat = flat_keys(to_dict(replace(recipe, inputs=inputs, tasks=tasks)))
     if recipe.joint or "modality" not in flat:
         flat = {key: value for key, value in flat.items() if not key.endswith((".modality", ".from"))}
         inputs = recipe.inputs.items()

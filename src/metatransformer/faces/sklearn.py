@@ -170,7 +170,9 @@ class _Estimator(BaseEstimator):
     def _take(self, pipeline: Pipeline, folder: Path) -> None:
         """Takes over a saved model."""
         self.pipeline_, self.history_, self.split_ = pipeline, [], read_split(folder)
-        self.metrics_ = json.loads((folder / "model.json").read_text(encoding="utf-8"))["metrics"]
+        told = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        several = len(told["tasks"]) > 1 or told["recipe"].get("sets")
+        self.metrics_ = told["metrics"][pipeline.task_name] if several else told["metrics"]
 
     def _learn_labels(self, targets: Sequence[Any]) -> dict[str, Any]:
         """Returns, by attribute, what the task does not keep of the targets; a regression keeps all that is needed."""
@@ -353,19 +355,20 @@ class Forecaster(_Estimator):
 
 
 def load(
-    folder: str | os.PathLike[str], *, encoder: str = "", device: str = "auto"
+    folder: str | os.PathLike[str], *, task: str = "", encoder: str = "", device: str = "auto"
 ) -> Classifier | Regressor | Forecaster | Embedder:
     """Returns the fitted estimator that a run, the command line or ``save`` left in a folder.
 
-    ``encoder`` names the place of the trunk where it is no longer the one of training; ``device`` is where it will run,
-    whatever it was trained on.
+    ``task`` names one of a model of several. ``encoder`` names the place of the trunk where it is no longer the one of
+    training; ``device`` is where it will run, whatever it was trained on.
 
     Raises:
         DataError: the folder holds no model, or a damaged one.
         WeightsError: the trunk found is not the one that the model was trained on.
     """
     place = saved_model(Path(folder))
-    pipeline = load_pipeline(place, encoder=encoder, device=device)
+    pipeline = load_pipeline(place, encoder=encoder, device=device).asked(task)
+    pipeline = pipeline.of_task(task) if task else pipeline
     if not pipeline.tasks:
         return embedder_of(pipeline)
     kinds = {kind.__name__: kind for kind in (Classifier, Regressor, Forecaster)}

@@ -126,11 +126,16 @@ def _read(pipeline: Pipeline, parts: dict[str, Examples], route: Route, context:
 
 def _learn(fitted: Fitted, context: Context) -> None:
     """Solves or trains what the tune mode says."""
-    recipe, place = fitted.pipeline.recipe, context.place
-    if recipe.tune != "head":
+    if fitted.pipeline.recipe.tune == "head":
+        _solve(fitted, context)
+    else:
         fit_by_epochs(fitted, context)
-        return
-    if place.world > 1:
+    heads = [fitted.pipeline.model.head(name) for name in fitted.pipeline.tasks]
+    fitted.pipeline.read_plain(plain_inputs(key for head in heads for key in head.beside))
+
+
+def _solve(fitted: Fitted, context: Context) -> None:
+    if context.place.world > 1:
         context.console.note("tune mode 'head' solves its heads in one process: the others repeat the same work")
     if context.run is not None:
         context.run.rewind_log(0)  # the heads are cheap: a killed run fits them all again
@@ -138,8 +143,6 @@ def _learn(fitted: Fitted, context: Context) -> None:
         features_in_time(fitted, context, until=FEATURES)
     for part in fitted.by_task().values():
         fit_head(part, context)
-    heads = [fitted.pipeline.model.head(name) for name in fitted.pipeline.tasks]
-    fitted.pipeline.read_plain(plain_inputs(key for head in heads for key in head.beside))
 
 
 def _require_settings(pipeline: Pipeline) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from metatransformer.core.errors import DataError, MetaTransformerError, UnlabelledError, UsageError, nearest
+from metatransformer.core.errors import DataError, MetaTransformerError, UnlabelledError, UsageError
 from metatransformer.core.task import Task
 from metatransformer.data.examples import Examples
 from metatransformer.data.records import Index
@@ -178,7 +178,7 @@ def evaluate(options: Namespace) -> Result:
         parts = {name: _evaluated(whole.of_set(name), _run_of(options, name), options, console) for name in sets}
         found = {task: scores for one in parts.values() for task, scores in one["by_task"].items()}
         return {"metrics": found, "samples": sum(one["samples"] for one in parts.values())}, 0
-    pipeline = _of_task(whole, options.task)
+    pipeline = whole.asked(options.task)
     name = whole.recipe.set_of(next(iter(pipeline.tasks), ""))
     told = _evaluated(pipeline, _run_of(options, name), options, console)
     found = told.pop("by_task")
@@ -222,22 +222,6 @@ def _evaluated(pipeline: Pipeline, run: Path, options: Namespace, console: Conso
     return {"by_task": scores, "samples": len(chosen), "split": split or "all"}
 
 
-def _of_task(pipeline: Pipeline, task: str) -> Pipeline:
-    """Returns what was learned from the data set of a task; of a model of one data set all of it.
-
-    Raises:
-        UsageError: there is no such task, or several data sets and none named.
-    """
-    sets = pipeline.recipe.sets
-    if task and task not in pipeline.tasks:
-        do = nearest(task, pipeline.tasks)
-        raise UsageError("--task", must=f"be one of {', '.join(pipeline.tasks)}", found=repr(task), do=do)
-    if len(sets) > 1 and not task:
-        must = f"name one task of a model of several data sets: {', '.join(pipeline.tasks)}"
-        raise UsageError("--task", must=must, found="none")
-    return pipeline.of_set(pipeline.recipe.set_of(task) if task else next(iter(sets), ""))
-
-
 def _data_of(run: Path, console: Console) -> str:
     """Returns where the data of a run lies.
 
@@ -266,7 +250,7 @@ def predict(options: Namespace) -> Result:
         do = "Choose another name."
         raise UsageError(f"--out {options.out}", must="be another file than the input", found="the same", do=do)
     pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
-    pipeline = _of_task(pipeline, options.task)
+    pipeline = pipeline.asked(options.task)
     examples = _unlabelled(pipeline.recipe, options, console=console).examples
     names = [options.task] if options.task else list(pipeline.tasks)
     tables = {name: predict_examples(pipeline.of_task(name), examples, console=console) for name in names}
@@ -295,7 +279,7 @@ def embed(options: Namespace) -> Result:
             found = options.overrides[0] if options.overrides else "--target"
             raise UsageError("embed --model", must="get no recipe overrides: the model has its own", found=found)
         pipeline = load_pipeline(Path(options.model), encoder=options.encoder, device=options.device or "auto")
-        pipeline = _of_task(pipeline, options.task)
+        pipeline = pipeline.asked(options.task)
         examples = _unlabelled(pipeline.recipe, options, console=console).examples
         model = embedding(pipeline, pool=options.pool or (FEATURES if pipeline.tasks else pipeline.recipe.head.pool))
     else:
