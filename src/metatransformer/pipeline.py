@@ -1,8 +1,9 @@
 """A pipeline: everything between a record and its prediction or its vector, as one object that is saved as a folder.
 
 The folder holds ``model.json`` (format number, recipe, learned state of transforms and tasks, the trunk's name, hash,
-fingerprint and shape), ``tokenizers/<input>.safetensors``, ``heads/<task>.safetensors``, and ``encoder.safetensors``
-only where the trunk was tuned or a standalone copy was asked for. No pickle anywhere. ``saved.py`` reads it back.
+fingerprint and shape), ``tokenizers/<input>.safetensors``, ``heads/<task>.safetensors``, ``tasks/<task>.safetensors``
+where a task has learned more than JSON should hold, and ``encoder.safetensors`` only where the trunk was tuned or a
+standalone copy was asked for. No pickle anywhere. ``saved.py`` reads it back.
 """
 
 import dataclasses
@@ -160,6 +161,8 @@ class Pipeline:
             _save(model.tokenizer(name).state_dict(), folder / about["tokenizer"])
         for name, about in description["tasks"].items():
             _save(model.head(name).state_dict(), folder / about["head"])
+            if "tensors" in about:
+                _save(self.tasks[name].tensors(), folder / about["tensors"])
         if with_trunk:
             _save(model.encoder.state_dict(), folder / "encoder.safetensors")
         if len(model.origins):
@@ -186,6 +189,7 @@ class Pipeline:
                     "centres": heads[name].centres,
                     **_parts(heads[name]),
                     "head": f"heads/{name}.safetensors",
+                    **({"tensors": f"tasks/{name}.safetensors"} if task.tensors() else {}),
                 }
                 for name, task in self.tasks.items()
             },
@@ -238,7 +242,8 @@ def build_pipeline(recipe: Recipe, *, trunk: Pretrained, examples: Examples) -> 
         tasks[name].fit([examples.targets[name][row] for row in examples.known(name)])
     solved = True if recipe.tune in ("head", "tokens") else None
     plans = {
-        name: HeadPlan(solved, min(recipe.head_of(name).centres, len(examples.known(name)))) for name in recipe.tasks
+        name: HeadPlan(solved, 0 if task.compares else min(recipe.head_of(name).centres, len(examples.known(name))))
+        for name, task in tasks.items()
     }
     pipeline = assemble(recipe, trunk=trunk, route=route, tasks=tasks, plans=plans)
     pipeline.model.tune(recipe.tune)

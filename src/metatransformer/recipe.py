@@ -474,6 +474,11 @@ class Kind(Protocol):
         ...
 
     @property
+    def defaults_for(self) -> Mapping[str, Mapping[str, Any]]:
+        """What it changes for a task, by the task's name."""
+        ...
+
+    @property
     def task(self) -> str:
         """What is learned of it by default."""
         ...
@@ -500,6 +505,8 @@ def make_recipe(
     given = _given_inputs(inputs, chosen)
     kinds = {name: known(values["modality"]) for name, values in given.items()}
     usual = next(iter(kinds.values())).task if len(kinds) == 1 else TaskOptions.name
+    task = "" if "tasks" in chosen else str(_section(chosen, "task").get("name", usual))
+    defaults = {**_shared([kind.defaults_for.get(task, NOTHING) for kind in kinds.values()]), **defaults}
     tree = merged(_suited(_agreed(kinds) | dict(defaults), chosen, usual=usual), chosen)
     tree["inputs"] = _with_defaults(kinds, given, tree.pop("input", None), defaults=defaults)
     if "tasks" not in tree:
@@ -626,9 +633,14 @@ def _with_defaults(
 
 def _agreed(kinds: Mapping[str, Kind]) -> dict[str, Any]:
     """Returns the defaults on which the modalities of all inputs agree; of several, heads are solved unless they do."""
-    first, *others = (dict(kind.defaults) for kind in kinds.values())
-    agreed = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
-    return {"tune": "head", **agreed} if others else agreed
+    agreed = _shared([kind.defaults for kind in kinds.values()])
+    return {"tune": "head", **agreed} if len(kinds) > 1 else agreed
+
+
+def _shared(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the keys that have the same value in all layers."""
+    first, *others = layers
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:

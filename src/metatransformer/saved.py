@@ -72,6 +72,8 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
         _load(model.tokenizers[name].load_state_dict, folder / description["inputs"][name]["tokenizer"])
     for name in model.heads:
         _load(model.heads[name].load_state_dict, folder / description["tasks"][name]["head"])
+        if tensors := description["tasks"][name].get("tensors"):
+            _load(tasks[name].load_tensors, folder / tensors)
     if len(model.origins):
         _load(model.origins.load_state_dict, folder / ORIGINS)
     if model.adapters is not None:
@@ -180,7 +182,8 @@ def read_description(folder: Path) -> dict[str, Any]:
         _ = description["recipe"], description["inputs"].items(), description["tasks"].items()
         told = [description["encoder"][key] for key in ENTRY]
         files = [about["tokenizer"] for about in description["inputs"].values()]
-        files += [about["head"] for about in description["tasks"].values()]
+        files += [about[key] for about in description["tasks"].values() for key in ("head", "tensors") if key in about]
+        _ = [about["head"] for about in description["tasks"].values()]
         for text in (told[0], *files):
             if not isinstance(text, str):
                 raise TypeError(f"{text!r} where a name belongs")
@@ -195,7 +198,7 @@ def _load(take: Callable[[dict[str, Tensor]], object], path: Path) -> None:
     """
     try:
         take(load_file(path))
-    except (OSError, safetensors.SafetensorError, RuntimeError, ValueError) as error:
+    except (OSError, safetensors.SafetensorError, RuntimeError, ValueError, KeyError) as error:
         must, found = "hold the parameters that model.json describes", str(error).splitlines()[-1].strip()
         raise DataError(path, must=must, found=found, do=AGAIN) from error
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,13 +51,22 @@ class Section:
     parts: Sequence[Figure | str]
 
 
+class Neighbour(NamedTuple):
+    """A sample that is shown beside another: its key, whether it is a right answer, and what is said of it."""
+
+    key: str
+    right: bool
+    words: str
+
+
 @dataclass(frozen=True, eq=False)
 class Cards:
     """What is told of single samples, in their order.
 
     ``guesses`` and ``truths`` are texts, ``sure`` [n] shares where the task has them. ``badness`` [n] is largest for
     what should be seen first, which ``worst`` names; ``wrong`` [n] says what is a mistake, None where answers are only
-    more or less off.
+    more or less off. ``beside`` are other samples that answer each, the first one best; ``asked`` [n] says which
+    samples are questions at all, None where all are.
     """
 
     guesses: Sequence[str]
@@ -65,3 +75,5 @@ class Cards:
     worst: str = "the largest errors"
     wrong: np.ndarray | None = None
     sure: np.ndarray | None = None
+    beside: Sequence[Sequence[Neighbour]] = ()
+    asked: np.ndarray | None = None

@@ -153,9 +153,10 @@ class Modality:
 
     ``load`` reads one record into raw arrays; ``transform`` and ``tokenizer`` are built from ``options`` (a frozen
     dataclass of typed settings with defaults) and the trunk's stem. ``defaults`` are recipe overrides that make the
-    default recipe good for this modality. ``features`` gives the plain baseline's vector of a transformed sample,
-    or with ``raw_features`` of a sample as ``load`` gave it: where the transform takes away what a plain model
-    would use, as brightness, a baseline behind it would be too weak; ``beside`` says that a head may read them beside
+    default recipe good for this modality, ``defaults_for`` those of a task by its name. ``features`` gives the plain
+    baseline's vector of a transformed sample, or with ``raw_features`` of a sample as ``load`` gave it: where the
+    transform takes away what a plain model would use, as brightness, a baseline behind it would be too weak;
+    ``beside`` says that a head may read them beside
     the trunk's (``head.features``). ``draw`` paints a transformed sample on matplotlib axes; ``synthesize`` makes a
     sample of class ``label`` for tests and self-checks, and ``synthetic`` holds recipe settings that its samples need.
     ``before`` names settings that came after models were saved, with the values at which they change nothing: older
@@ -194,6 +195,7 @@ class Modality:
     extra: str = ""
     example: str = ""
     title: str = ""
+    defaults_for: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     before: Mapping[str, Any] = field(default_factory=dict)
     arrange: Callable[[Sequence[Record], Any], Any] | None = None
     illustrate: Callable[[Sequence[Record], Any, Path], Sequence[Path]] | None = None

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SPLITS = ("train", "val", "test")
+ROLES = ("query", "gallery")  # what a test of retrieval is made of, where its data says it
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Record:
     ``key`` names it uniquely and is what people see (a path relative to the data's root, a row number); ``path`` is its
     file; ``part`` says which part of the file (row, pixel, window); ``value`` holds in-memory input (an array, a table
     row) where there is no file to read; ``target`` is the label or number to learn, None when unknown; ``split`` one of
-    train, val, test, or None; ``group`` joins items that must not be torn apart by a split (speaker, patient, subject).
+    train, val, test, or None, and query or gallery until its task receives it; ``group`` joins items that must not be
+    torn apart by a split (speaker, patient, subject).
     ``drawn`` says that nobody gave the split: it was drawn by a seed, and another one would do as well.
     """
 

@@ -8,14 +8,15 @@ that nothing outside asks which task it is.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metatransformer.core.errors import UsageError, nearest
+from metatransformer.core.errors import DataError, UsageError, nearest
 from metatransformer.core.figures import Cards, Section
+from metatransformer.core.samples import ROLES, SPLITS
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,22 @@ class Baseline:
 
     ``kind``: "numbers" (of ``goal``; their values are the outputs), "classes" (log probabilities), or "labels" (one
     classifier a label where it is known; log odds). ``balanced``: classes count alike. ``weighed``: samples count by
-    ``importance``. ``whole``: features are never reduced to principal components.
+    ``importance``. ``whole``: features are never reduced to principal components. "vectors": nothing is learned,
+    features are the outputs.
     """
 
-    kind: Literal["numbers", "classes", "labels"] = "numbers"
+    kind: Literal["numbers", "classes", "labels", "vectors"] = "numbers"
     balanced: bool = False
     weighed: bool = False
     whole: bool = False
+
+
+class Told(NamedTuple):
+    """What the data says of samples: a target, a split and a group each, None where it says nothing."""
+
+    targets: Sequence[Any]
+    splits: Sequence[str | None]
+    groups: Sequence[str | None]
 
 
 class Task(ABC):
@@ -69,6 +79,9 @@ class Task(ABC):
     ``squared`` says that ``loss`` is the plain mean of squared errors over all outputs, so that linear heads have a
     closed form; ``ranks`` that outputs are log odds of classes, ``log_loss`` is among the metrics, and least squares on
     ``goal`` is a sound stand-in for ``loss``, up to the scale of the outputs.
+
+    ``compares``: outputs are vectors, and an answer names other samples that are near; ``goal`` is the number of the
+    class (an identity) that the vectors of a sample are brought near to, and scores are of whole splits.
 
     ``stratified``: encoded targets are numbers of classes, of which every split gets its share. ``sequential``: splits
     follow time and come with the data, none is drawn. ``constant_words`` says what ``constant`` is.
@@ -83,6 +96,7 @@ class Task(ABC):
     options: ClassVar[type[TaskOptions]] = TaskOptions
     squared: ClassVar[bool] = False
     ranks: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
     stratified: ClassVar[bool] = False
     sequential: ClassVar[bool] = False
     constant_words: ClassVar[str] = "majority / mean"
@@ -108,6 +122,22 @@ class Task(ABC):
         Raises:
             DataError: this is no target of the task.
         """
+
+    @classmethod
+    def receive(cls, told: Told) -> Told:
+        """Returns what the data says of samples as this task takes it; most tasks take it as it is.
+
+        Raises:
+            DataError: splits that only other tasks have.
+        """
+        if roles := [role for role in ROLES if role in set(told.splits)]:
+            raise DataError(
+                "splits",
+                must=f"be {', '.join(SPLITS)} for the task '{cls.name}'",
+                found=" and ".join(roles),
+                do="Use --task retrieve, which finds the pictures of a query in a gallery.",
+            )
+        return told
 
     @abstractmethod
     def fit(self, targets: Sequence[Any]) -> None:
@@ -159,6 +189,18 @@ class Task(ABC):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes back what ``state`` returned."""
 
+    def remember(self, outputs: Tensor, keys: Sequence[str], targets: Sequence[Any]) -> None:
+        """Keeps answered samples that later answers are made of; only tasks that compare need any."""
+        del outputs, keys, targets
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns what is saved beside ``state`` as it is too large for JSON; most tasks have nothing."""
+        return {}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes back what ``tensors`` returned."""
+        del tensors
+
     # --- how it is scored --------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -178,6 +220,13 @@ class Task(ABC):
         """Returns what a person should be warned of in the answers to a whole split; most tasks have nothing."""
         del outputs, target
         return ()
+
+    def errors(self, outputs: Tensor, target: Tensor) -> np.ndarray:
+        """Returns how wrong each answer is, ``[B]``."""
+        if self.stratified:
+            return (outputs.argmax(dim=1) != target).double().numpy()
+        rows = zip(outputs.split(1), target.split(1), strict=True)
+        return np.array([float(self.loss(answer, truth)) for answer, truth in rows])
 
     @property
     def higher_is_better(self) -> bool:
@@ -207,6 +256,13 @@ class Task(ABC):
     def extent(self) -> str:
         """How much is learned at once, in words ("3 classes"); empty where there is nothing to say."""
         return ""
+
+    def answers(self, outputs: Tensor, *, keys: Sequence[str], targets: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Returns the columns of a prediction table of samples with these keys and targets (None: unknown); most tasks
+        look at the outputs alone.
+        """
+        del keys, targets
+        return self.decode(outputs)
 
     def figures(self, outputs: Tensor, target: Tensor) -> Sequence[Section]:
         """Returns what a report shows of the answers to a whole split."""

@@ -4,12 +4,13 @@ split."""
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from metatransformer.core.errors import DataError, UnlabelledError
+from metatransformer.core.samples import ROLES, SPLITS
 from metatransformer.data.given import accepts
-from metatransformer.data.records import Index, Records, counted, listing, natural_key, split_name
+from metatransformer.data.records import Index, Records, counted, listing, natural_key, role_name, split_name
 
 # Files that stand beside data without being data.
 _DOCUMENT = re.compile(
@@ -86,13 +87,14 @@ def index_names(root: Path, *, names: Sequence[str], notes: Sequence[str], requi
         splits.append(None)
         if place_of_split is not None:
             word = folders.pop(place_of_split)
-            splits[-1] = split_name(word)
+            splits[-1] = split_name(word) or role_name(word)
             spellings.add(word)
         if not folders:
             missing.append(name)
         targets.append(folders[0] if folders else None)
-    if renamed := sorted(word for word in spellings if word != split_name(word)):
-        notes.append("taken as splits: " + ", ".join(f"{word} = {split_name(word)}" for word in renamed))
+    if renamed := sorted(word for word in spellings if word not in (*SPLITS, *ROLES)):
+        meanings = (f"{word} = {split_name(word) or role_name(word)}" for word in renamed)
+        notes.append("taken as splits: " + ", ".join(meanings))
     if missing and require_labels:
         raise _unlabelled(root, missing=missing, total=len(names))
     if missing and len(missing) < len(names):
@@ -108,9 +110,20 @@ def _without_strays(names: list[str]) -> tuple[list[str], list[str]]:
     """Returns the names, and apart those of files beside folders that are all splits with class folders inside."""
     paths = [name.split("/") for name in names]
     inside = [parts for parts in paths if len(parts) > 1]
-    if inside and all(split_name(parts[0]) and len(parts) > 2 for parts in inside):
+    splits = _split_words(parts[0] for parts in inside)
+    if inside and all(parts[0] in splits and len(parts) > 2 for parts in inside):
         return [name for name in names if "/" in name], [name for name in names if "/" not in name]
     return names, []
+
+
+def _split_words(words: Iterable[str]) -> set[str]:
+    """Returns the words that are splits; query and gallery only where both are there, for scenes and rooms of a museum
+    are classes.
+    """
+    words = set(words)
+    roles = {word for word in words if role_name(word)}
+    both = {role_name(word) for word in roles} == set(ROLES)
+    return {word for word in words if split_name(word)} | (roles if both else set())
 
 
 def _place_of_split(paths: list[list[str]], *, root: Path) -> int | None:
@@ -120,11 +133,12 @@ def _place_of_split(paths: list[list[str]], *, root: Path) -> int | None:
     is a class.
     """
     tops = {parts[0] for parts in paths if len(parts) > 1}
-    splits = {top for top in tops if split_name(top)}
+    splits = _split_words(tops)
     flat = any(len(parts) == 1 for parts in paths)
     if tops and splits == tops and not flat:
         return 0
-    if tops and not flat and all(len(parts) > 2 and split_name(parts[1]) for parts in paths):
+    inner = _split_words(parts[1] for parts in paths if len(parts) > 2)
+    if tops and not flat and all(len(parts) > 2 and parts[1] in inner for parts in paths):
         return 1
     nested = {parts[0] for parts in paths if len(parts) > 2}
     if splits & nested or (splits and flat):

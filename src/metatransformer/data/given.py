@@ -17,7 +17,7 @@ import pandas as pd
 from metatransformer.core.errors import DataError
 from metatransformer.core.samples import SPLITS
 from metatransformer.data.columns import MISSING
-from metatransformer.data.records import counted, split_name, split_spellings
+from metatransformer.data.records import counted, role_name, split_name, split_spellings
 from metatransformer.data.table import TABLE_SUFFIXES, first_line, read_columns, read_table
 
 
@@ -49,12 +49,12 @@ class Rows:
             )
 
     def splits(self, values: Sequence[Any]) -> list[str | None]:
-        """Returns the splits that a column 'split' names, None where it names none.
+        """Returns the splits, query and gallery among them, that a column 'split' names, None where it names none.
 
         Raises:
             DataError: another word.
         """
-        splits = [None if value is None else split_name(str(value)) for value in values]
+        splits = [None if value is None else split_name(str(value)) or role_name(str(value)) for value in values]
         for row, (value, split) in enumerate(zip(values, splits, strict=True)):
             if value is not None and split is None:
                 must = f"be one of {split_spellings()}"

@@ -1,5 +1,5 @@
 """A manifest: a table whose rows name files, with columns path, label and optionally split, group,
-key."""
+key; identity, and camera beside it, stand for a missing label."""
 
 import os
 import re
@@ -15,6 +15,7 @@ from metatransformer.data.records import Index, Records, counted, listing
 from metatransformer.data.rows import split_target
 
 FOLDER = "/"  # among the accepted endings: a row may name a folder that is one item
+LABEL, IDENTITY, CAMERA = "label", "identity", "camera"
 PATHS = ("file", "filename", "file_name", "filepath", "file_path")
 # A number as programs write it: 7, -0.5, 1e-3; not 007, which is a name.
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
@@ -36,6 +37,9 @@ def index_manifest(sheet: Sheet, *, suffixes: Sequence[str], label_column: str, 
     # Text only: a class called NA stays a class, and label 007 keeps its zeros.
     frame = sheet.read(header=True, text=True, missing=("",))
     columns, renamed = _known_names(_columns(frame))
+    if label_column == LABEL and LABEL not in columns and IDENTITY in columns:
+        label_column = ",".join(name for name in (IDENTITY, CAMERA) if name in columns)
+        renamed.append(f"no column '{LABEL}': {label_column} taken for it")
     several = split_target(label_column)
     names = (label_column,) if label_column in columns or len(several) < 2 else several
     wanted = ["path", *names] if require_labels else ["path"]

@@ -27,6 +27,7 @@ _SPELLINGS = {
     "test": "test",
     "testing": "test",
 }
+_ROLES = {"query": "query", "probe": "query", "gallery": "gallery"}
 pc: Any = pyarrow.compute  # its functions are made at import, where no type checker sees them
 
 _NUMBER = re.compile(r"(\d+)", re.ASCII)
@@ -268,9 +269,14 @@ def split_name(text: str) -> str | None:
     return _SPELLINGS.get(text.strip().lower())
 
 
+def role_name(text: str) -> str | None:
+    """Returns query or gallery for any usual spelling of it, None for another word."""
+    return _ROLES.get(text.strip().lower())
+
+
 def split_spellings() -> str:
     """Returns the accepted spellings as one string, for messages."""
-    return ", ".join(_SPELLINGS)
+    return ", ".join((*_SPELLINGS, *_ROLES))
 
 
 def natural_key(path: str) -> tuple[tuple[tuple[str | int, ...], ...], str]:

@@ -27,8 +27,11 @@ from metatransformer.data.write import atomic_file, write_json
 _FORMAT = 1
 # Schema metadata keys are bytes in Parquet; ours carry a prefix so that they never meet another
 # library's.
-_PREFIX = "metatransformer."
+PREFIX = "metatransformer."
 _FILES = (".csv", ".tsv", ".json", ".jsonl", ".npy", ".npz", ".txt", ".pq", ".feather", ".h5", ".xlsx")
+# What may differ between two parts of one run: "model" is the digest that says that vectors are alike. The fingerprint
+# is measured anew on each machine; "run", "task" and "recipe" say how to load the model, older revisions did not.
+LOCAL = {"fingerprint", "run", "task", "recipe"}
 _DIGESTS = {
     "items": "other items, or the same in another order",
     "data": "files or values that changed since",
@@ -157,7 +160,7 @@ class EmbeddingShards:
     def _schema(self) -> Any:
         import pyarrow as pa
 
-        metadata = {f"{_PREFIX}{name}": value for name, value in self.metadata.items()}
+        metadata = {f"{PREFIX}{name}": value for name, value in self.metadata.items()}
         return pa.schema(
             [
                 pa.field("id", pa.string()),
@@ -165,7 +168,7 @@ class EmbeddingShards:
                 pa.field("path", pa.string()),
                 pa.field("embedding", pa.list_(pa.float32(), self.width)),
             ],
-            metadata={**metadata, f"{_PREFIX}manifest": json.dumps(self.manifest, sort_keys=True)},
+            metadata={**metadata, f"{PREFIX}manifest": json.dumps(self.manifest, sort_keys=True)},
         )
 
 
@@ -218,7 +221,7 @@ def _claim(target: Path, *, folder: Path, manifest: dict[str, Any]) -> None:
     if found is None:
         write_json(folder / "manifest.json", manifest)
     elif names := [name for name in {**found, **manifest} if found.get(name) != manifest.get(name)]:
-        if names == ["fingerprint"]:  # measured anew on each machine; sha256 says that the trunk is the same
+        if set(names) <= LOCAL:
             return
         place = target if target.exists() else folder
         raise UsageError(place, must=_difference(found, manifest, names=names), found="another run's", do=_GO_ON)
@@ -260,7 +263,7 @@ def _manifest_of_file(path: Path) -> dict[str, Any]:
 
     try:
         metadata = pq.read_schema(path).metadata or {}
-        return json.loads(metadata[f"{_PREFIX}manifest".encode()])
+        return json.loads(metadata[f"{PREFIX}manifest".encode()])
     except (pa.ArrowInvalid, OSError, KeyError) as error:
         raise UsageError(path, must="be new, or embeddings of this run", found="another file", do=_GO_ON) from error
 

@@ -172,17 +172,20 @@ def parts_of(pipeline: Pipeline, features: Features) -> list[Part]:
     """Returns the ways to answer that are tried, the trunk's first."""
     head, closed = pipeline.recipe.head, is_closed(pipeline.recipe, pipeline.task)
     several = bool(features.columns)
-    inputs = ("", *features.columns) if pipeline.recipe.tune == "head" else ("",)
-    trunk = [] if head.features == "plain" else [Part(False, head.centres > 0, name, several) for name in inputs]
+    inputs, compares = ("", *features.columns) if pipeline.recipe.tune == "head" else ("",), pipeline.task.compares
+    kernel = head.centres > 0 and not compares
+    trunk = [] if head.features == "plain" else [Part(False, kernel, name, several) for name in inputs]
     found = list(trunk)
     for name, x in features.plain.items():
-        kernels = (False,) if x.is_sparse else (False, True) if closed else (head.centres > 0,)
+        if x.is_sparse and compares:
+            continue
+        kernels = (False,) if x.is_sparse or compares else (False, True) if closed else (head.centres > 0,)
         if closed or not x.is_sparse:
             found += [Part(True, kernel, name, several) for kernel in kernels]
         # Squares pass over a class of few samples between larger ones; the likelihood does not.
         if closed and pipeline.task.ranks and not x.is_sparse and x.numel() <= MOST_LIKELY:
             found.append(Part(True, False, name, several, likely=True))
-    return found or [Part(kernel=head.centres > 0)]
+    return found or [Part(kernel=kernel)]
 
 
 def by_validation(pipeline: Pipeline, part: Part, known: Known, held_out: Known) -> Iterator[Choice]:
@@ -330,7 +333,7 @@ def penalties(pipeline: Pipeline, part: Part, features: Features) -> tuple[float
 
 def is_closed(recipe: Recipe, task: Task) -> bool:
     """Returns whether heads are solved by least squares, each penalty by itself."""
-    return task.squared or (task.ranks and recipe.optim.solver == "squares")
+    return task.squared or task.compares or (task.ranks and recipe.optim.solver == "squares")
 
 
 def drawn_from_few(loaders: Mapping[str, Loader]) -> bool:

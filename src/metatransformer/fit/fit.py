@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from metatransformer.core.errors import DataError, UsageError
@@ -101,6 +102,7 @@ def fit(
         scores_in_time(fitted, context, until=SCORES)
     for part in fitted.by_task().values():
         _score(part, context)
+        _remember(part)
     if run is not None:
         _write(fitted, run)
     return fitted
@@ -159,6 +161,12 @@ def _require_settings(pipeline: Pipeline) -> None:
             found = str(pipeline.recipe.head.hidden)
             raise UsageError("head.hidden", must="be 0 in tune mode 'tokens', which solves its heads", found=found)
     for part in map(pipeline.of_task, pipeline.tasks):
+        if part.task.compares and part.recipe.run.minutes:
+            must, found = (
+                f"be 0 for the task '{part.task.name}', which scores whole splits",
+                f"{part.recipe.run.minutes:g}",
+            )
+            raise UsageError("run.minutes", must=must, found=found, do="Make inputs smaller, such as input.size=112.")
         if part.head.solved:
             require_foldable(part.recipe, part.task)
         if part.recipe.tune == "head":
@@ -273,6 +281,15 @@ def _score(part: Fitted, context: Context) -> None:
             part.metrics[name] = score_outputs(part.pipeline, loader, part.outputs[name])
             for doubt in part.pipeline.task.doubts(part.outputs[name], loader.target):
                 context.console.warn(f"{name}: {doubt}")
+
+
+def _remember(part: Fitted) -> None:
+    """Leaves a task that compares the samples that were kept apart, for later queries."""
+    name, task = part.pipeline.task_name, part.pipeline.task
+    splits = [split for split in part.outputs if part.loaders[split].target is not None] if task.compares else []
+    if splits:
+        examples = Examples.joined([part.loaders[split].examples for split in splits])
+        task.remember(torch.cat([part.outputs[split] for split in splits]), examples.keys, examples.targets[name])
 
 
 def _write(fitted: Fitted, run: RunFolder) -> None:

@@ -115,7 +115,7 @@ def choose_head(fitted: Fitted, lessons: Lessons, context: Context, *, by_split:
 
 def _try_parts(fitted: Fitted, lessons: Lessons, context: Context, *, by_split: bool) -> Tried:
     pipeline, (known, held_out) = fitted.pipeline, lessons
-    if 0 < pipeline.recipe.head.centres < len(known.target):
+    if 0 < pipeline.recipe.head.centres < len(known.target) and not pipeline.task.compares:
         count = f"{pipeline.recipe.head.centres:,} of {len(known.target):,}"
         context.console.note(f"the kernel head compares with {count} training samples (head.centres)")
     folds = [] if by_split else _folds(fitted)
@@ -135,6 +135,8 @@ def _try_parts(fitted: Fitted, lessons: Lessons, context: Context, *, by_split: 
 def _among(fitted: Fitted, tried: Tried) -> Choice:
     """Returns the best head on the trunk's features, on plain ones, or on several, as the recipe lets it choose."""
     pipeline, (best, target, log) = fitted.pipeline, tried
+    if pipeline.task.compares:  # a sum of two vectors of different spaces is none of either
+        return log.keep(best)
     trunk, plain = ([one for one in best if one.shares[0].part.plain == kind] for kind in (False, True))
     if len(pipeline.route) > 1:
         return log.keep([*best, *(log.add(choice) for choice in stacked(pipeline, best, target))])
@@ -235,7 +237,7 @@ def _folds(fitted: Fitted) -> list[tuple[np.ndarray, np.ndarray]]:
     recipe, task = fitted.pipeline.recipe, fitted.pipeline.task
     count = recipe.optim.folds
     if count == "auto":
-        count = FOLDS if drawn_from_few(fitted.loaders) and is_closed(recipe, task) else 0
+        count = FOLDS if not task.compares and drawn_from_few(fitted.loaders) and is_closed(recipe, task) else 0
     return folds_of(fitted.loaders, task, count=count, seed=recipe.run.seed) if count else []
 
 
@@ -295,6 +297,9 @@ def require_linear(recipe: Recipe) -> None:
 def require_foldable(recipe: Recipe, task: Task) -> None:
     """Raises UsageError where folds are asked for that heads by likelihood cannot have."""
     asked = recipe.optim.folds
+    if task.compares and asked not in ("auto", 0):
+        must = f"be 'auto' or 0 for the task '{task.name}': vectors of heads of different folds cannot be compared"
+        raise UsageError("optim.folds", must=must, found=str(asked))
     if asked not in ("auto", 0) and not is_closed(recipe, task):
         must = "be 'auto' or 0 for heads by likelihood"
         raise UsageError("optim.folds", must=must, found=str(asked), do="Or use optim.solver=squares.")

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -12,32 +13,41 @@ from metatransformer.core.errors import MetaTransformerError, UsageError
 from metatransformer.core.readout import Readout
 from metatransformer.data.examples import Examples
 from metatransformer.data.shards import open_shards
-from metatransformer.infer.evaluate import read_out
+from metatransformer.infer.evaluate import compute_outputs, read_out
 from metatransformer.infer.loader import Loader
 from metatransformer.infer.sources import require_seen
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
+from metatransformer.nn.near import unit
 from metatransformer.nn.pool import POOLS
-from metatransformer.pipeline import Pipeline, assemble, fit_reader, make_reader, readout_of
+from metatransformer.pipeline import Pipeline, Reader, assemble, fit_reader, make_reader, readout_of
 from metatransformer.recipe import HeadOptions, Recipe, to_dict
-from metatransformer.trunk import Pretrained
+from metatransformer.trunk import Pretrained, load_encoder
 from metatransformer.trunk.encoder import bytes_hash
 
 FEATURES = "features"  # what the head of the pipeline's task predicts from
+OUTPUTS = "outputs"  # what it answers, where that is a vector
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """A pipeline with the readout that makes one vector of a sample; ``pool`` is its name."""
+    """A pipeline with the readout that makes one vector of a sample; ``pool`` is its name.
+
+    "outputs" are the vectors of a task that compares, behind the readout of its head. ``run`` is the folder that the
+    pipeline was loaded from, ``task`` the one of several that was asked for; one that was made on the spot has none,
+    and is told by its recipe.
+    """
 
     pipeline: Pipeline
     readout: Readout
     pool: str
+    run: str = ""
+    task: str = ""
 
     @property
     def width(self) -> int:
         """The length of a vector."""
-        return self.readout.features
+        return self.pipeline.task.outputs if self.pool == OUTPUTS else self.readout.features
 
     def metadata(self) -> dict[str, str]:
         """Returns what makes two embeddings comparable, for the files that hold them."""
@@ -49,7 +59,14 @@ class Embedding:
             "pooling": self.pool,
             "precision": self.pipeline.recipe.run.precision,
             "model": self.identity(),
+            **({"task": self.task} if self.task else {}),
+            **({"run": self.run} if self.run else {"recipe": json.dumps(self._made_of(), default=list)}),
         }
+
+    def _made_of(self) -> dict[str, Any]:
+        """Returns what ``remade`` makes the pipeline of again."""
+        states = {name: reader.transform.state() for name, reader in self.pipeline.route.items()}
+        return {"recipe": to_dict(self.pipeline.recipe), "transforms": states}
 
     def identity(self) -> str:
         """Returns the SHA-256 of all that a vector depends on besides its sample: settings, learned state, weights."""
@@ -61,7 +78,9 @@ class Embedding:
         tokenizers = nn.ModuleDict({name: model.tokenizer(name) for name in self.pipeline.route})
         for module in (tokenizers, model.origins, model.encoder, model.adapters):
             digest.update(b"" if module is None else bytes_hash(module).encode())
-        if not self.readout.fixed:
+        if self.pool == OUTPUTS:
+            digest.update(bytes_hash(self.pipeline.head).encode())
+        elif not self.readout.fixed:
             digest.update(bytes_hash(self.readout).encode())
         return digest.hexdigest()
 
@@ -80,6 +99,26 @@ def untrained(recipe: Recipe, *, trunk: Pretrained, examples: Examples, learned:
             route[name] = fit_reader(recipe, name, trunk=trunk, records=examples.inputs[name].records)
         else:
             route[name] = make_reader(recipe, name, stem=trunk.stem)
+    return _without_tasks(recipe, trunk, route, console)
+
+
+def remade(text: str, *, device: str, console: Console) -> Pipeline:
+    """Returns the pipeline that the ``metadata`` of an embedding told of by its recipe.
+
+    Raises:
+        ValueError, KeyError, TypeError: the text is none of ours.
+    """
+    told = json.loads(text)
+    tree = told["recipe"]
+    recipe = Recipe.of({**tree, "run": {**tree["run"], "device": device}})
+    trunk = load_encoder(recipe.encoder)
+    route = {name: make_reader(recipe, name, stem=trunk.stem) for name in recipe.inputs}
+    for name, reader in route.items():
+        reader.transform.load_state(told["transforms"][name])
+    return _without_tasks(recipe, trunk, route, console)
+
+
+def _without_tasks(recipe: Recipe, trunk: Pretrained, route: dict[str, Reader], console: Console) -> Pipeline:
     pipeline = assemble(replace(recipe, tune="head"), trunk=trunk, route=route, tasks={}, plans={})
     pipeline.model.requires_grad_(False).eval()
     for name in untrained_inputs(pipeline):
@@ -96,29 +135,40 @@ def untrained_inputs(pipeline: Pipeline) -> list[str]:
     return [] if pipeline.tasks else [name for name in pipeline.route if not pipeline.model.tokenizer(name).native]
 
 
-def embedding(pipeline: Pipeline, *, pool: str) -> Embedding:
+def embedding(pipeline: Pipeline, *, pool: str, run: str = "", task: str = "") -> Embedding:
     """Returns an embedding by a pipeline: ``pool`` is how the tokens after the last block become a vector, or
-    "features" for those that its task's head predicts from. In float32, for vectors are compared, where it has a task.
+    "features" for those that its task's head predicts from; "" is "outputs" for a task that compares, "features" for
+    others, the recipe's own without a task. In float32, for vectors are compared, where it has a task.
 
     Raises:
         UsageError: an unknown pooling, or features without a task.
     """
-    choices = (*POOLS, FEATURES) if pipeline.tasks else POOLS
+    choices = (*POOLS, *_own_pools(pipeline))
+    pool = pool or (choices[-1] if pipeline.tasks else pipeline.recipe.head.pool)
     if pool not in choices:
         raise UsageError("pool", must=f"be one of {', '.join(choices)}", found=repr(pool))
     if pipeline.tasks:
-        run = replace(pipeline.recipe.run, precision="float32")
-        pipeline = replace(pipeline, recipe=replace(pipeline.recipe, run=run))
-    if pool == FEATURES:
-        return Embedding(pipeline, pipeline.head.readout, pool)
-    options = HeadOptions(pool=pool, cells=pipeline.recipe.head.cells)  # type: ignore[arg-type]
+        settings = replace(pipeline.recipe.run, precision="float32")
+        pipeline = replace(pipeline, recipe=replace(pipeline.recipe, run=settings))
+    if pool in (FEATURES, OUTPUTS):
+        return Embedding(pipeline, pipeline.head.readout, pool, run, task)
+    options = replace(HeadOptions(cells=pipeline.recipe.head.cells), pool=pool)  # type: ignore[arg-type]
     tokenizers = {name: pipeline.model.tokenizer(name) for name in pipeline.route}
-    return Embedding(pipeline, readout_of(options, tokenizers, trunk=pipeline.trunk), pool)
+    return Embedding(pipeline, readout_of(options, tokenizers, trunk=pipeline.trunk), pool, run, task)
+
+
+def _own_pools(pipeline: Pipeline) -> tuple[str, ...]:
+    """Returns the vectors that only a pipeline with tasks has, the usual one last."""
+    if not pipeline.tasks:
+        return ()
+    return (FEATURES, OUTPUTS) if all(task.compares for task in pipeline.tasks.values()) else (FEATURES,)
 
 
 def embed(model: Embedding, examples: Examples, *, console: Console) -> np.ndarray:
     """Returns one vector a sample, float32 ``[n, D]``, in the order of the samples."""
     loader = Loader(model.pipeline.route, examples, cache_mb=0, tasks={})
+    if model.pool == OUTPUTS:
+        return unit(compute_outputs(model.pipeline, loader, console=console, title="embedding")).numpy()
     return read_out(model.pipeline, model.readout, loader, console=console, title="embedding").numpy()
 
 

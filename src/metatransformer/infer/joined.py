@@ -40,12 +40,13 @@ def read_dataset(data: Any, recipe: Recipe, *, labelled: bool) -> Dataset:
         MetaTransformerError: what ``read_joined``, ``read_index`` or ``read_unlabelled`` raise.
     """
     if recipe.joint:
-        return read_joined(data, recipe, labelled=labelled)
+        found = read_joined(data, recipe, labelled=labelled)
+        return found.received() if labelled else found
     if not labelled:
         return of_index(read_unlabelled(recipe, data), recipe)
     modality, target, header = get_modality(recipe.modality), recipe.task.target, recipe.data.header
     index = read_index(modality, data, options=recipe.input, target=target, labelled=True, header=header)
-    return of_index(index, recipe)
+    return of_index(index, recipe).received()
 
 
 def read_joined(data: Any, recipe: Recipe, *, labelled: bool) -> Dataset:

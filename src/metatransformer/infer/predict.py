@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from metatransformer.core.errors import DataError
+from metatransformer.core.errors import DataError, UsageError
 from metatransformer.data.examples import Examples
 from metatransformer.data.records import Records
 from metatransformer.infer.evaluate import compute_outputs
@@ -24,6 +24,20 @@ def predict(pipeline: Pipeline, examples: Examples, *, console: Console) -> pd.D
     return prediction_table(pipeline, examples, outputs, split="")
 
 
+def search_in(pipeline: Pipeline, gallery: Examples, *, console: Console) -> None:
+    """Lets the one task, which compares, find its answers in these samples.
+
+    Raises:
+        UsageError: a task that does not compare.
+    """
+    task = pipeline.task
+    if not task.compares:
+        raise UsageError("--gallery", must="go with a model that retrieves", found=f"the task '{task.name}'")
+    loader = Loader(pipeline.route, gallery, cache_mb=0, tasks={})
+    outputs = compute_outputs(pipeline, loader, console=console, title="gallery")
+    task.remember(outputs, gallery.keys, gallery.targets[pipeline.task_name])
+
+
 def prediction_table(pipeline: Pipeline, examples: Examples, outputs: Tensor, *, split: str) -> pd.DataFrame:
     """Returns outputs of the one task as a table, with the truth and the split where they are known."""
     table = pd.DataFrame({"key": list(examples.keys)})
@@ -33,9 +47,9 @@ def prediction_table(pipeline: Pipeline, examples: Examples, outputs: Tensor, *,
     task, targets = pipeline.tasks[name], examples.targets.get(name, [None])
     if all(target is not None for target in targets):
         table["target"] = task.readable(targets)
-    for title, column in task.decode(outputs).items():
-        table[title] = column
-    return table
+    # All at once: a task that compares has many columns.
+    columns = task.answers(outputs, keys=examples.keys, targets=targets)
+    return pd.concat([table, pd.DataFrame(columns)], axis=1)
 
 
 def side_by_side(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 from metatransformer.core.errors import DataError, MetaTransformerError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
+from metatransformer.core.task import Told
 from metatransformer.data.examples import Examples
 from metatransformer.data.folder import scan
 from metatransformer.data.index import Index, index_files, index_table, split_records
@@ -95,6 +96,20 @@ class Dataset:
             raise UsageError("y", must=f"have one entry for each of the {count} samples", found=str(len(targets)))
         return replace(self, examples=replace(self.examples, targets={task: targets}))
 
+    def received(self) -> "Dataset":
+        """Returns the data set with targets, splits and groups as its tasks take them.
+
+        Raises:
+            DataError: splits that only other tasks have.
+        """
+        examples = self.examples
+        for name, options in self.recipe.tasks.items():
+            told = Told(examples.targets.get(name, [None] * len(examples)), examples.splits, examples.groups)
+            told = get_task(options.name).receive(told)
+            targets = {**examples.targets, name: told.targets} if name in examples.targets else examples.targets
+            examples = replace(examples, targets=targets, splits=told.splits, groups=told.groups)
+        return replace(self, examples=examples)
+
 
 def of_index(index: Index, recipe: Recipe) -> Dataset:
     """Returns the data set of the recipe's one input; the settings that the data decided are in its recipe, so that a
@@ -119,6 +134,7 @@ def split_dataset(data: Dataset, *, console: Console) -> tuple[Examples, Recipe]
         DataError: what ``split_records`` refuses, what is no target of a task, an input that no training sample has.
         UsageError: settings that can have no effect on this data.
     """
+    data = data.received()
     examples, recipe, fractions = data.examples, data.recipe, data.recipe.data
     tasks = {name: get_task(options.name) for name, options in recipe.tasks.items()}
     sequential = next((task for task in tasks.values() if task.sequential), None)

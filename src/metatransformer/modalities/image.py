@@ -31,7 +31,7 @@ from metatransformer.modalities._picture.pixels import (
 )
 from metatransformer.modalities._picture.read import PICTURE_SUFFIXES, read_image
 from metatransformer.modalities._picture.sets import picture_source
-from metatransformer.modalities._picture.transform import PictureTransform, load_picture
+from metatransformer.modalities._picture.transform import DEFAULTS_FOR, PictureTransform, load_picture
 from metatransformer.nn.image import PictureTokenizer
 
 # CIFAR-10 (frozen focus-s14, 5 folds of the training part): a line on the summaries of the last four blocks .778, with
@@ -164,4 +164,5 @@ MODALITY = Modality(
     native="patch kernel, positions and class token of the trunk",
     units="8 or 16 bit per channel, or 0..1",
     defaults=DEFAULTS,
+    defaults_for={"retrieve": {**DEFAULTS_FOR["retrieve"], "input.mirrored": False}},  # another letter, another logo
 )

@@ -76,6 +76,8 @@ def _baseline(fitted: Fitted, split: str) -> torch.Tensor:
     task, kind = fitted.pipeline.task, baseline_kind(fitted.pipeline)
     known = [fitted.loaders[name] for name in known_splits(fitted.pipeline)]
     x, raw = _raw_features(known, fitted.loaders[split], sparse_rows=kind == "sparse")
+    if task.baseline.kind == "vectors":
+        return torch.from_numpy(np.asarray(raw.toarray() if kind == "sparse" else raw)).float()
     y = np.concatenate([plain_target(loader, task) for loader in known])
     model = suited(_estimator(task.baseline, kind=kind, shape=x.shape), task)
     fit_weighed(model, x, y, weight=np.concatenate([weights(loader, task) for loader in known]))

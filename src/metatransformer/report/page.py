@@ -30,6 +30,7 @@ from metatransformer.report.verdict import control_words, independent, margin, v
 from metatransformer.trunk import KNOWN, Pretrained
 
 SAMPLES = 12
+BESIDE = 4  # samples that are shown beside each
 TUNE = {
     "head": "trunk and tokenizer frozen, a head learned",
     "tokens": "trunk frozen, the tokenizer learned in front of it, then the head on what the trunk makes of the tokens",
@@ -260,19 +261,26 @@ def _cell(cell: str | int | float) -> str:
 def _grid(fitted: Fitted, split: str) -> dict[str, Any]:
     """Returns the cards of the chosen samples, and what the axes of their pictures show."""
     task, loader = fitted.pipeline.task, fitted.loaders[split]
-    told = task.cards(task.decode(fitted.outputs[split]), loader.examples.targets[fitted.pipeline.task_name])
+    keys, targets = loader.examples.keys, loader.examples.targets[fitted.pipeline.task_name]
+    told = task.cards(task.answers(fitted.outputs[split], keys=keys, targets=targets), targets)
     if told is None:
         return {"grid": [], "axes": "", "worst": ""}
-    cards, axes = [], ""
+    cards, axes, places = [], "", {key: place for place, key in enumerate(keys)} if told.beside else {}
     for i, wrong in choose_samples(told):
-        # Of several inputs the first one that the sample has.
-        name, view = next((name, view) for name, view in loader.sample(i).views.items() if view is not None)
-        picture, axes = figures.sample_picture(fitted.pipeline.route[name].modality.draw, view)
-        card = {"picture": picture, "key": loader.examples.keys[i], "wrong": wrong}
-        card |= {"guess": told.guesses[i], "truth": told.truths[i]}
+        picture, axes = _picture(fitted, split, i)
+        card = {"picture": picture, "key": keys[i], "wrong": wrong, "guess": told.guesses[i], "truth": told.truths[i]}
         card["sure"] = "" if told.sure is None else f", {100 * told.sure[i]:.0f} %"
+        near = told.beside[i][:BESIDE] if told.beside else ()
+        card["beside"] = [(_picture(fitted, split, places[one.key])[0], one) for one in near]
         cards.append(card)
     return {"grid": cards, "axes": axes, "worst": told.worst}
+
+
+def _picture(fitted: Fitted, split: str, place: int) -> tuple[figures.Picture, str]:
+    """Returns a sample's picture and what its axes show; of several inputs that of the first one that it has."""
+    views = fitted.loaders[split].sample(place).views.items()
+    name, view = next((name, view) for name, view in views if view is not None)
+    return figures.sample_picture(fitted.pipeline.route[name].modality.draw, view)
 
 
 def choose_samples(told: Cards) -> list[tuple[int, bool]]:
@@ -280,11 +288,13 @@ def choose_samples(told: Cards) -> list[tuple[int, bool]]:
 
     The others are spread evenly over all that is not wrong or, where answers are only more or less off, not marked.
     """
-    worst = np.argsort(-told.badness, kind="stable")[: SAMPLES // 2]
+    asked = np.ones(len(told.badness), dtype=bool) if told.asked is None else told.asked
+    order = np.argsort(-told.badness, kind="stable")
+    worst = order[asked[order]][: SAMPLES // 2]
     if told.wrong is None:
-        rest = np.delete(np.arange(len(told.badness)), worst)
+        rest = np.setdiff1d(np.flatnonzero(asked), worst)
     else:
-        worst, rest = worst[told.wrong[worst]], np.flatnonzero(~told.wrong)
+        worst, rest = worst[told.wrong[worst]], np.flatnonzero(~told.wrong & asked)
     count = min(SAMPLES - len(worst), len(rest))
     spread = rest[np.linspace(0, len(rest) - 1, count).round().astype(int)] if count else rest
     return [(int(i), True) for i in worst] + [(int(i), False) for i in spread]

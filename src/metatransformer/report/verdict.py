@@ -38,11 +38,7 @@ def independent(task: Task, outputs: Tensor, target: Tensor, *, groups: Sequence
     count = int(codes.max()) + 1
     if count == len(names) or count < 2:
         return whole if count == len(names) else 1
-    if task.stratified:
-        errors = (outputs.argmax(dim=1) != target).double().numpy()
-    else:
-        rows = zip(outputs.split(1), target.split(1), strict=True)
-        errors = np.array([float(task.loss(answer, truth)) for answer, truth in rows])
+    errors = task.errors(outputs, target)
     errors = errors - errors.mean()
     if not errors.any():  # all right, or all alike: nothing tells whether groups differ
         return min(whole, count)

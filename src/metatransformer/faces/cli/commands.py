@@ -14,7 +14,7 @@ from metatransformer.data.examples import Examples
 from metatransformer.data.records import Index
 from metatransformer.data.target import kind_of
 from metatransformer.fit.fitted import Fitted, suffix_of
-from metatransformer.infer.embed import FEATURES, embed_to, embedding, untrained
+from metatransformer.infer.embed import embed_to, embedding, untrained
 from metatransformer.infer.joined import read_dataset, read_joined
 from metatransformer.infer.sources import (
     Dataset,
@@ -35,6 +35,7 @@ from metatransformer.tasks import get_task
 
 Result = tuple[dict[str, Any], int]
 BY_KIND = {"classes": "classify", "numbers": "regress"}  # what is learned of a column, by what it holds
+SHOWN_ROWS = 20  # of what was found
 SHOWN = 4  # metrics in a table of 80 columns; the JSON line and the report hold all
 
 
@@ -207,11 +208,9 @@ def _evaluated(pipeline: Pipeline, run: Path, options: Namespace, console: Conso
             must = "be left out for a model of several inputs, whose recipe names what each task learns"
             raise UsageError("--target", must=must, found=repr(options.target))
         recipe = replace(recipe, tasks={pipeline.task_name: replace(recipe.task, target=options.target)})
-    found = read_dataset(data, recipe, labelled=True)
-    for note in found.notes:
-        console.note(note)
+    examples = _known(data, recipe, console=console)
     table, learns_val = read_split(run), any(refits(pipeline.of_task(name)) for name in pipeline.tasks)
-    chosen, split = kept_apart(found.examples, table, split=options.split, learns_val=learns_val, console=console)
+    chosen, split = kept_apart(examples, table, split=options.split, learns_val=learns_val, console=console)
     scores: dict[str, dict[str, float]] = {}
     for name in [options.task] if options.task else pipeline.tasks:
         part = pipeline.of_task(name)
@@ -220,6 +219,14 @@ def _evaluated(pipeline: Pipeline, run: Path, options: Namespace, console: Conso
         title = "scores" if list(pipeline.tasks) == [part.task.name] else f"scores, {name}"
         show_scores({split or "all": scores[name]}, {}, task=part.task, split=split, title=title, console=console)
     return {"by_task": scores, "samples": len(chosen), "split": split or "all"}
+
+
+def _known(data: Any, recipe: Recipe, *, console: Console) -> Examples:
+    """Returns samples with what is known of them."""
+    found = read_dataset(data, recipe, labelled=True)
+    for note in found.notes:
+        console.note(note)
+    return found.examples
 
 
 def _data_of(run: Path, console: Console) -> str:
@@ -241,7 +248,7 @@ def _data_of(run: Path, console: Console) -> str:
 def predict(options: Namespace) -> Result:
     """Writes one prediction for each input, in order."""
     from metatransformer.data.write import require_table, write_table
-    from metatransformer.infer.predict import arrange, illustrate, side_by_side
+    from metatransformer.infer.predict import arrange, illustrate, search_in, side_by_side
     from metatransformer.infer.predict import predict as predict_examples
 
     console = Console()
@@ -253,6 +260,10 @@ def predict(options: Namespace) -> Result:
     pipeline = pipeline.asked(options.task)
     examples = _unlabelled(pipeline.recipe, options, console=console).examples
     names = [options.task] if options.task else list(pipeline.tasks)
+    if options.gallery:
+        gallery = _known(options.gallery, pipeline.recipe, console=console)
+        for name in names:
+            search_in(pipeline.of_task(name), gallery, console=console)
     tables = {name: predict_examples(pipeline.of_task(name), examples, console=console) for name in names}
     table = side_by_side(tables)
     arranged = arrange(pipeline, examples, table)
@@ -281,7 +292,7 @@ def embed(options: Namespace) -> Result:
         pipeline = load_pipeline(Path(options.model), encoder=options.encoder, device=options.device or "auto")
         pipeline = pipeline.asked(options.task)
         examples = _unlabelled(pipeline.recipe, options, console=console).examples
-        model = embedding(pipeline, pool=options.pool or (FEATURES if pipeline.tasks else pipeline.recipe.head.pool))
+        model = embedding(pipeline, pool=options.pool, run=str(Path(options.model).resolve()), task=options.task)
     else:
         # Float32 unless asked otherwise: embeddings are compared across machines.
         found = _unlabelled(given_recipe(options, first={"run.precision": "float32"}), options, console=console)
@@ -292,6 +303,36 @@ def embed(options: Namespace) -> Result:
     rows = len(examples)
     console.note(f"{rows} vectors of width {model.width} in {place}")
     return {"out": str(place), "rows": rows, "width": model.width, "done_before": done}, 0
+
+
+def search(options: Namespace) -> Result:
+    """Finds the nearest of what 'embed' wrote to each input, or pairs of it that are nearly the same."""
+    from metatransformer.data.stored import open_stored
+    from metatransformer.data.write import require_table, write_table
+    from metatransformer.infer.search import find, find_duplicates, model_of, require_settings
+    from metatransformer.report.pairs import write_pairs
+
+    console, out = Console(), options.out
+    require_settings(paths=options.paths, duplicates=options.duplicates, above=options.above, k=options.k)
+    page = options.duplicates and Path(out).suffix == ".html"
+    if out and not page:
+        require_table(out)
+    stored = open_stored(Path(options.index))
+    if options.duplicates:
+        table, total = find_duplicates(stored, above=options.above, console=console)
+        shown, told = ["similarity", "id", "twin"], {"pairs": total, "listed": len(table)}
+    else:
+        model = model_of(stored, run=options.model, device=options.device or "auto", console=console)
+        examples = _unlabelled(model.pipeline.recipe, options, console=console).examples
+        table, total = find(stored, model, examples, count=options.k, console=console), 0
+        shown, told = ["query", "rank", "id", "similarity"], {"queries": len(examples), "listed": len(table)}
+    rows = table[shown].iloc[:SHOWN_ROWS].itertuples(index=False)
+    console.table("nearly the same" if options.duplicates else "nearest", shown, rows)
+    if page:
+        write_pairs(table, Path(out), stored=stored, total=total, above=options.above)
+    elif out:
+        write_table(out, table)
+    return {"index": options.index, "rows": len(stored), **told, **({"out": out} if out else {})}, 0
 
 
 def _unlabelled(recipe: Recipe, options: Namespace, *, console: Console) -> Dataset:

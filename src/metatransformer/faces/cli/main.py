@@ -130,7 +130,11 @@ TRUNK_OF_DEMO = ("--encoder", {"default": "focus-s14", "metavar": "E", "help": "
 CONTROLS = "also score a constant answer, a plain baseline, a random trunk and no trunk"
 MINUTES = "end after N minutes with the best model by then, complete and saved"
 SCORED = "default: the data of the run. Its split 'test' is scored, or that of the run where it brings none"
-POOLS = "how tokens become a vector: summary (default), mean, max, both or grid; with --model: features (default)"
+POOLS = "how tokens become a vector: summary (default), mean, max, both or grid; with --model: features (default), "
+POOLS += "or outputs of a model that retrieves (its default)"
+
+GALLERY = "of retrieval: known samples to find the nearest of; default: what 'fit' kept apart"
+OUT_OF_SEARCH = ".csv, .tsv, .parquet or .jsonl; .html shows pairs of pictures"
 
 COMMANDS: Mapping[str, Command] = {
     "demo": Command(
@@ -205,6 +209,7 @@ COMMANDS: Mapping[str, Command] = {
             PATHS,
             ("--out", {"required": True, "metavar": "FILE", "help": ".csv, .tsv, .parquet or .jsonl"}),
             ONE_TASK,
+            ("--gallery", {"default": "", "metavar": "DATA", "help": GALLERY}),
             TRUNK,
             DEVICE,
         ),
@@ -225,6 +230,19 @@ COMMANDS: Mapping[str, Command] = {
         ),
         lambda: EMBED_EPILOG,
         overrides=True,
+    ),
+    "search": Command(
+        "find what is nearest to each input in what 'embed' wrote, or nearly the same in it",
+        (
+            ("index", {"metavar": "INDEX", "help": "the file or folder that 'embed' wrote"}),
+            ("paths", {"nargs": "*", "metavar": "PATH", "help": "files, folders, a manifest or a table"}),
+            ("--k", {"type": int, "default": 10, "metavar": "N", "help": "nearest ones a query; default: %(default)s"}),
+            ("--duplicates", {"action": "store_true", "help": "instead of PATH: pairs of INDEX that are alike"}),
+            ("--above", {"type": float, "default": None, "metavar": "S", "help": "cosine of pairs; default: 0.95"}),
+            ("--model", {"default": "", "metavar": "RUN", "help": "the model of INDEX, if it was moved"}),
+            DEVICE,
+            ("--out", {"default": "", "metavar": "FILE", "help": OUT_OF_SEARCH}),
+        ),
     ),
     "weights": Command(
         "show the known encoders and where each was looked for and found",

@@ -35,7 +35,7 @@ from metatransformer.modalities._picture.pixels import (
     thumbnail,
 )
 from metatransformer.modalities._picture.sets import picture_source
-from metatransformer.modalities._picture.transform import PictureTransform, load_picture
+from metatransformer.modalities._picture.transform import DEFAULTS_FOR, PictureTransform, load_picture
 from metatransformer.modalities.infrared.thermal import read_thermal
 from metatransformer.nn.image import PictureTokenizer, level_stem
 
@@ -333,6 +333,7 @@ MODALITY = Modality(
     units="counts of 8 or 16 bits, or degrees C",
     metric="balanced_accuracy",
     defaults=DEFAULTS,
+    defaults_for=DEFAULTS_FOR,
     requires=("tifffile",),
     extra="infrared",
 )

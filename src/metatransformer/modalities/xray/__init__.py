@@ -37,7 +37,7 @@ from metatransformer.modalities._picture.pixels import (
 )
 from metatransformer.modalities._picture.read import PICTURE_SUFFIXES, read_image
 from metatransformer.modalities._picture.sets import picture_source
-from metatransformer.modalities._picture.transform import PictureTransform, load_picture
+from metatransformer.modalities._picture.transform import DEFAULTS_FOR, PictureTransform, load_picture
 from metatransformer.modalities.xray.dicom import read_dicom
 from metatransformer.nn.image import PictureTokenizer, level_statistics, level_stem
 
@@ -166,6 +166,7 @@ MODALITY = Modality(
     units="DICOM values through their tables, or 8 or 16 bits; 0 is black",
     metric="balanced_accuracy",
     defaults=DEFAULTS,
+    defaults_for=DEFAULTS_FOR,
     requires=("pydicom", "pylibjpeg"),
     extra="xray",
 )
