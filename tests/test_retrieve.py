@@ -17,7 +17,14 @@ from metatransformer.core.task import Told
 from metatransformer.nn.near import nearest
 from metatransformer.tasks.retrieve import Retrieve, RetrieveOptions, Sighting
 
-SMALL = {"head.read": [-1], "head.pool": "both", "input.size": 28, "run.device": "cpu", "run.precision": "float32"}
+SMALL = {
+    "head.read": [-1],
+    "head.pool": "both",
+    "head.features": "trunk",
+    "input.size": 28,
+    "run.device": "cpu",
+    "run.precision": "float32",
+}
 
 
 def task_of(**settings: object) -> Retrieve:

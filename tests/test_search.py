@@ -106,7 +106,8 @@ def test_a_fitted_model_is_found_again_or_refused(pictures: Path, tmp_path: Path
         place.mkdir(parents=True, exist_ok=True)
         for copy in range(4):
             (place / f"{number}_{copy}.png").write_bytes((pictures / f"{number}.png").read_bytes())
-    words = ["fit", tmp_path / "data", *TINY, "--out", tmp_path / "run", "head.read=[-1]"]
+    words = ["fit", tmp_path / "data", *TINY, "--out", tmp_path / "run", "head.features=trunk", "head.centres=0"]
+    words += ["head.read=[-1]"]
     assert run(words, capsys)[0] == 0
     index = tmp_path / "index"
     status, _, err = run(["embed", pictures, "--model", tmp_path / "run", "--out", index], capsys)

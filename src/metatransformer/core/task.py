@@ -189,6 +189,10 @@ class Task(ABC):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes back what ``state`` returned."""
 
+    def calibrate(self, outputs: Tensor, target: Tensor) -> None:
+        """Learns from answers to the validation split what an answer leaves open; most tasks have nothing to learn."""
+        del outputs, target
+
     def remember(self, outputs: Tensor, keys: Sequence[str], targets: Sequence[Any]) -> None:
         """Keeps answered samples that later answers are made of; only tasks that compare need any."""
         del outputs, keys, targets

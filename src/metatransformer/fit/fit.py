@@ -278,6 +278,8 @@ def _score(part: Fitted, context: Context) -> None:
                 part.pipeline, loader, console=context.console, title=f"scoring {name}"
             )
         if loader.target is not None:
+            if name == "val":
+                part.pipeline.task.calibrate(part.outputs[name], loader.target)
             part.metrics[name] = score_outputs(part.pipeline, loader, part.outputs[name])
             for doubt in part.pipeline.task.doubts(part.outputs[name], loader.target):
                 context.console.warn(f"{name}: {doubt}")

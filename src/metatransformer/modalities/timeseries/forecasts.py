@@ -1,6 +1,6 @@
 """Forecasts as people expect them: a long table with timestamps, and a picture a series."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,14 @@ def in_unit(window: Window, prediction: np.ndarray) -> np.ndarray:
     return level + spread * np.asarray(prediction, dtype=np.float64)
 
 
+def quantiles_of(table: pd.DataFrame) -> list[str]:
+    """Returns the columns of quantiles, the lowest first."""
+    return [name for name in table.columns if name.startswith("quantile_")]
+
+
 def arrange_forecasts(windows: Sequence[Window], table: pd.DataFrame) -> pd.DataFrame:
-    """Returns ``series, timestamp, prediction``, a row for each step of each window, in their order.
+    """Returns ``series, timestamp, prediction``, a row for each step of each window, in their order; quantiles stand
+    behind the prediction.
 
     Where ``table`` says the split, it comes first, and ``target`` last: these are windows whose
     future is known, and ``step`` tells apart what several of them say of one time.
@@ -30,11 +36,12 @@ def arrange_forecasts(windows: Sequence[Window], table: pd.DataFrame) -> pd.Data
         "series": np.repeat([window.series.name for window in windows], lengths),
         "timestamp": windows[0].times.append([window.times for window in windows[1:]]),
     }
-    guesses = [in_unit(window, guess) for window, guess in zip(windows, table["prediction"], strict=True)]
     if "split" in table:
         columns = {"split": np.repeat(table["split"].to_numpy(), lengths)} | columns
         columns["step"] = np.concatenate([np.arange(1, length + 1) for length in lengths])
-    columns["prediction"] = np.concatenate(guesses)
+    for name in ("prediction", *quantiles_of(table)):
+        guesses = [in_unit(window, guess) for window, guess in zip(windows, table[name], strict=True)]
+        columns[name] = np.concatenate(guesses)
     if "target" in table:
         columns["target"] = np.concatenate([future.values for future in table["target"]])
     return pd.DataFrame(columns)
@@ -48,13 +55,17 @@ def draw_forecasts(windows: Sequence[Window], table: pd.DataFrame, folder: Path)
     paths = []
     for number, place in enumerate(chosen.tolist()):
         path = folder / f"forecast_{number + 1:02d}.png"
-        _picture(windows[place], np.asarray(table["prediction"].iloc[place])).savefig(path, dpi=144)
+        bands = {name: np.asarray(table[name].iloc[place]) for name in quantiles_of(table)}
+        _picture(windows[place], np.asarray(table["prediction"].iloc[place]), bands).savefig(path, dpi=144)
         paths.append(path)
     return paths
 
 
-def _picture(window: Window, prediction: np.ndarray) -> Any:
-    """Returns a matplotlib figure; the library is imported here, since it takes a second."""
+def _picture(window: Window, prediction: np.ndarray, quantiles: Mapping[str, np.ndarray]) -> Any:
+    """Returns a matplotlib figure, with a band between each pair of outer quantiles.
+
+    The library is imported here, since it takes a second.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
@@ -70,6 +81,11 @@ def _picture(window: Window, prediction: np.ndarray) -> Any:
     times: Any = series.times[now - 1 : now].append(window.times)
     if future is not None:
         axes.plot(times, [series.values[now - 1], *future.values], color="#1c2430", linewidth=1.2, label="truth")
+    names = list(quantiles)
+    for low, high in zip(names[: len(names) // 2], reversed(names), strict=False):
+        bottom, top = in_unit(window, quantiles[low]), in_unit(window, quantiles[high])
+        words = f"{low.removeprefix('quantile_')} to {high.removeprefix('quantile_')}"
+        axes.fill_between(times[1:], bottom, top, color="#c0392b", alpha=0.18, linewidth=0, label=words)
     axes.plot(times, joined, color="#c0392b", linewidth=1.6, label="forecast")
     axes.axvline(times[0], color="#dfe3e8", linewidth=1)
     began = f", from {window.times[0]}"
@@ -82,7 +98,7 @@ def _picture(window: Window, prediction: np.ndarray) -> Any:
         axes.xaxis.get_offset_text().set_fontsize(8)
     else:
         axes.set_xlabel("row", fontsize=8)
-    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
+    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     return figure
