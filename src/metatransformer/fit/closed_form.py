@@ -24,7 +24,7 @@ MAX_ITERATIONS = 200
 # Below this many feature values the products are so small that threads cost more than they bring: on a busy
 # machine with two cores, 500 x 1536 features took 37 s of processor time on two threads and 2.7 s on one.
 SMALL = 20_000_000
-DIRECTIONS = 512  # of features, that discriminants are solved in
+DIRECTIONS = 1024  # of features, that discriminants are solved in
 MOST_WEIGHTS = 40_000_000  # of a head on words: with many classes rare words are left out
 
 

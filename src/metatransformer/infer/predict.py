@@ -47,9 +47,9 @@ def prediction_table(pipeline: Pipeline, examples: Examples, outputs: Tensor, *,
     task, targets = pipeline.tasks[name], examples.targets.get(name, [None])
     if all(target is not None for target in targets):
         table["target"] = task.readable(targets)
-    # All at once: a task that compares has many columns.
-    columns = task.answers(outputs, keys=examples.keys, targets=targets)
-    return pd.concat([table, pd.DataFrame(columns)], axis=1)
+    compared = task.compares
+    columns = task.answers(outputs, keys=examples.keys, targets=targets) if compared else task.decode(outputs)
+    return pd.concat([table, pd.DataFrame(columns)], axis=1)  # at once: answers that compare have many columns
 
 
 def side_by_side(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
