@@ -44,9 +44,7 @@ def model_of(stored: Stored, *, run: str, device: str, console: Console) -> Embe
     """
     manifest, place = stored.manifest, run or str(stored.manifest.get("run", ""))
     if place:
-        pipeline = load_pipeline(Path(place), device=device)
-        if task := str(manifest.get("task", "")):
-            pipeline = pipeline.of_set(pipeline.recipe.set_of(task))
+        pipeline = load_pipeline(Path(place), device=device).asked(str(manifest.get("task", "")))
     elif "recipe" in manifest:
         try:
             pipeline = remade(manifest["recipe"], device=device, console=console)
