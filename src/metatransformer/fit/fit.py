@@ -102,7 +102,6 @@ def fit(
         scores_in_time(fitted, context, until=SCORES)
     for part in fitted.by_task().values():
         _score(part, context)
-        _remember(part)
     if run is not None:
         _write(fitted, run)
     return fitted
@@ -283,6 +282,7 @@ def _score(part: Fitted, context: Context) -> None:
             part.metrics[name] = score_outputs(part.pipeline, loader, part.outputs[name])
             for doubt in part.pipeline.task.doubts(part.outputs[name], loader.target):
                 context.console.warn(f"{name}: {doubt}")
+    _remember(part)
 
 
 def _remember(part: Fitted) -> None:

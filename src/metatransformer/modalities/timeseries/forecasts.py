@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 from metatransformer.modalities.timeseries.windows import Window
 
 MOST_PICTURES = 12
+NONE: Mapping[str, np.ndarray] = MappingProxyType({})
 SHOWN = 3  # horizons of the past that a picture shows, at most the look-back
 
 
@@ -61,7 +63,7 @@ def draw_forecasts(windows: Sequence[Window], table: pd.DataFrame, folder: Path)
     return paths
 
 
-def _picture(window: Window, prediction: np.ndarray, quantiles: Mapping[str, np.ndarray]) -> Any:
+def _picture(window: Window, prediction: np.ndarray, quantiles: Mapping[str, np.ndarray] = NONE) -> Any:
     """Returns a matplotlib figure, with a band between each pair of outer quantiles.
 
     The library is imported here, since it takes a second.
