@@ -71,7 +71,7 @@ def fit(
     if clock.limited and place.world > 1:
         raise UsageError("run.minutes", must="be 0 for several processes", found=f"{recipe.run.minutes:g}")
     console = console if place.rank == 0 else Console(quiet=True)
-    parts = _parts(examples, recipe)
+    parts = parts_of(examples, recipe)
     trunk = load_encoder(recipe.encoder)
     identity = identity_of(examples, trunk)
     run = None if out is None else RunFolder(out, place=place)
@@ -100,9 +100,9 @@ def fit(
     if clock.limited:
         scores_in_time(fitted, context, until=SCORES)
     for part in fitted.by_task().values():
-        _score(part, context)
+        score_part(part, context)
     if run is not None:
-        _write(fitted, run)
+        write_run(fitted, run)
     return fitted
 
 
@@ -224,7 +224,7 @@ def _say_random(modality: Modality, console: Console) -> None:
 
 def require_learnable(examples: Examples, recipe: Recipe) -> None:
     """Raises what ``fit`` would raise of splits and targets, before any sample is read."""
-    parts = _parts(examples, recipe)
+    parts = parts_of(examples, recipe)
     for name in recipe.tasks:
         task = make_task(recipe, name)
         task.fit([parts["train"].targets[name][row] for row in parts["train"].known(name)])
@@ -235,7 +235,7 @@ def require_learnable(examples: Examples, recipe: Recipe) -> None:
                 _require_score(task, task.encode(known), split=split)
 
 
-def _parts(examples: Examples, recipe: Recipe) -> dict[str, Examples]:
+def parts_of(examples: Examples, recipe: Recipe) -> dict[str, Examples]:
     """Returns the samples by split; raises DataError for a split without any, and for what is no target of its task."""
     parts = {name: examples.split(name) for name in SPLITS}
     for task in recipe.tasks:
@@ -259,7 +259,7 @@ def _loaders(pipeline: Pipeline, parts: dict[str, Examples], route: Route) -> di
     return loaders
 
 
-def _score(part: Fitted, context: Context) -> None:
+def score_part(part: Fitted, context: Context) -> None:
     """Scores what fitting has not computed already, for one task."""
     for name in ("val", "test"):
         if name not in part.loaders:
@@ -275,7 +275,7 @@ def _score(part: Fitted, context: Context) -> None:
                 context.console.warn(f"{name}: {doubt}")
 
 
-def _write(fitted: Fitted, run: RunFolder) -> None:
+def write_run(fitted: Fitted, run: RunFolder) -> None:
     """Writes model, predictions and metrics; ``run.finish`` comes last and marks the run as done."""
     if not run.writes:
         return

@@ -214,6 +214,10 @@ class Loader:
             submit = partial(pool.submit, partial(self._drawn, key=key, augment=augment, drop=drop))
             yield from self._ahead((chunk, [submit(index) for index in chunk.tolist()]) for chunk in chunks[skip:])
 
+    def steps(self, *, batch_size: int, place: Place) -> int:
+        """Returns how many batches an epoch has."""
+        return len(self.plan(batch_size=batch_size, seed=0, epoch=0, place=place))
+
     def plan(self, *, batch_size: int, seed: int, epoch: int, place: Place) -> list[np.ndarray]:
         """Returns the indices of each batch of one epoch for one process; all processes get as many.
 
