@@ -15,6 +15,7 @@ from metatransformer.data.kept import split_table, write_split
 from metatransformer.data.write import write_table
 from metatransformer.fit.by_epochs import fit_by_epochs
 from metatransformer.fit.context import Context
+from metatransformer.fit.dense import fit_places, keeping, require_dense
 from metatransformer.fit.fitted import Fitted, suffix_of
 from metatransformer.fit.memo import Memo
 from metatransformer.fit.pace import (
@@ -142,7 +143,7 @@ def _solve(fitted: Fitted, context: Context) -> None:
     if context.clock.limited:
         features_in_time(fitted, context, until=FEATURES)
     for part in fitted.by_task().values():
-        fit_head(part, context)
+        (fit_places if part.pipeline.task.dense else fit_head)(part, context)
 
 
 def _require_settings(pipeline: Pipeline) -> None:
@@ -159,6 +160,9 @@ def _require_settings(pipeline: Pipeline) -> None:
             found = str(pipeline.recipe.head.hidden)
             raise UsageError("head.hidden", must="be 0 in tune mode 'tokens', which solves its heads", found=found)
     for part in map(pipeline.of_task, pipeline.tasks):
+        if part.task.dense:
+            require_dense(part)
+            continue
         if part.head.solved:
             require_foldable(part.recipe, part.task)
         if part.recipe.tune == "head":
@@ -266,8 +270,9 @@ def score_part(part: Fitted, context: Context) -> None:
             continue
         loader = part.loaders[name]
         if name not in part.outputs:
+            keep = keeping(part, name, context)
             part.outputs[name] = compute_outputs(
-                part.pipeline, loader, console=context.console, title=f"scoring {name}"
+                part.pipeline, loader, console=context.console, title=f"scoring {name}", keep=keep
             )
         if loader.target is not None:
             part.metrics[name] = score_outputs(part.pipeline, loader, part.outputs[name])

@@ -22,6 +22,7 @@ from metatransformer.core.modality import Modality, Stem, Transform
 from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Settings
 from metatransformer.data.records import counted
+from metatransformer.modalities._picture.masks import picture_dense
 from metatransformer.modalities._picture.pixels import (
     LOOKED_AT,
     RULES,
@@ -164,4 +165,5 @@ MODALITY = Modality(
     native="patch kernel, positions and class token of the trunk",
     units="8 or 16 bit per channel, or 0..1",
     defaults=DEFAULTS,
+    dense=picture_dense(PICTURE_SUFFIXES, more={"input.mirrored": False}),
 )

@@ -26,6 +26,7 @@ from metatransformer.core.modality import Modality, Stem, Transform
 from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Settings
 from metatransformer.data.records import counted
+from metatransformer.modalities._picture.masks import picture_dense
 from metatransformer.modalities._picture.pixels import (
     RULES,
     is_number,
@@ -333,6 +334,7 @@ MODALITY = Modality(
     units="counts of 8 or 16 bits, or degrees C",
     metric="balanced_accuracy",
     defaults=DEFAULTS,
+    dense=picture_dense(SUFFIXES),
     requires=("tifffile",),
     extra="infrared",
 )

@@ -27,6 +27,7 @@ from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Settings
 from metatransformer.data.folder import accepts
 from metatransformer.data.records import counted
+from metatransformer.modalities._picture.masks import picture_dense
 from metatransformer.modalities._picture.pixels import (
     RULES,
     as_share,
@@ -166,6 +167,7 @@ MODALITY = Modality(
     units="DICOM values through their tables, or 8 or 16 bits; 0 is black",
     metric="balanced_accuracy",
     defaults=DEFAULTS,
+    dense=picture_dense(SUFFIXES),
     requires=("pydicom", "pylibjpeg"),
     extra="xray",
 )
