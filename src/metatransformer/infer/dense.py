@@ -20,8 +20,7 @@ from metatransformer.core.modality import Dense
 from metatransformer.core.samples import View
 from metatransformer.core.task import DenseTask
 from metatransformer.core.tokens import Tokens
-from metatransformer.infer.batches import run_batches
-from metatransformer.infer.loader import Loader
+from metatransformer.infer.loader import Loader, run_batches
 from metatransformer.machine.console import Console
 from metatransformer.nn.head import Head
 from metatransformer.pipeline import Pipeline

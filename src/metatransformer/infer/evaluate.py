@@ -13,9 +13,8 @@ from torch import Tensor
 from metatransformer.core.batch import Batch, Part
 from metatransformer.core.errors import DataError
 from metatransformer.core.readout import Readout
-from metatransformer.infer.batches import run_batches
 from metatransformer.infer.dense import Keep, answer_places
-from metatransformer.infer.loader import Loader
+from metatransformer.infer.loader import Loader, run_batches
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline
 
