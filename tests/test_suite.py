@@ -8,13 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from common import SMALL, Run, make_values
+from common import SMALL, Run, make_records, make_values, tiny_recipe
 from PIL import Image
 
 import metatransformer as mt
+from metatransformer.fit.jointly import Alternating
+from metatransformer.infer.loader import Loader, Place
+from metatransformer.infer.sources import examples_of, named
+from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
+from metatransformer.pipeline import build_pipeline
 from metatransformer.recipe import Recipe, to_dict
 from metatransformer.saved import load_pipeline, read_description
+from metatransformer.trunk import load_encoder
 
 COUNT = 24
 SHARED: dict[str, Any] = {
@@ -152,7 +158,7 @@ def test_an_interrupted_suite_goes_on(folder: Path, call: Run, monkeypatch: pyte
         ({"shapes": {"data": 3}}, "data set 'shapes': must say its data: a path"),
         ({"shapes": {"data": "shapes"}}, "must get --modality, --inputs, or a recipe that says one"),
         ({"shapes": {"data": "none", "modality": "image"}}, "data set 'shapes': "),
-        ({"shapes": {"data": "shapes", "modality": "image", "tune": "lora"}}, "must leave the trunk as it is"),
+        ({"shapes": {"data": "shapes", "modality": "image", "tune": "lora"}}, "tune: must be that of 'visits'"),
         ({"shapes": {"data": "shapes", "modality": "image", "encoder": "random:1"}}, "encoder: must be that of"),
         ({"shapes": {"data": "shapes", "modality": "image", "optim.rate": 1}}, "optim.rate"),
     ],
@@ -187,3 +193,53 @@ def test_check_reads_every_data_set_of_a_suite(folder: Path, call: Run):
     (folder / "shapes" / "a" / "0.png").write_bytes(b"no picture")
     status, told, err = call(["check", path])
     assert status == 2 and told["bad"] >= 1 and told["sets"]["visits"]["bad"] == 0 and "a/0.png" in err
+
+
+# --- what several data sets learn in common
+
+
+def shared_sets(folder: Path) -> dict[str, dict[str, Any]]:
+    """Pictures by class, and a manifest of the same pictures with a number each."""
+    paths = sorted((folder / "shapes").rglob("*.png"))
+    numbers = [float(np.asarray(Image.open(path)).mean()) for path in paths]
+    table = pd.DataFrame({"path": [path.relative_to(folder) for path in paths], "label": numbers})
+    table.iloc[:15].to_csv(folder / "means.csv", index=False)
+    return {"shapes": SETS["shapes"], "means": {**SETS["shapes"], "data": "means.csv", "task": "regress"}}
+
+
+def test_data_sets_tune_adapters_in_common(folder: Path, call: Run):
+    out = folder / "run"
+    words = ["--tune", "lora:2", "--epochs", "3", "data.batch_size=4"]
+    status, told, err = call(["fit", written(folder, shared_sets(folder)), "--out", out, *words])
+    assert status == 0, err
+    assert set(told["tasks"]) == {"shapes", "means"} and "each in units of its constant answer's" in err
+    assert (out / "model" / "adapters" / "adapter_model.safetensors").is_file() and (out / "report.html").is_file()
+    assert load_pipeline(out).recipe.tune == "lora:2"
+    for name, data in (("shapes", "shapes"), ("means", "means.csv")):
+        scored = call(["evaluate", out, "--task", name])[1]["metrics"]
+        assert scored == pytest.approx(told["tasks"][name]["metrics"]["test"], rel=1e-4, abs=1e-5)
+        assert len(answers(out, folder / data, folder / f"out-{name}.csv", call, task=name)) in (15, COUNT)
+    status, _, err = call(["fit", folder / "suite.yaml", "--out", out, *words])
+    assert status == 2 and "must not hold a finished run" in err
+    status, _, err = call(["fit", written(folder, SETS), "--out", folder / "other", "--tune", "lora"])
+    assert status == 2 and "tokens that come with the trunk" in err
+
+
+def test_batches_of_several_data_sets_are_mixed_by_seed_and_epoch():
+    sets = {}
+    for name, count in (("large", 64), ("small", 4)):
+        short = tiny_recipe(get_modality("image"))
+        records = make_records(get_modality("image"), train=count)
+        examples, recipe = named(examples_of(records, short), short, name)
+        pipeline = build_pipeline(recipe, trunk=load_encoder("test"), examples=examples)
+        sets[name] = Loader(pipeline.route, examples, cache_mb=8, tasks=pipeline.tasks)
+        sets[name].prepare(Console(quiet=True), title="")
+    both = Alternating(sets)
+    assert both.counts(batch_size=4, place=Place()) == {"large": 14, "small": 3}  # 17 batches by 8 : 2
+    given = {"batch_size": 4, "seed": 1, "epoch": 2, "augment": True, "place": Place()}
+    whole = [batch for _, batch in both.epoch(skip=0, **given)]
+    assert [next(iter(batch.parts)) for batch in whole] == both.order(batch_size=4, seed=1, epoch=2, place=Place())
+    rest = [batch for _, batch in both.epoch(skip=9, **given)]
+    assert [batch.keys for batch in rest] == [batch.keys for batch in whole[9:]]
+    known = [key for batch in whole if "large" in batch.parts for key in batch.keys]
+    assert len(set(known)) == len(known) == 56  # none twice in an epoch that has fewer than all

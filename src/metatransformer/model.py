@@ -161,12 +161,16 @@ class MetaTransformer(nn.Module):
 
     def read_out(self, batch: Batch, readout: Readout) -> Tensor:
         """Returns what a readout makes of the tokens of the inputs that it sees."""
+        return readout(self.layers(batch, readout))
+
+    def layers(self, batch: Batch, readout: Readout) -> list[Tokens]:
+        """Returns the tokens that a readout reads, after each of its blocks."""
         inputs = tuple(readout.facts.axes)
         if not self.apart.intersection(inputs):
-            return readout(self._through(self.tokenize(batch, inputs=inputs), readout))
+            return self._through(self.tokenize(batch, inputs=inputs), readout)
         wanted = self._wanted(batch, inputs)
         layers = [self._through(self._tokens(name, batch), readout) for name in wanted if name in batch.parts]
-        return readout([self._beside(parts, wanted, batch) for parts in zip(*layers, strict=True)])
+        return [self._beside(parts, wanted, batch) for parts in zip(*layers, strict=True)]
 
     def _through(self, tokens: Tokens, readout: Readout) -> list[Tokens]:
         return self.encoder.read(tokens, after=readout.blocks, adapters=self.adapters)

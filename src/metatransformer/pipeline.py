@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from metatransformer.core.errors import UsageError, nearest
+from metatransformer.core.labels import PlaceLabels
 from metatransformer.core.modality import Modality, Stem, Tokenizer, Transform
 from metatransformer.core.readout import Facts, Readout
 from metatransformer.core.samples import Record, View
@@ -42,12 +43,13 @@ ORIGINS = "origins.safetensors"
 class Reader:
     """A modality with its transform: records in, checked views for the tokenizer out.
 
-    ``plain``: with the plain features, which a head reads.
+    ``plain``: with the plain features, which a head reads; ``dense``: with the places of the whole sample.
     """
 
     modality: Modality
     transform: Transform
     plain: bool = False
+    dense: bool = False
 
     def raw(self, record: Record) -> View:
         """Returns the raw arrays of one record."""
@@ -63,7 +65,13 @@ class Reader:
         view = self.transform(raw)
         for name, field in self.modality.fields.items():
             field.check(view.inputs[name], where=f"{record.key}: {name}")
-        return dataclasses.replace(view, plain=self.modality.plain(raw, view)) if self.plain else view
+        view = dataclasses.replace(view, plain=self.modality.plain(raw, view)) if self.plain else view
+        if not self.dense or self.modality.dense is None:
+            return view
+        places = self.modality.dense.places(raw, view, self.transform)
+        if isinstance(record.target, PlaceLabels):
+            record.target.require(self.modality.dense.shape(places))
+        return dataclasses.replace(view, places=places)
 
 
 Route = Mapping[str, Reader]  # by input
@@ -281,7 +289,8 @@ def fit_reader(recipe: Recipe, name: str, *, trunk: Pretrained, records: Sequenc
 def make_reader(recipe: Recipe, name: str, *, stem: Stem) -> Reader:
     """Returns the reader of an input, which has learned nothing yet."""
     modality = get_modality(recipe.inputs[name].modality)
-    return Reader(modality, modality.transform(recipe.inputs[name].options, stem))
+    dense = any(get_task(task.name).dense for task in recipe.tasks.values())
+    return Reader(modality, modality.transform(recipe.inputs[name].options, stem), dense=dense)
 
 
 def make_task(recipe: Recipe, name: str) -> Task:
@@ -356,6 +365,7 @@ def readout_of(options: HeadOptions, inputs: Mapping[str, Tokenizer], *, trunk: 
         pool=options.pool,
         cells=options.cells,
         direct=sum(tokenizer.direct for tokenizer in inputs.values()),
+        at_places=sum(tokenizer.at_places for tokenizer in inputs.values()),
     )
     return READOUTS.get(options.readout)(facts)
 

@@ -28,6 +28,7 @@ import yaml
 
 from metatransformer.core.border import users_code
 from metatransformer.core.errors import UsageError, nearest
+from metatransformer.core.modality import Dense
 from metatransformer.core.settings import Rule, Settings, typed
 from metatransformer.core.task import TaskOptions
 from metatransformer.data.rows import split_target
@@ -483,6 +484,11 @@ class Kind(Protocol):
         """What is learned of it by default."""
         ...
 
+    @property
+    def dense(self) -> Dense | None:
+        """What it has for tasks that answer for every place of a sample."""
+        ...
+
 
 def make_recipe(
     inputs: str | Mapping[str, str] = "",
@@ -506,7 +512,8 @@ def make_recipe(
     kinds = {name: known(values["modality"]) for name, values in given.items()}
     usual = next(iter(kinds.values())).task if len(kinds) == 1 else TaskOptions.name
     task = "" if "tasks" in chosen else str(_section(chosen, "task").get("name", usual))
-    defaults = {**_shared([kind.defaults_for.get(task, NOTHING) for kind in kinds.values()]), **defaults}
+    for_task = _shared([kind.defaults_for.get(task, NOTHING) for kind in kinds.values()])
+    defaults = {**for_task, **_for_places(kinds, chosen, usual=usual), **defaults}
     tree = merged(_suited(_agreed(kinds) | dict(defaults), chosen, usual=usual), chosen)
     tree["inputs"] = _with_defaults(kinds, given, tree.pop("input", None), defaults=defaults)
     if "tasks" not in tree:
@@ -516,6 +523,14 @@ def make_recipe(
     else:
         _section(tree, "tasks")
     return Recipe.of(tree, known=known)
+
+
+def _for_places(kinds: Mapping[str, Kind], chosen: Mapping[str, Any], *, usual: str) -> dict[str, Any]:
+    """Returns the defaults of a task that answers for every place of a sample; nothing where there is none."""
+    if "tasks" in chosen or not get_task(str(_section(chosen, "task").get("name", usual))).dense:
+        return {}
+    own = [kind.dense.defaults for kind in kinds.values() if kind.dense is not None]
+    return {"head.readout": "dense", "head.features": "trunk", **(own[0] if len(own) == len(kinds) == 1 else {})}
 
 
 def _section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:

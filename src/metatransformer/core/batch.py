@@ -17,20 +17,22 @@ class Part:
 
     ``inputs[name]`` is ``[R, *axes]``, ``masks[name]`` is ``[R, *ragged axes]`` (True = real). ``rows`` [R] are the
     places of the samples that have this input, in rising order; None where all have it. ``plain`` [R, P] are the
-    plain features, where a head reads them; sparse (COO) where nearly all of them are 0.
+    plain features, where a head reads them; sparse (COO) where nearly all of them are 0. ``places`` are those of each
+    row's view, where a task answers for each place.
     """
 
     inputs: Mapping[str, Tensor]
     masks: Mapping[str, Tensor]
     rows: Tensor | None = None
     plain: Tensor | None = None
+    places: Sequence[np.ndarray | None] = ()
 
     def to(self, device: torch.device) -> "Part":
         """Returns the part on another device."""
         move = {name: x.to(device, non_blocking=True) for name, x in self.inputs.items()}
         masks = {name: x.to(device, non_blocking=True) for name, x in self.masks.items()}
         rows, plain = (None if x is None else x.to(device, non_blocking=True) for x in (self.rows, self.plain))
-        return Part(move, masks, rows, plain)
+        return Part(move, masks, rows, plain, self.places)
 
     def take(self, samples: Tensor, *, count: int) -> "Part | None":
         """Returns the part of some of ``count`` samples, None where none of them has this input."""
@@ -113,7 +115,8 @@ def stack_views(views: Sequence[View], *, fields: Mapping[str, Field], rows: Ten
     for name, declared in fields.items():
         array, mask = declared.stack([view.inputs[name] for view in views])
         inputs[name], masks[name] = torch.from_numpy(array), torch.from_numpy(mask)
-    return Part(inputs, masks, rows, None if views[0].plain is None else _stack_plain([view.plain for view in views]))
+    plain = None if views[0].plain is None else _stack_plain([view.plain for view in views])
+    return Part(inputs, masks, rows, plain, tuple(view.places for view in views))
 
 
 def _stack_plain(vectors: Sequence[np.ndarray | Counts | None]) -> Tensor | None:

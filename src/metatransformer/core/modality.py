@@ -88,12 +88,13 @@ class Tokenizer(nn.Module, ABC):
 
     ``native`` says whether its weights came with the trunk; only then does it carry meaning before any training.
     ``axes`` is the number of axes of its tokens' grid, 0 where they lie in no order; ``direct`` the number of features
-    that its tokens bring to the head beside the trunk.
+    that its tokens bring to the head beside the trunk, ``at_places`` of those that each place of a sample brings.
     """
 
     native: bool = False
     axes: int = 0
     direct: int = 0
+    at_places: int = 0
 
     @abstractmethod
     def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
@@ -148,6 +149,35 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Dense:
+    """What a modality has for tasks that answer for every place of a sample, each pixel or each point.
+
+    ``index(data, options=..., labelled=..., labels=FILE)`` is the door to labelled samples: an index whose targets are
+    ``core.labels.PlaceLabels``; ``labels`` is a label map, "" looks for one.
+    ``places(raw, view, transform)`` says where the places of a sample lie, as ``at`` takes it, ``shape(places)`` how
+    they are numbered: ``(h, w)`` for pixels, ``(n,)`` for points.
+    ``at(values, places, chosen)`` returns values of tokens ``[*grid, F]`` at places ``[m, F]``: those whose flat
+    numbers are ``chosen`` [m], or all. ``plain(places)`` [n, P] are numbers that a place is known by beside the tokens;
+    a tokenizer says how many (``at_places``).
+    ``write(path, raw, numbers, names, colours)`` writes an answer, the numbers of classes in the sample's shape, into a
+    file that other programs read, called with ``suffix``; ``raw()`` is the sample. ``paint(axes, raw, numbers,
+    colours)`` paints it for people.
+    ``files`` are labels in words; ``defaults`` are changes to the modality's own.
+    """
+
+    index: Callable[..., Any]
+    places: Callable[[View, View, Transform], np.ndarray]
+    shape: Callable[[np.ndarray], tuple[int, ...]]
+    at: Callable[[Tensor, np.ndarray, np.ndarray | None], Tensor]
+    write: Callable[[Path, Callable[[], View], np.ndarray, Sequence[str], Sequence[tuple[int, int, int]]], None]
+    paint: Callable[[Any, View, np.ndarray, Sequence[tuple[int, int, int]]], None]
+    suffix: str
+    files: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    plain: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
 class Modality:
     """Everything that the rest of the package knows of one kind of data.
 
@@ -167,7 +197,8 @@ class Modality:
 
     ``arrange(records, table)`` turns the table of predictions (a DataFrame, one row a record, in their order) into the
     one that people expect (a forecast in long form); ``illustrate(records, table, folder)`` writes pictures of
-    predictions (a label map, a forecast) into a folder, which it makes, and returns their paths.
+    predictions (a label map, a forecast) into a folder, which it makes, and returns their paths. ``dense`` is what it
+    has for tasks that answer for every place of a sample, None where it has none.
     """
 
     name: str
@@ -199,6 +230,7 @@ class Modality:
     before: Mapping[str, Any] = field(default_factory=dict)
     arrange: Callable[[Sequence[Record], Any], Any] | None = None
     illustrate: Callable[[Sequence[Record], Any, Path], Sequence[Path]] | None = None
+    dense: Dense | None = None
 
     def plain(self, raw: View, view: View) -> np.ndarray | Counts:
         """Returns the plain features of a sample, as it was loaded and as it was transformed."""

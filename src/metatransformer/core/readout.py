@@ -16,7 +16,8 @@ class Facts:
 
     ``axes`` is by input, of those that the task sees and in their order, how many axes its tokens' grid has (0 = in
     no order). ``blocks`` are the numbers of blocks after which tokens are read, ``width`` that of a token, ``pool`` and
-    ``cells`` the recipe's (``head.pool``, ``head.cells``), ``direct`` how many features come beside the trunk.
+    ``cells`` the recipe's (``head.pool``, ``head.cells``), ``direct`` how many features come beside the trunk, and
+    ``at_places`` how many each place of a sample brings beside it.
     """
 
     axes: Mapping[str, int]
@@ -25,6 +26,7 @@ class Facts:
     pool: str
     cells: int
     direct: int = 0
+    at_places: int = 0
 
 
 class Readout(nn.Module, ABC):

@@ -51,11 +51,13 @@ class View:
     """The arrays of one record: raw after ``load``, ready for the tokenizer after ``Transform.__call__``.
 
     ``key`` is the record's, for messages. ``plain`` are its modality's plain features, where a head reads them.
+    ``places`` says where the places of the whole sample lie, where a task answers for each of them (``Dense.places``).
     """
 
     key: str
     inputs: Mapping[str, Any]
     plain: np.ndarray | Counts | None = None
+    places: np.ndarray | None = None
 
     def with_inputs(self, inputs: Mapping[str, Any]) -> "View":
         """Returns the same view with other arrays."""
@@ -66,6 +68,7 @@ class View:
         """How many bytes its arrays take."""
         plain = self.plain
         beside = plain[:2] if isinstance(plain, Counts) else () if plain is None else (plain,)
+        beside += () if self.places is None else (self.places,)
         return sum(array.nbytes for array in (*self.inputs.values(), *beside))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from metatransformer.core.errors import DataError, UsageError, nearest
 from metatransformer.core.figures import Cards, Section
+from metatransformer.core.labels import Colour, PlaceLabels
 from metatransformer.core.samples import ROLES, SPLITS
 
 
@@ -86,6 +87,8 @@ class Task(ABC):
     ``stratified``: encoded targets are numbers of classes, of which every split gets its share. ``sequential``: splits
     follow time and come with the data, none is drawn. ``constant_words`` says what ``constant`` is.
 
+    ``dense``: there is an answer for every place of a sample: a ``DenseTask``.
+
     ``estimator`` is the class of ``faces.sklearn`` that loads a model of this task: "Classifier" where ``decode`` has a
     column ``p(NAME)`` for each of the ``classes`` in ``state``, "Regressor" where a prediction is one number.
     """
@@ -94,6 +97,7 @@ class Task(ABC):
     title: ClassVar[str]
     scores: ClassVar[Mapping[str, Score]]
     options: ClassVar[type[TaskOptions]] = TaskOptions
+    dense: ClassVar[bool] = False
     squared: ClassVar[bool] = False
     ranks: ClassVar[bool] = False
     compares: ClassVar[bool] = False
@@ -282,3 +286,36 @@ class Task(ABC):
         """Returns the name of one of ``metrics`` as people write it."""
         known = self.scores.get(metric, Score()).words
         return known or metric.replace("_", " ")
+
+
+class DenseTask(Task):
+    """A task that has an answer for every place of a sample, a pixel or a point; its targets are ``PlaceLabels``.
+
+    A head has ``outputs`` a place and is solved for ``places``, on up to ``drawn`` of them. What ``loss``, ``metrics``,
+    ``decode`` and the like are given of a whole sample are the numbers that ``answer`` keeps of it.
+    """
+
+    dense = True
+    drawn: int
+
+    @property
+    @abstractmethod
+    def places(self) -> Task:
+        """The task that a head is solved for, on single places."""
+
+    @property
+    @abstractmethod
+    def legend(self) -> tuple[Sequence[str], Sequence[Colour]]:
+        """The names of the classes, and their colours."""
+
+    @abstractmethod
+    def numbers(self, labels: PlaceLabels) -> np.ndarray:
+        """Returns the number of the class of each place of a sample in its shape, -1 where it is not known.
+
+        Raises:
+            DataError: a class that training did not see.
+        """
+
+    @abstractmethod
+    def answer(self, numbers: np.ndarray, truth: np.ndarray | None) -> Tensor:
+        """Returns what is kept of the answer to a sample: ``numbers`` of classes, beside true ones where known."""

@@ -55,6 +55,8 @@ def describe(name: str) -> str:
         ("task", f"{modality.task}, judged by {modality.metric}; plain baseline: {modality.baseline}"),
         ("from the trunk", modality.native),
     ]
+    if modality.dense is not None:
+        facts.insert(3, ("also", f"--task segment: a class for every place, in and out as {modality.dense.files}"))
     if modality.requires:
         missing = missing_packages(modality.requires)
         state = f"missing: {', '.join(missing)}" if missing else "installed"

@@ -9,6 +9,7 @@ validation split, the model stays untuned. Elsewhere head and tokenizer start fr
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -40,7 +41,7 @@ def fit_by_epochs(fitted: Fitted, context: Context) -> None:
     before = {name: _solved(part, context) for name, part in fitted.by_task().items()}
     start = _parameters_below(pipeline)
     if pipeline.recipe.tune == "tokens":
-        _train(fitted, in_front(pipeline), context, start_loss=_constant_loss(fitted), fresh=True)
+        _train(fitted, in_front(pipeline), context, start_loss=sum(constant_losses(fitted).values()), fresh=True)
     else:
         narrow = narrowed(pipeline)
         _train(fitted, narrow, context, start_loss=_solve_narrow(narrow, fitted, context))
@@ -83,18 +84,24 @@ def _with_linear_heads(pipeline: Pipeline, changed: Callable[[HeadOptions], Head
             torch.manual_seed(pipeline.recipe.run.seed)
             readout = readout_of(options, seen, trunk=pipeline.trunk)
             heads[name] = make_head(options, readout, task, plan=HeadPlan(solved, 0))
-    shared = replace(pipeline.recipe.head, centres=0)
-    return replace(pipeline, recipe=replace(pipeline.recipe, head=shared), model=pipeline.model.with_heads(heads))
+    sets = {name: replace(own, head=replace(own.head, centres=0)) for name, own in pipeline.recipe.sets.items()}
+    recipe = replace(pipeline.recipe, head=replace(pipeline.recipe.head, centres=0), sets=sets)
+    return replace(pipeline, recipe=recipe, model=pipeline.model.with_heads(heads))
 
 
-def _constant_loss(fitted: Fitted) -> float:
-    """Returns the training loss of the best constant answers, near which fresh heads start."""
-    total = 0.0
-    for part in fitted.by_task().values():
+def constant_losses(fitted: Fitted) -> dict[str, float]:
+    """Returns the training loss of the best constant answer of each task, near which fresh heads start."""
+    found = {}
+    for name, part in fitted.by_task().items():
         target = part.loaders["train"].target
         assert target is not None
-        total += float(part.pipeline.task.loss(part.pipeline.task.constant().expand(len(target), -1), target))
-    return total
+        found[name] = float(part.pipeline.task.loss(part.pipeline.task.constant().expand(len(target), -1), target))
+    return found
+
+
+def _units(fitted: Fitted) -> dict[str, float]:
+    """Returns what each task's loss is counted in: of several data sets, what its constant answer loses."""
+    return constant_losses(fitted) if fitted.pipeline.recipe.sets else {}
 
 
 def _parameters_below(pipeline: Pipeline) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
@@ -108,18 +115,27 @@ def _train(
     fitted: Fitted, pipeline: Pipeline, context: Context, *, start_loss: float | None, fresh: bool = False
 ) -> None:
     """Trains by epochs and leaves the weights of the best one in the model."""
+    units = _units(fitted)
     trainer = Trainer(
         pipeline,
-        Supervised(pipeline.tasks),
+        Supervised(pipeline.tasks, units=units),
         train=fitted.loaders["train"],
         val=fitted.loaders["val"],
         start_loss=start_loss,
         fresh=fresh,
+        units=units,
         context=context,
     )
     progress = trainer.fit()
-    for outcome in fitted.outcomes.values():
-        outcome.history, outcome.kept = progress.history, progress.kept
+    for name, outcome in fitted.outcomes.items():
+        outcome.history, outcome.kept = [_of_task(line, name) for line in progress.history], progress.kept
+
+
+def _of_task(line: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """Returns a line of the log with a task's own scores also under their plain names, as where it is the only one."""
+    prefix = f"val_{task}_"
+    own = {f"val_{key.removeprefix(prefix)}": value for key, value in line.items() if key.startswith(prefix)}
+    return {**line, **own}
 
 
 def _solved(part: Fitted, context: Context) -> tuple[Lessons, Choice]:
@@ -130,28 +146,36 @@ def _solved(part: Fitted, context: Context) -> tuple[Lessons, Choice]:
 
 def _solve_narrow(narrow: Pipeline, fitted: Fitted, context: Context) -> float:
     """Solves the heads that are trained through, and returns their loss on the training samples."""
-    total = 0.0
+    total, units = 0.0, _units(fitted)
     for name, part in Fitted(narrow, fitted.loaders).by_task().items():
         readout = part.pipeline.head.readout
         context.console.note(f"the head that is trained through ({readout.facts.pool}, {readout.features:,} features):")
         lessons, choice = _solved(part, context)
         head, (features, target) = choice.head(part.pipeline, lessons.known), lessons.known
         take(part.pipeline, head)
-        total += float(part.pipeline.tasks[name].loss(head.outputs(features), target))
+        total += float(part.pipeline.tasks[name].loss(head.outputs(features), target)) / units.get(name, 1.0)
     return total
 
 
 def _keep_tuned(fitted: Fitted, before: Mapping[str, tuple[Lessons, Choice]], context: Context) -> bool:
-    """Solves the heads on tuned features and keeps them where that is a gain for every task; returns whether it is."""
+    """Solves the heads on tuned features and keeps them where that is a gain for every task, of several data sets for
+    their losses together, in their units; returns whether it is.
+    """
     context.console.note("the head on what the trunk gives tuned:")
     parts = fitted.by_task()
     tuned = {name: _solved(part, context) for name, part in parts.items()}
     helped = [_is_gain(parts[name], tuned[name][1], before[name][1], context) for name in parts]
-    if all(helped):
+    gains = all(helped)
+    if units := _units(fitted):
+        sums = [sum(found[name][1].loss / units[name] for name in parts) for found in (tuned, before)]
+        told = f"tuned {sums[0]:.4f}, untuned {sums[1]:.4f}"
+        context.console.note(f"validation losses of all tasks, each in units of its constant answer's: {told}")
+        gains = sums[0] < sums[1]
+    if gains:
         for name, part in parts.items():
             lessons, choice = tuned[name]
             keep_head(part, choice, lessons, context.in_memory())
-    return all(helped)
+    return gains
 
 
 def _is_gain(part: Fitted, tuned: Choice, untuned: Choice, context: Context) -> bool:

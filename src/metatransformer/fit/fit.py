@@ -16,6 +16,7 @@ from metatransformer.data.kept import split_table, write_split
 from metatransformer.data.write import write_table
 from metatransformer.fit.by_epochs import fit_by_epochs
 from metatransformer.fit.context import Context
+from metatransformer.fit.dense import fit_places, keeping, require_dense
 from metatransformer.fit.fitted import Fitted, suffix_of
 from metatransformer.fit.memo import Memo
 from metatransformer.fit.pace import (
@@ -72,7 +73,7 @@ def fit(
     if clock.limited and place.world > 1:
         raise UsageError("run.minutes", must="be 0 for several processes", found=f"{recipe.run.minutes:g}")
     console = console if place.rank == 0 else Console(quiet=True)
-    parts = _parts(examples, recipe)
+    parts = parts_of(examples, recipe)
     trunk = load_encoder(recipe.encoder)
     identity = identity_of(examples, trunk)
     run = None if out is None else RunFolder(out, place=place)
@@ -101,9 +102,9 @@ def fit(
     if clock.limited:
         scores_in_time(fitted, context, until=SCORES)
     for part in fitted.by_task().values():
-        _score(part, context)
+        score_part(part, context)
     if run is not None:
-        _write(fitted, run)
+        write_run(fitted, run)
     return fitted
 
 
@@ -143,7 +144,7 @@ def _solve(fitted: Fitted, context: Context) -> None:
     if context.clock.limited:
         features_in_time(fitted, context, until=FEATURES)
     for part in fitted.by_task().values():
-        fit_head(part, context)
+        (fit_places if part.pipeline.task.dense else fit_head)(part, context)
 
 
 def _require_settings(pipeline: Pipeline) -> None:
@@ -160,6 +161,9 @@ def _require_settings(pipeline: Pipeline) -> None:
             found = str(pipeline.recipe.head.hidden)
             raise UsageError("head.hidden", must="be 0 in tune mode 'tokens', which solves its heads", found=found)
     for part in map(pipeline.of_task, pipeline.tasks):
+        if part.task.dense:
+            require_dense(part)
+            continue
         if part.task.compares and part.recipe.run.minutes:
             must, found = (
                 f"be 0 for the task '{part.task.name}', which scores whole splits",
@@ -231,7 +235,7 @@ def _say_random(modality: Modality, console: Console) -> None:
 
 def require_learnable(examples: Examples, recipe: Recipe) -> None:
     """Raises what ``fit`` would raise of splits and targets, before any sample is read."""
-    parts = _parts(examples, recipe)
+    parts = parts_of(examples, recipe)
     for name in recipe.tasks:
         task = make_task(recipe, name)
         task.fit([parts["train"].targets[name][row] for row in parts["train"].known(name)])
@@ -242,7 +246,7 @@ def require_learnable(examples: Examples, recipe: Recipe) -> None:
                 _require_score(task, task.encode(known), split=split)
 
 
-def _parts(examples: Examples, recipe: Recipe) -> dict[str, Examples]:
+def parts_of(examples: Examples, recipe: Recipe) -> dict[str, Examples]:
     """Returns the samples by split; raises DataError for a split without any, and for what is no target of its task."""
     parts = {name: examples.split(name) for name in SPLITS}
     for task in recipe.tasks:
@@ -266,15 +270,16 @@ def _loaders(pipeline: Pipeline, parts: dict[str, Examples], route: Route) -> di
     return loaders
 
 
-def _score(part: Fitted, context: Context) -> None:
+def score_part(part: Fitted, context: Context) -> None:
     """Scores what fitting has not computed already, for one task."""
     for name in ("val", "test"):
         if name not in part.loaders:
             continue
         loader = part.loaders[name]
         if name not in part.outputs:
+            keep = keeping(part, name, context)
             part.outputs[name] = compute_outputs(
-                part.pipeline, loader, console=context.console, title=f"scoring {name}"
+                part.pipeline, loader, console=context.console, title=f"scoring {name}", keep=keep
             )
         if loader.target is not None:
             if name == "val":
@@ -294,7 +299,7 @@ def _remember(part: Fitted) -> None:
         task.remember(torch.cat([part.outputs[split] for split in splits]), examples.keys, examples.targets[name])
 
 
-def _write(fitted: Fitted, run: RunFolder) -> None:
+def write_run(fitted: Fitted, run: RunFolder) -> None:
     """Writes model, predictions and metrics; ``run.finish`` comes last and marks the run as done."""
     if not run.writes:
         return

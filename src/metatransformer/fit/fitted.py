@@ -45,7 +45,7 @@ class Fitted:
 
     def of_task(self, name: str) -> "Fitted":
         """Returns what this is for one task: the samples whose target is known, and the outcome itself."""
-        loaders = {split: loader.of_task(name) for split, loader in self.loaders.items()}
+        loaders = {split: loader.of_task(name) for split, loader in self.loaders.items() if name in loader.tasks}
         return replace(
             self, pipeline=self.pipeline.of_task(name), loaders=loaders, outcomes={name: self.outcomes[name]}
         )

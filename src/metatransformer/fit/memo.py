@@ -38,7 +38,12 @@ class Memo:
         """Returns readers that look here first."""
         return {
             name: _Remembering(
-                reader.modality, reader.transform, reader.plain, memo=self, state=_transform_state(pipeline, name)
+                reader.modality,
+                reader.transform,
+                reader.plain,
+                reader.dense,
+                memo=self,
+                state=_transform_state(pipeline, name),
             )
             for name, reader in pipeline.route.items()
         }
@@ -78,7 +83,9 @@ class _Remembering(Reader):
     state: str
 
     def view(self, record: Record) -> View:
-        return self.memo.view(record, state=self.state, reader=Reader(self.modality, self.transform, self.plain))
+        return self.memo.view(
+            record, state=self.state, reader=Reader(self.modality, self.transform, self.plain, self.dense)
+        )
 
 
 def _gathered(rows: Sequence[tuple[Features, int]]) -> Features:
@@ -96,7 +103,7 @@ def _gathered(rows: Sequence[tuple[Features, int]]) -> Features:
 def _transform_state(pipeline: Pipeline, name: str) -> str:
     given, reader = pipeline.recipe.inputs[name], pipeline.route[name]
     known: list[Any] = [name, given.modality, dataclasses.asdict(given.options), reader.transform.state()]
-    known += [reader.plain, pipeline.trunk.sha256]
+    known += [reader.plain, reader.dense, pipeline.trunk.sha256]
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=repr).encode()).hexdigest()
 
 

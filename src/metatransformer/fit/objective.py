@@ -1,6 +1,7 @@
 """What one step of training brings down: an objective knows batches and the model, the loop knows neither."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -21,10 +22,10 @@ class Objective(Protocol):
 
 
 class Supervised:
-    """The mean loss of each task over the samples whose target is known, summed over the tasks."""
+    """The mean loss of each task over the samples whose target is known, in its ``units``, summed over the tasks."""
 
-    def __init__(self, tasks: Mapping[str, Task]) -> None:
-        self.tasks = tasks
+    def __init__(self, tasks: Mapping[str, Task], *, units: Mapping[str, float] = MappingProxyType({})) -> None:
+        self.tasks, self.units = tasks, units
 
     def step(self, model: MetaTransformer, batch: Batch) -> Tensor:
         """Returns the sum of the tasks' losses."""
@@ -40,4 +41,4 @@ class Supervised:
         target = batch.targets[name]
         outputs = model(batch if target.rows is None else batch.take(target.rows), task=name).float()
         with torch.autocast(outputs.device.type, enabled=False):
-            return self.tasks[name].loss(outputs, target.values)
+            return self.tasks[name].loss(outputs, target.values) / self.units.get(name, 1.0)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from metatransformer.core.samples import SPLITS
+from metatransformer.core.task import DenseTask
 from metatransformer.data.examples import Examples
 from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted
@@ -65,7 +66,8 @@ def _seconds_each(fitted: Fitted, places: np.ndarray, *, solved: bool) -> float:
         for place in some.tolist():
             train.sample(place)
         if solved:
-            compute_features(fitted.pipeline, train.part(some.tolist(), tasks={}), console=quiet, title="")
+            compute = compute_outputs if fitted.pipeline.task.dense else compute_features
+            compute(fitted.pipeline, train.part(some.tolist(), tasks={}), console=quiet, title="")
     return (time.monotonic() - start) / max(1, len(places) - warm)
 
 
@@ -76,6 +78,7 @@ def _memory(fitted: Fitted, total: int, *, solved: bool) -> float:
     gb += min(kept, pipeline.recipe.data.cache_mb * 2**20) / 2**30
     if not solved:
         return gb
+    total = pipeline.task.drawn if isinstance(pipeline.task, DenseTask) else total
     width, centres = pipeline.head.readout.features, min(pipeline.recipe.head.centres, total)
     side = centres or min(width, total)
     return gb + (8 * total * width + 4 * total * centres + 24 * side**2) / 2**30

@@ -7,8 +7,10 @@ Only parameters that learn are kept in checkpoints.
 import math
 import os
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -80,7 +82,8 @@ class Trainer:
     """Trains one pipeline on ``objective``.
 
     ``start_loss`` is the training loss before any training; that start then counts as epoch 0, and is kept where no
-    epoch betters it. Heads that were solved before learn slowly then, unless they are ``fresh``.
+    epoch betters it. Heads that were solved before learn slowly then, unless they are ``fresh``. ``units`` are what the
+    losses of several tasks are counted in.
     """
 
     def __init__(
@@ -92,10 +95,11 @@ class Trainer:
         val: Loader,
         start_loss: float | None,
         fresh: bool = False,
+        units: Mapping[str, float] = MappingProxyType({}),
         context: Context,
     ) -> None:
         self.pipeline, self.objective, self.train, self.val = pipeline, objective, train, val
-        self.start_loss, self.fresh = start_loss, fresh
+        self.start_loss, self.fresh, self.units = start_loss, fresh, units
         self.run, self.place, self.console, self.clock = context.run, context.place, context.console, context.clock
         self.recipe = pipeline.recipe
         self.device = choose_device(self.recipe.run.device)
@@ -103,8 +107,7 @@ class Trainer:
         self.model = pipeline.model.to(self.device)
         self.learning = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         optim, data = self.recipe.optim, self.recipe.data
-        plan = train.plan(batch_size=data.batch_size, seed=0, epoch=0, place=context.place)
-        self.steps_per_epoch = len(plan)
+        self.steps_per_epoch = train.steps(batch_size=data.batch_size, place=context.place)
         self.epochs = choose_epochs(optim.epochs, steps=self.steps_per_epoch)
         self.total_steps = self.epochs * self.steps_per_epoch
         self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.999))
@@ -326,7 +329,8 @@ class Trainer:
             found |= {f"{name}_{key}": value for key, value in scores.items()} if several else scores
             if several:
                 assert val.target is not None
-                found[SUM] = found.get(SUM, 0.0) + float(task.loss(outputs, val.target))
+                loss = float(task.loss(outputs, val.target)) / self.units.get(name, 1.0)
+                found[SUM] = found.get(SUM, 0.0) + loss
         if self.place.world > 1:  # one rounding error, and some would stop where others go on
             told = [found]
             dist.broadcast_object_list(told, src=0)

@@ -1,8 +1,7 @@
 """Running a model over a split: outputs, pooled features, scores."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -14,9 +13,9 @@ from torch import Tensor
 from metatransformer.core.batch import Batch, Part
 from metatransformer.core.errors import DataError
 from metatransformer.core.readout import Readout
-from metatransformer.infer.loader import Loader
+from metatransformer.infer.dense import Keep, answer_places
+from metatransformer.infer.loader import Loader, run_batches
 from metatransformer.machine.console import Console
-from metatransformer.machine.device import choose_device, choose_precision
 from metatransformer.pipeline import Pipeline
 
 CPU = torch.device("cpu")
@@ -56,36 +55,15 @@ class Features(NamedTuple):
         return Features(torch.cat([part.trunk for part in parts]), plain, parts[0].columns)
 
 
-@torch.no_grad()
-def run_batches(
-    compute: Callable[[Batch], Tensor], pipeline: Pipeline, loader: Loader, *, console: Console, title: str
+def compute_outputs(
+    pipeline: Pipeline, loader: Loader, *, console: Console, title: str, keep: Keep | None = None
 ) -> Tensor:
-    """Returns ``compute``, by the pipeline's model, of every batch as rows in the order of the loader's samples,
-    float32 on the CPU.
-    """
-    device = choose_device(pipeline.recipe.run.device)
-    precision = choose_precision(pipeline.recipe.run.precision, device=device)
-    pipeline.model.to(device).eval()
-    rows: Tensor | None = None
-    with (
-        console.bar(title, total=len(loader)) as bar,
-        closing(loader.in_order(batch_size=pipeline.recipe.data.batch_size)) as batches,
-    ):
-        for indices, batch in batches:
-            with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
-                out = compute(batch.to(device))
-            if rows is None:
-                rows = torch.empty(len(loader), *out.shape[1:])
-            rows[torch.as_tensor(indices)] = out.float().cpu()
-            bar.advance(len(indices))
-    assert rows is not None, "no samples"
-    return rows
-
-
-def compute_outputs(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> Tensor:
-    """Returns the outputs ``[n, outputs]`` of the one task."""
-    compute = partial(pipeline.model, task=pipeline.task_name)
-    outputs = run_batches(compute, pipeline, loader, console=console, title=title)
+    """Returns the outputs ``[n, outputs]`` of the one task; of a dense one its answers, and ``keep`` is given each."""
+    if pipeline.task.dense:
+        outputs = answer_places(pipeline, loader, console=console, title=title, keep=keep)
+    else:
+        compute = partial(pipeline.model, task=pipeline.task_name)
+        outputs = run_batches(compute, pipeline, loader, console=console, title=title)
     for reader in pipeline.route.values():
         for doubt in reader.transform.doubts():
             _log.warning(doubt)

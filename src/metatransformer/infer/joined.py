@@ -44,8 +44,8 @@ def read_dataset(data: Any, recipe: Recipe, *, labelled: bool) -> Dataset:
         return found.received() if labelled else found
     if not labelled:
         return of_index(read_unlabelled(recipe, data), recipe)
-    modality, target, header = get_modality(recipe.modality), recipe.task.target, recipe.data.header
-    index = read_index(modality, data, options=recipe.input, target=target, labelled=True, header=header)
+    asked = {"options": recipe.input, "target": recipe.task.target, "header": recipe.data.header, "task": recipe.task}
+    index = read_index(get_modality(recipe.modality), data, labelled=True, **asked)
     return of_index(index, recipe).received()
 
 

@@ -7,7 +7,7 @@ run that was killed continues with the very batches that it would have seen.
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -25,8 +25,8 @@ from metatransformer.data.examples import Examples
 from metatransformer.data.records import Records
 from metatransformer.infer.cut import cut_batches, lengths_of
 from metatransformer.machine.console import Console
-from metatransformer.machine.device import processors
-from metatransformer.pipeline import Route
+from metatransformer.machine.device import choose_device, choose_precision, processors
+from metatransformer.pipeline import Pipeline, Route
 from metatransformer.recipe import only
 
 # Batches per window that is sorted by size before it is cut: large enough that batches are nearly of one length, small
@@ -214,6 +214,10 @@ class Loader:
             submit = partial(pool.submit, partial(self._drawn, key=key, augment=augment, drop=drop))
             yield from self._ahead((chunk, [submit(index) for index in chunk.tolist()]) for chunk in chunks[skip:])
 
+    def steps(self, *, batch_size: int, place: Place) -> int:
+        """Returns how many batches an epoch has."""
+        return len(self.plan(batch_size=batch_size, seed=0, epoch=0, place=place))
+
     def plan(self, *, batch_size: int, seed: int, epoch: int, place: Place) -> list[np.ndarray]:
         """Returns the indices of each batch of one epoch for one process; all processes get as many.
 
@@ -287,3 +291,29 @@ def _share(chunk: np.ndarray, place: Place) -> np.ndarray:
     """Returns one process's part of a batch; one that would be left empty repeats a sample."""
     places = np.arange(place.rank, max(len(chunk), place.world), place.world)
     return chunk[places % len(chunk)]
+
+
+@torch.no_grad()
+def run_batches(
+    compute: Callable[[Batch], Tensor], pipeline: Pipeline, loader: Loader, *, console: Console, title: str
+) -> Tensor:
+    """Returns ``compute``, by the pipeline's model, of every batch as rows in the order of the loader's samples,
+    float32 on the CPU.
+    """
+    device = choose_device(pipeline.recipe.run.device)
+    precision = choose_precision(pipeline.recipe.run.precision, device=device)
+    pipeline.model.to(device).eval()
+    rows: Tensor | None = None
+    with (
+        console.bar(title, total=len(loader)) as bar,
+        closing(loader.in_order(batch_size=pipeline.recipe.data.batch_size)) as batches,
+    ):
+        for indices, batch in batches:
+            with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+                out = compute(batch.to(device))
+            if rows is None:
+                rows = torch.empty(len(loader), *out.shape[1:])
+            rows[torch.as_tensor(indices)] = out.float().cpu()
+            bar.advance(len(indices))
+    assert rows is not None, "no samples"
+    return rows

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.data.examples import Examples
 from metatransformer.data.records import Records
+from metatransformer.infer.dense import write_answer
 from metatransformer.infer.evaluate import compute_outputs
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
@@ -16,12 +18,24 @@ from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import only
 
 
-def predict(pipeline: Pipeline, examples: Examples, *, console: Console) -> pd.DataFrame:
-    """Returns ``key``, ``prediction`` and the task's other columns, one row a sample in the given order."""
+def predict(pipeline: Pipeline, examples: Examples, *, console: Console, folder: Path | None = None) -> pd.DataFrame:
+    """Returns ``key``, ``prediction`` and the task's other columns, one row a sample in the given order.
+
+    Of a dense task the answer for every place is written into ``folder``, and a column ``file`` names it.
+    """
     # A label in the data plays no part in a prediction, also not one that training never saw.
     loader = Loader(pipeline.route, examples, cache_mb=0, tasks={})
-    outputs = compute_outputs(pipeline, loader, console=console, title="predicting")
-    return prediction_table(pipeline, examples, outputs, split="")
+    files = [""] * len(examples)
+
+    def keep(row: int, numbers: np.ndarray) -> None:
+        if folder is not None:
+            files[row] = str(write_answer(pipeline, loader, row, numbers, folder=folder))
+
+    outputs = compute_outputs(pipeline, loader, console=console, title="predicting", keep=keep)
+    table = prediction_table(pipeline, examples, outputs, split="")
+    if pipeline.task.dense and folder is not None:
+        table.insert(2, "file", files)
+    return table
 
 
 def search_in(pipeline: Pipeline, gallery: Examples, *, console: Console) -> None:

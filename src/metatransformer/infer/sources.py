@@ -10,7 +10,7 @@ import numpy as np
 from metatransformer.core.errors import DataError, MetaTransformerError, UsageError
 from metatransformer.core.modality import Modality
 from metatransformer.core.samples import Record
-from metatransformer.core.task import Told
+from metatransformer.core.task import TaskOptions, Told
 from metatransformer.data.examples import Examples
 from metatransformer.data.folder import scan
 from metatransformer.data.index import Index, index_files, index_table, split_records
@@ -18,23 +18,38 @@ from metatransformer.data.records import Records, Table, Views, counted, natural
 from metatransformer.data.rows import split_target
 from metatransformer.infer.loader import require_targets
 from metatransformer.machine.console import Console
-from metatransformer.modalities import get_modality
+from metatransformer.modalities import get_modality, modality_names
 from metatransformer.pipeline import Reader
 from metatransformer.recipe import DataOptions, Recipe, only
 from metatransformer.tasks import get_task
 
 
 def read_index(
-    modality: Modality, data: Any, *, options: Any, target: str = "", labelled: bool, header: bool = True
+    modality: Modality,
+    data: Any,
+    *,
+    options: Any,
+    target: str = "",
+    labelled: bool,
+    header: bool = True,
+    task: TaskOptions | None = None,
 ) -> Index:
     """Returns the records of a folder, manifest, table, list of files, list of arrays or DataFrame.
 
-    ``options`` are the modality's own settings; ``target`` names the column to learn; ``labelled`` demands one.
+    ``options`` are the modality's own settings; ``target`` names the column to learn; ``labelled`` demands one;
+    ``task`` is what is to be learned, where labels of places lie elsewhere than those of samples.
 
     Raises:
         DataError: see ``data.index``.
-        UsageError: a table to learn from without ``target``.
+        UsageError: a table to learn from without ``target``, or a task for which the modality has nothing.
     """
+    if task is not None and get_task(task.name).dense:
+        if modality.dense is None:
+            able = [name for name in modality_names() if get_modality(name).dense]
+            must = f"be one that {modality.name} has; '{task.name}' is of {', '.join(able)}"
+            raise UsageError("--task", must=must, found=repr(task.name))
+        labels = getattr(task, "labels", "")
+        return modality.dense.index(data, options=options, labelled=labelled, labels=labels, target=target)
     if modality.source.index is not None:
         return modality.source.index(data, target=target, labelled=labelled, header=header, options=options)
     if modality.source.kind == "table":
@@ -60,7 +75,8 @@ def read_unlabelled(recipe: Recipe, data: Any) -> Index:
     given, target = only(recipe.inputs, what="input"), only(recipe.tasks, what="task").target
     modality, header = get_modality(given.modality), recipe.data.header
     known = target if modality.source.continues else ""  # a forecast goes on from it
-    index = read_index(modality, data, options=given.options, target=known, labelled=False, header=header)
+    task = only(recipe.tasks, what="task")
+    index = read_index(modality, data, options=given.options, target=known, labelled=False, header=header, task=task)
     table = index.records.values
     if not isinstance(table, Table):
         return index

@@ -22,6 +22,7 @@ from metatransformer.core.modality import Modality, Stem, Transform
 from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Settings
 from metatransformer.data.records import counted
+from metatransformer.modalities._picture.masks import picture_dense
 from metatransformer.modalities._picture.pixels import (
     LOOKED_AT,
     RULES,
@@ -165,4 +166,5 @@ MODALITY = Modality(
     units="8 or 16 bit per channel, or 0..1",
     defaults=DEFAULTS,
     defaults_for={"retrieve": {**DEFAULTS_FOR["retrieve"], "input.mirrored": False}},  # another letter, another logo
+    dense=picture_dense(PICTURE_SUFFIXES, more={"input.mirrored": False}),
 )

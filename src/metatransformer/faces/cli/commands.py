@@ -131,6 +131,7 @@ def _labelled(data: Any, recipe: Recipe) -> Index:
         target=recipe.task.target,
         labelled=True,
         header=recipe.data.header,
+        task=recipe.task,
     )
 
 
@@ -264,11 +265,14 @@ def predict(options: Namespace) -> Result:
         gallery = _known(options.gallery, pipeline.recipe, console=console)
         for name in names:
             search_in(pipeline.of_task(name), gallery, console=console)
-    tables = {name: predict_examples(pipeline.of_task(name), examples, console=console) for name in names}
+    folder = Path(options.out).with_suffix("")
+    tables = {
+        name: predict_examples(pipeline.of_task(name), examples, console=console, folder=folder) for name in names
+    }
     table = side_by_side(tables)
     arranged = arrange(pipeline, examples, table)
     write_table(options.out, arranged)  # before the pictures, which fewer people wait for
-    pictures = illustrate(pipeline, examples, table, Path(options.out).with_suffix(""))
+    pictures = illustrate(pipeline, examples, table, folder)
     for picture in pictures:
         console.note(f"picture: {picture}")
     console.table("first predictions", list(arranged.columns[:3]), arranged.iloc[:5, :3].itertuples(index=False))
@@ -361,11 +365,11 @@ def _check_one(options: Namespace, console: Console) -> Result:
     # Nothing is fetched: 'test' is made, and so is what its kind of samples needs.
     first = {"encoder": "test"} | {key: v for key, v in modality.synthetic.items() if key == "input.vocabulary"}
     recipe = given_recipe(options, first=first)
-    read = partial(read_index, modality, options=recipe.input, target=recipe.task.target, header=recipe.data.header)
+    asked = {"target": recipe.task.target, "header": recipe.data.header, "task": recipe.task, "options": recipe.input}
+    read = partial(read_index, modality, **asked)
     try:
         try:  # what 'fit' would ask for
-            wanted = bool(recipe.task.target) or modality.source.continues
-            labelled, index = True, read(options.data, labelled=wanted)
+            labelled, index = True, read(options.data, labelled=_brings_labels(recipe))
         except UnlabelledError:
             if recipe.task.target:
                 raise
@@ -384,6 +388,12 @@ def _check_one(options: Namespace, console: Console) -> Result:
     recipe = _decided(options, recipe, index.records.targets, console, first=first)
     labelled = labelled and any(target is not None for target in index.records.targets)
     return _checked(of_index(index, recipe), labelled=labelled, console=console)
+
+
+def _brings_labels(recipe: Recipe) -> bool:
+    """Returns whether data of a recipe cannot be without what is to be learned."""
+    continues, task = get_modality(recipe.modality).source.continues, recipe.task
+    return bool(task.target) or continues or get_task(task.name).dense
 
 
 def _check_joint(options: Namespace, console: Console) -> Result:

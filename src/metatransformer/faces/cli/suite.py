@@ -21,6 +21,7 @@ from metatransformer.data.examples import Examples
 from metatransformer.data.write import write_json
 from metatransformer.faces.cli import commands
 from metatransformer.fit.fit import identity_of, require_learnable
+from metatransformer.fit.jointly import fit_jointly
 from metatransformer.fit.run import RunFolder
 from metatransformer.infer.loader import Place
 from metatransformer.infer.sources import named
@@ -100,6 +101,8 @@ def fit_suite(options: Namespace) -> commands.Result:
     out = Path(options.out)
     sets = [_prepared(name, own, out=out, console=console) for name, own in read_suite(options).items()]
     _require_one_trunk(sets)
+    if _in_common(sets[0].recipe):
+        return _fit_shared(sets, options, out=out, console=console)
     done = {} if options.overwrite else {one.name: one for one in sets if _is_done(one)}
     _begin(out, sets, overwrite=options.overwrite)
     told: dict[str, dict[str, Any]] = {}
@@ -130,14 +133,28 @@ def check_suite(options: Namespace) -> commands.Result:
     return {"sets": found, "samples": sum(told["samples"] for told in found.values()), "bad": bad}, 2 * bool(bad)
 
 
+def _fit_shared(sets: list[_Set], options: Namespace, *, out: Path, console: Console) -> commands.Result:
+    """Trains what all data sets share, in one run, and tells the scores."""
+    tune = sets[0].recipe.tune
+    recipe = replace(Recipe.joined({one.name: one.recipe for one in sets}), tune=tune, optim=sets[0].recipe.optim)
+    examples = {one.name: one.examples for one in sets}
+    sources = {one.name: str(Path(one.options.data).resolve()) for one in sets}
+    begun = time.monotonic()
+    fitted = fit_jointly(examples, recipe, out=out, overwrite=options.overwrite, sources=sources, console=console)
+    scores = fitted.scores() if len(fitted.outcomes) > 1 else {next(iter(fitted.outcomes)): fitted.scores()}
+    told: dict[str, dict[str, Any]] = {}
+    for one in sets:
+        own = {task: scores[task] for task in one.recipe.tasks}
+        told[one.name] = {"metrics": own if len(own) > 1 else next(iter(own.values()))}
+    _tell(sets, told, out=out, seconds=time.monotonic() - begun, console=console)
+    return {"run": str(out), "tasks": {name: {"metrics": own["metrics"]} for name, own in told.items()}}, 0
+
+
 def _prepared(name: str, options: Namespace, *, out: Path, console: Console) -> _Set:
     """Returns a data set whose samples are indexed and split: what is bad in any shows before one is fitted."""
     console.note(f"data set '{name}':")
     try:
         recipe = commands.given_recipe(options)
-        if tune_mode(recipe.tune)[0] not in ("head", "tokens", "ends"):
-            must = "leave the trunk as it is, which all data sets share (head, tokens or ends)"
-            raise UsageError("recipe key 'tune'", must=must, found=recipe.tune)
         examples, recipe = named(*commands.learned(options, recipe, console), name)
         require_learnable(examples, recipe)
     except MetaTransformerError as error:
@@ -153,10 +170,16 @@ def _require_one_trunk(sets: list[_Set]) -> None:
         for key, ours, theirs in (
             ("encoder", one.recipe.encoder, first.recipe.encoder),
             ("run.precision", one.recipe.run.precision, first.recipe.run.precision),
+            ("tune", _in_common(one.recipe), _in_common(first.recipe)),
         ):
             if ours != theirs:
-                must = f"be that of '{first.name}', {theirs}: all share one trunk"
-                raise UsageError(f"data set '{one.name}', {key}", must=must, found=ours)
+                must = f"be that of '{first.name}', {theirs or 'head, tokens or ends'}: all share one trunk"
+                raise UsageError(f"data set '{one.name}', {key}", must=must, found=ours or one.recipe.tune)
+
+
+def _in_common(recipe: Recipe) -> str:
+    """Returns the tune mode where it changes what all data sets share, else nothing."""
+    return "" if tune_mode(recipe.tune)[0] in ("head", "tokens", "ends") else recipe.tune
 
 
 def _is_done(one: _Set) -> bool:
@@ -228,8 +251,11 @@ def _tell(
             )
     columns = ["task", "modality", "kind", "metric", "score"]
     console.table("scores", columns, rows)
-    lead = "Several data sets, one model on one frozen trunk. Each task answers as a model of its own would."
-    reports = [path for one in sets for path in sorted(one.folder.glob("report*.html"))]
+    if tune := _in_common(sets[0].recipe):
+        lead = f"Several data sets, one model on one trunk, which they tuned together ({tune})."
+    else:
+        lead = "Several data sets, one model on one frozen trunk. Each task answers as a model of its own would."
+    reports = [path for one in sets for path in sorted(one.folder.glob("report*.html"))] or sorted(out.glob("report-*"))
     command = "\n".join(f"metatransformer predict {out} DATA --task {row[0]} --out predictions.csv" for row in rows)
     summary = Summary(out.name, lead, columns, rows, commands=command)
     join_reports(reports, out / "report.html", summary=summary)

@@ -26,6 +26,7 @@ from metatransformer.core.modality import Modality, Stem, Transform
 from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Settings
 from metatransformer.data.records import counted
+from metatransformer.modalities._picture.masks import picture_dense
 from metatransformer.modalities._picture.pixels import (
     RULES,
     is_number,
@@ -334,6 +335,7 @@ MODALITY = Modality(
     metric="balanced_accuracy",
     defaults=DEFAULTS,
     defaults_for=DEFAULTS_FOR,
+    dense=picture_dense(SUFFIXES),
     requires=("tifffile",),
     extra="infrared",
 )

@@ -26,12 +26,25 @@ from typing import Any, Literal
 
 import numpy as np
 
-from metatransformer.core.errors import DataError
+from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.fields import Field
-from metatransformer.core.modality import Modality, Source, Stem, Tokenizer, Transform
+from metatransformer.core.modality import Dense, Modality, Source, Stem, Tokenizer, Transform
 from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Rule, Settings
 from metatransformer.data.records import counted, listing
+from metatransformer.modalities.pointcloud.dense import DEFAULTS as DENSE
+from metatransformer.modalities.pointcloud.dense import (
+    FILES,
+    PLAIN,
+    at_points,
+    index_points,
+    paint_points,
+    places_of,
+    plain_of,
+    read_room,
+    shape_of,
+    write_points,
+)
 from metatransformer.modalities.pointcloud.read import (
     CLOUD_SUFFIXES,
     LIMIT,
@@ -196,6 +209,11 @@ class PointCloudTransform(Transform):
             place = [3 + column for column in self._columns("normal")]
             cloud[:, place] = _unit(cloud[:, place] / shrink) @ turn.T
         return view.with_inputs({**view.inputs, "cloud": cloud})
+
+    def framed(self, points: np.ndarray) -> np.ndarray:
+        """Returns all points of a cloud [n, 3] as those of ``__call__`` lie, in half sides around its middle."""
+        points = self._upright(points - (points.min(axis=0) + points.max(axis=0)) / 2)
+        return points / (self.size_ or (_radius(points) if self.options.normalize == "sphere" else _half_side(points)))
 
     def _points(self, cloud: Cloud, *, where: object) -> Cloud:
         """Returns a cloud of points: of a mesh, those drawn on its surface."""
@@ -368,13 +386,31 @@ def tokenizer(options: PointCloudOptions, transform: Transform, width: int, stem
         return GroupTokenizer(
             groups=options.groups, neighbours=options.neighbours, channels=sum(channels), width=width, stem=stem
         )
-    return ViewTokenizer(views=VIEWS, rows=ROWS, patches=options.side, channels=channels, width=width, stem=stem)
+    made = ViewTokenizer(views=VIEWS, rows=ROWS, patches=options.side, channels=channels, width=width, stem=stem)
+    made.at_places = PLAIN
+    return made
 
 
 def load(record: Record) -> dict[str, Any]:
     """Returns the attributes of ``read.Cloud``."""
-    cloud = cloud_in_memory(record.value, where=record.key) if record.path is None else read_cloud(record.path)
-    return dict(vars(cloud))
+    if record.path is None:
+        return dict(vars(cloud_in_memory(record.value, where=record.key)))
+    return dict(vars(read_room(record.path) if record.path.is_dir() else read_cloud(record.path)))
+
+
+def places(raw: View, view: View, transform: Transform) -> np.ndarray:
+    """Returns where the points of a cloud stand in its views, and their neighbourhoods.
+
+    Raises:
+        DataError: a mesh, or groups, where points have no place among the tokens.
+    """
+    assert isinstance(transform, PointCloudTransform)
+    if raw.inputs["faces"] is not None:
+        raise DataError(view.key, must="be a cloud of points for a class a point", found="a mesh")
+    if transform.options.tokens != "views":
+        raise UsageError("input.tokens", must="be 'views' for a class a point", found=repr(transform.options.tokens))
+    framed = transform.framed(raw.inputs["points"])
+    return places_of(framed, frames=view_frames(VIEWS), rows=ROWS, sheets=1 + len(transform.options.features))
 
 
 def features(view: View) -> np.ndarray:
@@ -440,4 +476,16 @@ MODALITY = Modality(
     baseline="forest",
     requires=("trimesh", "laspy"),
     extra="pointcloud",
+    dense=Dense(
+        index=index_points,
+        places=places,
+        shape=shape_of,
+        at=at_points,
+        write=write_points,
+        paint=paint_points,
+        suffix=".ply",
+        files=FILES,
+        defaults=DENSE,
+        plain=plain_of,
+    ),
 )

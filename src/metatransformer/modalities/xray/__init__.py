@@ -27,6 +27,7 @@ from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Settings
 from metatransformer.data.folder import accepts
 from metatransformer.data.records import counted
+from metatransformer.modalities._picture.masks import picture_dense
 from metatransformer.modalities._picture.pixels import (
     RULES,
     as_share,
@@ -167,6 +168,7 @@ MODALITY = Modality(
     metric="balanced_accuracy",
     defaults=DEFAULTS,
     defaults_for=DEFAULTS_FOR,
+    dense=picture_dense(SUFFIXES),
     requires=("pydicom", "pylibjpeg"),
     extra="xray",
 )

@@ -1,0 +1,526 @@
+"""Segmentation: label maps, masks, tallies, and the whole way from pictures with masks to masks of new pictures."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from common import run
+from PIL import Image
+from sklearn.metrics import accuracy_score, jaccard_score, recall_score
+
+from metatransformer import DataError
+from metatransformer.core.errors import UnlabelledError
+from metatransformer.core.labels import Legend, PlaceLabels
+from metatransformer.core.samples import View
+from metatransformer.data.legend import find_legend, read_legend
+from metatransformer.modalities._picture.coco import draw_shapes
+from metatransformer.modalities._picture.masks import at_pixels, index_masks, read_mask, write_mask
+from metatransformer.modalities.image import MODALITY
+from metatransformer.modalities.pointcloud import ROWS, VIEWS, load
+from metatransformer.modalities.pointcloud.dense import (
+    PLAIN,
+    at_points,
+    index_points,
+    neighbourhoods,
+    places_of,
+    read_column,
+)
+from metatransformer.modalities.pointcloud.read import read_cloud
+from metatransformer.nn.views import Dots, view_frames
+from metatransformer.tasks.segment import Places, Segment, SegmentOptions
+
+ROAD, SKY = (128, 64, 128), (10, 20, 30)
+
+
+def labels_of(codes, legend: Legend | None = None, where: str = "m.png") -> PlaceLabels:
+    array = np.array(codes)
+    return PlaceLabels(where, lambda: array, legend or Legend())
+
+
+def save(path: Path, array, *, palette: list[int] | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.asarray(array))
+    if palette:
+        image.putpalette(palette)
+    image.save(path)
+    return path
+
+
+def grey(h: int, w: int, value: int = 0) -> np.ndarray:
+    return np.full((h, w), value, dtype=np.uint8)
+
+
+# --- label maps -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "names", "colours"),
+    [
+        ("labels.txt", "0 Sky\n1 Road works\n", {0: "Sky", 1: "Road works"}, {}),
+        ("classes.txt", "Sky\nRoad\n", {0: "Sky", 1: "Road"}, {}),
+        ("labels.txt", "# map\n3: Road\n\n", {3: "Road"}, {}),
+        ("label_colors.txt", "128 64 128\tRoad\n", {0x804080: "Road"}, {0x804080: ROAD}),
+        ("class_dict.csv", "name,r,g,b\nRoad,128,64,128\nSky,10,20,30\n", {0x804080: "Road", 0x0A141E: "Sky"}, None),
+        ("labelmap.txt", "# label:color_rgb:parts:actions\nRoad:128,64,128::\n", {0x804080: "Road"}, None),
+        ("labels.txt", "3 Road 128 64 128\n", {3: "Road"}, {3: ROAD}),
+        ("classes.json", '["Sky", "Road"]', {0: "Sky", 1: "Road"}, {}),
+        ("classes.json", '{"3": "Road"}', {3: "Road"}, {}),
+        ("classes.json", '{"Road": 3}', {3: "Road"}, {}),
+    ],
+)
+def test_label_maps_as_people_spell_them(tmp_path: Path, name: str, text: str, names, colours):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    legend = find_legend(tmp_path)
+    assert legend.names == names and legend.where == str(tmp_path / name)
+    assert colours is None or legend.colours == colours
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("labels.txt", "1 Sky\n1 Road\n", "the code 1 ('Sky', 'Road') twice"),
+        ("labels.txt", "1 Sky\n2 Sky\n", "'Sky' twice"),
+        ("labels.txt", "\n", "name a class in each line"),
+        ("labels.json", '{"a": "b"}', "names by code"),
+        ("labels.json", "{", "must be JSON"),
+    ],
+)
+def test_label_maps_that_say_nothing_or_two_things(tmp_path: Path, name: str, text: str, words: str):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=re.escape(words)):
+        read_legend(tmp_path / name)
+
+
+def test_two_label_maps_are_refused(tmp_path: Path):
+    for name in ("labels.txt", "classes.json"):
+        (tmp_path / name).write_text("0 Sky", encoding="utf-8")
+    with pytest.raises(DataError, match="one label map; found classes.json and labels.txt"):
+        find_legend(tmp_path)
+
+
+# --- masks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_holds_numbers_with_a_palette_or_without_or_colours(tmp_path: Path):
+    codes = np.array([[0, 1, 1], [2, 0, 255]], dtype=np.uint8)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "grey.png", codes), {}), codes)
+    palette = [0, 0, 0, *ROAD, *SKY]
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "p.png", codes % 3, palette=palette), {}), codes % 3)
+    deep = save(tmp_path / "deep.png", codes.astype(np.uint16) * 100)
+    np.testing.assert_array_equal(read_mask(deep, {}), codes.astype(int) * 100)
+    three = save(tmp_path / "three.png", np.repeat(codes[..., None], 3, axis=2))
+    np.testing.assert_array_equal(read_mask(three, {}), codes)
+    colours = save(tmp_path / "rgb.png", np.array([[ROAD, SKY]], dtype=np.uint8))
+    assert read_mask(colours, {3: ROAD, 7: SKY}).tolist() == [[3, 7]]
+    assert read_mask(save(tmp_path / "bool.png", codes > 0), {}).tolist() == [[0, 1, 1], [1, 0, 1]]
+    # A palette whose colours the label map names by colour.
+    by_colour = {0x804080: ROAD, 0x0A141E: SKY, 0: (0, 0, 0)}
+    found = read_mask(tmp_path / "p.png", by_colour)
+    assert found.tolist() == [[0, 0x804080, 0x804080], [0x0A141E, 0, 0]]
+
+
+def test_an_unknown_colour_is_named(tmp_path: Path):
+    path = save(tmp_path / "m.png", np.array([[ROAD, SKY, SKY]], dtype=np.uint8))
+    with pytest.raises(
+        DataError, match=r"m.png: must hold colours of the label map alone; found \(10, 20, 30\) on 2 p"
+    ):
+        read_mask(path, {3: ROAD})
+    with pytest.raises(DataError, match=r"where no label map names colours; found 2 colours.*labels.txt"):
+        read_mask(path, {})
+    Image.fromarray(grey(9, 9)).save(tmp_path / "m.jpg")
+    with pytest.raises(DataError, match="be a mask without loss"):
+        read_mask(tmp_path / "m.jpg", {})
+
+
+@pytest.mark.parametrize(
+    ("pairs", "splits"),
+    [
+        ({"images/a.jpg": "masks/a.png", "images/b.jpg": "masks/b.png"}, [None, None]),
+        ({"train/images/a.jpg": "train/labels/a.png", "val/images/a.jpg": "val/labels/a.png"}, ["train", "val"]),
+        ({"images/train/a.jpg": "masks/train/a.png", "images/test/b.jpg": "masks/test/b.png"}, ["test", "train"]),
+        ({"train/a.jpg": "trainannot/a.png", "val/a.jpg": "valannot/a.png"}, ["train", "val"]),
+        ({"a.jpg": "a_mask.png", "b.jpg": "b_mask.png"}, [None, None]),
+        ({"x/a.jpg": "x/a.png", "y/a.jpg": "y/a.png"}, [None, None]),
+        ({"JPEGImages/a.jpg": "SegmentationClass/a.png"}, [None]),
+        ({"images/a.png": "masks/a_gt.png"}, [None]),
+    ],
+)
+def test_folders_pair_pictures_and_masks(tmp_path: Path, pairs: dict[str, str], splits: list[str | None]):
+    for picture, mask in pairs.items():
+        save(tmp_path / picture, grey(4, 5))
+        save(tmp_path / mask, grey(4, 5))
+    index = index_masks(tmp_path, suffixes=(".jpg", ".png"), options=None, labelled=True)
+    found = {
+        key: Path(str(t)).relative_to(tmp_path).as_posix()
+        for key, t in zip(index.records.keys, index.records.targets, strict=True)
+    }
+    assert found == pairs and list(index.records.splits) == splits
+    alone = index_masks(tmp_path, suffixes=(".jpg", ".png"), options=None, labelled=False)
+    assert set(alone.records.keys) == set(pairs) and set(alone.records.targets) == {None}
+
+
+def test_a_manifest_pairs_them_too(tmp_path: Path):
+    save(tmp_path / "p" / "a.jpg", grey(4, 5))
+    save(tmp_path / "q" / "b.png", grey(4, 5))
+    for column in ("path", "image"):
+        pd.DataFrame({column: ["p/a.jpg"], "mask": ["q/b.png"], "split": ["test"]}).to_csv(
+            tmp_path / "m.csv", index=False
+        )
+        for data in (tmp_path / "m.csv", tmp_path):
+            (record,) = index_masks(data, suffixes=(".jpg",), options=None, labelled=True).records
+            assert (record.key, record.split, str(record.target)) == ("p/a.jpg", "test", str(tmp_path / "q" / "b.png"))
+    (tmp_path / "q" / "b.png").unlink()
+    with pytest.raises(DataError, match="row 1, column 'mask': must name the mask of its picture; found 'q/b.png'"):
+        index_masks(tmp_path, suffixes=(".jpg",), options=None, labelled=True)
+
+
+def test_missing_masks_and_two_of_one_picture(tmp_path: Path):
+    save(tmp_path / "images" / "a.jpg", grey(4, 5))
+    with pytest.raises(UnlabelledError, match="must hold a mask for each picture"):
+        index_masks(tmp_path, suffixes=(".jpg",), options=None, labelled=True)
+    save(tmp_path / "images" / "b.jpg", grey(4, 5))
+    save(tmp_path / "masks" / "a.png", grey(4, 5))
+    save(tmp_path / "masks" / "c.png", grey(4, 5))
+    with pytest.raises(DataError, match="found 1 picture without one: images/b.jpg"):
+        index_masks(tmp_path, suffixes=(".jpg",), options=None, labelled=True)
+    save(tmp_path / "masks" / "b.png", grey(4, 5))
+    index = index_masks(tmp_path, suffixes=(".jpg",), options=None, labelled=True)
+    assert index.notes == ("1 mask without a picture left out: masks/c.png",)
+    save(tmp_path / "masks" / "b_mask.png", grey(4, 5))
+    with pytest.raises(DataError, match=r"one mask for each; found 'masks/b.png' and 'masks/b_mask.png'"):
+        index_masks(tmp_path, suffixes=(".jpg",), options=None, labelled=True)
+
+
+def test_coco_shapes_are_drawn_in_their_categories(tmp_path: Path):
+    square, runs = [[1, 1, 3, 1, 3, 2, 1, 2]], {"size": [4, 6], "counts": [0, 4, 20]}
+    content = {
+        "images": [{"id": 9, "file_name": "a.jpg", "height": 4, "width": 6}],
+        "annotations": [
+            {"id": 1, "image_id": 9, "category_id": 0, "segmentation": square},
+            {"id": 2, "image_id": 9, "category_id": 7, "segmentation": runs},
+        ],
+        "categories": [{"id": 0, "name": "cup"}, {"id": 7, "name": "hat"}],
+    }
+    path = tmp_path / "annotations" / "instances_val2017.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(content), encoding="utf-8")
+    save(tmp_path / "val2017" / "a.jpg", grey(4, 6))
+    for data in (tmp_path, path):
+        (record,) = index_masks(data, suffixes=(".jpg",), options=None, labelled=True).records
+        assert (record.key, record.split) == ("val2017/a.jpg", "val")
+        assert isinstance(record.target, PlaceLabels)
+        free = [7, -1, -1, -1, -1, -1]  # a run of four down the first column
+        assert record.target.read().tolist() == [free, [7, 0, 0, 0, -1, -1], [7, 0, 0, 0, -1, -1], free]
+        assert fitted(record.target).classes_ == ["background", "cup", "hat"]
+    packed = "".join(chr(48 + number) for number in (0, 4)) + "d0"  # 20 is 20 + 32 (more follows), then 0
+    assert (draw_shapes((4, 6), [(7, {"counts": packed})], "x") == draw_shapes((4, 6), [(7, runs)], "x")).all()
+    for shape, words in (([[1, 1, 2]], "polygons"), ({"counts": [0, 4]}, "runs over 6 x 4 pixels; found 4 pixels")):
+        with pytest.raises(DataError, match=words):
+            draw_shapes((4, 6), [(7, shape)], "x")
+    content["annotations"][0]["category_id"] = 5
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(DataError, match="found image 9, category 5 of annotation 1"):
+        index_masks(path, suffixes=(".jpg",), options=None, labelled=True)
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(DataError, match="must be a COCO file"):
+        index_masks(path, suffixes=(".jpg",), options=None, labelled=True)
+
+
+def test_written_masks_are_read_back(tmp_path: Path):
+    numbers = np.array([[0, 1], [1, 0]])
+    write_mask(tmp_path / "deep" / "m.png", lambda: View("m", {}), numbers, ["a", "b"], [SKY, ROAD])
+    with Image.open(tmp_path / "deep" / "m.png") as image:
+        assert image.mode == "P" and image.convert("RGB").getpixel((1, 0)) == ROAD
+    np.testing.assert_array_equal(read_mask(tmp_path / "deep" / "m.png", {}), numbers)
+    write_mask(tmp_path / "w.png", lambda: View("w", {}), numbers * 300, [str(n) for n in range(301)], [SKY] * 301)
+    np.testing.assert_array_equal(read_mask(tmp_path / "w.png", {}), numbers * 300)
+
+
+def test_pixels_lie_between_the_middles_of_patches():
+    values = torch.tensor([[[0.0], [8.0]]])  # one row of two tokens over 2 x 4 pixels: middles at 1 and 3
+    whole = at_pixels(values, np.array([2, 4]), None)
+    assert whole[:, 0].tolist() == [0, 2, 6, 8, 0, 2, 6, 8]
+    torch.manual_seed(0)
+    values, places = torch.randn(3, 5, 7), np.array([11, 13])
+    chosen = np.array([0, 17, 142, 60])
+    torch.testing.assert_close(at_pixels(values, places, chosen), at_pixels(values, places, None)[chosen])
+
+
+# --- the task ---------------------------------------------------------------------------------------------------------
+
+
+def fitted(*targets: PlaceLabels, ignore: tuple[str, ...] = ()) -> Segment:
+    task = Segment(SegmentOptions("segment", ignore=ignore))
+    task.fit(targets)
+    return task
+
+
+def test_classes_are_codes_and_what_is_not_labelled_counts_nowhere():
+    legend = Legend({0: "Sky", 2: "Road", 3: "Unlabelled"}, {2: ROAD}, "labels.txt")
+    labels = labels_of([[0, 2, 2], [3, 255, 0]], legend)
+    task = fitted(labels)
+    assert (task.classes_, task.codes_, task.counts_) == (["Sky", "Road"], [0, 2], [2, 2])
+    assert task.colours_[1] == ROAD
+    assert task.numbers(labels).tolist() == [[0, 1, 1], [-1, -1, 0]]
+    assert task.encode([labels]).tolist() == [[2, 2]]
+    again = Segment()
+    again.load_state(task.state())
+    assert again.numbers(labels).tolist() == task.numbers(labels).tolist() and again.state() == task.state()
+
+
+def test_a_class_can_be_left_out_by_name_or_code():
+    labels = labels_of([[0, 1, 2, 3]])
+    assert fitted(labels, ignore=("3",)).classes_ == ["0", "1", "2"]
+    named = labels_of([[0, 1, 2]], Legend({0: "a", 1: "b", 2: "c"}))
+    assert fitted(named, ignore=("b",)).classes_ == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "binary"),
+    [
+        ([[0, 255]], True),
+        ([[0] * 60 + [255] * 60 + [3, 130, 200]], True),
+        ([[0] * 60 + [255] * 60 + [1, 2]], False),
+        ([[0] * 60 + [255] * 2 + [1] * 60], False),
+        ([[0, 1, 1]], False),
+    ],
+)
+def test_black_and_white_masks_are_two_classes_with_blurred_edges(codes, binary: bool):
+    task = fitted(labels_of(codes))
+    assert task.binary_ == binary
+    if binary:
+        assert task.classes_ == ["background", "foreground"]
+        assert task.numbers(labels_of([[0, 127, 128, 255]])).tolist() == [[0, 0, 1, 1]]
+
+
+def test_what_cannot_be_learned_or_scored_is_refused():
+    legend = Legend({0: "Sky", 1: "Road"}, {}, "labels.txt")
+    with pytest.raises(DataError, match=r"m.png by labels.txt: .*label map; found the code 7 \(1 places\)"):
+        fitted(labels_of([[0, 1, 7]], legend))
+    with pytest.raises(DataError, match="at least 2 classes; found only"):
+        fitted(labels_of([[0, 0]]))
+    task = fitted(labels_of([[0, 1]], legend))
+    with pytest.raises(DataError, match="n.png: must label a place with a class; found only the code 255, not scored"):
+        task.encode([labels_of([[255]], legend, "n.png")])
+    other = Legend({0: "Sky", 1: "Rode"}, {}, "other.txt")
+    with pytest.raises(DataError, match=r"classes that training saw \(Sky, Road\); found 'Rode'. Did you mean 'Road'"):
+        task.encode([labels_of([[0, 1]], other)])
+    with pytest.raises(DataError, match="found the code 5"):
+        task.encode([labels_of([[0, 5]])])
+    with pytest.raises(DataError, match="must be a class for every place; found 'cat'"):
+        task.check("cat")
+
+
+def test_names_count_where_two_label_maps_number_them_differently():
+    task = fitted(labels_of([[0, 1]], Legend({0: "Sky", 1: "Road"}, {}, "a")))
+    assert task.numbers(labels_of([[5, 4]], Legend({4: "Sky", 5: "Road"}, {}, "b"))).tolist() == [[1, 0]]
+
+
+def test_scores_are_those_of_all_pixels_together():
+    rng = np.random.default_rng(0)
+    truths = [rng.integers(-1, 3, size=(7, 11)), rng.integers(0, 3, size=(5, 3))]
+    guesses = [rng.integers(0, 3, size=truth.shape) for truth in truths]
+    labels = [labels_of(np.where(truth < 0, 255, truth)) for truth in truths]
+    task = fitted(*labels)
+    outputs = torch.stack([task.answer(guess, truth) for guess, truth in zip(guesses, truths, strict=True)]).float()
+    scores = task.metrics(outputs, task.encode(labels))
+    t, g = (np.concatenate([one.ravel() for one in parts]) for parts in (truths, guesses))
+    t, g = t[t >= 0], g[t >= 0]
+    each = jaccard_score(t, g, average=None)
+    assert scores["mean_iou"] == pytest.approx(each.mean())
+    assert [scores[f"iou({name})"] for name in "012"] == pytest.approx(list(each))
+    assert scores["pixel_accuracy"] == pytest.approx(accuracy_score(t, g))
+    assert scores["mean_accuracy"] == pytest.approx(recall_score(t, g, average="macro"))
+    share = task.decode(outputs)["share(1)"]
+    assert share == pytest.approx([(guess == 1).mean() for guess in guesses])
+    constant = task.metrics(task.constant().expand(2, -1), task.encode(labels))
+    assert constant["pixel_accuracy"] == pytest.approx(np.bincount(t).max() / len(t))
+
+
+def test_a_class_that_does_not_occur_has_no_iou():
+    task = fitted(labels_of([[0, 1, 2]]))
+    labels = labels_of([[0, 0, 1, 1]])
+    outputs = task.answer(np.array([[0, 1, 1, 2]]), np.array([[0, 0, 1, 1]]))[None]
+    scores = task.metrics(outputs, task.encode([labels]))
+    assert scores["mean_iou"] == pytest.approx((1 / 2 + 1 / 3) / 2) and "iou(2)" not in scores
+    assert task.doubts(outputs, task.encode([labels])) == []
+
+
+def test_places_weigh_by_the_cube_root_of_their_share_however_they_were_drawn():
+    task = fitted(labels_of([[0] * 27 + [1]]))
+    target = torch.tensor([0, 1, 1, 1])
+    weights = Places(task).importance(target)
+    assert float(weights.mean()) == pytest.approx(1)
+    # Shares 27 to 1: together the first class counts three times as much as the second, whatever was drawn.
+    assert float(weights[0] / weights[1:].sum()) == pytest.approx(3)
+
+
+# --- the whole way ----------------------------------------------------------------------------------------------------
+
+
+def discs(root: Path, *, count: int = 12) -> Path:
+    """Writes pictures of a bright disc on dark ground, with masks: 0 ground, 1 disc, 255 the upper two rows."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        split = ("train", "val", "test")[max(0, number - count + 4) // 2 if number >= count - 4 else 0]
+        split = "train" if number < count - 4 else "val" if number < count - 2 else "test"
+        h, w = rng.integers(29, 41, size=2)
+        y, x = np.mgrid[:h, :w]
+        mask = ((y - h * rng.uniform(0.3, 0.7)) ** 2 + (x - w * rng.uniform(0.3, 0.7)) ** 2 < (h * 0.3) ** 2) * 1
+        picture = np.where(mask, 190, 60) + rng.normal(0, 9, size=(h, w))
+        mask[:2] = 255
+        save(root / split / "images" / f"{number}.png", picture.clip(0, 255).astype(np.uint8))
+        save(root / split / "masks" / f"{number}.png", mask.astype(np.uint8))
+    (root / "labels.txt").write_text("0 ground\n1 disc 200 30 30\n", encoding="utf-8")
+    return root
+
+
+QUICK = ["input.size=64", "head.read=[1, -1]", "head.centres=0", "task.places=600", "run.device=cpu"]
+
+
+def test_from_pictures_with_masks_to_masks_of_new_pictures(tmp_path: Path, capsys):
+    data, out = discs(tmp_path / "data"), tmp_path / "run"
+    words = ["--modality", "image", "--task", "segment"]
+    status, told, err = run(["check", data, *words], capsys)
+    assert status == 0 and told["samples"] == 12, err
+    status, told, err = run(["fit", data, *words, "--encoder", "test", "--out", out, *QUICK], capsys)
+    assert status == 0, err
+    assert told["metrics"]["test"]["mean_iou"] > 0.8 and told["metrics"]["test"].keys() >= {"iou(ground)", "iou(disc)"}
+    assert len(list((out / "masks" / "test").rglob("*.png"))) == 2
+    assert len(list((out / "pictures" / "test").glob("*.png"))) == 2
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Image segmentation" in page and "mean IoU" in page
+    status, scored, err = run(["evaluate", out], capsys)
+    assert status == 0 and scored["metrics"] == told["metrics"]["test"], err
+    status, told, err = run(["predict", out, data / "test" / "images", "--out", tmp_path / "p.csv"], capsys)
+    assert status == 0, err
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert list(table.columns) == ["key", "prediction", "file", "share(ground)", "share(disc)"]
+    for key, file in zip(table["key"], table["file"], strict=True):
+        with Image.open(data / "test" / "images" / key) as picture, Image.open(file) as mask:
+            assert mask.size == picture.size and mask.mode == "P"
+            assert mask.convert("RGB").getcolors()
+        same = out / "masks" / "test" / "test" / "images" / key
+        np.testing.assert_array_equal(read_mask(Path(file), {}), read_mask(same, {}))
+
+
+def test_a_mask_of_another_size_is_named_by_check_and_fit(tmp_path: Path, capsys):
+    data = discs(tmp_path / "data")
+    bad = save(data / "train" / "masks" / "0.png", np.array([[0, 1, 1]], dtype=np.uint8))
+    words = ["--modality", "image", "--task", "segment"]
+    status, told, _ = run(["check", data, *words], capsys)
+    assert status == 2 and told["bad"] == 1 and str(bad) in told["problems"][0]["problem"]
+    status, _, err = run(["fit", data, *words, "--encoder", "test", "--out", tmp_path / "run", *QUICK], capsys)
+    assert status == 2 and re.search(r"0.png: must label \d+ x \d+ pixels, as its sample has; found 3 x 1 pixels", err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_that_a_dense_task_has_no_use_for_are_refused(tmp_path: Path, capsys):
+    data = discs(tmp_path / "data")
+    words = ["fit", data, "--modality", "image", "--task", "segment", "--encoder", "test", "--out", tmp_path / "run"]
+    for setting, said in (
+        ("--tune=ends", "'tune': must be 'head'"),
+        ("head.readout=pooled", "'head.readout': must be 'dense'"),
+        ("--minutes=5", "'run.minutes': must be 0"),
+        ("input.mirrored=true", "Set input.mirrored=false"),
+    ):
+        status, _, err = run([*words, setting, *QUICK], capsys)
+        assert status == 2 and said in err, err
+    status, _, err = run(["fit", data, "--modality", "text", "--task", "segment", "--out", tmp_path / "run"], capsys)
+    assert status == 2 and "'segment' is of image" in err, err
+
+
+def test_modalities_that_have_places_have_all_of_it():
+    assert MODALITY.dense is not None and MODALITY.dense.suffix == ".png"
+
+
+# --- clouds -----------------------------------------------------------------------------------------------------------
+
+
+def test_points_stand_where_the_views_draw_them():
+    points = torch.tensor([[[0.3, -0.2, 0.5]]])
+    frames = view_frames(VIEWS)
+    dots = Dots(points, torch.ones(1, 1, dtype=torch.bool), frames=frames, side=101)
+    places = places_of(points[0].repeat(12, 1).numpy(), frames=frames, rows=ROWS, sheets=1)[0, :-PLAIN].reshape(4, 2)
+    for view in range(4):
+        x = (view % 2 + dots.x[0, view, 0] / 100) / 2
+        y = (view // 2 + dots.y[0, view, 0] / 100) / 2
+        np.testing.assert_allclose(places[view], [2 * x - 1, 2 * y - 1], atol=0.011)  # a pixel
+    # A token per view: a point gets the mean of the four.
+    values = torch.tensor([[[1.0], [2.0]], [[3.0], [6.0]]])
+    middles = np.zeros((1, 8 + PLAIN), dtype=np.float32)
+    middles[0, :8] = [-0.5, -0.5, 0.5, -0.5, -0.5, 0.5, 0.5, 0.5]
+    assert at_points(values, middles, None).tolist() == [[3.0]]
+
+
+def test_a_neighbourhood_knows_a_plane_and_a_pole():
+    rng = np.random.default_rng(0)
+    plane = np.concatenate([rng.uniform(-1, 1, size=(400, 2)), np.zeros((400, 1))], axis=1)
+    pole = np.stack([np.zeros(60), np.zeros(60), np.linspace(0.1, 1, 60)], axis=1)
+    found = neighbourhoods(np.concatenate([plane, pole]))
+    assert found.shape == (460, PLAIN) and np.isfinite(found).all()
+    first = 1 + 4 * 3  # linearity, planarity, scattering of ten neighbours
+    assert found[:400, first + 1].mean() > 0.4 and found[430:450, first].min() > 0.99
+    assert found[450, 0] == pytest.approx(pole[50, 2], abs=1e-6)
+
+
+def test_labels_of_points_are_a_column_or_folders_of_objects(tmp_path: Path):
+    table = np.array([[0, 0, 0, 2], [0, 0, 1, 5]])
+    lines = ["x y z label", *(" ".join(map(str, row)) for row in table)]
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    (record,) = index_points(tmp_path / "a.txt", options=None, labelled=True).records
+    assert record.target.read().tolist() == [2, 5]
+    with pytest.raises(DataError, match="must have a column 'kind' behind x, y, z; found label"):
+        read_column(tmp_path / "a.txt", "kind")
+    (tmp_path / "b.txt").write_text("x y z label\n0 0 0 1.5\n", encoding="utf-8")
+    with pytest.raises(DataError, match="column 'label': must hold whole numbers"):
+        read_column(tmp_path / "b.txt", "")
+    for room, files in (("Area_1/hall", {"wall_1": 2, "chair_1": 1}), ("Area_2/hall", {"wall_1": 1, "wall_2": 1})):
+        for name, count in files.items():
+            file = tmp_path / "rooms" / room / "Annotations" / f"{name}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("".join(f"{n} 0 {count} 9 8 7\n" for n in range(count)), encoding="utf-8")
+    index = index_points(tmp_path / "rooms", options=None, labelled=True)
+    assert list(index.records.keys) == ["Area_1/hall", "Area_2/hall"]
+    first = index.records[0]
+    assert first.target.read().tolist() == [0, 1, 1] and first.target.legend.names == {0: "chair", 1: "wall"}
+    assert load(first)["points"].tolist() == [[0, 0, 1], [0, 0, 2], [1, 0, 2]]
+    manifest = tmp_path / "rooms" / "split.csv"
+    pd.DataFrame({"path": ["Area_1/hall"], "split": ["test"]}).to_csv(manifest, index=False)
+    (record,) = index_points(manifest, options=None, labelled=True).records
+    assert (record.key, record.split) == ("Area_1/hall", "test")
+
+
+def test_from_clouds_with_labels_to_labelled_clouds(tmp_path: Path, capsys):
+    rng = np.random.default_rng(0)
+    for number in range(7):
+        ground = np.concatenate([rng.uniform(-5, 5, size=(260, 2)), rng.normal(0, 0.05, size=(260, 1))], axis=1)
+        tree = rng.normal(0, 0.5, size=(140, 3)) + [*rng.uniform(-3, 3, size=2), 3]
+        table = np.concatenate([np.concatenate([ground, tree]), np.repeat([[0], [4]], (260, 140), axis=0)], axis=1)
+        split = "train" if number < 4 else "val" if number < 5 else "test"
+        (tmp_path / "data" / split).mkdir(parents=True, exist_ok=True)
+        np.savetxt(tmp_path / "data" / split / f"{number}.txt", table, header="x y z label", comments="", fmt="%.4f")
+    (tmp_path / "data" / "labels.json").write_text('{"0": "ground", "4": "tree"}', encoding="utf-8")
+    out, words = tmp_path / "run", ["--modality", "pointcloud", "--task", "segment"]
+    small = [
+        "input.side=2",
+        "input.points=256",
+        "head.read=[-1]",
+        "head.centres=64",
+        "task.places=400",
+        "run.device=cpu",
+    ]
+    status, told, err = run(["fit", tmp_path / "data", *words, "--encoder", "test", "--out", out, *small], capsys)
+    assert status == 0, err
+    assert told["metrics"]["test"]["mean_iou"] > 0.9
+    status, _, err = run(["predict", out, tmp_path / "data" / "test" / "5.txt", "--out", tmp_path / "p.csv"], capsys)
+    assert status == 0, err
+    cloud = read_cloud(pd.read_csv(tmp_path / "p.csv")["file"][0])
+    truth = read_cloud(tmp_path / "data" / "test" / "5.txt")
+    np.testing.assert_allclose(cloud.points, truth.points)
+    label = cloud.extras[:, cloud.names.index("label")]
+    assert (label == (truth.extras[:, 0] == 4)).mean() > 0.9
