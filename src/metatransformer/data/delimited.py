@@ -142,7 +142,10 @@ def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array | None:
 
 
 def _whole_numbers(column: pa.Array) -> np.ndarray | None:
-    whole = np.asarray(pd.to_numeric(pd.Series(column.drop_null().to_pylist(), dtype=object)))
+    try:
+        whole = np.asarray(pd.to_numeric(pd.Series(column.drop_null().to_pylist(), dtype=object)))
+    except OverflowError:  # hundreds of digits
+        return None
     if whole.dtype.kind not in "iu":
         return None
     if not column.null_count:
