@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from fuzz import child
 from fuzz.child import AGAIN, HANG_S, STATE, State, run_child, stem
 from fuzz.seeds import seeds
 
@@ -62,6 +63,8 @@ class Run:
     """Some jobs in a process of their own; where it crashes or hangs, another one goes on behind the input."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
+        for reader, name, *_ in jobs:  # what all inputs need is made before the fork
+            child.Reading(reader, name)
         self.jobs, self.found = jobs, Outcome(inputs=sum(last - first for *_, first, last in jobs))
         self._folder = tempfile.TemporaryDirectory(prefix="fuzz-")
         self.folder = Path(self._folder.name)
