@@ -17,6 +17,8 @@ from metatransformer.core.errors import DataError, UsageError
 
 MOST_PIXELS = 178_956_970  # of one picture: 13,377 x 13,377; in RGB half a gigabyte
 
+MOST_VALUE = 1e30  # of a measured value: beyond it nothing was measured, and its square leaves single precision
+
 # A packed text may unpack to this many bytes in any case, and to a hundred times its own: real tables and texts come to
 # 3 to 30 times, one of zeros to 200, a bomb to 1032. A variable of the environment allows more, in MB.
 MOST_BYTES = 2**28

@@ -195,7 +195,7 @@ def _lines(content: str) -> Iterator[tuple[int, str]]:
 
 def _object(line: str, *, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        found = json.loads(line, parse_int=_whole)
     except (ValueError, RecursionError) as error:  # no JSON, a number of thousands of digits, brackets in brackets
         raise DataError(where, must="be one JSON object", found=f"'{error}'") from error
     if not isinstance(found, dict):
@@ -207,6 +207,12 @@ def _object(line: str, *, where: str) -> dict[str, Any]:
             found_half = f"half a letter ({error.object[error.start]!r})"
             raise DataError(where, must="be valid Unicode", found=found_half) from error
     return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 300:
+        raise ValueError(f"a whole number of {len(digits)} digits, more than any column can hold")
+    return int(digits)
 
 
 def _read_parquet(path: Path, *, rows: bool = True) -> pd.DataFrame:

@@ -32,7 +32,9 @@ def read_graphml(path: Path) -> list[tuple[Graph, dict[str, Any]]]:
         raise MissingDependencyError("networkx", extra="graph", purpose=f"reading {path}") from error
     data = BytesIO(read_bytes(path))
     with foreign(path, "networkx", must="be whole GraphML", do="Write it again, for instance with networkx."):
-        found = list(GraphMLReader(node_type=str)(path=data))
+        reader = GraphMLReader(node_type=str)
+        reader.convert_bool = _Spaced(reader.convert_bool)
+        found = list(reader(path=data))
     if not found:
         raise DataError(path, must="hold a graph", found="none")
     several = len(found) > 1
@@ -40,6 +42,15 @@ def read_graphml(path: Path) -> list[tuple[Graph, dict[str, Any]]]:
         (from_networkx(graph, where=f"{path}, graph {i}" if several else path), dict(graph.graph))
         for i, graph in enumerate(found)
     ]
+
+
+class _Spaced(dict[str, bool]):
+    """Words of XML, which may have spaces and line ends around them."""
+
+    def __missing__(self, word: str) -> bool:
+        if word == word.strip():
+            raise KeyError(word)
+        return self[word.strip()]
 
 
 NETWORKX = (".gml", ".net", ".paj")  # formats of one graph that networkx reads
