@@ -1,7 +1,7 @@
 """Files of general graphs: GraphML, edge lists, folders in the text format of TU Dortmund."""
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -33,7 +33,7 @@ def read_graphml(path: Path) -> list[tuple[Graph, dict[str, Any]]]:
     data = BytesIO(read_bytes(path))
     with foreign(path, "networkx", must="be whole GraphML", do="Write it again, for instance with networkx."):
         reader = GraphMLReader(node_type=str)
-        reader.convert_bool = _Spaced(reader.convert_bool)
+        reader.convert_bool = _Spaced(reader.convert_bool, where=path)
         found = list(reader(path=data))
     if not found:
         raise DataError(path, must="hold a graph", found="none")
@@ -44,13 +44,18 @@ def read_graphml(path: Path) -> list[tuple[Graph, dict[str, Any]]]:
     ]
 
 
-class _Spaced(dict[str, bool]):
+class _Spaced(dict[str | int, bool]):
     """Words of XML, which may have spaces and line ends around them."""
 
-    def __missing__(self, word: str) -> bool:
-        if word == word.strip():
-            raise KeyError(word)
-        return self[word.strip()]
+    def __init__(self, known: Mapping[str | int, bool], *, where: Path) -> None:
+        super().__init__(known)
+        self._where = where
+
+    def __missing__(self, word: str | int) -> bool:
+        found = self.get(str(word).strip())
+        if found is None:
+            raise DataError(self._where, must="be whole GraphML: true or false where it says boolean", found=repr(word))
+        return found
 
 
 NETWORKX = (".gml", ".net", ".paj")  # formats of one graph that networkx reads
