@@ -336,7 +336,7 @@ def _check_one(options: Namespace, console: Console) -> Result:
         known = [target is not None for target in index.records.targets]
         if any(known) and not all(known):  # as 'fit' reads: it leaves pixels without a label out, or refuses
             index = read(options.data, labelled=True)
-        elif not wanted and not any(known):
+        elif not _brings_labels(recipe) and not any(known):
             try:  # labels may be there and not fit
                 index = read(options.data, labelled=True)
             except (UnlabelledError, UsageError) as error:
