@@ -241,3 +241,20 @@ def test_a_table_is_read_about_as_fast_as_by_pandas(tmp_path):
         times[name] = min(tries)
     # About 2 on an idle machine, 30 where Python takes it line by line.
     assert times["ours"] < 12 * times["pandas"], times
+
+
+def test_bytes_in_parquet_are_texts_where_they_are_utf_8(tmp_path):
+    """As Impala and older writers of Parquet leave texts."""
+    table = pa.table({"name": pa.array(["Köln".encode(), None, b"x"]), "raw": pa.array([b"\xff", b"a", b"b"])})
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = read_table(tmp_path / "a.parquet", header=True)
+    assert found["name"].fillna("").tolist() == ["Köln", "", "x"] and found["raw"].tolist() == [b"\xff", b"a", b"b"]
+
+
+def test_parquet_that_swells_is_refused(tmp_path, monkeypatch):
+    table = pa.table({"a": ["x" * 1_000_000 + str(i) for i in range(9)]})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    assert len(read_table(tmp_path / "a.parquet", header=True)) == 9
+    monkeypatch.setattr(limits, "MOST_BYTES", 1_000_000)
+    with pytest.raises(DataError, match="a.parquet: must unpack to at most 1,000,000 bytes"):
+        read_table(tmp_path / "a.parquet", header=True)

@@ -228,6 +228,16 @@ def test_nothing_in_memory_ends_the_program(value: dict):
         load_graph(Record("0", value=value))
 
 
+def test_words_of_graphml_may_have_spaces_around_them(tmp_path: Path):
+    key = '<key id="a" for="node" attr.name="a" attr.type="boolean"><default> false\n</default></key>'
+    nodes = '<node id="x"><data key="a">  true </data></node><node id="y"/>'
+    text = f'<graphml xmlns="http://graphml.graphdrawing.org/xmlns">{key}<graph edgedefault="undirected">{nodes}'
+    ((graph, _),) = read_graphml(written(tmp_path / "a.graphml", f"{text}</graph></graphml>"))
+    assert list(graph.nodes["a"]) == ["yes", None]
+    with pytest.raises(DataError, match="whole GraphML"):
+        read_graphml(written(tmp_path / "a.graphml", f"{text}</graph></graphml>".replace(" true ", "perhaps")))
+
+
 def test_entities_of_graphml_do_not_swell(tmp_path: Path):
     lol = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10 if i else "lol"}">' for i in range(12))
     text = f'<?xml version="1.0"?><!DOCTYPE graphml [{lol}]><graphml><graph><node id="&l11;"/></graph></graphml>'

@@ -146,6 +146,11 @@ def test_broken_graphs_are_refused(arguments, match: str):
         make_graph(arguments["count"], arguments["edges"], nodes=arguments.get("nodes"), where="x")
 
 
+def test_a_large_molecule_is_read_without_a_drawing():
+    graph = read_molecule("C" * 992, where="x")
+    assert graph.count == 992 and graph.places is None
+
+
 def test_graphml_keeps_attributes_and_directions(tmp_path: Path):
     ((graph, own),) = read_graphml(FILES / "good.graphml")
     assert graph.nodes == {"kind": ["pump", "tank", "tank"], "load": [1.5, None, 0.25]}

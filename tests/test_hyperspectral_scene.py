@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
-from common import FIXTURES
+from common import FIXTURES, Run
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.modalities.hyperspectral.arrays import Entry
@@ -216,6 +216,22 @@ def test_labels_of_another_shape_are_named(tmp_path: Path, folder: bool, shape: 
     np.save(tmp_path / "a_gt.npy", np.ones(shape, int))
     with pytest.raises(DataError, match=f"must bring labels: an array that must have the shape 5 x 7.*{message}"):
         index(tmp_path if folder else tmp_path / "a.npy")
+
+
+def test_check_sees_labels_that_do_not_fit(tmp_path: Path, call: Run):
+    """As 'fit' does; a cube that has none is said to have none, and may be checked."""
+    cube = np.random.default_rng(0).uniform(1, 2, size=(5, 7, 11))
+    np.save(tmp_path / "a.npy", cube)
+    np.save(tmp_path / "a_gt.npy", np.ones((4, 7), int))
+    scipy.io.savemat(tmp_path / "b.mat", {"cube": cube, "gt": np.ones((4, 7), int)})
+    (tmp_path / "c.mat").write_bytes(b"MATLAB 5.0 damaged")  # what stands beside is not asked about
+    for data, status, told in ((tmp_path / "b.mat", 2, "4 x 7"), (tmp_path / "a.npy", 0, "'fit' would say")):
+        found, _, err = call(["check", data, "--modality", "hyperspectral"])
+        assert found == status and told in err
+    (tmp_path / "c.mat").unlink()
+    (tmp_path / "b.mat").unlink()
+    status, result, _ = call(["check", tmp_path, "--modality", "hyperspectral"])
+    assert status == 2 and "a_gt.npy (4 x 7)" in str(result["problems"])
 
 
 @pytest.mark.parametrize(("name", "found"), [("notes.txt", "notes.txt"), ("", "an empty folder")])

@@ -1,6 +1,6 @@
 """The campaign: which inputs there are, the processes that read them, and what they found."""
 
-import importlib
+import importlib.metadata
 import json
 import os
 import signal
@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+from fuzz import child
 from fuzz.child import AGAIN, HANG_S, STATE, State, run_child, stem
 from fuzz.seeds import seeds
 
@@ -61,6 +63,8 @@ class Run:
     """Some jobs in a process of their own; where it crashes or hangs, another one goes on behind the input."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
+        for reader, name, *_ in jobs:  # what all inputs need is made before the fork
+            child.Reading(reader, name)
         self.jobs, self.found = jobs, Outcome(inputs=sum(last - first for *_, first, last in jobs))
         self._folder = tempfile.TemporaryDirectory(prefix="fuzz-")
         self.folder = Path(self._folder.name)
@@ -122,6 +126,8 @@ def run_jobs(bundles: Iterable[Sequence[Job]], *, jobs: int, out: Path | None = 
     """Returns the outcome by reader; ``jobs`` processes run at a time, findings go to ``out`` as they come."""
     for name in _LIBRARIES:
         importlib.import_module(name)
+    # Every reader that is made asks which packages announce modalities, and these do not change here.
+    importlib.metadata.entry_points = cache(importlib.metadata.entry_points)
     stem()
     outcomes: dict[str, Outcome] = {}
     waiting, running = iter(bundles), []

@@ -73,18 +73,26 @@ def stem() -> Any:
     return load_encoder("test").stem
 
 
+@cache
+def recipe_of(reader: str, settings: str) -> Any:
+    """Returns the recipe of a modality with some settings, written as JSON."""
+    from common import tiny_recipe
+
+    from metatransformer.modalities import get_modality
+
+    return tiny_recipe(get_modality(reader), json.loads(settings))
+
+
 class Reading:
     """How a modality reads what is handed in, as the command ``check`` does."""
 
     def __init__(self, reader: str, name: str) -> None:
-        from common import tiny_recipe
-
         from fuzz.seeds import seeds
         from metatransformer.modalities import get_modality
 
         self.seed = seeds(reader)[name]
         self.modality = get_modality(reader)
-        self.recipe = tiny_recipe(self.modality, {**self.seed.settings, "task.target": self.seed.target})
+        self.recipe = recipe_of(reader, json.dumps({**self.seed.settings, "task.target": self.seed.target}))
         self.stem = stem()
 
     def read(self, path: Path) -> int:

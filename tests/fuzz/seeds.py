@@ -284,13 +284,19 @@ def _graphs() -> dict[str, bytes]:
 def _arrays() -> dict[str, bytes]:
     import h5py
     import scipy.io
+    import scipy.sparse
 
     rng = np.random.default_rng(0)
     cube = rng.random((5, 6, 7)).astype(np.float32)
     mask = cube[:, :, 0] > 0.5
+    scene = {"cube": cube, "wave": np.arange(400.0, 470.0, 10)}
     folded = {"V": rng.random((5, 30)), "nRow": 5.0, "nCol": 6.0}
+    cells = np.empty(3, dtype=object)
+    cells[:] = [cube[0], "letters", cube[1] * 1j]
+    mixed = {"cells": cells, "sparse": scipy.sparse.eye(5).tocsc(), "text": "abc", "cube": cube, "own": {"a": cells}}
     made = {
-        "struct.mat": _written(lambda out: scipy.io.savemat(out, {"scene": {"cube": cube, "wave": np.arange(7.0)}})),
+        "struct.mat": _written(lambda out: scipy.io.savemat(out, {"scene": scene})),
+        "mixed.mat": _written(lambda out: scipy.io.savemat(out, mixed)),
         "folded.mat": _written(lambda out: scipy.io.savemat(out, folded)),
         "packed.mat": _written(lambda out: scipy.io.savemat(out, {"cube": cube, "gt": mask}, do_compression=True)),
         "old.mat": _written(lambda out: scipy.io.savemat(out, {"cube": cube[:, :, 0]}, format="4")),

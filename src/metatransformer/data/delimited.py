@@ -42,7 +42,9 @@ def parse(data: bytes, *, path: Path, quoted: bool) -> tuple[list[str], list[pa.
     columns = _by_arrow(data, name=path.name, quoted=quoted)
     if columns is None:
         rows = rows_of(decode(data, path=path), path=path, quoted=quoted)
-        line, first = next(rows)
+        line, first = next(rows, (0, []))
+        if not first:
+            raise DataError(path, must="have a first line that names the columns", found="no line that holds a field")
         return first, _by_lines(rows, width=len(first), first_line=line, path=path)
     return [column[0].as_py() for column in columns], [column.slice(1) for column in columns]
 
@@ -142,7 +144,10 @@ def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array | None:
 
 
 def _whole_numbers(column: pa.Array) -> np.ndarray | None:
-    whole = np.asarray(pd.to_numeric(pd.Series(column.drop_null().to_pylist(), dtype=object)))
+    try:
+        whole = np.asarray(pd.to_numeric(pd.Series(column.drop_null().to_pylist(), dtype=object)))
+    except OverflowError:  # hundreds of digits
+        return None
     if whole.dtype.kind not in "iu":
         return None
     if not column.null_count:

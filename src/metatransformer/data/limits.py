@@ -17,6 +17,8 @@ from metatransformer.core.errors import DataError, UsageError
 
 MOST_PIXELS = 178_956_970  # of one picture: 13,377 x 13,377; in RGB half a gigabyte
 
+MOST_VALUE = 1e30  # of a measured value: beyond it nothing was measured, and its square leaves single precision
+
 # A packed text may unpack to this many bytes in any case, and to a hundred times its own: real tables and texts come to
 # 3 to 30 times, one of zeros to 200, a bomb to 1032. A variable of the environment allows more, in MB.
 MOST_BYTES = 2**28
@@ -67,16 +69,20 @@ def read_bytes(path: Path) -> bytes:
     try:
         if path.suffix.lower() != ".gz":
             return path.read_bytes()
-        most = _most_unpacked(path)
         with gzip.open(path) as file:
-            data = file.read(most + 1)
+            data = file.read(_most_unpacked(path) + 1)
     except (OSError, EOFError, zlib.error) as error:
         found = f"'{getattr(error, 'strerror', '') or error}'"
         raise DataError(path, must="be a readable file", found=found) from error
-    if len(data) > most:
+    require_unpacked(path, size=len(data))
+    return data
+
+
+def require_unpacked(path: Path, *, size: int) -> None:
+    """Raises DataError for a file that unpacks to more bytes than its own number lets expect."""
+    if size > (most := _most_unpacked(path)):
         do = f"If that is right, unpack it first, or set {VARIABLE} to the number of megabytes to allow."
         raise DataError(path, must=f"unpack to at most {most:,} bytes", found="more, perhaps a bomb", do=do)
-    return data
 
 
 def _most_unpacked(path: Path) -> int:

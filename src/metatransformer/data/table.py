@@ -10,6 +10,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.data.around import before, spaced_to_tabs
 from metatransformer.data.columns import MISSING
 from metatransformer.data.delimited import as_numbers, as_texts, decode, parse, rows_of, without
-from metatransformer.data.limits import DEFLATE, MOST_BYTES, read_bytes, require_room
+from metatransformer.data.limits import DEFLATE, MOST_BYTES, read_bytes, require_room, require_unpacked
 
 _DELIMITED = (".csv", ".tsv", ".tab")
 _LINES = (".jsonl", ".ndjson")
@@ -195,7 +196,7 @@ def _lines(content: str) -> Iterator[tuple[int, str]]:
 
 def _object(line: str, *, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        found = json.loads(line, parse_int=_whole)
     except (ValueError, RecursionError) as error:  # no JSON, a number of thousands of digits, brackets in brackets
         raise DataError(where, must="be one JSON object", found=f"'{error}'") from error
     if not isinstance(found, dict):
@@ -209,6 +210,23 @@ def _object(line: str, *, where: str) -> dict[str, Any]:
     return found
 
 
+def _whole(digits: str) -> int:
+    if len(digits) > 300:
+        raise ValueError(f"a whole number of {len(digits)} digits, more than any column can hold")
+    return int(digits)
+
+
+def _with_texts(table: pa.Table) -> pa.Table:
+    """Returns a table of Arrow whose columns of bytes are texts where they are UTF-8, as older programs write texts."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+            with suppress(pa.ArrowInvalid):
+                wide = pa.types.is_large_binary(field.type)
+                texts = table.column(place).cast(pa.large_string() if wide else pa.string())
+                table = table.set_column(place, field.name, texts)
+    return table
+
+
 def _read_parquet(path: Path, *, rows: bool = True) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
@@ -219,6 +237,7 @@ def _read_parquet(path: Path, *, rows: bool = True) -> pd.DataFrame:
         if 8 * about.num_rows * about.num_columns > MOST_BYTES:  # a column of one value takes no bytes
             shape = (about.num_rows, about.num_columns)
             require_room(path, shape=shape, bytes_each=8, what="cells", ratio=DEFLATE)
-        frame = pq.read_table(path).to_pandas()
+        require_unpacked(path, size=sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups)))
+        frame = _with_texts(pq.read_table(path)).to_pandas()
         coded = {name: kind.categories.dtype for name, kind in frame.dtypes.items() if kind.name == "category"}
         return frame.astype(coded)  # how a column is packed says nothing of what it holds

@@ -377,6 +377,11 @@ def _check_one(options: Namespace, console: Console) -> Result:
         known = [target is not None for target in index.records.targets]
         if any(known) and not all(known):  # as 'fit' reads: it leaves pixels without a label out, or refuses
             index = read(options.data, labelled=True)
+        elif not _brings_labels(recipe) and not any(known):
+            try:  # labels may be there and not fit
+                index = read(options.data, labelled=True)
+            except (UnlabelledError, UsageError) as error:
+                console.note(f"checked without labels, for 'fit' would say: {error}")
     except DataError as error:
         if isinstance(error, UnlabelledError) or not Path(options.data).is_dir():
             raise

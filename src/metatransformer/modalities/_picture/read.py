@@ -142,6 +142,7 @@ def _pixels(image: Image.Image, *, signed: bool, where: Path) -> np.ndarray:
     return array[:, :, None] if grey else array
 
 
+@np.errstate(invalid="ignore", over="ignore")  # of floating-point pixels, which are judged where they are used
 def _whole(array: np.ndarray, *, where: Path) -> np.ndarray:
     """Returns whole numbers as uint8 where they are stored in 8 bits, else as uint16; others as float32.
 
@@ -156,6 +157,7 @@ def _whole(array: np.ndarray, *, where: Path) -> np.ndarray:
     return array.astype(np.uint8 if array.dtype.itemsize == 1 else np.uint16)
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def _as_shown(tiff: Tiff, *, where: Path) -> np.ndarray:
     """Returns a TIFF as a person sees it: full scale at any depth, small values black, alpha laid on white."""
     channels = {"MINISBLACK": 1, "MINISWHITE": 1, "RGB": 3, "YCBCR": 3}.get(tiff.kind, 0)

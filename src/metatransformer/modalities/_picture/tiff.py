@@ -5,6 +5,7 @@ Sources: TIFF 6.0 (photometric interpretation, orientation, extra samples); GDAL
 """
 
 import io
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -104,17 +105,28 @@ def open_tiff(path: Path, *, extra: str) -> Iterator[Any]:
 
 def _require_end(raw: Bounded, form: Any, *, path: Path) -> None:
     """Raises DataError for directories that follow each other in a circle: tifffile would go round for ever."""
-    place, seen = raw.seek(8 if form.is_bigtiff else 4), set()  # where the header says which one is the first
-    with suppress(struct.error, OSError, OverflowError):  # behind the end of the file: tifffile says what is missing
-        while place not in seen:
-            seen.add(place)
-            (after,) = struct.unpack(form.offsetformat, raw.read(form.offsetsize))
-            if not after:
-                return
-            raw.seek(after)
+    place: int | None = 8 if form.is_bigtiff else 4  # where the header says which one is the first
+    seen = set()
+    while place is not None:
+        if place in seen:
+            found = "directories that follow each other in a circle"
+            raise DataError(path, must="be a whole TIFF", found=found, do=_AGAIN)
+        seen.add(place)
+        place = _behind(raw, form, place)
+
+
+def _behind(raw: Bounded, form: Any, place: int) -> int | None:
+    """Returns where a directory says which one comes next, as tifffile finds it; ``place`` says where it begins."""
+    end = raw.seek(0, os.SEEK_END)
+    with suppress(struct.error, OSError, ValueError, OverflowError):  # tifffile says what is missing
+        raw.seek(place)
+        (start,) = struct.unpack(form.offsetformat, raw.read(form.offsetsize))
+        if 0 < start < end:
+            raw.seek(start)
             (tags,) = struct.unpack(form.tagnoformat, raw.read(form.tagnosize))
-            place = raw.seek(after + form.tagnosize + tags * form.tagsize)
-        raise DataError(path, must="be a whole TIFF", found="directories that follow each other in a circle", do=_AGAIN)
+            # Of one that is cut off tifffile takes the last bytes of the file.
+            return min(raw.tell() + tags * form.tagsize, end - form.offsetsize)
+    return None
 
 
 def require_tiff_room(path: Path, page: Any, *, shape: Sequence[int]) -> None:

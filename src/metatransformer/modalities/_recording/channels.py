@@ -94,9 +94,9 @@ def is_counter(title: str, values: np.ndarray, *, first: bool) -> bool:
 
     It would tell the place in the recording. ``first``: it is the first column, where pandas writes its index.
     """
-    steps = np.diff(values)
-    if not len(steps) or not (values == np.round(values)).all():
+    if len(values) < 2 or not np.isfinite(values).all() or not (values == np.round(values)).all():
         return False
+    steps = np.diff(values)
     if title in ("unnamed_1", "Unnamed: 0"):
         return first and bool((steps == 1).all())
     return bool(_COUNTER.fullmatch(title)) and float(np.mean(steps > 0)) > 0.9

@@ -22,7 +22,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.data.around import before
 from metatransformer.data.delimited import decode, numbers
 from metatransformer.data.folder import accepts
-from metatransformer.data.limits import read_bytes
+from metatransformer.data.limits import MOST_VALUE, read_bytes
 from metatransformer.data.numpy_files import map_npy
 from metatransformer.data.records import counted, listing
 from metatransformer.data.table import first_line, read_columns, read_head, read_table
@@ -270,14 +270,14 @@ def _stray(column: pd.Series, *, title: str, where: object, row: tuple[str, int]
 
 
 def _require_finite(values: np.ndarray, *, names: Sequence[str], where: object, row: tuple[str, int]) -> None:
-    bad = np.argwhere(~np.isfinite(values))
+    bad = np.argwhere(~(np.abs(values) <= MOST_VALUE))
     if len(bad):
         word, first = row
         step, axis = bad[0].tolist()
         raise DataError(
             f"{where}, {word} {step + first}, column '{names[axis]}'",
             must="hold a finite number in every row",
-            found=f"{counted(len(bad), 'missing or infinite value')} of {values.size:,}",
+            found=f"{len(bad):,} of {values.size:,} missing, infinite or beyond {MOST_VALUE:g}",
             do="Fill the gaps, or cut the recording there.",
         )
 
@@ -285,7 +285,8 @@ def _require_finite(values: np.ndarray, *, names: Sequence[str], where: object, 
 def _read_json(path: Path) -> Motion:
     text = decode(read_bytes(path), path=path)
     with foreign(path, "json", must="be whole JSON"):
-        content = json.loads(text)
+        # Whole numbers that are too large for any column become infinite, and are refused as such.
+        content = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 300 else float(digits))
     try:
         found = list(_series(content, rate_hz=0.0))
     except RecursionError as error:

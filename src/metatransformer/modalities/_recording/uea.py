@@ -14,7 +14,7 @@ import numpy as np
 
 from metatransformer.core.errors import DataError
 from metatransformer.data.delimited import decode
-from metatransformer.data.limits import read_bytes
+from metatransformer.data.limits import MOST_VALUE, read_bytes
 from metatransformer.data.records import counted
 
 _CACHED_FILES = 2  # train and test; a file is read once and its cases are cut out of it
@@ -74,13 +74,13 @@ def read_uea(path: str | Path, *, part: int) -> np.ndarray:
             do="Copy the file again: it may be cut off.",
         )
     values = np.stack(rows, axis=1)
-    bad = np.argwhere(~np.isfinite(values))
+    bad = np.argwhere(~(np.abs(values) <= MOST_VALUE))
     if len(bad):
         step, axis = (bad[0] + 1).tolist()
         raise DataError(
             f"{where}, dimension {axis}, step {step}",
             must="hold a finite number at every step",
-            found=f"{counted(len(bad), 'missing or infinite value')} of {values.size:,}",
+            found=f"{len(bad):,} of {values.size:,} missing, infinite or beyond {MOST_VALUE:g}",
             do="Fill the gaps, or remove the case.",
         )
     return values
@@ -114,11 +114,11 @@ def _parsed(path: Path, size: int, modified: int) -> _Cases:
             continue
         if "data" in header:
             lines.append((number, line))
-        elif line.startswith("@"):
+        elif line.startswith("@") and line.strip("@ \t"):
             name, *words = line[1:].split()
             header[name.lower()] = words
         else:
-            raise DataError(f"{path}, line {number}", must="start with @", found=repr(line[:30]))
+            raise DataError(f"{path}, line {number}", must="start with @ and a name", found=repr(line[:30]))
     if not lines:
         raise DataError(path, must="hold a case below @data", found="none")
     if _is_set(header, "timestamps"):

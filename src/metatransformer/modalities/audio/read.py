@@ -89,10 +89,10 @@ def _blocks(file: Any, *, path: Path) -> Iterator[tuple[int, np.ndarray]]:
     """Yields the rate and samples ``[t, channels]``, some at a time."""
     rows, count = max(1, _BLOCK // file.channels), -1
     while count:
-        block = np.empty((rows, file.channels), dtype=np.float32)
-        with _border(path):
-            count = file.buffer_read_into(block.data, "float32")
-        yield file.samplerate, block[:count]
+        with _border(path):  # not into a buffer: where that fails, Python's garbage collector stumbles over its view
+            block = file.read(rows, dtype="float32", always_2d=True)
+        count = len(block)
+        yield file.samplerate, block
 
 
 def _gathered(blocks: Iterable[tuple[int, np.ndarray]], *, path: Path) -> tuple[int, np.ndarray]:

@@ -24,6 +24,7 @@ from metatransformer.data.records import counted
 from metatransformer.modalities.graph.graphs import Graph
 
 RADIUS = 2  # bonds around an atom that make a circular substructure, as ECFP4 has it
+MOST_DRAWN = 200  # atoms: RDKit lays out a chain of 300 in a second, one of 600 in 40, one of 1,000 never
 _CLOCK = re.compile(r"^\[\d\d:\d\d:\d\d\]\s*")
 _BLOCK_END = "$$$$"
 _MUST = "be a molecule that RDKit understands"
@@ -224,9 +225,11 @@ def _quietly(parse: Any, *, where: object) -> tuple[Any, list[str]]:
 def _graph(molecule: Any, *, title: str, where: object) -> Graph:
     from rdkit.Chem import rdDepictor
 
-    with foreign(where, "RDKit", must=_MUST, do=_WAY_OUT):
-        rdDepictor.Compute2DCoords(molecule)
-        places = molecule.GetConformer().GetPositions()[:, :2]
+    places = None
+    if molecule.GetNumAtoms() <= MOST_DRAWN:
+        with foreign(where, "RDKit", must=_MUST, do=_WAY_OUT):
+            rdDepictor.Compute2DCoords(molecule)
+            places = molecule.GetConformer().GetPositions()[:, :2].astype(np.float32)
     atoms, bonds = list(molecule.GetAtoms()), list(molecule.GetBonds())
     edges = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in bonds]
     return Graph(
@@ -249,7 +252,7 @@ def _graph(molecule: Any, *, title: str, where: object) -> Graph:
         },
         environments=_environments(molecule),
         whole=_descriptors(molecule, where=where),
-        places=places.astype(np.float32),
+        places=places,
         marks=[
             *((atom.GetAtomicNum(), atom.GetTotalNumHs(), atom.GetFormalCharge()) for atom in atoms),
             *((round(10 * bond.GetBondTypeAsDouble()), 0, 0) for bond in bonds),

@@ -1,7 +1,7 @@
 """Files of general graphs: GraphML, edge lists, folders in the text format of TU Dortmund."""
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -32,7 +32,9 @@ def read_graphml(path: Path) -> list[tuple[Graph, dict[str, Any]]]:
         raise MissingDependencyError("networkx", extra="graph", purpose=f"reading {path}") from error
     data = BytesIO(read_bytes(path))
     with foreign(path, "networkx", must="be whole GraphML", do="Write it again, for instance with networkx."):
-        found = list(GraphMLReader(node_type=str)(path=data))
+        reader = GraphMLReader(node_type=str)
+        reader.convert_bool = _Spaced(reader.convert_bool, where=path)
+        found = list(reader(path=data))
     if not found:
         raise DataError(path, must="hold a graph", found="none")
     several = len(found) > 1
@@ -40,6 +42,20 @@ def read_graphml(path: Path) -> list[tuple[Graph, dict[str, Any]]]:
         (from_networkx(graph, where=f"{path}, graph {i}" if several else path), dict(graph.graph))
         for i, graph in enumerate(found)
     ]
+
+
+class _Spaced(dict[str | int, bool]):
+    """Words of XML, which may have spaces and line ends around them."""
+
+    def __init__(self, known: Mapping[str | int, bool], *, where: Path) -> None:
+        super().__init__(known)
+        self._where = where
+
+    def __missing__(self, word: str | int) -> bool:
+        found = self.get(str(word).strip())
+        if found is None:
+            raise DataError(self._where, must="be whole GraphML: true or false where it says boolean", found=repr(word))
+        return found
 
 
 NETWORKX = (".gml", ".net", ".paj")  # formats of one graph that networkx reads

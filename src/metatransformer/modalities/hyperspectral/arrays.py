@@ -21,6 +21,7 @@ from metatransformer.data.numpy_files import list_npz, map_npy, read_npz
 from metatransformer.modalities._picture.read import open_picture
 from metatransformer.modalities._picture.tiff import open_tiff, require_tiff_room
 from metatransformer.modalities.hyperspectral.envi import ENVI_DATA, envi_header, open_envi
+from metatransformer.modalities.hyperspectral.matlab import require_whole
 
 HDF5 = (".h5", ".hdf5", ".he5", ".nc")
 ARRAY_SUFFIXES = (".mat", *HDF5, ".npy", ".npz", ".tif", ".tiff", ".hdr", ".png")
@@ -168,6 +169,7 @@ def _is_hdf5(path: Path) -> bool:
 def _list_matlab(path: Path) -> _Found:
     import scipy.io
 
+    require_whole(path)
     with Bounded(path) as file, _border(path, "scipy"):
         try:
             listed = scipy.io.whosmat(file)
@@ -195,6 +197,7 @@ def _read_matlab(path: Path, name: str) -> np.ndarray:
 def _load(path: Path, name: str) -> np.ndarray:
     import scipy.io
 
+    require_whole(path)
     with Bounded(path) as file, _border(path, "scipy"):
         return scipy.io.loadmat(file, variable_names=[name])[name]
 
@@ -317,6 +320,9 @@ def _read_tiff(path: Path) -> np.ndarray:
         series = _series(file, path=path)
         with _tiff_border(path):
             array = series.asarray()
+        if array.shape != series.shape:
+            wanted, found = (" x ".join(map(str, shape)) for shape in (series.shape, array.shape))
+            raise DataError(path, must=f"hold {wanted} values, as it says", found=found, do="Copy or write it again.")
         return array.transpose(_tiff_axes(series))
 
 

@@ -9,12 +9,13 @@ TE) split the data.
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from metatransformer.core.errors import DataError
+from metatransformer.core.errors import DataError, UnlabelledError
 from metatransformer.core.samples import Record
 from metatransformer.data.records import Index, Records, counted, listing, natural_key, split_name
 from metatransformer.modalities.hyperspectral.arrays import (
@@ -77,7 +78,7 @@ def index_folder_of_scenes(root: Path, *, variable: str, target: str, labelled: 
         bare = [one.cube for one in pairs if one.labels is None]
         pairs = [one for one in pairs if one.labels is not None]
         if not pairs:
-            raise _no_labels(root, cube=bare[0], others=others)
+            raise _no_labels(root, cube=bare[0], others=others, given=others)
         notes += [f"no labels for {listing(bare)}: not used"] if bare else []
     return join(pairs, root=root, labelled=labelled, cut=cut, notes=notes)
 
@@ -103,7 +104,7 @@ def index_scene(path: Path, *, variable: str, target: str, labelled: bool, cut: 
         fitting = [entry for entry in others if _fits(cube, entry)]
         labels = [entry for entry in fitting if _are_whole(entry)] or (fitting if labelled else [])
     if labelled and not labels:
-        raise _no_labels(path, cube=cube, others=_beside(path, cube=cube))
+        raise _no_labels(path, cube=cube, others=[*others, *_beside(path, cube=cube)], given=others)
     pairs, notes = pair([cube], labels, where=path)
     return join(pairs, root=path.parent, labelled=labelled, cut=cut, notes=notes)
 
@@ -228,11 +229,16 @@ def _beside(path: Path, *, cube: Entry) -> list[Entry]:
     found: list[Entry] = []
     for other in sorted(path.parent.iterdir()):
         if other != path and other.is_file() and other.suffix.lower() == path.suffix.lower():
-            found += [entry for entry in list_arrays(other) if not _is_cube(entry)]
+            with suppress(DataError):  # this is not about a damaged file beside it
+                found += [entry for entry in list_arrays(other) if not _is_cube(entry)]
     return found
 
 
-def _no_labels(where: Path, *, cube: Entry, others: Sequence[Entry]) -> DataError:
+def _no_labels(where: Path, *, cube: Entry, others: Sequence[Entry], given: Sequence[Entry]) -> DataError:
+    """Returns the error for a cube without labels; only where one of those ``given`` with it may be meant as labels,
+    and has another shape, it is more than data without labels."""
+    meant = [one for one in given if len(one.shape) == 2 and min(one.shape) > 1 and _are_whole(one)]
+    kind = DataError if meant and len(cube.shape) == 3 else UnlabelledError
     fitting = [entry for entry in others if _fits(cube, entry)]
     turned = [entry for entry in others if entry.shape == cube.shape[1::-1]]
     do = "Put them into one folder with the cube, or name them with --target."
@@ -243,7 +249,7 @@ def _no_labels(where: Path, *, cube: Entry, others: Sequence[Entry]) -> DataErro
     elif others:
         do = "Take the labels of this cube, uncropped."
     must = f"bring labels: an array that must {_shape_of_labels(cube)}"
-    return DataError(where, must=must, found=f"only {listing(others)}" if others else "none", do=do)
+    return kind(where, must=must, found=f"only {listing(others)}" if others else "none", do=do)
 
 
 def join(pairs: Sequence[Pair], *, root: Path, labelled: bool, cut: Cut, notes: Sequence[str]) -> Index:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from metatransformer.core.samples import Record
+from metatransformer.data.limits import MOST_VALUE
 from metatransformer.data.records import counted
 from metatransformer.modalities._recording.motion import Motion
 
@@ -92,7 +93,8 @@ def cut_stretch(stretch: Stretch, *, cut: WindowCut, labelled: bool) -> tuple[li
     ends = np.minimum(starts + cut.length, times[-1] + tick)
     stops = np.searchsorted(times, ends - 0.01 * tick)
     names = _taken(stretch.motion, cut.axes)
-    whole = np.isfinite(stretch.motion.values[:, [stretch.motion.names.index(name) for name in names]])  # [t, axes]
+    values = stretch.motion.values[:, [stretch.motion.names.index(name) for name in names]]
+    whole = np.abs(values) <= MOST_VALUE  # [t, axes]
     records: list[Record] = []
     left_out: Counter[str] = Counter()
     for start, end, i, j in zip(starts.tolist(), ends.tolist(), firsts.tolist(), stops.tolist(), strict=True):

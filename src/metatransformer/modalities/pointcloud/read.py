@@ -252,6 +252,8 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], *, where: object) -> Cloud:
     points = arrays[places[0]]
     if points.dtype.names and len(arrays) == 1:
         return _from_columns(points, where=where)
+    if not points.ndim:
+        raise DataError(f"{where}, {places[0]}", must="be [n, 3], one row a point", found="a single number")
     if points.ndim == 3 and points.shape[2] >= 3:  # rows and columns of a depth camera
         arrays = {name: array.reshape(-1, *array.shape[2:]) for name, array in arrays.items()}
         points = arrays[places[0]]

@@ -1,0 +1,6 @@
+@timeStamps  
+@ 
+@dimensions 6
+@equalLength true
+@seriesLength 53
+@classLabel false
