@@ -12,7 +12,6 @@ import metatransformer as mt
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, View
-from metatransformer.core.task import TaskOptions
 from metatransformer.fit.closed_form import Basis, fit_probes
 from metatransformer.fit.fit import fit
 from metatransformer.machine.console import Console
@@ -29,7 +28,7 @@ from metatransformer.modalities.timeseries.forecasts import _picture
 from metatransformer.nn.curves import draw_curves
 from metatransformer.recipe import make_recipe
 from metatransformer.report.controls import run_controls
-from metatransformer.tasks.forecast import Forecast
+from metatransformer.tasks.forecast import Forecast, ForecastOptions
 
 FOLDER = FIXTURES / "timeseries"
 STEM = Stem()
@@ -245,7 +244,7 @@ def test_targets_that_are_no_future_are_refused():
     with pytest.raises(DataError, match="must be the future of a series.*found 'a'.*sample=file"):
         Forecast().fit(["a", "b"])
     with pytest.raises(UsageError, match="must be a score of 'forecast'"):
-        Forecast(TaskOptions(metric="accuracy"))
+        Forecast(ForecastOptions(metric="accuracy"))
     task = Forecast()
     task.fit([windows_of()[0].target])
     with pytest.raises(DataError, match="must be 5 steps long; found 7 steps"):

@@ -23,7 +23,7 @@ class Options:
 
 
 def make(*overrides: str, defaults: dict | None = None, base: dict | None = None):
-    kind = SimpleNamespace(options=Options, defaults=defaults or {}, task="classify")
+    kind = SimpleNamespace(options=Options, defaults=defaults or {}, task="classify", defaults_for={}, dense=None)
     return make_recipe("image", base=base or {}, overrides=list(overrides), known=lambda name: kind)
 
 
