@@ -1,5 +1,6 @@
 """Infrared: counts or degrees C, one channel or three, standardised by the picture or by the training pictures."""
 
+import struct
 import sys
 from pathlib import Path
 
@@ -68,6 +69,15 @@ def test_tiff_of_every_kind(tmp_path, compression):
 def test_white_is_small_where_the_file_says_so(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", square(), photometric="miniswhite")
     np.testing.assert_array_equal(read_thermal(tmp_path / "a.tif")[0][:, :, 0], 255 - square())
+
+
+def test_small_white_values_of_an_odd_depth_are_turned_within_it(tmp_path: Path):
+    """Four bits, stored 1 and 15 of 0..15; tags 256, 257, 258, 262, 273, 278, 279 of TIFF 6.0."""
+    tags = ((256, 2), (257, 1), (258, 4), (259, 1), (262, 0), (273, 8), (277, 1), (278, 1), (279, 1))
+    entries = b"".join(struct.pack("<HHII", code, 3, 1, value) for code, value in tags)
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 10) + b"\x1f\0" + directory)
+    assert read_thermal(tmp_path / "a.tif")[0].ravel().tolist() == [14, 0]
 
 
 @pytest.mark.parametrize(

@@ -150,5 +150,5 @@ def test_one_with_parameters_is_refused_where_heads_are_solved(pictures: Path, t
 def test_an_unknown_one_is_named(pictures: Path, tmp_path: Path, call: Run):
     words = ["fit", pictures, *CLI_IMAGE, "--tune", "head", "--out", tmp_path / "run", *CLI_SETTINGS]
     status, _, err = call([*words, "head.readout=qwery"])
-    assert status == 2 and READOUTS.names() == ["borders", "pooled", "query"]
+    assert status == 2 and READOUTS.names() == ["borders", "dense", "pooled", "query"]
     assert_one_message(err, r"readout: must be a known one; found 'qwery'. Did you mean 'query'\?")

@@ -54,7 +54,8 @@ def foretell(fitted: Fitted, context: Context) -> None:
     if total * each > WORTH:
         what = "features" if solved else "samples, before training"
         size = f" and {_memory(fitted, total, solved=solved):.1f} GB of memory" if memory_gb() else ""
-        context.console.note(f"about {duration(total * each)}{size} for {total:,} {what}; --minutes N ends sooner")
+        sooner = "" if any(task.dense for task in pipeline.tasks.values()) else "; --minutes N ends sooner"
+        context.console.note(f"about {duration(total * each)}{size} for {total:,} {what}{sooner}")
 
 
 def _seconds_each(fitted: Fitted, places: np.ndarray, *, solved: bool) -> float:

@@ -46,6 +46,6 @@ def _plain(tiff: Tiff, *, path: Path) -> tuple[np.ndarray, float | None]:
     if tiff.kind == "MINISWHITE":
         if array.dtype.kind == "f":
             raise DataError(path, must="show small values dark", found="floating-point MINISWHITE")
-        ends = np.iinfo(array.dtype)
-        array, no_data = ends.min + ends.max - array, None if no_data is None else ends.min + ends.max - no_data
+        top = array.dtype.type(-1 if array.dtype.kind == "i" else 2**tiff.bits - 1)  # of signed ones: least and most
+        array, no_data = top - array, None if no_data is None else int(top) - no_data
     return array.astype(np.float32 if array.dtype.kind == "f" else array.dtype.type), no_data
