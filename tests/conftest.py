@@ -24,6 +24,7 @@ install_import_hook("metatransformer", "checker.check")
 
 from pathlib import Path  # noqa: E402
 
+import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
@@ -35,6 +36,8 @@ from metatransformer.faces.cli import main  # noqa: E402
 from metatransformer.modalities import get_modality  # noqa: E402
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("tests", deadline=None)  # how long an example takes, the machine decides
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)

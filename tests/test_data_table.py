@@ -2,6 +2,7 @@
 
 import gzip
 import time
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -258,3 +259,11 @@ def test_parquet_that_swells_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "MOST_BYTES", 1_000_000)
     with pytest.raises(DataError, match="a.parquet: must unpack to at most 1,000,000 bytes"):
         read_table(tmp_path / "a.parquet", header=True)
+
+
+def test_old_times_of_parquet_keep_their_year(tmp_path):
+    """Spark writes 96 bits; as nanoseconds the year 9999 would be 1816."""
+    times = pa.array([datetime(9999, 12, 31), datetime(2024, 2, 29, 12)], pa.timestamp("us"))
+    pq.write_table(pa.table({"t": times}), tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+    found = read_table(tmp_path / "a.parquet", header=True)["t"]
+    assert found.dt.year.tolist() == [9999, 2024] and str(found[1]) == "2024-02-29 12:00:00"

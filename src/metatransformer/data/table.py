@@ -238,6 +238,7 @@ def _read_parquet(path: Path, *, rows: bool = True) -> pd.DataFrame:
             shape = (about.num_rows, about.num_columns)
             require_room(path, shape=shape, bytes_each=8, what="cells", ratio=DEFLATE)
         require_unpacked(path, size=sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups)))
-        frame = _with_texts(pq.read_table(path)).to_pandas()
+        # Older times are kept in 96 bits: as nanoseconds, years beyond 2262 would come out as others.
+        frame = _with_texts(pq.read_table(path, coerce_int96_timestamp_unit="us")).to_pandas()
         coded = {name: kind.categories.dtype for name, kind in frame.dtypes.items() if kind.name == "category"}
         return frame.astype(coded)  # how a column is packed says nothing of what it holds
