@@ -171,7 +171,7 @@ class _Estimator(BaseEstimator):
         """Takes over a saved model."""
         self.pipeline_, self.history_, self.split_ = pipeline, [], read_split(folder)
         told = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        several = len(told["tasks"]) > 1 or told["recipe"].get("sets")
+        several = len(told.get("tasks", ())) > 1 or told["recipe"].get("sets")
         self.metrics_ = told["metrics"][pipeline.task_name] if several else told["metrics"]
 
     def _learn_labels(self, targets: Sequence[Any]) -> dict[str, Any]:
