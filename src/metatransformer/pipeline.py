@@ -43,13 +43,15 @@ ORIGINS = "origins.safetensors"
 class Reader:
     """A modality with its transform: records in, checked views for the tokenizer out.
 
-    ``plain``: with the plain features, which a head reads; ``dense``: with the places of the whole sample.
+    ``plain``: with the plain features, which a head reads; ``dense``: with the places of the whole sample; ``always``:
+    every training sample had this input.
     """
 
     modality: Modality
     transform: Transform
     plain: bool = False
     dense: bool = False
+    always: bool = False
 
     def raw(self, record: Record) -> View:
         """Returns the raw arrays of one record."""
@@ -173,8 +175,8 @@ class Pipeline:
                 _save(self.tasks[name].tensors(), folder / about["tensors"])
         if with_trunk:
             _save(model.encoder.state_dict(), folder / "encoder.safetensors")
-        if len(model.origins):
-            _save(model.origins.state_dict(), folder / ORIGINS)
+        if origins := {name: origin for name, origin in model.origins.state_dict().items() if name in self.route}:
+            _save(origins, folder / ORIGINS)
         if model.adapters is not None:
             _save(model.adapters.tensors(), folder / ADAPTERS)
             write_json(folder / ADAPTERS.parent / "adapter_config.json", model.adapters.config())
@@ -187,7 +189,11 @@ class Pipeline:
             "format": FORMAT,
             "recipe": to_dict(self.recipe),
             "inputs": {
-                name: {"transform": reader.transform.state(), "tokenizer": f"tokenizers/{name}.safetensors"}
+                name: {
+                    "transform": reader.transform.state(),
+                    "tokenizer": f"tokenizers/{name}.safetensors",
+                    "always": reader.always,
+                }
                 for name, reader in self.route.items()
             },
             "tasks": {
@@ -241,9 +247,11 @@ def build_pipeline(recipe: Recipe, *, trunk: Pretrained, examples: Examples) -> 
     Raises:
         MetaTransformerError: what the data or the recipe must change.
     """
-    route = {
-        name: fit_reader(recipe, name, trunk=trunk, records=examples.inputs[name].records) for name in recipe.inputs
-    }
+    route = {}
+    for name in recipe.inputs:
+        column = examples.inputs[name]
+        reader = fit_reader(recipe, name, trunk=trunk, records=column.records)
+        route[name] = dataclasses.replace(reader, always=column.places is None or bool((column.places >= 0).all()))
     tasks = {}
     for name in recipe.tasks:
         tasks[name] = make_task(recipe, name)

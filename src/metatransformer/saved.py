@@ -59,11 +59,12 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
     tasks = {name: make_task(recipe, name) for name in description["tasks"]}
     with _intact(path):
         for name, reader in route.items():
-            reader.transform.load_state(description["inputs"][name]["transform"])
+            about = description["inputs"][name]
+            reader.transform.load_state(about["transform"])
+            route[name] = dataclasses.replace(reader, always=bool(about.get("always", False)))  # older ones do not say
         for name, task in tasks.items():
             task.load_state(description["tasks"][name]["state"])
-        about = description["tasks"].items()
-        plans = {name: _plan(told) for name, told in about}
+        plans = {name: _plan(told) for name, told in description["tasks"].items()}
         # Tokenizers are built from what transforms have learned.
         pipeline = assemble(recipe, trunk=trunk, route=route, tasks=tasks, plans=plans)
     pipeline.read_plain(plain_inputs(key for plan in plans.values() for key in plan.beside))

@@ -131,6 +131,8 @@ class Source:
     ``index`` replaces all of this where neither kind fits (cubes with label maps, windows of series, frames):
     ``index(data, target=str, labelled=bool, header=bool, options=its options) -> data.records.Index``. ``kind``
     then only says whether a sample is more like a file or like a row, and ``suffixes`` what is accepted.
+    ``inside`` are endings of another modality's files that may hold this one as well, as films hold sound: they are
+    read where a table or a list names them, not looked for in folders; ``holds`` says whether a file does.
     ``named`` is the modality's setting that names the columns of a table, where it has one. ``continues`` says that
     a prediction goes on from the target's own column, which then is named for it too.
     """
@@ -141,6 +143,8 @@ class Source:
     index: Callable[..., Any] | None = None
     named: str = ""
     continues: bool = False
+    inside: tuple[str, ...] = ()
+    holds: Callable[[Path], bool] | None = None
 
     @property
     def rows(self) -> bool:

@@ -28,7 +28,7 @@ from metatransformer.faces.arguments import flat_keys, keywords_of, labelled, no
 from metatransformer.faces.embedder import Embedder, embedder_of
 from metatransformer.fit.fit import fit
 from metatransformer.infer.embed import FEATURES, embed, embedding
-from metatransformer.infer.evaluate import compute_outputs
+from metatransformer.infer.evaluate import compute_outputs, doubt_gaps
 from metatransformer.infer.loader import Loader
 from metatransformer.infer.predict import arrange, prediction_table
 from metatransformer.infer.sources import split_dataset
@@ -170,9 +170,8 @@ class _Estimator(BaseEstimator):
     def _take(self, pipeline: Pipeline, folder: Path) -> None:
         """Takes over a saved model."""
         self.pipeline_, self.history_, self.split_ = pipeline, [], read_split(folder)
-        told = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        several = len(told.get("tasks", ())) > 1 or told["recipe"].get("sets")
-        self.metrics_ = told["metrics"][pipeline.task_name] if several else told["metrics"]
+        metrics = json.loads((folder / "model.json").read_text(encoding="utf-8"))["metrics"]
+        self.metrics_ = metrics.get(pipeline.task_name, metrics)  # of several tasks by task
 
     def _learn_labels(self, targets: Sequence[Any]) -> dict[str, Any]:
         """Returns, by attribute, what the task does not keep of the targets; a regression keeps all that is needed."""
@@ -200,6 +199,7 @@ class _Estimator(BaseEstimator):
         return examples, targets
 
     def _outputs(self, examples: Examples) -> Tensor:
+        doubt_gaps(self.pipeline_, examples)
         # Without the task: a label in the data plays no part in a prediction, also not an unknown one.
         loader = Loader(self.pipeline_.route, examples, cache_mb=0, tasks={})
         return compute_outputs(self.pipeline_, loader, console=self._console(), title="predicting")

@@ -13,6 +13,7 @@ from torch import Tensor
 from metatransformer.core.batch import Batch, Part
 from metatransformer.core.errors import DataError
 from metatransformer.core.readout import Readout
+from metatransformer.data.examples import Examples
 from metatransformer.infer.dense import Keep, answer_places
 from metatransformer.infer.loader import Loader, run_batches
 from metatransformer.machine.console import Console
@@ -53,6 +54,15 @@ class Features(NamedTuple):
         """Returns samples one behind the other."""
         plain = {name: torch.cat([part.plain[name] for part in parts]) for name in parts[0].plain}
         return Features(torch.cat([part.trunk for part in parts]), plain, parts[0].columns)
+
+
+def doubt_gaps(pipeline: Pipeline, examples: Examples) -> None:
+    """Warns of inputs that samples lack and training samples always had."""
+    for name, column in examples.inputs.items():
+        gaps = 0 if column.places is None else int((column.places < 0).sum())
+        if gaps and pipeline.route[name].always:
+            known = f"input '{name}' is absent in {gaps:,} of {len(column):,} samples, in training never"
+            _log.warning(f"{known}: their predictions rest on the other inputs alone")
 
 
 def compute_outputs(
@@ -117,6 +127,7 @@ def score(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -
     Raises:
         DataError: there are no records, or their targets are unknown.
     """
+    doubt_gaps(pipeline, loader.examples)
     outputs = compute_outputs(pipeline, loader, console=console, title=title)
     scores = score_outputs(pipeline, loader, outputs)
     assert loader.target is not None

@@ -251,12 +251,16 @@ def _files(
         row = rows.sheet.rows.name(int(there[0]))
         raise DataError(f"{row}, column '{column}'", must=must, found=f"{values[0]!r}")
     root = Path.cwd() if rows.sheet.path is None else rows.sheet.path.parent
-    paths = [root / str(value) for value in values]
+    paths, source = [root / str(value) for value in values], modality.source
     names = replace(rows.sheet.rows, places=tuple(there.tolist()))
-    require_files(values, paths=paths, row=names, suffixes=(*modality.source.suffixes, FOLDER), column=column)
-    once = {path: place for place, path in enumerate(dict.fromkeys(paths))}
-    index = _one_each(modality, list(once), one=one, count=len(once), where=where)
-    return _placed(there, rows, places=[once[path] for path in paths]), index
+    require_files(values, paths=paths, row=names, suffixes=(*source.suffixes, *source.inside, FOLDER), column=column)
+    different = dict.fromkeys(paths)
+    held = [path for path in different if source.holds is None or source.holds(path)]
+    index = _one_each(modality, held, one=one, count=len(held), where=where) if held else Index(Records([]))
+    if without := len(different) - len(held):
+        index = replace(index, notes=(*index.notes, f"none in {counted(without, 'file')}, where it is absent"))
+    once = {path: place for place, path in enumerate(held)}
+    return _placed(there, rows, places=[once.get(path, -1) for path in paths]), index
 
 
 def _one_each(modality: Modality, data: Any, *, one: InputOptions, count: int, where: str) -> Index:

@@ -11,7 +11,7 @@ from metatransformer.core.errors import DataError, UsageError
 from metatransformer.data.examples import Examples
 from metatransformer.data.records import Records
 from metatransformer.infer.dense import write_answer
-from metatransformer.infer.evaluate import compute_outputs
+from metatransformer.infer.evaluate import compute_outputs, doubt_gaps
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline
@@ -23,6 +23,8 @@ def predict(pipeline: Pipeline, examples: Examples, *, console: Console, folder:
 
     Of a dense task the answer for every place is written into ``folder``, and a column ``file`` names it.
     """
+    if len(pipeline.route) > 1:
+        doubt_gaps(pipeline, examples)
     # A label in the data plays no part in a prediction, also not one that training never saw.
     loader = Loader(pipeline.route, examples, cache_mb=0, tasks={})
     files = [""] * len(examples)

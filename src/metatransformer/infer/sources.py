@@ -13,6 +13,7 @@ from metatransformer.core.samples import Record
 from metatransformer.core.task import TaskOptions, Told
 from metatransformer.data.examples import Examples
 from metatransformer.data.folder import scan
+from metatransformer.data.given import Files, Folder, recognise
 from metatransformer.data.index import Index, index_files, index_table, split_records
 from metatransformer.data.records import Records, Table, Views, counted, natural_key
 from metatransformer.data.rows import split_target
@@ -56,9 +57,13 @@ def read_index(
         if labelled and not target:
             raise UsageError("--target", must="name the column to learn for a table", found="nothing")
         return index_table(data, target=target or None, header=header)
+    given = recognise(data)
+    named = not isinstance(given, Folder | Files) or (
+        isinstance(given, Files) and not any(map(Path.is_dir, given.paths))
+    )
     return index_files(
-        data,
-        suffixes=modality.source.suffixes,
+        given,
+        suffixes=(*modality.source.suffixes, *(modality.source.inside if named else ())),
         label_column=target or "label",
         require_labels=labelled,
         parts=modality.source.parts,

@@ -1,8 +1,8 @@
 """Audio: the log-mel spectrum as a picture of one channel, in patches over time and frequency.
 
 File: WAV, FLAC, MP3, OGG, Opus, AIFF, AU, CAF, W64; by FFmpeg M4A, AAC, AMR, 3GP, WMA, APE, WV, SPX, MKA, WEBA; any
-rate, any number of channels (averaged), any length up to ``max_seconds``; or an array in memory, ``[t]`` or ``[t,
-channels]``.
+rate, any number of channels (averaged), any length up to ``max_seconds``; the sound of a film (MP4, MOV, MKV, WebM and
+others) that a table or a list names; or an array in memory, ``[t]`` or ``[t, channels]``.
 Tokens: 16 kHz mono, scaled to its own peak, without silent ends; log-mel energies of 25 ms windows
 every 10 ms, or more densely where a clip is short; the loudest 80 dB are kept and standardised by
 the training clips;
@@ -36,7 +36,7 @@ from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Rule, Settings
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.records import listing
-from metatransformer.modalities.audio.ffmpeg import CONTAINERS
+from metatransformer.modalities.audio.ffmpeg import CONTAINERS, FILMS, has_sound
 from metatransformer.modalities.audio.read import MOST_SECONDS, read_audio, resample
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
 from metatransformer.nn.spectrogram import heard, log_mel
@@ -279,7 +279,7 @@ def synthesize(rng: np.random.Generator, label: int) -> dict[str, np.ndarray]:
 MODALITY = Modality(
     name="audio",
     summary="sounds and speech of any rate, up to half a minute",
-    source=Source(kind="files", suffixes=SUFFIXES),
+    source=Source(kind="files", suffixes=SUFFIXES, inside=tuple(FILMS), holds=has_sound),
     fields={"spectrum": Field("t* m", "float32", unit="deviations", summary="standardised log-mel")},
     options=AudioOptions,
     load=load,
