@@ -28,6 +28,7 @@ from metatransformer.infer.sources import named
 from metatransformer.machine.about import about_machine
 from metatransformer.machine.clock import duration
 from metatransformer.machine.console import Console
+from metatransformer.pipeline import make_task
 from metatransformer.recipe import Recipe, merged, to_dict, tune_mode
 from metatransformer.report.page import Summary, join_reports
 from metatransformer.saved import read_description
@@ -244,7 +245,7 @@ def _tell(
             scores = told[one.name]["metrics"]
             scores = scores[task] if len(one.recipe.tasks) > 1 else scores
             split = "test" if "test" in scores else "val"
-            metric = next(iter(scores[split]))
+            metric = make_task(one.recipe, task).primary
             kinds = ", ".join(given.modality for given in one.recipe.inputs.values())
             rows.append(
                 (task, kinds, one.recipe.tasks[task].name, f"{metric} ({split})", f"{scores[split][metric]:.4f}")
