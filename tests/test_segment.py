@@ -408,6 +408,14 @@ def test_from_pictures_with_masks_to_masks_of_new_pictures(tmp_path: Path, capsy
         np.testing.assert_array_equal(read_mask(Path(file), {}), read_mask(same, {}))
 
 
+def test_controls_stand_beside_a_dense_score(tmp_path: Path, capsys):
+    data, words = discs(tmp_path / "data"), ["--modality", "image", "--task", "segment", "--controls"]
+    status, told, err = run(["fit", data, *words, "--encoder", "test", "--out", tmp_path / "run", *QUICK], capsys)
+    assert status == 0, err
+    assert set(told["controls"]) == {"constant", "random", "identity"} and "no plain baseline" in err
+    assert told["controls"]["constant"]["mean_iou"] < told["metrics"]["test"]["mean_iou"]
+
+
 def test_a_mask_of_another_size_is_named_by_check_and_fit(tmp_path: Path, capsys):
     data = discs(tmp_path / "data")
     bad = save(data / "train" / "masks" / "0.png", np.array([[0, 1, 1]], dtype=np.uint8))
