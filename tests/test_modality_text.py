@@ -90,7 +90,7 @@ def test_a_pair_has_a_separator_and_says_which_text_a_piece_is_of(vocabulary: st
 
 
 def test_of_two_texts_one_may_be_missing(vocabulary: str):
-    transform = fitted(("a film", "is it bad ?"), (None, "good"), vocabulary=vocabulary)
+    transform = fitted(("a film", "is it bad ?"), (None, "good film"), vocabulary=vocabulary)
     assert transform(sample((None, "is it"))).inputs["pieces"][0].tolist() == [SEPARATOR, FIRST + 7, FIRST + 8]
     assert transform(sample(("good", " "))).inputs["pieces"][0].tolist() == [FIRST + 3, SEPARATOR]
     with pytest.raises(DataError, match="must hold a text; found a missing one"):

@@ -110,7 +110,7 @@ def is_missing(value: object) -> bool:
 def text_columns(rows: Sequence[Mapping[str, Any]], *, where: str) -> tuple[str, ...]:
     """Returns the one or two columns of a table that read as texts; the only column is one in any case.
 
-    A column reads as text when most of its cells hold several words with letters (or, in a script that needs no
+    A column reads as text when most of its filled cells hold several words with letters (or, in a script that needs no
     spaces, several letters).
 
     Raises:
@@ -130,8 +130,9 @@ def text_columns(rows: Sequence[Mapping[str, Any]], *, where: str) -> tuple[str,
 
 
 def _reads_as_text(cells: Sequence[Any]) -> bool:
-    several = [isinstance(cell, str) and (_words(cell) > 1 or _is_unspaced(cell)) for cell in cells]
-    return sum(several) > len(cells) / 2
+    there = [cell for cell in cells if not is_missing(cell)]
+    several = [isinstance(cell, str) and (_words(cell) > 1 or _is_unspaced(cell)) for cell in there]
+    return sum(several) > len(there) / 2
 
 
 def _words(text: str) -> int:
