@@ -1,6 +1,7 @@
 """Several data sets, one model: fitted by one command, answering as models of their own, and added to later."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,15 @@ def test_an_interrupted_suite_goes_on(folder: Path, call: Run, monkeypatch: pyte
     status, told, err = call(["fit", folder / "suite.yaml", "--out", out])
     assert status == 0 and err.count("fitted before; it stays as it is") == 2
     assert set(told["tasks"]) == set(SETS)
+
+
+def test_an_overwrite_that_was_cut_off_leaves_no_data_set_out(folder: Path, call: Run):
+    out, sets = folder / "run", {name: SETS[name] for name in ("shapes", "visits")}
+    assert call(["fit", written(folder, sets), "--out", out])[0] == 0
+    shutil.rmtree(out / "model")  # where --overwrite begins
+    status, _, err = call(["fit", folder / "suite.yaml", "--out", out])
+    assert status == 0, err
+    assert set(load_pipeline(out).tasks) == {"shapes", "visits"} and "it stays as it is" not in err
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def fit_suite(options: Namespace) -> commands.Result:
     _require_one_trunk(sets)
     if _in_common(sets[0].recipe):
         return _fit_shared(sets, options, out=out, console=console)
-    done = {} if options.overwrite else {one.name: one for one in sets if _is_done(one)}
+    done = {} if options.overwrite else {one.name: one for one in sets if _is_done(one, out / "model")}
     _begin(out, sets, overwrite=options.overwrite)
     told: dict[str, dict[str, Any]] = {}
     for one in sets:
@@ -183,8 +183,8 @@ def _in_common(recipe: Recipe) -> str:
     return "" if tune_mode(recipe.tune)[0] in ("head", "tokens", "ends") else recipe.tune
 
 
-def _is_done(one: _Set) -> bool:
-    """Returns whether a data set was fitted before, as the suite has it now.
+def _is_done(one: _Set, model: Path) -> bool:
+    """Returns whether a data set was fitted before, as the suite has it now, and what it learned is still there.
 
     Raises:
         UsageError: it was fitted, or begun, in another way.
@@ -192,7 +192,13 @@ def _is_done(one: _Set) -> bool:
     if not (one.folder / "run.json").is_file():
         return False
     identity = identity_of(one.examples, load_encoder(one.recipe.encoder))
-    return RunFolder(one.folder, place=Place()).is_done(one.recipe, identity=identity)
+    done = RunFolder(one.folder, place=Place()).is_done(one.recipe, identity=identity)
+    return done and ((one.folder / "model").is_dir() or _is_in(one, model))
+
+
+def _is_in(one: _Set, model: Path) -> bool:
+    known = (model / "model.json").is_file() and Recipe.of(read_description(model)["recipe"]).sets
+    return bool(known) and one.name in known
 
 
 def _begin(out: Path, sets: list[_Set], *, overwrite: bool) -> None:
@@ -221,7 +227,11 @@ def _fit(one: _Set, *, sets: int, console: Console) -> None:
     recipe = one.recipe
     if recipe.run.minutes:  # of all data sets together
         recipe = replace(recipe, run=replace(recipe.run, minutes=recipe.run.minutes / sets))
-    options = Namespace(**{**vars(one.options), "out": str(one.folder)})
+    # A finished run whose model is gone, as an --overwrite that was cut off leaves it, is made again.
+    run = RunFolder(one.folder, place=Place())
+    gone = (one.folder / "run.json").is_file() and run.about()["status"] == "done"
+    overwrite = one.options.overwrite or gone
+    options = Namespace(**{**vars(one.options), "out": str(one.folder), "overwrite": overwrite})
     commands.fit_one(one.examples, recipe, options, begun=time.monotonic(), console=console)
 
 
@@ -230,7 +240,7 @@ def _add(one: _Set, model: Path) -> None:
     part = one.folder / "model"
     if not part.is_dir():
         return
-    if not (model / "model.json").is_file() or one.name not in Recipe.of(read_description(model)["recipe"]).sets:
+    if not _is_in(one, model):
         add_model(part, model, name=one.name)
     shutil.rmtree(part)
 
