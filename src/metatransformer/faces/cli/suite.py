@@ -57,7 +57,9 @@ def read_suite(options: Namespace) -> dict[str, Namespace]:
         raise UsageError(f"--{given[0]}", must=must, found=repr(getattr(options, given[0])))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UsageError(f"suite {path}", must="be a readable file", found=f"'{error.strerror}'") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"suite {path}", must="be valid YAML in UTF-8", found=str(error)) from error
     sets = content.get("sets") if isinstance(content, Mapping) else None
     if not isinstance(sets, Mapping) or not sets or not all(isinstance(own, Mapping) for own in sets.values()):
