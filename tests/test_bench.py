@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from metatransformer.bench import strong, suite
 from metatransformer.bench.datasets import DATA_SETS, DataSet, digest
 from metatransformer.bench.paired import paired_error
 from metatransformer.bench.processes import RowProcesses, termination_interrupts
-from metatransformer.bench.row import Plan, Results, _alone, run_row
+from metatransformer.bench.row import Plan, Results, _alone, _fewer, run_row
 from metatransformer.bench.strong import require_libraries
 from metatransformer.bench.table import _modes, markdown, summarise
 from metatransformer.core.errors import MissingDependencyError, UsageError
+from metatransformer.core.labels import PlaceLabels
 from metatransformer.core.samples import Record
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality, modality_names
@@ -207,6 +209,81 @@ def test_a_row_runs_every_model_once_and_continues(tmp_path: Path):
     again = Results(results.path)
     run_row(TOY, data=tmp_path, plan=PLAN, results=again, console=Console(quiet=True))
     assert sorted(x["variant"] for x in again.lines) == sorted(names) and len(again.lines) == len(kept)
+
+
+def discs(root: Path) -> list[list[Record]]:
+    """Returns pictures of a bright disc on dark ground, with its pixels as class 1."""
+    del root
+    rng, found = np.random.default_rng(0), []
+    for number in range(11):
+        y, x = np.mgrid[:31, :37]
+        mask = ((y - rng.uniform(9, 22)) ** 2 + (x - rng.uniform(9, 28)) ** 2 < 80).astype(np.int64)
+        pixels = (60 + 130 * mask + rng.normal(0, 9, size=mask.shape)).clip(0, 255).astype(np.uint8)
+        labels = PlaceLabels(f"{number}.png", partial(np.array, mask))
+        split = "train" if number < 7 else "val" if number < 9 else "test"
+        found.append(Record(f"{number}", value=pixels, target=labels, split=split))
+    return [found]
+
+
+def gratings(root: Path) -> list[list[Record]]:
+    """Returns four noisy pictures of each of 13 identities, which differ in direction and colour."""
+    del root
+    rng, found = np.random.default_rng(0), []
+    down, across = np.mgrid[:28, :28]
+    for identity in range(13):
+        angle, colour = rng.uniform(0, np.pi), rng.uniform(0.3, 1, size=3)
+        for number in range(4):
+            wave = np.sin(0.7 * (across * np.cos(angle) + down * np.sin(angle)) + rng.uniform(0, 6))
+            pixels = (128 + 100 * wave[:, :, None] * colour).clip(0, 255).astype(np.uint8)
+            split = "train" if identity < 7 else "val" if identity < 9 else "gallery" if number else "query"
+            found.append(Record(f"{identity}-{number}", value=pixels, target=f"p{identity}", split=split))
+    return [found]
+
+
+SMALL = {"head.read": [-1], "task.places": 500, "input.size": 56}
+
+
+@pytest.mark.parametrize(
+    ("folds", "task", "metric", "spec", "methods"),
+    [
+        (
+            discs,
+            "segment",
+            "mean_iou",
+            "local:forest,boosting",
+            {"baseline": "forest on local features", "strong": "local + "},
+        ),
+        (
+            gratings,
+            "retrieve",
+            "r1",
+            "plain:cosine,whitened,discriminants",
+            {"baseline": "plain features, cosine", "strong": "plain + "},
+        ),
+    ],
+)
+def test_rows_of_other_tasks(tmp_path: Path, folds: Any, task: str, metric: str, spec: str, methods: dict[str, str]):
+    overrides = {name: value for name, value in SMALL.items() if task == "segment" or name != "task.places"}
+    row = replace(TOY, folds=folds, task=task, metrics=(metric,), strong=spec, modes=(), overrides=overrides)
+    for quick in (False, True):
+        results = Results(tmp_path / f"row-{quick}.jsonl")
+        plan = replace(PLAN, quick=quick, trunks=1)
+        run_row(row, data=tmp_path, plan=plan, results=results, console=Console(quiet=True))
+    found = {line["variant"]: line for line in results.lines}
+    assert set(found) == {"pretrained", "constant", "baseline", "strong", "identity", "random"}
+    assert all(found[name]["method"].startswith(methods[name]) for name in methods)
+    for name in ("baseline", "strong"):
+        assert found[name]["scores"][metric] > found["constant"]["scores"][metric]
+    row_of = {"name": "toys", "summary": "", "modality": "image", "metrics": [metric], "status": "done", "words": ""}
+    row_of |= {"split": "", "licence": "", "source": "", "published": [], **summarise(results.lines, metrics=(metric,))}
+    assert f"| toys | {metric} |" in told([row_of])
+
+
+def test_a_quick_run_keeps_identities_whole(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("metatransformer.bench.row.QUICK_IDENTITIES", 3)
+    kept = _fewer(gratings(Path())[0])
+    assert len({r.target for r in kept}) == 6 and len(kept) == 24
+    assert {r.target for r in kept if r.split == "query"} == {r.target for r in kept if r.split == "gallery"}
 
 
 def test_few_samples_choose_by_cross_validation_unless_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -83,7 +83,7 @@ def test_side_is_learned_from_training_pictures_only_where_it_is_free():
     for each in (free, fixed):
         each.fit(samples)
     assert (free.side_, fixed.side_) == (140, 57)
-    assert free.state() == {"side": 140}
+    assert free.state() == {"side": 140, "tile": 0}
 
 
 def test_augmentation_mirrors_only_where_it_is_allowed():

@@ -8,17 +8,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from common import run
+from common import run, tiny_pipeline
 from PIL import Image
 from sklearn.metrics import accuracy_score, jaccard_score, recall_score
 
 from metatransformer import DataError
-from metatransformer.core.errors import UnlabelledError
+from metatransformer.core.batch import Part
+from metatransformer.core.errors import UnlabelledError, UsageError
 from metatransformer.core.labels import Legend, PlaceLabels
+from metatransformer.core.modality import Cut
 from metatransformer.core.samples import View
 from metatransformer.data.legend import find_legend, read_legend
+from metatransformer.infer.dense import _joined
 from metatransformer.modalities._picture.coco import draw_shapes
+from metatransformer.modalities._picture.local import local_pixels
 from metatransformer.modalities._picture.masks import at_pixels, index_masks, read_mask, write_mask
+from metatransformer.modalities._picture.tiles import cut_pixels
 from metatransformer.modalities.image import MODALITY
 from metatransformer.modalities.pointcloud import ROWS, VIEWS, load
 from metatransformer.modalities.pointcloud.dense import (
@@ -32,6 +37,7 @@ from metatransformer.modalities.pointcloud.dense import (
 from metatransformer.modalities.pointcloud.read import read_cloud
 from metatransformer.nn.views import Dots, view_frames
 from metatransformer.tasks.segment import Places, Segment, SegmentOptions
+from metatransformer.trunk import load_encoder
 
 ROAD, SKY = (128, 64, 128), (10, 20, 30)
 
@@ -412,8 +418,78 @@ def test_controls_stand_beside_a_dense_score(tmp_path: Path, capsys):
     data, words = discs(tmp_path / "data"), ["--modality", "image", "--task", "segment", "--controls"]
     status, told, err = run(["fit", data, *words, "--encoder", "test", "--out", tmp_path / "run", *QUICK], capsys)
     assert status == 0, err
-    assert set(told["controls"]) == {"constant", "random", "identity"} and "no plain baseline" in err
-    assert told["controls"]["constant"]["mean_iou"] < told["metrics"]["test"]["mean_iou"]
+    assert set(told["controls"]) == {"constant", "baseline", "random", "identity"}
+    assert told["controls"]["constant"]["mean_iou"] < told["controls"]["baseline"]["mean_iou"]
+    assert told["controls"]["baseline"]["mean_iou"] > 0.9  # the disc is bright
+
+
+def test_a_plain_model_knows_a_pixel_by_its_place_its_values_and_filters_around_it():
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, size=(7, 5, 3)).astype(np.uint8)
+    nowhere = np.zeros(2)
+    found = local_pixels(View("a", {"pixels": picture}), nowhere, None)
+    assert found.shape == (35, 6 + 6 * 5) and np.isfinite(found).all()
+    chosen = np.array([0, 13, 13, 34])
+    np.testing.assert_array_equal(local_pixels(View("a", {"pixels": picture}), nowhere, chosen), found[chosen])
+    y, x = divmod(13, 5)
+    red, green, blue = picture[y, x].astype(float)
+    light = picture.mean(axis=2)
+    expected = [(y + 0.5) / 7, (x + 0.5) / 5, light[y, x], light[y, x] - np.median(light)]
+    np.testing.assert_allclose(found[13, :6], [*expected, red - green, blue - (red + green) / 2], rtol=1e-5, atol=1e-4)
+    # A wide filter of a constant picture sees nothing but it; grey has no colour; a gap is what most pixels are.
+    flat = np.full((7, 5), 40, dtype=np.float32)
+    flat[0, 0] = np.nan
+    found = local_pixels(View("b", {"pixels": flat}), nowhere, None)
+    widest = found[:, -6:]
+    np.testing.assert_allclose(widest, [[40, 0, 0, 0, 0, 0]] * 35, atol=1e-2)
+
+
+@pytest.mark.parametrize(("side", "across"), [(100, 1), (783, 1), (784, 2), (1120, 3), (1456, 4), (9000, 4)])
+def test_pictures_much_larger_than_the_size_are_read_in_tiles(side: int, across: int):
+    transform = MODALITY.transform(MODALITY.options(size=448, tiles="auto"), load_encoder("test").stem)
+    transform.fit([View("a", {"pixels": grey(side, side)})] * 3)
+    expected = {1: (448, 0), 2: (784, 448), 3: (1120, 448), 4: (1456, 448)}[across]
+    assert (transform.side_, transform.tile_) == expected and bool(transform.notes) == (across > 1)
+    again = MODALITY.transform(MODALITY.options(size=448, tiles="auto"), load_encoder("test").stem)
+    again.load_state(transform.state())
+    assert (again.side_, again.tile_) == expected
+
+
+def test_tiles_cover_a_picture_and_overlap():
+    pixels = torch.arange(14 * 5 * 14 * 11).reshape(1, 14 * 5, 14 * 11, 1)
+    cuts = cut_pixels({"pixels": pixels}, tile=14 * 4, patch=14)
+    assert {tuple(cut.inputs["pixels"].shape) for cut in cuts} == {(1, 56, 56, 1)}
+    seen = torch.zeros(5, 11)
+    for cut in cuts:
+        seen[cut.where] += 1
+        rows, columns = cut.where
+        assert cut.inputs["pixels"][0, 0, 0, 0] == pixels[0, 14 * rows.start, 14 * columns.start, 0]
+    assert seen.min() >= 1 and len(cuts) == 2 * 4  # 3 of 4 patches from one to the next at most
+
+
+def test_what_tiles_say_of_a_token_is_averaged_and_counts_less_at_their_edges(monkeypatch: pytest.MonkeyPatch):
+    cuts = [Cut((slice(0, 1), slice(0, 3)), {"pixels": torch.zeros(1, 4, 12, 1)})]
+    cuts += [Cut((slice(0, 1), slice(2, 5)), {"pixels": torch.ones(1, 4, 12, 1)})]
+    part = Part({}, {"pixels": torch.zeros(1, 4, 20)})
+
+    def read(pipeline, batch):
+        return None, batch.parts["image"].inputs["pixels"].float()[:, 0, :3].reshape(-1, 3, 1)
+
+    monkeypatch.setattr("metatransformer.infer.dense._read", read)
+    found = _joined(tiny_pipeline("image"), "image", part, cuts)
+    assert found.flatten().tolist() == [0, 0, 0.5, 1, 1]
+
+
+def test_a_run_in_tiles_from_pictures_to_masks(tmp_path: Path, capsys):
+    data, out = discs(tmp_path / "data", count=8), tmp_path / "run"
+    words = ["fit", data, "--modality", "image", "--task", "segment", "--encoder", "test", *QUICK[1:], "--out"]
+    status, told, err = run([*words, out, "input.size=24", "input.tiles=3"], capsys)
+    assert status == 0 and "in overlapping tiles of 24" in err.replace("\n", " "), err
+    assert told["metrics"]["test"]["mean_iou"] > 0.8
+    status, scored, err = run(["evaluate", out], capsys)
+    assert status == 0 and scored["metrics"] == told["metrics"]["test"], err
+    with pytest.raises(UsageError, match="input.tiles: must be left alone but for a task that answers for every place"):
+        tiny_pipeline("image", {"input.tiles": 2})
 
 
 def test_a_mask_of_another_size_is_named_by_check_and_fit(tmp_path: Path, capsys):

@@ -295,10 +295,18 @@ def fit_reader(recipe: Recipe, name: str, *, trunk: Pretrained, records: Sequenc
 
 
 def make_reader(recipe: Recipe, name: str, *, stem: Stem) -> Reader:
-    """Returns the reader of an input, which has learned nothing yet."""
-    modality = get_modality(recipe.inputs[name].modality)
+    """Returns the reader of an input, which has learned nothing yet.
+
+    Raises:
+        UsageError: a setting that means nothing for these tasks.
+    """
+    modality, options = get_modality(recipe.inputs[name].modality), recipe.inputs[name].options
     dense = any(get_task(task.name).dense for task in recipe.tasks.values())
-    return Reader(modality, modality.transform(recipe.inputs[name].options, stem), dense=dense)
+    for key in () if dense or modality.dense is None else modality.dense.settings:
+        if getattr(options, key) != getattr(modality.options(), key):
+            must = "be left alone but for a task that answers for every place"
+            raise UsageError(f"input.{key}", must=must, found=str(getattr(options, key)))
+    return Reader(modality, modality.transform(options, stem), dense=dense)
 
 
 def make_task(recipe: Recipe, name: str) -> Task:

@@ -22,7 +22,7 @@ from torch import Tensor
 from metatransformer.bench.datasets import DATA_SETS, DataSet, Fold
 from metatransformer.bench.strong import strong_baseline
 from metatransformer.core.errors import MetaTransformerError, UsageError
-from metatransformer.core.samples import Record
+from metatransformer.core.samples import ROLES, Record
 from metatransformer.data.examples import Examples
 from metatransformer.data.index import Index
 from metatransformer.data.records import Records
@@ -34,10 +34,11 @@ from metatransformer.infer.sources import prepared
 from metatransformer.machine.about import revision
 from metatransformer.machine.console import Console
 from metatransformer.recipe import Recipe, make_recipe, with_tune
-from metatransformer.report.controls import control_outputs, with_random_trunk, without_trunk
+from metatransformer.report.controls import baseline_words, control_outputs, with_random_trunk, without_trunk
 
 BASELINES = ("constant", "baseline", "strong")
 QUICK_RECORDS = {"train": 600, "test": 300, "val": 200}  # at most that many of each split with --quick
+QUICK_IDENTITIES = 20  # of those to learn from, and of those to find
 
 MEMO_MB = 2000  # transformed samples that the fits of a row share
 
@@ -127,9 +128,9 @@ def _run_baseline(
 ) -> None:
     start = time.monotonic()
     if name == "strong":
-        method, outputs = strong_baseline(data_set.strong, fitted, quick=plan.quick)
+        method, outputs = strong_baseline(data_set.strong, fitted, quick=plan.quick, console=console)
     else:
-        method = {"baseline": fitted.pipeline.modality.baseline, "constant": "constant"}[name]
+        method = name if name == "constant" else baseline_words(fitted.pipeline)
         outputs = control_outputs(fitted, name, split="test", console=console)
     more = {"method": method, "seconds": time.monotonic() - start, **_answers(fitted, outputs)}
     target = fitted.loaders["test"].target
@@ -157,7 +158,8 @@ def _variants(data_set: DataSet, recipe: Recipe, plan: Plan, *, fold: int) -> It
 
 def _recipe(data_set: DataSet, plan: Plan, *, seed: int) -> Recipe:
     defaults = {"encoder": plan.encoder, **data_set.overrides, "run.seed": seed}
-    return make_recipe(data_set.modality, base={}, overrides=list(plan.overrides), defaults=defaults)
+    overrides = [*([f"task.name={data_set.task}"] if data_set.task else []), *plan.overrides]
+    return make_recipe(data_set.modality, base={}, overrides=overrides, defaults=defaults)
 
 
 def _about(fitted: Fitted, *, seconds: float) -> dict[str, Any]:
@@ -185,8 +187,12 @@ def _answers(fitted: Fitted, outputs: Tensor) -> dict[str, Any]:
 
 
 def _fewer(records: Fold) -> list[Record]:
-    """Returns a seeded part of each split, in the order of the records."""
+    """Returns a seeded part of each split, in the order of the records; of identities to be found, some as a whole."""
     rng = np.random.default_rng(0)
+    if any(record.split in ROLES for record in records):
+        seen = [sorted({r.target for r in records if (r.split in ROLES) == asked}) for asked in (False, True)]
+        some = {name for names in seen for name in rng.permutation(names)[:QUICK_IDENTITIES].tolist()}
+        return [record for record in records if record.target in some]
     kept: set[int] = set()
     for split, most in QUICK_RECORDS.items():
         places = [i for i, record in enumerate(records) if record.split == split]

@@ -4,7 +4,8 @@ A baseline is ``FEATURES:ESTIMATOR,ESTIMATOR,...``, or several of them with semi
 modality's own vector), ``hog`` (histograms of oriented gradients of a picture, scikit-image), ``tfidf`` (words and
 word pairs), ``sentences`` (vectors by all-MiniLM-L6-v2, a text model of 22 million parameters), ``minirocket`` (10,000
 convolutions of a recording, aeon), ``mfcc`` (cepstral coefficients over the course of a sound), ``direct`` (what a
-series hands to the head beside the trunk). Every estimator is tried with each of its settings; the validation split
+series hands to the head beside the trunk), ``local`` (what each place of a sample is known by itself, for tasks that
+answer for every place). Every estimator is tried with each of its settings; the validation split
 chooses one, where it was only drawn from few samples cross-validation over both (groups stay together), for a draw of
 twenty videos would choose by chance. It is then fitted on both together, as the model is.
 """
@@ -17,8 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.fft import dct
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
@@ -29,7 +31,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC, SVR
 from torch import Tensor
 
@@ -37,7 +39,9 @@ from metatransformer.core.errors import MissingDependencyError, UsageError, near
 from metatransformer.core.task import Task
 from metatransformer.fit.choose import drawn_from_few, folds_of
 from metatransformer.fit.fitted import Fitted
+from metatransformer.infer.dense import dense_task
 from metatransformer.infer.loader import Loader
+from metatransformer.machine.console import Console
 from metatransformer.modalities.audio import RATE_HZ
 from metatransformer.nn.spectrogram import heard, log_mel
 from metatransformer.recipe import only
@@ -51,6 +55,7 @@ from metatransformer.report.controls import (
     suited,
     weights,
 )
+from metatransformer.report.places import answers_of, fit_on_places, known_places, plain_forest
 
 MANY = 512  # features; where there are more, lines and distances are measured in
 COMPONENTS = 200  # principal components
@@ -74,7 +79,7 @@ def require_libraries(specs: Iterable[str]) -> None:
                 raise MissingDependencyError(NEEDS[kind][1], extra="bench", purpose=purpose)
 
 
-def strong_baseline(spec: str, fitted: Fitted, *, quick: bool = False) -> tuple[str, Tensor]:
+def strong_baseline(spec: str, fitted: Fitted, *, quick: bool = False, console: Console) -> tuple[str, Tensor]:
     """Returns what was chosen, in words, and its answers on the test split in the form of a head's outputs.
 
     With ``quick`` the validation split chooses also where there are few samples.
@@ -85,8 +90,10 @@ def strong_baseline(spec: str, fitted: Fitted, *, quick: bool = False) -> tuple[
     """
     require_libraries([spec])
     task, loaders = fitted.pipeline.task, fitted.loaders
+    if task.dense:
+        return _strong_places(spec, fitted, console=console)
     known = known_splits(fitted.pipeline)
-    few = not quick and len(known) == 2 and drawn_from_few(loaders)
+    few = not quick and len(known) == 2 and not task.compares and drawn_from_few(loaders)
     best, chosen = task.worst, None
     for one in _choices(spec, fitted):
         score = _cross_validated(one, fitted) if few else _validated(one, fitted)
@@ -95,6 +102,27 @@ def strong_baseline(spec: str, fitted: Fitted, *, quick: bool = False) -> tuple[
     assert chosen is not None
     _fit(chosen, fitted, splits=known)
     return chosen.words, as_outputs(chosen.model, task, chosen.features["test"])
+
+
+def _strong_places(spec: str, fitted: Fitted, *, console: Console) -> tuple[str, Tensor]:
+    """Returns what is chosen on places of the validation split, in words, and its answers to the test split."""
+    kind, _, names = spec.partition(":")
+    tried = {"forest": plain_forest, "boosting": lambda: HistGradientBoostingClassifier(max_iter=200, random_state=0)}
+    for name in (kind, *names.split(",")):
+        if name not in ("local", *tried):
+            raise UsageError("strong baseline", must="be known", found=name, do=nearest(name, ("local", *tried)))
+    task = dense_task(fitted.pipeline)
+    x, y = known_places(fitted, ("train",), console=console)
+    held_out, truth = known_places(fitted, ("val",), console=console)
+    scores = {}
+    for name in names.split(","):
+        model = fit_on_places(tried[name](), task, x, y)
+        scores[name] = task.places.metrics(as_outputs(model, task.places, held_out), torch.from_numpy(truth))
+    name = max(scores, key=lambda one: scores[one][task.primary] * (1 if task.higher_is_better else -1))
+    if len(known_splits(fitted.pipeline)) == 2:
+        x, y = np.concatenate([x, held_out]), np.concatenate([y, truth])
+    model = fit_on_places(tried[name](), task, x, y)
+    return f"local + {name}", answers_of(model, fitted, "test", console=console)
 
 
 class _Choice(NamedTuple):
@@ -162,6 +190,8 @@ def _stack(parts: Sequence[Any]) -> Any:
 
 def _candidates(name: str, task: Task, *, sparse: bool, width: int) -> list[tuple[str, Any]]:
     """Returns estimators with their settings in words."""
+    if task.baseline.kind == "vectors":
+        return _comparing(name)
     classify = task.baseline.kind != "numbers"
     weight = "balanced" if task.baseline.balanced else None
     near = [] if sparse else [StandardScaler()]
@@ -199,6 +229,38 @@ def _candidates(name: str, task: Task, *, sparse: bool, width: int) -> list[tupl
     raise UsageError("strong baseline", must="be known", found=name, do=nearest(name, known))
 
 
+def _comparing(name: str) -> list[tuple[str, Any]]:
+    """Returns what makes vectors that are compared by their cosine, with its settings in words."""
+    if name == "cosine":
+        return [("cosine", _Vectors(FunctionTransformer()))]
+    if name == "whitened":
+        tried = (32, 64, 128)
+        return [(f"{k} whitened components, cosine", _Vectors(_Components(most=k, whiten=True))) for k in tried]
+    if name == "discriminants":
+        tried = (0.03, 0.1, 0.3)
+        models = [LinearDiscriminantAnalysis(solver="eigen", shrinkage=s) for s in tried]
+        made = [_Vectors(_after([StandardScaler(), _Components(most=MANY)], model)) for model in models]
+        return [(f"discriminants, shrinkage {s:g}, cosine", one) for s, one in zip(tried, made, strict=True)]
+    known = ("cosine", "whitened", "discriminants")
+    raise UsageError("strong baseline", must="be known", found=name, do=nearest(name, known))
+
+
+class _Vectors(BaseEstimator):
+    """A transformer whose vectors are the answers."""
+
+    def __init__(self, steps: Any) -> None:
+        self.steps = steps
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> "_Vectors":
+        """Learns what the transformer learns."""
+        self.fitted_ = clone(self.steps).fit(x, y)
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Returns the vectors."""
+        return self.fitted_.transform(x)
+
+
 def _after(steps: list[Any], model: Any) -> Any:
     return make_pipeline(*[clone(step) for step in steps], model)
 
@@ -206,17 +268,18 @@ def _after(steps: list[Any], model: Any) -> Any:
 class _Components(PCA):
     """Principal components, as many as the rows allow."""
 
-    def __init__(self) -> None:
-        super().__init__(random_state=0)
+    def __init__(self, most: int = COMPONENTS, *, whiten: bool = False) -> None:
+        super().__init__(random_state=0, whiten=whiten)
+        self.most = most
 
     def fit(self, X: np.ndarray, y: Any = None) -> "_Components":
         """Learns the components."""
-        self.n_components = min(COMPONENTS, *X.shape)
+        self.n_components = min(self.most, *X.shape)
         return super().fit(X, y)
 
     def fit_transform(self, X: np.ndarray, y: Any = None) -> np.ndarray:  # ty: ignore[incompatible-method-override]
         """Learns the components and returns the rows in them."""
-        self.n_components = min(COMPONENTS, *X.shape)
+        self.n_components = min(self.most, *X.shape)
         return super().fit_transform(X, y)
 
 

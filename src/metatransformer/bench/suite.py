@@ -22,7 +22,7 @@ from metatransformer.data.write import atomic_file, write_json
 from metatransformer.machine.about import about_machine, revision
 from metatransformer.machine.console import Console
 
-SUITES = ("real12", "paper")
+SUITES = ("real12", "tasks", "paper")
 
 
 def choose(suite: str, *, only: Sequence[str]) -> list[DataSet]:

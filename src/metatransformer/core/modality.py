@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -152,6 +152,13 @@ class Source:
         return self.kind == "table" and self.index is None
 
 
+class Cut(NamedTuple):
+    """A part of a sample that is read by itself: where it lies in the grid of tokens, and its inputs ``[1, ...]``."""
+
+    where: tuple[slice, ...]
+    inputs: Mapping[str, Tensor]
+
+
 @dataclass(frozen=True)
 class Dense:
     """What a modality has for tasks that answer for every place of a sample, each pixel or each point.
@@ -163,22 +170,29 @@ class Dense:
     ``at(values, places, chosen)`` returns values of tokens ``[*grid, F]`` at places ``[m, F]``: those whose flat
     numbers are ``chosen`` [m], or all. ``plain(places)`` [n, P] are numbers that a place is known by beside the tokens;
     a tokenizer says how many (``at_places``).
+    ``cut(transform, inputs)`` are the parts, which may overlap, that a sample is read in, each input ``[1, ...]``
+    without padding; None where it is read at once.
+    ``local(raw, places, chosen)`` [m, F] is what a plain model knows the chosen places by, or all.
     ``write(path, raw, numbers, names, colours)`` writes an answer, the numbers of classes in the sample's shape, into a
     file that other programs read, called with ``suffix``; ``raw()`` is the sample. ``paint(axes, raw, numbers,
     colours)`` paints it for people.
-    ``files`` are labels in words; ``defaults`` are changes to the modality's own.
+    ``files`` are labels in words; ``defaults`` are changes to the modality's own; ``settings`` are those of its
+    settings that mean nothing elsewhere.
     """
 
     index: Callable[..., Any]
     places: Callable[[View, View, Transform], np.ndarray]
     shape: Callable[[np.ndarray], tuple[int, ...]]
     at: Callable[[Tensor, np.ndarray, np.ndarray | None], Tensor]
+    local: Callable[[View, np.ndarray, np.ndarray | None], np.ndarray]
     write: Callable[[Path, Callable[[], View], np.ndarray, Sequence[str], Sequence[tuple[int, int, int]]], None]
     paint: Callable[[Any, View, np.ndarray, Sequence[tuple[int, int, int]]], None]
     suffix: str
     files: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     plain: Callable[[np.ndarray], np.ndarray] | None = None
+    cut: Callable[[Transform, Mapping[str, Tensor]], Sequence[Cut] | None] | None = None
+    settings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ their own, it answers for each. Samples go through the trunk one batch at a time
 stay.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metatransformer.core.batch import Batch
+from metatransformer.core.batch import Batch, Part
 from metatransformer.core.errors import DataError, UsageError
-from metatransformer.core.modality import Dense
+from metatransformer.core.labels import PlaceLabels
+from metatransformer.core.modality import Cut, Dense
 from metatransformer.core.samples import View
 from metatransformer.core.task import DenseTask
 from metatransformer.core.tokens import Tokens
@@ -75,9 +76,8 @@ def draw_places(
         drawn = []
         for key, tokens, places in _grids(pipeline, batch):
             row = rows[key]
-            truth = task.numbers(labels[row]).ravel()
-            chosen = _chosen(truth, each, balanced=balanced, rng=np.random.default_rng([seed, row]))
-            found[row] = torch.from_numpy(truth[chosen].astype(np.int64))
+            chosen, classes = choose_places(task, labels[row], count=each, balanced=balanced, seed=(seed, row))
+            found[row] = torch.from_numpy(classes)
             drawn.append(_known_by(dense, tokens, places, chosen))
         return torch.stack(drawn)
 
@@ -85,15 +85,19 @@ def draw_places(
     return Drawn(features.flatten(0, 1), found.flatten())
 
 
-def _chosen(truth: np.ndarray, count: int, *, balanced: bool, rng: np.random.Generator) -> np.ndarray:
-    """Returns ``count`` flat numbers of labelled places."""
+def choose_places(
+    task: DenseTask, labels: PlaceLabels, *, count: int, balanced: bool, seed: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the flat numbers of ``count`` labelled places of a sample, and the numbers of their classes."""
+    truth, rng = task.numbers(labels).ravel(), np.random.default_rng(seed)
     known = np.flatnonzero(truth >= 0)
-    if not balanced:
-        return rng.choice(known, count)
-    classes = np.unique(truth[known])
-    shares = np.bincount(rng.integers(len(classes), size=count // 2), minlength=len(classes))
-    parts = [rng.choice(known[truth[known] == one], share) for one, share in zip(classes, shares, strict=True)]
-    return np.concatenate([rng.choice(known, count - count // 2), *parts])
+    parts = []
+    if balanced:
+        classes = np.unique(truth[known])
+        shares = np.bincount(rng.integers(len(classes), size=count // 2), minlength=len(classes))
+        parts = [rng.choice(known[truth[known] == one], share) for one, share in zip(classes, shares, strict=True)]
+    chosen = np.concatenate([rng.choice(known, count - sum(map(len, parts))), *parts])
+    return chosen, truth[chosen].astype(np.int64)
 
 
 def answer_places(
@@ -138,21 +142,71 @@ def _outputs(dense: Dense, head: Head, tokens: Tensor, places: np.ndarray) -> Te
     return torch.cat([head.predict(_known_by(dense, tokens, places, chosen)) for chosen in some])
 
 
-def _grids(pipeline: Pipeline, batch: Batch) -> list[tuple[str, Tensor, np.ndarray]]:
-    """Returns of each sample its key, the features of its real tokens in their grid ``[*grid, F]``, and its places."""
+def _grids(pipeline: Pipeline, batch: Batch) -> Iterator[tuple[str, Tensor, np.ndarray]]:
+    """Yields of each sample its key, the features of its real tokens in their grid ``[*grid, F]``, and its places."""
+    (name,) = pipeline.head.readout.facts.axes
+    part, whole = batch.parts[name], None
+    for row, key in enumerate(batch.keys):
+        places, cuts = part.places[row], _cuts(pipeline, name, part, row)
+        assert places is not None, key
+        if cuts is not None:
+            yield key, _joined(pipeline, name, part, cuts), places
+            continue
+        whole = whole or _read(pipeline, batch)
+        yield key, _real(whole[1][row], whole[0], row), places
+
+
+def _read(pipeline: Pipeline, batch: Batch) -> tuple[Tokens, Tensor]:
+    """Returns the tokens of a batch, and their features ``[B, N, F]``."""
     readout = pipeline.head.readout
     layers = pipeline.model.layers(batch, readout)
-    first, features = layers[0], readout(layers)
-    if first.samples is not None:
+    if layers[0].samples is not None:
         must, do = "have one row of tokens a sample for this task", "Set input.mirrored=false."
         raise UsageError("the input", must=must, found="several", do=do)
-    (part,) = (batch.parts[name] for name in readout.facts.axes)
-    grids = []
-    for row, key in enumerate(batch.keys):
-        places = part.places[row]
-        assert places is not None, key
-        grids.append((key, _real(features[row], first, row), places))
-    return grids
+    return layers[0], readout(layers)
+
+
+def _cuts(pipeline: Pipeline, name: str, part: Part, row: int) -> Sequence[Cut] | None:
+    """Returns the parts that a sample is read in, None where it is read at once."""
+    cut, transform = dense_of(pipeline).cut, pipeline.route[name].transform
+    if cut is None:
+        return None
+    inputs = {}
+    for given, values in part.inputs.items():
+        mask = part.masks[given][row]
+        sizes = [int(mask.any(dim=[o for o in range(mask.ndim) if o != a]).sum()) for a in range(mask.ndim)]
+        inputs[given] = values[row, *(slice(size) for size in sizes)][None]
+    return cut(transform, inputs)
+
+
+def _joined(pipeline: Pipeline, name: str, part: Part, cuts: Sequence[Cut]) -> Tensor:
+    """Returns the features of a sample's tokens ``[*grid, F]``: where its parts overlap their mean, in which a part
+    counts the less the nearer its edge is.
+    """
+    grid = [max(cut.where[axis].stop for cut in cuts) for axis in range(len(cuts[0].where))]
+    found: list[tuple[Cut, Tensor]] = []
+    for start in range(0, len(cuts), pipeline.recipe.data.batch_size):
+        some = cuts[start : start + pipeline.recipe.data.batch_size]
+        inputs = {given: torch.cat([cut.inputs[given] for cut in some]) for given in some[0].inputs}
+        masks = {given: x.new_ones(x.shape[: part.masks[given].ndim], dtype=torch.bool) for given, x in inputs.items()}
+        batch = Batch(("",) * len(some), {name: Part(inputs, masks)})
+        found += zip(some, _read(pipeline, batch)[1], strict=True)
+    first = found[0][1]
+    total, weights = first.new_zeros(*grid, first.shape[-1]), first.new_zeros(*grid, 1)
+    for cut, features in found:
+        weight = _taper([end.stop - end.start for end in cut.where]).to(first)
+        total[cut.where] += weight * features.reshape(*weight.shape[:-1], -1)
+        weights[cut.where] += weight
+    return total / weights
+
+
+def _taper(sizes: Sequence[int]) -> Tensor:
+    """Returns how much the places of a part count ``[*sizes, 1]``: least at its edges."""
+    found = torch.ones(1)
+    for size in sizes:
+        rising = torch.arange(1, size + 1)
+        found = found[..., None] * torch.minimum(rising, rising.flip(0))
+    return found[0, ..., None].float()
 
 
 def _real(features: Tensor, tokens: Tokens, row: int) -> Tensor:

@@ -26,6 +26,7 @@ from metatransformer.modalities._picture.masks import picture_dense
 from metatransformer.modalities._picture.pixels import (
     LOOKED_AT,
     RULES,
+    TILES,
     as_rgb,
     full_scale,
     thumbnail,
@@ -54,15 +55,18 @@ class ImageOptions(Settings):
     "auto" takes four times their median side, at least 112 and at most 224 pixels: small pictures gain from being
     enlarged, and more than 224 costs more than it brings on a laptop. ``mirrored``: the features of a picture are the
     mean over it and its mirror image, at twice the cost; not for letters and the like. ``flip``: training pictures may
-    be mirrored; ``crop``: the smallest share of a side that a training crop keeps (1 = no cropping).
+    be mirrored; ``crop``: the smallest share of a side that a training crop keeps (1 = no cropping). ``tiles``: how
+    many overlapping tiles of ``size`` lie across a square picture, for a class for every pixel; "auto": as many, up to
+    4, as enlarge no training picture of median size.
     """
 
     size: int | Literal["auto"] = "auto"
+    tiles: int | Literal["auto"] = 1
     mirrored: bool = False
     flip: bool = True
     crop: float = 0.8
 
-    rules = RULES
+    rules = (*RULES, TILES)
 
 
 class ImageTransform(PictureTransform):
@@ -98,9 +102,9 @@ class ImageTransform(PictureTransform):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How values of 16 bits were understood, where they use fewer."""
+        """How values of 16 bits were understood, where they use fewer; and tiles."""
         told = f"16-bit pictures are shown over 0..{self.top_}, after the brightest in training"
-        return (told,) if self.top_ < 65535 else ()
+        return (*((told,) if self.top_ < 65535 else ()), *self.tiled)
 
     def doubts(self) -> tuple[str, ...]:
         """Returns how many pictures were brighter than those of training."""
@@ -110,12 +114,13 @@ class ImageTransform(PictureTransform):
         return (f"{counted(count, 'picture')} with values beyond {self.top_}, the brightest in training: shown white",)
 
     def state(self) -> dict[str, Any]:
-        """Returns the learned side and brightest value."""
-        return {"side": self.side_, "top": self.top_}
+        """Returns what was learned."""
+        return {**super().state(), "top": self.top_}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes back the learned side and brightest value; models of before it was learned took all 16 bits."""
-        self.side_, self.top_ = int(state["side"]), int(state.get("top", 65535))
+        super().load_state(state)
+        self.top_ = int(state.get("top", 65535))
 
 
 def tokenizer(options: ImageOptions, transform: Transform, width: int, stem: Stem) -> PictureTokenizer:
@@ -166,5 +171,6 @@ MODALITY = Modality(
     units="8 or 16 bit per channel, or 0..1",
     defaults=DEFAULTS,
     defaults_for={"retrieve": {**DEFAULTS_FOR["retrieve"], "input.mirrored": False}},  # another letter, another logo
+    before={"tiles": 1},
     dense=picture_dense(PICTURE_SUFFIXES, more={"input.mirrored": False}),
 )

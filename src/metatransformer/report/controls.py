@@ -33,6 +33,7 @@ from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe, tune_mode
+from metatransformer.report.places import forest_answers
 
 CONTROLS = ("constant", "baseline", "random", "identity")
 MAX_FEATURES = 200  # beyond it principal components are taken
@@ -54,9 +55,6 @@ def run_controls(
         raise UsageError("controls", must="be scored on a split with targets", found=repr(split))
     target = fitted.loaders[split].target
     assert target is not None
-    if fitted.pipeline.task.dense and "baseline" in names:
-        console.note("no plain baseline: there is none yet for an answer at every place")
-        names = tuple(name for name in names if name != "baseline")
     results = {}
     for name in names:
         console.note(f"control '{name}'")
@@ -69,6 +67,8 @@ def control_outputs(fitted: Fitted, name: str, *, split: str, console: Console) 
     """Returns what a control answers on ``split``, in the form of a head's outputs ``[n, outputs]``."""
     if name == "constant":
         return fitted.pipeline.task.constant().expand(len(fitted.loaders[split]), -1)
+    if name == "baseline" and fitted.pipeline.task.dense:
+        return forest_answers(fitted, split, console=console)
     if name == "baseline":
         return _baseline(fitted, split)
     return _other_trunk(fitted, name, split, console)
@@ -93,6 +93,13 @@ def baseline_kind(pipeline: Pipeline) -> str:
     return kinds.pop() if len(kinds) == 1 else "forest"
 
 
+def baseline_words(pipeline: Pipeline) -> str:
+    """Returns what the plain baseline is, in words."""
+    if pipeline.task.dense:
+        return "forest on local features"
+    return "plain features, cosine" if pipeline.task.baseline.kind == "vectors" else baseline_kind(pipeline)
+
+
 def known_splits(pipeline: Pipeline) -> tuple[str, ...]:
     """Returns the splits that a chosen baseline is fitted on: both where the model's head is fitted again on both."""
     return ("train", "val") if refits(pipeline) else ("train",)
@@ -101,7 +108,7 @@ def known_splits(pipeline: Pipeline) -> tuple[str, ...]:
 def plain_target(loader: Loader, task: Task) -> np.ndarray:
     """Returns what an estimator of scikit-learn is fitted on."""
     assert loader.target is not None
-    if task.baseline.kind != "numbers":
+    if task.baseline.kind not in ("numbers", "vectors"):
         return loader.target.numpy()
     return task.goal(loader.target).squeeze(1).numpy()  # one column is handed over flat, as scikit-learn has it
 

@@ -27,12 +27,13 @@ class DataSet:
     """One row of the table.
 
     ``folds`` reads the records below a data folder; ``folder`` is where they lie there, and ``split`` says their rule
-    in words. ``metrics``: the first one decides. ``overrides`` are no tuning but facts of the data (a missing header,
-    a metric). ``seeds`` is how many runs are made, more where the test set is small; ``trunks`` is how many random
-    trunks are compared in a fold, and where it is one, each fold has its own; ``modes`` are further tune modes that are
-    affordable there. ``strong`` names a baseline of ``bench.strong``. ``minutes`` is about how long the row takes on
-    one core, 0 if nobody timed it: long rows start first. ``sha256`` is the digest of the files that the figures were
-    made on; ``fetch`` says how to get them. ``title`` is what the README calls it.
+    in words. ``task`` is its kind where it is not the modality's own. ``metrics``: the first one decides. ``overrides``
+    are no tuning but facts of the data (a missing header, a metric). ``seeds`` is how many runs are made, more where
+    the test set is small; ``trunks`` is how many random trunks are compared in a fold, and where it is one, each fold
+    has its own; ``modes`` are further tune modes that are affordable there. ``strong`` names a baseline of
+    ``bench.strong``. ``minutes`` is about how long the row takes on one core, 0 if nobody timed it: long rows start
+    first. ``sha256`` is the digest of the files that the figures were made on; ``fetch`` says how to get them.
+    ``title`` is what the README calls it.
     """
 
     name: str
@@ -43,6 +44,7 @@ class DataSet:
     licence: str
     source: str
     folder: str = ""
+    task: str = ""
     split: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     seeds: int = 1

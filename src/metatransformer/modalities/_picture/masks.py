@@ -23,7 +23,7 @@ from torch import Tensor
 from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, UnlabelledError
 from metatransformer.core.labels import Colour, Legend, PlaceLabels
-from metatransformer.core.modality import Dense, Transform
+from metatransformer.core.modality import Cut, Dense, Transform
 from metatransformer.core.samples import View
 from metatransformer.data.folder import scan
 from metatransformer.data.given import Files, Folder, Sheet, recognise
@@ -34,7 +34,10 @@ from metatransformer.data.manifest import index_manifest
 from metatransformer.data.records import Index, Records, counted, listing, natural_key, split_name
 from metatransformer.data.write import atomic_file
 from metatransformer.modalities._picture.coco import coco_files, index_coco
+from metatransformer.modalities._picture.local import local_pixels
 from metatransformer.modalities._picture.read import open_picture, require_content
+from metatransformer.modalities._picture.tiles import cut_pixels
+from metatransformer.modalities._picture.transform import PictureTransform
 
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 _FORMATS = ("PNG", "TIFF", "BMP", "GIF", "WEBP")
@@ -48,6 +51,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 DEFAULTS: dict[str, Any] = {
     "tune": "head",
     "input.size": 448,
+    "input.tiles": "auto",
     "head.read": (0.5, 0.67, 0.83, -1),
     "head.centres": 0,
     "data.batch_size": 8,
@@ -301,12 +305,20 @@ def picture_dense(suffixes: tuple[str, ...], *, more: Mapping[str, Any] = NOTHIN
         places=_sides,
         shape=_shape,
         at=at_pixels,
+        local=local_pixels,
+        cut=_cut,
         write=write_mask,
         paint=paint_mask,
         suffix=".png",
         files="masks (PNG, one a picture)",
         defaults=DEFAULTS | dict(more),
+        settings=("tiles",),
     )
+
+
+def _cut(transform: Transform, inputs: Mapping[str, Tensor]) -> Sequence[Cut] | None:
+    assert isinstance(transform, PictureTransform)
+    return cut_pixels(inputs, tile=transform.tile_, patch=transform.patch) if transform.tile_ else None
 
 
 def _sides(raw: View, view: View, transform: Transform) -> np.ndarray:

@@ -29,6 +29,7 @@ RULES = (
     ),
     Rule("crop", "lie above 0, up to 1", lambda own: 0 < own.crop <= 1),
 )
+TILES = Rule("tiles", "be 'auto' or lie in 1..32", lambda own: own.tiles == "auto" or 1 <= own.tiles <= 32)
 
 
 def typical_side(shapes: Iterable[tuple[int, ...]], *, default: int) -> int:

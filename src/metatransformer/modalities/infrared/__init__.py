@@ -29,6 +29,7 @@ from metatransformer.data.records import counted
 from metatransformer.modalities._picture.masks import picture_dense
 from metatransformer.modalities._picture.pixels import (
     RULES,
+    TILES,
     is_number,
     require_picture,
     spread,
@@ -70,10 +71,11 @@ class InfraredOptions(Settings):
     ``window``: "picture" standardises each picture by its own mean and deviation; "training" by
     those of all training pictures, which keeps how hot one is against another.
     ``flip``, ``upside_down``: training pictures may be mirrored left to right, top to bottom;
-    ``crop``: the smallest share of a side that a training crop keeps.
+    ``crop``: the smallest share of a side that a training crop keeps. ``tiles``: as for photographs.
     """
 
     size: int | Literal["auto"] = "auto"
+    tiles: int | Literal["auto"] = 1
     unit: Literal["counts", "celsius"] = "counts"
     scale: float = 0.0
     offset: float = 0.0
@@ -82,7 +84,7 @@ class InfraredOptions(Settings):
     upside_down: bool = True
     crop: float = 0.8
 
-    rules = RULES
+    rules = (*RULES, TILES)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -203,7 +205,8 @@ class InfraredTransform(PictureTransform):
         text = f"{kind} pictures, side {self.side_}"
         if self.type_:
             text += f", window {self.mean_:.4g} +- {self.std_:.4g} ({self.type_})"
-        return (text, f"{self._with_gaps} of {self._seen} {_GAPS}") if self._with_gaps else (text,)
+        gaps = (f"{self._with_gaps} of {self._seen} {_GAPS}",) if self._with_gaps else ()
+        return (text, *gaps, *self.tiled)
 
     def doubts(self) -> tuple[str, ...]:
         """Returns how many pictures had gaps."""
@@ -335,6 +338,7 @@ MODALITY = Modality(
     metric="balanced_accuracy",
     defaults=DEFAULTS,
     defaults_for=DEFAULTS_FOR,
+    before={"tiles": 1},
     dense=picture_dense(SUFFIXES),
     requires=("tifffile",),
     extra="infrared",

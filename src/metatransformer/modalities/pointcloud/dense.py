@@ -206,6 +206,13 @@ def plain_of(places: np.ndarray) -> np.ndarray:
     return places[:, -PLAIN:]
 
 
+def local_points(raw: View, places: np.ndarray, chosen: np.ndarray | None) -> np.ndarray:
+    """Returns the neighbourhoods of some points, or of all ``[m, PLAIN]``."""
+    del raw
+    found = plain_of(places)
+    return found if chosen is None else found[chosen]
+
+
 # --- what is written --------------------------------------------------------------------------------------------------
 
 

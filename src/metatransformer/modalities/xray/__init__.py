@@ -30,6 +30,7 @@ from metatransformer.data.records import counted
 from metatransformer.modalities._picture.masks import picture_dense
 from metatransformer.modalities._picture.pixels import (
     RULES,
+    TILES,
     as_share,
     luminance,
     spread,
@@ -65,15 +66,17 @@ class XrayOptions(Settings):
     ``window``: "picture" standardises each picture by its own mean and deviation, which brings
     exposures, and 12-bit values in 16-bit files, together; "full" takes the values as the file
     shows them. ``flip``: training pictures may be mirrored left to right (off: a heart has its
-    side); ``crop``: the smallest share of a side that a training crop keeps.
+    side); ``crop``: the smallest share of a side that a training crop keeps. ``tiles``: as for
+    photographs.
     """
 
     size: int | Literal["auto"] = "auto"
+    tiles: int | Literal["auto"] = 1
     window: Literal["picture", "full"] = "picture"
     flip: bool = False
     crop: float = 0.8
 
-    rules = RULES
+    rules = (*RULES, TILES)
 
 
 class XrayTransform(PictureTransform):
@@ -86,8 +89,15 @@ class XrayTransform(PictureTransform):
 
     def fit(self, views: Iterable[View]) -> None:
         """Learns the side from the first 256 pictures."""
-        if self.options.size == "auto":
+        if "auto" in (self.options.size, self.options.tiles):
             self.learn_side(view.inputs["pixels"].shape for view in views)
+        else:
+            self.learn_side(())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That pictures are read in tiles."""
+        return self.tiled
 
     def __call__(self, view: View) -> View:
         """Returns ``pixels`` [h, w, 1] float32 in deviations, whose sides are whole patches."""
@@ -168,6 +178,7 @@ MODALITY = Modality(
     metric="balanced_accuracy",
     defaults=DEFAULTS,
     defaults_for=DEFAULTS_FOR,
+    before={"tiles": 1},
     dense=picture_dense(SUFFIXES),
     requires=("pydicom", "pylibjpeg"),
     extra="xray",
