@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from common import SMALL, Run, make_values
 from PIL import Image
 
 from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.readout import Facts
 from metatransformer.fit.fit import fit
 from metatransformer.infer.joined import read_joined
 from metatransformer.infer.loader import Loader, Place
@@ -19,6 +21,7 @@ from metatransformer.infer.sources import split_dataset
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import build_pipeline
+from metatransformer.readouts.pooled import Pooled
 from metatransformer.recipe import Recipe, make_recipe, parse_inputs, to_dict
 from metatransformer.saved import load_pipeline
 from metatransformer.trunk import load_encoder
@@ -221,6 +224,38 @@ def test_an_input_that_training_never_saw_missing_says_nothing(table: pd.DataFra
     made = read_joined(written(absent, tmp_path, name="absent.csv"), joint.recipe, labelled=False).examples
     answers = predict(fitted.pipeline, made, console=QUIET)
     assert answers["p(a)"].notna().all() and len(answers) == COUNT
+
+
+def test_samples_without_an_input_are_answered_by_what_learned_from_the_others(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    size, other = rng.normal(size=120), rng.normal(size=120)
+    near = size + 0.3 * other  # says of the outcome what the first input says, less well
+    data = written(pd.DataFrame({"size": size, "near": near, "outcome": 10 * size}), tmp_path)
+    recipe = recipe_of("one=tabular(size),two=tabular(near)", tune="head", task__name="regress")
+    fitted = fit(*split_dataset(read_joined(data, recipe, labelled=True), console=QUIET), console=QUIET)
+    assert "one" in fitted.pipeline.head.lacking
+    told = fitted.outcome.inputs["one"]
+    assert told["absent"] == pytest.approx(told["without"]) and told["absent"] < 0.6 * np.std(10 * size)
+
+    fewer = pd.DataFrame({"size": np.where(np.arange(120) < 60, np.nan, size), "near": near})
+    joint = read_joined(written(fewer, tmp_path, name="fewer.csv"), fitted.pipeline.recipe, labelled=False)
+    answers = predict(fitted.pipeline, joint.examples, console=QUIET)
+    both, alone = np.abs(answers["prediction"] - 10 * size)[60:], np.abs(answers["prediction"] - 10 * size)[:60]
+    assert both.mean() < alone.mean() < 0.6 * np.std(10 * size)
+    fitted.pipeline.save(tmp_path / "model", metrics={})
+    again = predict(load_pipeline(tmp_path / "model"), joint.examples, console=QUIET)
+    pd.testing.assert_frame_equal(again, answers)
+
+
+def test_what_an_absent_input_hands_over_beside_the_trunk_is_absent_too():
+    facts = Facts({"series": 2, "photo": 0}, blocks=(1, 2), width=3, pool="summary", cells=1, direct={"series": 2})
+    readout = Pooled(facts)
+    assert readout.owners is not None
+    assert readout.owners.tolist() == [0] * 3 + [1] * 3 + [0] * 3 + [1] * 3 + [-1, -1] + [0, 0]
+    features = torch.ones(2, readout.features)
+    features[1, 12] = 0  # the bit of the series
+    gone = readout.gaps(features).isnan()
+    assert not gone[0].any() and gone[1].nonzero().flatten().tolist() == [0, 1, 2, 6, 7, 8, 14, 15]
 
 
 def test_training_samples_choose_where_inputs_meet(table: pd.DataFrame, tmp_path: Path):

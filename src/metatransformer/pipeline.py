@@ -222,23 +222,27 @@ class Pipeline:
 
 def _parts(head: Head) -> dict[str, Any]:
     """Returns what a head reads, where that is not the trunk alone."""
-    facts = {key: part.facts for key, part in head.beside.items() if isinstance(part, Beside)}
-    if not facts:
-        return {}
-    return {"through": head.through, "beside": {key: dataclasses.asdict(fact) for key, fact in facts.items()}}
+
+    def told(parts: torch.nn.Module) -> dict[str, Any]:
+        return {key: dataclasses.asdict(part.facts) for key, part in parts.named_children() if isinstance(part, Beside)}
+
+    lacking = {name: told(parts) for name, parts in head.lacking.items()}
+    found = {"through": head.through, "beside": told(head.beside), **({"lacking": lacking} if lacking else {})}
+    return found if found["beside"] or lacking else {}
 
 
 @dataclass(frozen=True)
 class HeadPlan:
     """How a task's head is built: ``solved`` on features or trained (None: as the tokenizers suggest), and how many
     ``centres`` its kernel has where it is solved, 0 = it is linear. It reads ``through`` the trunk, or plain features
-    alone, or both.
+    alone, or both; samples that are ``lacking`` an input are answered by others (``Head``).
     """
 
     solved: bool | None
     centres: int
     through: bool = True
     beside: Mapping[str, BesideFacts] = dataclasses.field(default_factory=dict)
+    lacking: Mapping[str, Mapping[str, BesideFacts]] = dataclasses.field(default_factory=dict)
 
 
 def build_pipeline(recipe: Recipe, *, trunk: Pretrained, examples: Examples) -> Pipeline:
@@ -380,7 +384,7 @@ def readout_of(options: HeadOptions, inputs: Mapping[str, Tokenizer], *, trunk: 
         width=config.width,
         pool=options.pool,
         cells=options.cells,
-        direct=sum(tokenizer.direct for tokenizer in inputs.values()),
+        direct={name: tokenizer.direct for name, tokenizer in inputs.items()},
         at_places=sum(tokenizer.at_places for tokenizer in inputs.values()),
     )
     return READOUTS.get(options.readout)(facts)
@@ -397,8 +401,14 @@ def make_head(options: HeadOptions, readout: Readout, task: Task, *, plan: HeadP
         centres=plan.centres,
         gamma=options.gamma,
     )
-    for key, facts in plan.beside.items():
-        head.beside[key] = Beside(facts, outputs=task.outputs, gamma=options.gamma)
+
+    def made(parts: Mapping[str, BesideFacts]) -> torch.nn.ModuleDict:
+        return torch.nn.ModuleDict(
+            {key: Beside(facts, outputs=task.outputs, gamma=options.gamma) for key, facts in parts.items()}
+        )
+
+    head.beside = made(plan.beside)
+    head.lacking = torch.nn.ModuleDict({name: made(parts) for name, parts in plan.lacking.items()})
     if not plan.through:
         head.leave_trunk()
     return head

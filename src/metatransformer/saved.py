@@ -67,7 +67,7 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
         plans = {name: _plan(told) for name, told in description["tasks"].items()}
         # Tokenizers are built from what transforms have learned.
         pipeline = assemble(recipe, trunk=trunk, route=route, tasks=tasks, plans=plans)
-    pipeline.read_plain(plain_inputs(key for plan in plans.values() for key in plan.beside))
+    pipeline.read_plain(plain_inputs(key for name in plans for key in pipeline.model.head(name).keys))
     model = pipeline.model
     for name in model.tokenizers:
         _load(model.tokenizers[name].load_state_dict, folder / description["inputs"][name]["tokenizer"])
@@ -84,9 +84,13 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
 
 
 def _plan(told: Mapping[str, Any]) -> HeadPlan:
-    beside = told.get("beside", {})  # heads of older revisions read the trunk alone
-    facts = {key: BesideFacts(**fact) for key, fact in beside.items()}
-    return HeadPlan(bool(told["solved"]), int(told["centres"]), bool(told.get("through", True)), facts)
+    def facts(parts: Mapping[str, Any]) -> dict[str, BesideFacts]:
+        return {key: BesideFacts(**fact) for key, fact in parts.items()}
+
+    # Heads of older revisions read the trunk alone, and have nothing of their own for samples without an input.
+    lacking = {name: facts(parts) for name, parts in told.get("lacking", {}).items()}
+    through = bool(told.get("through", True))
+    return HeadPlan(bool(told["solved"]), int(told["centres"]), through, facts(told.get("beside", {})), lacking)
 
 
 def _trunk(folder: Path, entry: Mapping[str, Any], *, encoder: str) -> Pretrained:

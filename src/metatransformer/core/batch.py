@@ -76,6 +76,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def lacks(self, name: str) -> Tensor:
+        """Returns which samples ``[S]`` are without an input."""
+        part = self.parts.get(name)
+        if part is not None and part.rows is None:
+            return torch.zeros(len(self), dtype=torch.bool)
+        absent = torch.ones(len(self), dtype=torch.bool)
+        if part is not None and part.rows is not None:
+            absent[part.rows.cpu()] = False
+        return absent
+
     def plain(self, name: str, *, size: int) -> Tensor:
         """Returns the plain features ``[S, size]`` of an input: NaN for samples without it, no count where they are
         sparse.

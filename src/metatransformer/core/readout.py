@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ class Facts:
 
     ``axes`` is by input, of those that the task sees and in their order, how many axes its tokens' grid has (0 = in
     no order). ``blocks`` are the numbers of blocks after which tokens are read, ``width`` that of a token, ``pool`` and
-    ``cells`` the recipe's (``head.pool``, ``head.cells``), ``direct`` how many features come beside the trunk, and
-    ``at_places`` how many each place of a sample brings beside it.
+    ``cells`` the recipe's (``head.pool``, ``head.cells``), ``direct`` is by input how many features come beside the
+    trunk, and ``at_places`` how many each place of a sample brings beside it.
     """
 
     axes: Mapping[str, int]
@@ -25,7 +25,7 @@ class Facts:
     width: int
     pool: str
     cells: int
-    direct: int = 0
+    direct: Mapping[str, int] = field(default_factory=dict)
     at_places: int = 0
 
 
@@ -45,7 +45,7 @@ class Readout(nn.Module, ABC):
         super().__init__()
         self.facts = facts
         self.blocks = facts.blocks
-        self.direct = facts.direct
+        self.direct = sum(facts.direct.values())
 
     @property
     @abstractmethod

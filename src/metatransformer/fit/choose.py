@@ -11,6 +11,7 @@ loss for the size: Breiman et al. 1984, "Classification and Regression Trees").
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,14 +104,22 @@ class Share:
 
 
 class Solved(NamedTuple):
-    """A solved head: what each part adds to the outputs."""
+    """A solved head: what each part adds to the outputs, and by input what answers for samples that are ``lacking``
+    it, the last one for those that lack several.
+    """
 
     probes: tuple[tuple[Part, Probe], ...]
+    lacking: Mapping[str, "Solved"] = MappingProxyType({})
 
     def outputs(self, features: Features) -> Tensor:
         """Returns the outputs ``[n, C]``."""
         first, *others = (probe.outputs(part.of(features)) for part, probe in self.probes)
-        return sum(others, start=first)
+        outputs = sum(others, start=first)
+        for name, without in self.lacking.items():
+            rows = features.lacks(name).nonzero().flatten()
+            if len(rows):
+                outputs = outputs.index_copy(0, rows, without.outputs(features.take(rows)))
+        return outputs
 
 
 @dataclass(frozen=True)
@@ -355,9 +364,11 @@ def _basis(pipeline: Pipeline, part: Part, features: Features, *, stretch: float
     head, x = pipeline.recipe.head, part.of(features)
     if x.is_sparse:
         return WordBasis.of(x, outputs=pipeline.task.outputs)
+    facts = pipeline.head.readout.facts
+    direct = [0] if part.plain else [facts.direct[part.input]] if part.input else facts.direct.values()
     return Basis.of(
         x,
-        direct=0 if part.key else pipeline.head.readout.direct,
+        direct=sum(direct),
         weight_of_direct=head.direct,
         centres=(head.centres or CENTRES) if part.kernel else 0,
         gamma=head.gamma,

@@ -133,7 +133,7 @@ def _learn(fitted: Fitted, context: Context) -> None:
     else:
         fit_by_epochs(fitted, context)
     heads = [fitted.pipeline.model.head(name) for name in fitted.pipeline.tasks]
-    fitted.pipeline.read_plain(plain_inputs(key for head in heads for key in head.beside))
+    fitted.pipeline.read_plain(plain_inputs(key for head in heads for key in head.keys))
 
 
 def _solve(fitted: Fitted, context: Context) -> None:

@@ -5,8 +5,9 @@ here is about one task.
 """
 
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -63,9 +64,10 @@ def fit_head(fitted: Fitted, context: Context) -> None:
         choose_fusion(fitted, context)
     lessons = lessons_of(fitted, context)
     tried = _try_parts(fitted, lessons, context, by_split=False)
-    solved = keep_head(fitted, _among(fitted, tried), lessons, context)
+    choice, others = _among(fitted, tried), _without_each(fitted, tried)
+    solved = keep_head(fitted, choice, lessons, context, without=others)
     if len(fitted.pipeline.route) > 1:
-        fitted.outcome.inputs = _contributions(fitted, tried.best, solved, lessons, context)
+        fitted.outcome.inputs = _contributions(fitted, tried.best, others, solved, lessons, context)
 
 
 def choose_fusion(fitted: Fitted, context: Context) -> None:
@@ -147,13 +149,38 @@ def _among(fitted: Fitted, tried: Tried) -> Choice:
     return log.keep(both if pipeline.recipe.head.features == "both" else [*best, *both])
 
 
-def keep_head(fitted: Fitted, choice: Choice, lessons: Lessons, context: Context) -> Solved:
-    """Fits the chosen head on what it may learn from, leaves it in the model, and its answers in ``fitted``."""
+def _without_each(fitted: Fitted, tried: Tried) -> dict[str, Choice]:
+    """Returns by input the best head that never saw it, of more than one input; the least accurate one last."""
+    pipeline, found = fitted.pipeline, {}
+    for name in pipeline.route if len(pipeline.route) > 1 and not pipeline.task.compares else ():
+        others = [choice for choice in tried.best if choice.shares[0].part.input not in ("", name)]
+        if others:
+            mixed = [*others, *stacked(pipeline, others, tried.target)]
+            found[name] = best_of(pipeline.task, mixed, samples=len(tried.target))
+    return dict(sorted(found.items(), key=lambda item: item[1].loss))
+
+
+def keep_head(
+    fitted: Fitted,
+    choice: Choice,
+    lessons: Lessons,
+    context: Context,
+    *,
+    without: Mapping[str, Choice] = MappingProxyType({}),
+) -> Solved:
+    """Fits the chosen head on what it may learn from, leaves it in the model, and its answers in ``fitted``.
+
+    ``without`` are heads for samples that lack an input, each kept where it answers held-out samples better than the
+    chosen one does as if they lacked it.
+    """
     pipeline, (known, held_out) = fitted.pipeline, lessons
     best = choice.head(pipeline, known)
+    best = best._replace(lacking=_helpful(pipeline, best, without, lessons))
     fitted.outputs["val"] = best.outputs(held_out.features)
     if refits(pipeline):
-        best = choice.head(pipeline, known.with_more(held_out))
+        known = known.with_more(held_out)
+        lacking = {name: without[name].head(pipeline, known) for name in best.lacking}
+        best = choice.head(pipeline, known)._replace(lacking=lacking)
         context.console.note("fitted again with this choice on train and val together")
     if "test" in fitted.loaders:
         fitted.outputs["test"] = best.outputs(_features(fitted, "test", context))
@@ -161,8 +188,24 @@ def keep_head(fitted: Fitted, choice: Choice, lessons: Lessons, context: Context
     return best
 
 
+def _helpful(pipeline: Pipeline, best: Solved, without: Mapping[str, Choice], lessons: Lessons) -> dict[str, Solved]:
+    """Returns the heads of training samples that lose less than ``best`` where held-out samples lack an input."""
+    known, (features, target) = lessons.known, lessons.held_out
+    found = {}
+    for name, choice in without.items():
+        absent, other = features.without(name), choice.head(pipeline, known)
+        if pipeline.task.loss(other.outputs(absent), target) < pipeline.task.loss(best.outputs(absent), target):
+            found[name] = other
+    return found
+
+
 def _contributions(
-    fitted: Fitted, best: Sequence[Choice], solved: Solved, lessons: Lessons, context: Context
+    fitted: Fitted,
+    best: Sequence[Choice],
+    without: Mapping[str, Choice],
+    solved: Solved,
+    lessons: Lessons,
+    context: Context,
 ) -> dict[str, dict[str, float]]:
     """Returns what each input brings, by the primary metric on the test split (without one: on the validation split).
 
@@ -180,35 +223,36 @@ def _contributions(
     found = {}
     for name in features.columns:
         own = [choice for choice in best if choice.shares[0].part.input == name]
-        others = [choice for choice in best if choice.shares[0].part.input not in ("", name)]
         by = len(lessons.held_out.target)
         alone = best_of(task, own, samples=by).head(pipeline, known)
         row = {"alone": scored(alone.outputs(features)), "absent": scored(solved.outputs(features.without(name)))}
-        if others:
-            mixed = [*others, *stacked(pipeline, others, _scored_target(lessons, others))]
-            row["without"] = scored(best_of(task, mixed, samples=by).head(pipeline, known).outputs(features))
+        if name in without:
+            kept = solved.lacking.get(name) if split == "test" else None  # of train and val
+            other = kept or without[name].head(pipeline, known)
+            row["without"] = scored(other.outputs(features))
         found[name] = row
     return found
-
-
-def _scored_target(lessons: Lessons, choices: Sequence[Choice]) -> torch.Tensor:
-    """Returns the targets of the samples that choices were scored on."""
-    folded = choices[0].on == "folds"
-    return lessons.known.with_more(lessons.held_out).target if folded else lessons.held_out.target
 
 
 def take(pipeline: Pipeline, best: Solved) -> None:
     """Leaves a solved head in the model."""
     head = pipeline.head
-    head.beside = torch.nn.ModuleDict()
-    probes = {part.key: probe for part, probe in best.probes}
+    gamma, probes = pipeline.recipe.head.gamma, {part.key: probe for part, probe in best.probes}
     trunk = probes.pop("", None)
     if trunk is not None:
         head.take(mean=trunk.mean, scale=trunk.scale, weight=trunk.weight, bias=trunk.bias, centres=trunk.centres)
     else:
         head.leave_trunk()
-    for key, probe in probes.items():
-        head.beside[key] = _beside(probe, gamma=pipeline.recipe.head.gamma)
+    head.beside = _module(probes, gamma=gamma)
+    lacking = {
+        name: _module({part.key: probe for part, probe in other.probes}, gamma=gamma)
+        for name, other in best.lacking.items()
+    }
+    head.lacking = torch.nn.ModuleDict(lacking)
+
+
+def _module(probes: Mapping[str, Probe], *, gamma: float) -> torch.nn.ModuleDict:
+    return torch.nn.ModuleDict({key: _beside(probe, gamma=gamma) for key, probe in probes.items()})
 
 
 @torch.no_grad()

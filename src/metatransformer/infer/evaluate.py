@@ -40,6 +40,10 @@ class Features(NamedTuple):
         plain = {name: x.index_select(0, places) for name, x in self.plain.items()}
         return Features(self.trunk.index_select(0, places), plain, self.columns)
 
+    def lacks(self, name: str) -> Tensor:
+        """Returns which samples ``[n]`` are without an input."""
+        return self.trunk[:, self.columns[name][0]].isnan()
+
     def without(self, name: str) -> "Features":
         """Returns the features as if every sample lacked an input."""
         trunk, plain = self.trunk.clone(), dict(self.plain)

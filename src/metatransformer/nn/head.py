@@ -4,7 +4,7 @@ The features of a frozen tokenizer and trunk can be computed once where the read
 fitted on them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,8 @@ class Head(nn.Module):
     training split (neutral until they are set). Others normalise the vector by a LayerNorm, which leaves the readout's
     direct features alone. What ``beside`` says is added, by ``SOURCE:INPUT``: each reads the ``plain`` features of an
     input, or the ``trunk``'s of that input alone; a head that does not read ``through`` all of the trunk's has these
-    alone.
+    alone. ``lacking`` holds by input what answers for samples without it in the same way; of several that a sample
+    lacks the last one counts.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Head(nn.Module):
         self.solved = solved
         self.through = True
         self.beside = nn.ModuleDict()
+        self.lacking = nn.ModuleDict()
         features = readout.features
         self.norm = Standardise(features) if solved else nn.LayerNorm(features - readout.direct)
         self.net = _network(features, outputs, hidden=hidden, dropout=dropout)
@@ -71,19 +73,34 @@ class Head(nn.Module):
 
     def answer(self, batch: Batch, features: Callable[[], Tensor]) -> Float[Tensor, "B C"]:
         """Returns the task's outputs for a batch whose ``features`` are computed where they are needed."""
-        reads_trunk = self.through or any(key.startswith("trunk:") for key in self.beside)
+        reads_trunk = self.through or any(key.startswith("trunk:") for key in self.keys)
         found = features() if reads_trunk else None
         parts = [self.predict(found)] if self.through and found is not None else []
-        for key, beside in self.beside.items():
+        outputs = _sum([*parts, *self._answers(self.beside, batch, found)])
+        for name, others in self.lacking.items():
+            absent = batch.lacks(name)
+            if absent.any():
+                assert isinstance(others, nn.ModuleDict)
+                without = _sum(self._answers(others, batch, found))
+                outputs = torch.where(absent.to(outputs.device)[:, None], without, outputs)
+        return outputs
+
+    @property
+    def keys(self) -> list[str]:
+        """What is read beside all of the trunk's features, by ``SOURCE:INPUT``."""
+        return [key for parts in (self.beside, *self.lacking.children()) for key, _ in parts.named_children()]
+
+    def _answers(self, parts: nn.ModuleDict, batch: Batch, features: Tensor | None) -> Iterator[Tensor]:
+        for key, beside in parts.items():
             assert isinstance(beside, Beside)
             source, _, name = key.partition(":")
             if source == "plain":
                 x = batch.plain(name, size=beside.facts.features).to(beside.last.weight.device)
             else:
-                assert found is not None
-                x = self.readout.gaps(found)[:, self.columns(name)]
-            parts.append(beside(x))
-        return sum(parts[1:], start=parts[0])
+                assert features is not None
+                # Heads of older revisions did not read what an input hands over beside the trunk, which comes last.
+                x = self.readout.gaps(features)[:, self.columns(name)[: beside.facts.features]]
+            yield beside(x)
 
     def columns(self, name: str) -> Tensor:
         """Returns the places of the features that came of one input."""
@@ -108,6 +125,11 @@ class Head(nn.Module):
     def forward(self, layers: Sequence[Tokens]) -> Float[Tensor, "B C"]:
         """Returns the task's outputs for the tokens after each block that is read."""
         return self.predict(self.readout(layers))
+
+
+def _sum(parts: Iterable[Tensor]) -> Tensor:
+    first, *others = parts
+    return sum(others, start=first)
 
 
 def _network(features: int, outputs: int, *, hidden: int, dropout: float) -> nn.Sequential:

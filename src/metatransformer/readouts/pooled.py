@@ -38,15 +38,16 @@ class Pooled(Readout):
         if inputs == 1:
             return None
         widths = torch.tensor([*self._widths().values()])
+        beside = torch.tensor([self.facts.direct.get(name, 0) for name in self.facts.axes])
         each = torch.arange(inputs).repeat_interleave(widths).repeat(len(self.blocks))
-        return torch.cat([each, torch.full((self.features - len(each),), -1)])
+        return torch.cat([each, torch.full((inputs,), -1), torch.arange(inputs).repeat_interleave(beside)])
 
     def gaps(self, features: torch.Tensor) -> torch.Tensor:
         """Returns the features with NaN for those of an input whose bit is 0."""
         if (owners := self.owners) is None:
             return features
         owners = owners.to(features.device)
-        bits = features[:, (owners < 0).nonzero()[0, 0] :][:, : len(self.facts.axes)]
+        bits = features[:, owners < 0]
         there = (owners < 0) | (bits[:, owners.clamp(min=0)] > 0)
         return torch.where(there, features, torch.nan)
 
