@@ -11,6 +11,7 @@ from collections.abc import Iterator
 CACHE = tempfile.mkdtemp(prefix="metatransformer-tests-")
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 os.environ["METATRANSFORMER_CACHE"] = CACHE
+os.environ["METATRANSFORMER_FEATURES_GB"] = "0"  # tests of it set another size
 os.environ["HF_HUB_CACHE"] = os.path.join(CACHE, "hub")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"

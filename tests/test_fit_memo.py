@@ -1,14 +1,24 @@
 """A memo changes how often something is computed and never what."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from common import loader_of, make_records, tiny_pipeline, tiny_recipe
+from PIL import Image
 
+import metatransformer as mt
 from metatransformer.fit import memo as memo_module
+from metatransformer.fit import store as store_module
 from metatransformer.fit.fit import fit
 from metatransformer.fit.memo import Memo
+from metatransformer.fit.store import FeatureStore
+from metatransformer.infer.evaluate import Features
+from metatransformer.infer.joined import read_dataset
+from metatransformer.infer.sources import split_dataset
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 
@@ -95,3 +105,67 @@ def test_samples_beyond_the_limit_are_read_again():
     fitted = fit(records, recipe, memo=memo, console=QUIET)
     reader = fitted.loaders["val"].route["image"]
     assert reader.view(records[-1]) is not reader.view(records[-1])
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns the folder in which features are kept from one fit to the next."""
+    monkeypatch.setenv("METATRANSFORMER_FEATURES_GB", "0.01")
+    monkeypatch.setattr(store_module, "cache_folder", lambda: tmp_path / "cache")
+    return tmp_path / "cache" / "features"
+
+
+@pytest.mark.parametrize("name", ["image", "text", "timeseries", "tabular"])
+def test_a_second_fit_computes_its_head_alone(name: str, computed: list[int], stored: Path, tmp_path: Path):
+    modality = get_modality(name)
+    records = make_records(modality, train=11, val=5, test=4)
+    recipe = tiny_recipe(modality, {"tune": "head", "head.features": "auto"})
+    first = fit(records, recipe, out=tmp_path / "one", console=QUIET)
+    assert sum(computed) == 20 and list(stored.glob("*/*.safetensors")) and not list(tmp_path.glob("one/**/features-*"))
+    again = fit(records, recipe, console=QUIET)
+    other = fit(
+        records, tiny_recipe(modality, {"tune": "head", "head.features": "auto", "optim.l2": [0.3]}), console=QUIET
+    )
+    assert sum(computed) == 20 and torch.equal(again.outputs["test"], first.outputs["test"])
+    assert not torch.equal(other.outputs["test"], first.outputs["test"])
+    fit(records, tiny_recipe(modality, {"tune": "head", "head.features": "auto", "head.read": [2]}), console=QUIET)
+    assert sum(computed) == 40
+
+
+def test_a_file_is_known_by_what_it_holds(computed: list[int], stored: Path, pictures: Path, tmp_path: Path):
+    recipe = tiny_recipe(get_modality("image"), {"tune": "head", "input.size": 16})
+
+    def learn() -> int:
+        computed.clear()
+        fit(split_dataset(read_dataset(str(pictures), recipe, labelled=True), console=QUIET)[0], recipe, console=QUIET)
+        return sum(computed)
+
+    total = learn()
+    assert total > 0 and learn() == 0
+    moved = shutil.move(pictures, tmp_path / "elsewhere")
+    shutil.copytree(moved, pictures)
+    assert learn() == 0
+    changed = sorted(pictures.rglob("*.png"))[0]
+    Image.fromarray(255 - np.asarray(Image.open(changed))).save(changed)
+    assert learn() == 1
+    damaged = max(stored.glob("*/*.safetensors"), key=lambda path: path.stat().st_size)
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert 0 < learn() < total + 1 and learn() == 0
+
+
+def test_what_was_not_used_for_longest_makes_room(stored: Path):
+    tables = [Features(torch.randn(64, 4096)) for _ in range(14)]  # 1 MB each, of 10
+    store = FeatureStore.usual()
+    assert store is not None
+    for number, table in enumerate(tables):
+        store.add("model", [bytes([number, row]) * 8 for row in range(64)], table, console=QUIET)
+    kept = [bool(store.find("model", [bytes([number, 0]) * 8], columns={})) for number in range(14)]
+    assert kept == [False] * 4 + [True] * 10
+    found = store.find("model", [bytes([13, row]) * 8 for row in range(64)], columns={})
+    assert all(torch.equal(table.trunk[row], tables[13].trunk[row]) for table, row in found.values())
+
+
+def test_a_size_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("METATRANSFORMER_FEATURES_GB", "much")
+    with pytest.raises(mt.UsageError, match="METATRANSFORMER_FEATURES_GB: must be a number of gigabytes"):
+        FeatureStore.usual()

@@ -180,6 +180,13 @@ def test_a_bad_suite_is_refused_before_anything_is_fitted(folder: Path, call: Ru
     assert not (folder / "run").exists()
 
 
+def test_several_processes_are_refused(folder: Path, call: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status, _, err = call(["fit", folder / "suite.yaml", "--out", folder / "run"])
+    assert status == 2 and "must run in one process; found 2 processes" in err
+    assert not (folder / "run").exists()
+
+
 def test_a_model_of_several_data_sets_asks_which_task(folder: Path, call: Run):
     out = folder / "run"
     sets = {name: SETS[name] for name in ("shapes", "visits")}

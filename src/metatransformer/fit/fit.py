@@ -33,6 +33,7 @@ from metatransformer.fit.pace import (
 )
 from metatransformer.fit.run import RunFolder
 from metatransformer.fit.solve import fit_head, require_foldable, require_linear
+from metatransformer.fit.store import FeatureStore
 from metatransformer.fit.train import join_processes, wait_for_all
 from metatransformer.infer.evaluate import compute_outputs, score_outputs
 from metatransformer.infer.loader import Loader, require_targets
@@ -84,7 +85,8 @@ def fit(
     frozen_bytes = pipeline.trunk.encoder.bytes_hash()
     # Tasks that read the same features share them; what each input brings is asked of them again.
     again = max(len(recipe.tasks), len(recipe.inputs)) > 1 or clock.limited
-    kept = memo or (Memo(most_mb=0) if again else None)
+    store = FeatureStore.usual() if recipe.tune == "head" and place.world == 1 else None
+    kept = memo or (Memo(most_mb=0, store=store) if again or store else None)
     context = Context(run, place, kept, console, clock)
     say_what_learns(pipeline, console)
     fitted = _read(pipeline, parts, pipeline.route if memo is None else memo.route(pipeline), context)

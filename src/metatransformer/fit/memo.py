@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from metatransformer.core.samples import Record, View
-from metatransformer.infer.evaluate import Features, compute_features
+from metatransformer.fit.store import FeatureStore
+from metatransformer.infer.evaluate import Features, columns_of, compute_features
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline, Reader
@@ -28,11 +29,12 @@ MODELS = 6  # whose features are kept: pretrained, no trunk, three random ones, 
 class Memo:
     """Views (up to ``most_mb``) and feature vectors of the records of ONE data set, whose keys are unique in it."""
 
-    def __init__(self, *, most_mb: int) -> None:
+    def __init__(self, *, most_mb: int, store: FeatureStore | None = None) -> None:
         self._views: dict[Hashable, View] = {}
         self._features: dict[str, dict[str, tuple[Features, int]]] = {}  # by model, the last used one last
         self._left = most_mb * 2**20
         self._lock = Lock()
+        self.store = store
 
     def route(self, pipeline: Pipeline) -> dict[str, Reader]:
         """Returns readers that look here first."""
@@ -49,17 +51,25 @@ class Memo:
         }
 
     def features(self, pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> Features:
-        """Returns ``compute_features`` without augmentation; computes only what is not here yet."""
+        """Returns ``compute_features`` without augmentation; computes only what is neither here nor on disk yet."""
         state = _model_state(pipeline)
         rows_of = self._features[state] = self._features.pop(state, {})
         for oldest in list(self._features)[:-MODELS]:
             del self._features[oldest]
         keys = list(loader.examples.keys)
         missing = [place for place, key in enumerate(keys) if key not in rows_of]
+        samples: dict[int, bytes] = {}
+        if missing and self.store is not None:
+            samples = dict(zip(missing, self.store.samples(loader.part(missing, tasks={}).examples), strict=True))
+            stored = self.store.find(state, [*samples.values()], columns=columns_of(pipeline))
+            rows_of |= {keys[place]: stored[own] for place, own in samples.items() if own in stored}
+            missing = [place for place in missing if samples[place] not in stored]
         if missing:
             some = loader.part(missing, tasks={})
             table = compute_features(pipeline, some, console=console, title=title)
             rows_of |= {keys[place]: (table, row) for row, place in enumerate(missing)}
+            if self.store is not None:
+                self.store.add(state, [samples[place] for place in missing], table, console=console)
         if known := len(keys) - len(missing):
             console.note(f"{title}: {known} of {len(keys)} were computed before")
         return _gathered([rows_of[key] for key in keys])
@@ -97,6 +107,8 @@ def _gathered(rows: Sequence[tuple[Features, int]]) -> Features:
         parts.append(table)
         start += len(table.trunk)
     places = torch.tensor([starts[id(table)] + row for table, row in rows])
+    if len(parts) == 1 and torch.equal(places, torch.arange(len(parts[0].trunk))):
+        return parts[0]
     return Features.cat(parts).take(places)
 
 

@@ -356,7 +356,8 @@ def _features(fitted: Fitted, split: str, context: Context) -> Features:
     """
     name, console = fitted.pipeline.task_name, context.console
     path = None
-    if context.run is not None and context.run.writes:
+    stored = context.memo is not None and context.memo.store is not None
+    if context.run is not None and context.run.writes and not stored:
         path = context.run.checkpoint.parent / f"features-{name}-{split}.pt"
     if path is not None and path.is_file():
         try:

@@ -106,9 +106,14 @@ def compute_features(pipeline: Pipeline, loader: Loader, *, console: Console, ti
         raise DataError("features", must="be finite", found="NaN or infinity from the trunk", do=do)
     places = {key: place for place, key in enumerate(keys)}
     order = torch.tensor([places[key] for key in loader.examples.keys])
-    columns = {} if head.readout.owners is None else {name: head.columns(name) for name in head.readout.facts.axes}
     beside = {name: _whole(parts, count=len(keys)).index_select(0, order) for name, parts in plain.items() if parts}
-    return Features(head.readout.gaps(found), beside, columns)
+    return Features(head.readout.gaps(found), beside, columns_of(pipeline))
+
+
+def columns_of(pipeline: Pipeline) -> dict[str, Tensor]:
+    """Returns by input which of the features are its own, where there are several."""
+    head = pipeline.head
+    return {} if head.readout.owners is None else {name: head.columns(name) for name in head.readout.facts.axes}
 
 
 def _whole(parts: Sequence[Part], *, count: int) -> Tensor:

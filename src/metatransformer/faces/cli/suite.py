@@ -5,6 +5,7 @@ model of all. Nothing is learned in common where the trunk stays frozen, so each
 would. A later call with more data sets fits these alone and adds them; the others stay as they are.
 """
 
+import os
 import shutil
 import time
 from argparse import Namespace
@@ -102,6 +103,9 @@ def fit_suite(options: Namespace) -> commands.Result:
     """Fits each data set, adds it to the one model, and tells the scores of all."""
     console, begun = Console(), time.monotonic()
     out = Path(options.out)
+    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        do = "Start it without torchrun, or fit each data set by itself and add it with --add-to."
+        raise UsageError("fit of a suite", must="run in one process", found=f"{processes} processes", do=do)
     sets = [_prepared(name, own, out=out, console=console) for name, own in read_suite(options).items()]
     _require_one_trunk(sets)
     if _in_common(sets[0].recipe):
