@@ -7,11 +7,12 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 from fuzz import child
 from fuzz.child import AGAIN, HANG_S, STATE, State, run_child, stem
@@ -127,10 +128,14 @@ def run_jobs(bundles: Iterable[Sequence[Job]], *, jobs: int, out: Path | None = 
     for name in _LIBRARIES:
         importlib.import_module(name)
     # Every reader that is made asks which packages announce modalities, and these do not change here.
-    importlib.metadata.entry_points = cache(importlib.metadata.entry_points)
-    stem()
+    with patch.object(importlib.metadata, "entry_points", cache(importlib.metadata.entry_points)):
+        stem()
+        return _run_all(iter(bundles), jobs=jobs, out=out)
+
+
+def _run_all(waiting: Iterator[Sequence[Job]], *, jobs: int, out: Path | None) -> dict[str, Outcome]:
     outcomes: dict[str, Outcome] = {}
-    waiting, running = iter(bundles), []
+    running: list[Run] = []
     while True:
         while len(running) < jobs and (bundle := next(waiting, None)):
             running.append(Run(bundle))
