@@ -36,7 +36,7 @@ from metatransformer.fit.solve import fit_head, require_foldable, require_linear
 from metatransformer.fit.store import FeatureStore
 from metatransformer.fit.train import join_processes, wait_for_all
 from metatransformer.infer.evaluate import compute_outputs, score_outputs
-from metatransformer.infer.loader import Loader, require_targets
+from metatransformer.infer.loader import Loader, Place, require_targets
 from metatransformer.infer.sources import examples_of
 from metatransformer.machine.console import Console
 from metatransformer.machine.device import choose_device
@@ -83,11 +83,7 @@ def fit(
     pipeline = build_pipeline(recipe, trunk=trunk, examples=parts["train"])
     _require_settings(pipeline)
     frozen_bytes = pipeline.trunk.encoder.bytes_hash()
-    # Tasks that read the same features share them; what each input brings is asked of them again.
-    again = max(len(recipe.tasks), len(recipe.inputs)) > 1 or clock.limited
-    store = FeatureStore.usual() if recipe.tune == "head" and place.world == 1 else None
-    kept = memo or (Memo(most_mb=0, store=store) if again or store else None)
-    context = Context(run, place, kept, console, clock)
+    context = Context(run, place, memo or _memo(recipe, place=place, limited=clock.limited), console, clock)
     say_what_learns(pipeline, console)
     fitted = _read(pipeline, parts, pipeline.route if memo is None else memo.route(pipeline), context)
     if run is not None:
@@ -108,6 +104,14 @@ def fit(
     if run is not None:
         write_run(fitted, run)
     return fitted
+
+
+def _memo(recipe: Recipe, *, place: Place, limited: bool) -> Memo | None:
+    """Returns what keeps the features that the fit, or a later one, will need again."""
+    store = FeatureStore.usual() if recipe.tune == "head" and place.world == 1 else None
+    # Tasks that read the same features share them; what each input brings is asked of them again.
+    again = max(len(recipe.tasks), len(recipe.inputs)) > 1 or limited
+    return Memo(most_mb=0, store=store) if again or store else None
 
 
 def identity_of(examples: Examples, trunk: Pretrained) -> dict[str, str]:
