@@ -25,6 +25,7 @@ FLOORS = {
     "together": 5,
     "infer": 6,
     "fit": 7,
+    "pairs": 7,
     "report": 7,
     "faces": 8,
     "bench": 8,

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from metatransformer.core.errors import UsageError, WeightsError
 from metatransformer.core.tokens import Tokens
-from metatransformer.nn.block import ACTIVATIONS, Block
+from metatransformer.nn.block import ACTIVATIONS, Block, Mask
 from metatransformer.nn.lowrank import Adapters
 
 # Relative tolerance between the stored and the measured fingerprint. Float32 sums differ between
@@ -76,7 +76,7 @@ class Trunk(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B N D"],
-        mask: Bool[Tensor, "B N"] | None,
+        mask: Mask | None,
         *,
         after: Sequence[int],
         adapters: Adapters | None = None,
@@ -84,7 +84,8 @@ class Trunk(nn.Module):
         """Returns the normalised tokens ``[B, N, D]`` after each of the given numbers of blocks (0 = before the first).
 
         ``mask`` None means that every token is real; padded tokens are never attended to, and what comes out at their
-        positions has no meaning. Blocks behind the last one asked for are not computed.
+        positions has no meaning. A mask ``[B, N, N]`` says it of each token apart, as a causal one does. Blocks behind
+        the last one asked for are not computed.
         """
         x = self.norm_pre(x)
         kept = {0: x}

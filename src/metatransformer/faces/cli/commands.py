@@ -347,6 +347,19 @@ def _unlabelled(recipe: Recipe, options: Namespace, *, console: Console) -> Data
     return found
 
 
+def pretrain(options: Namespace) -> Result:
+    """Trains two towers on pairs."""
+    from metatransformer.pairs.options import make_options
+    from metatransformer.pairs.pretrain import pretrain as pretrain_towers
+
+    flags = {name: getattr(options, name) for name in ("preset", "steps", "seed", "device")}
+    given = {name: value for name, value in flags.items() if value not in (None, "")}
+    settings = make_options({**given, **parse_overrides(options.overrides)})
+    out, console = Path(options.out), Console()
+    told = pretrain_towers(options.pairs, out, settings, val=options.val, overwrite=options.overwrite, console=console)
+    return told, 0
+
+
 def check(options: Namespace) -> Result:
     """Lists every bad sample and goes on, and what else 'fit' would refuse; status 2 when there is one."""
     from metatransformer.faces.cli.suite import check_suite, is_suite

@@ -104,6 +104,23 @@ and without a trunk. Some strong baselines need: pip install 'metatransformer[be
 """
 
 
+PRETRAIN_EPILOG = """\
+PAIRS is one of these:
+  a folder of .tar shards, shards/*.tar or shards/{00000..00041}.tar, as img2dataset writes them: key.jpg, key.txt,
+    and key.json where a filter asks for what is in it
+  a table with the columns path and text (CSV, TSV, JSONL, Parquet)
+  Parquet with the bytes of pictures and a column of texts, one file or a folder
+
+RUN is then an encoder like any other: --encoder RUN/ for 'fit' and 'embed'; 'predict RUN x.jpg --classes "cat,dog"'.
+A killed run continues exactly where its last checkpoint was. Under torchrun every process takes its share of a batch.
+
+  metatransformer pretrain shards/ --out run --preset vit-b16
+  metatransformer pretrain pairs.csv --out run --preset vit-ti16 size=64 patch=8 batch=256 steps=2000
+  metatransformer pretrain shards/ --out run loss=sigmoid drop=0.5 start_size=112 similarity=0.28 language=en
+  torchrun --nproc-per-node 8 -m metatransformer pretrain shards/ --out run batch=32768 checkpointing=true
+"""
+
+
 class Command(NamedTuple):
     """One command: its arguments, each as argparse takes it; ``overrides`` says whether it takes ``key.sub=value``."""
 
@@ -244,6 +261,21 @@ COMMANDS: Mapping[str, Command] = {
             DEVICE,
             ("--out", {"default": "", "metavar": "FILE", "help": OUT_OF_SEARCH}),
         ),
+    ),
+    "pretrain": Command(
+        "train an encoder of your own on pairs of pictures and texts",
+        (
+            ("pairs", {"metavar": "PAIRS", "help": "see below"}),
+            ("--out", {"required": True, "metavar": "RUN", "help": "the run folder; an unfinished run continues"}),
+            ("--preset", {"default": "", "metavar": "P", "help": "vit-ti16, vit-s16, vit-b16 (default), vit-l14"}),
+            ("--val", {"default": "", "metavar": "PAIRS", "help": "pairs that validate; default: some are held out"}),
+            ("--steps", {"type": int, "metavar": "N"}),
+            ("--seed", {"type": int, "metavar": "S"}),
+            DEVICE,
+            ("--overwrite", {"action": "store_true", "help": "replace the run in RUN"}),
+        ),
+        lambda: PRETRAIN_EPILOG,
+        overrides=True,
     ),
     "weights": Command(
         "show the known encoders and where each was looked for and found",

@@ -5,6 +5,7 @@ Limits: colour profiles are not applied; grey with alpha is read at 8 bits. Of a
 pages, the first is read. TIFF that Pillow does not read, or not with all its bits, is left to tifffile.
 """
 
+import io
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -61,7 +62,26 @@ def read_image(path: str | Path) -> np.ndarray:
     )
 
 
-def open_picture(file: BinaryIO, *, path: Path, formats: list[str] | tuple[str, ...]) -> ImageFile.ImageFile | None:
+def decode_image(data: bytes, *, where: Path, least: int) -> np.ndarray:
+    """Returns the pixels of a picture in memory, as ``read_image`` does; a JPEG that is
+    much larger than ``least`` pixels a side at a half, a quarter or an eighth of it, which is faster.
+
+    Raises:
+        DataError: bytes that are no whole picture of a known format, or too many pixels.
+    """
+    image = open_picture(io.BytesIO(data), path=where, formats=FORMATS)
+    if image is None:
+        raise DataError(
+            where, must=f"be a picture ({', '.join(FORMATS)})", found=f"{len(data)} bytes of no known format"
+        )
+    with _border(where):
+        image.draft(None, (least, least))
+    return _pixels(_upright(image, where=where), signed=False, where=where)
+
+
+def open_picture(
+    file: BinaryIO | io.BytesIO, *, path: Path, formats: list[str] | tuple[str, ...]
+) -> ImageFile.ImageFile | None:
     """Returns an open picture, none of its pixels decoded, or None when it is of none of Pillow's ``formats``.
 
     Raises:

@@ -25,7 +25,7 @@ class SubWords:
     """A WordPiece vocabulary; the number of a piece is its place in ``words``."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        library = _library()
+        library = tokenizers_library()
         self.words = tuple(words)
         self.unknown = self.words.index(UNKNOWN)
         numbers = {word: number for number, word in enumerate(self.words)}
@@ -39,7 +39,7 @@ class SubWords:
 
 def train_wordpiece(texts: Iterable[str], *, size: int) -> SubWords:
     """Returns a vocabulary of at most ``size`` pieces, learned from texts; equal texts give equal pieces."""
-    library = _library()
+    library = tokenizers_library()
     texts = list(texts)
     alphabet = _alphabet(texts, most=(size - 1) // 2)
     # The library numbers letters inside words in a random order and breaks ties by number: given
@@ -96,7 +96,7 @@ def _words_of_json(content: str, *, path: Path) -> list[str]:
 
 def _alphabet(texts: Iterable[str], *, most: int) -> list[str]:
     """Returns the most frequent letters of texts, as the rules leave them, sorted."""
-    library = _library()
+    library = tokenizers_library()
     normalizer, splitter = _rules(library, lowercase=True)
     counts: Counter[str] = Counter()
     for text in texts:
@@ -111,7 +111,7 @@ def _is_lower(words: Iterable[str]) -> bool:
 
 
 def _with_rules(tokenizer: Any, *, lowercase: bool) -> Any:
-    tokenizer.normalizer, tokenizer.pre_tokenizer = _rules(_library(), lowercase=lowercase)
+    tokenizer.normalizer, tokenizer.pre_tokenizer = _rules(tokenizers_library(), lowercase=lowercase)
     return tokenizer
 
 
@@ -119,7 +119,8 @@ def _rules(library: Any, *, lowercase: bool) -> tuple[Any, Any]:
     return library.normalizers.BertNormalizer(lowercase=lowercase), library.pre_tokenizers.BertPreTokenizer()
 
 
-def _library() -> Any:
+def tokenizers_library() -> Any:
+    """Returns the library, imported when it is first asked for."""
     try:
         import tokenizers
         import tokenizers.models
