@@ -29,6 +29,8 @@ PUBLIC = [
     "embed",
     "list_encoders",
     "load",
+    "similarity",
+    "zero_shot",
 ]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 HEAVY = ("torch", "numpy", "pandas", "sklearn", "PIL", "scipy", "matplotlib", "transformers", "rich", "pydantic")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from metatransformer.faces.describe import describe
     from metatransformer.faces.embedder import Embedder, embed
     from metatransformer.faces.sklearn import Classifier, Forecaster, Regressor, load
+    from metatransformer.pairs.space import similarity, zero_shot
     from metatransformer.trunk import list_encoders
 
 __version__ = "0.1.0"
@@ -43,6 +44,8 @@ __all__ = [
     "embed",
     "list_encoders",
     "load",
+    "similarity",
+    "zero_shot",
 ]
 
 _PLACES = {
@@ -54,6 +57,8 @@ _PLACES = {
     "embed": "metatransformer.faces.embedder",
     "list_encoders": "metatransformer.trunk",
     "load": "metatransformer.faces.sklearn",
+    "similarity": "metatransformer.pairs.space",
+    "zero_shot": "metatransformer.pairs.space",
 }
 
 

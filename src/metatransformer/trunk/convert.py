@@ -60,16 +60,16 @@ def convert(state: Mapping[str, Tensor], *, where: str) -> Converted:
     for key, tensor in state.items():
         inside = key.startswith(prefix)
         bare = key.removeprefix(prefix)
-        name = _rename(layout, bare) if inside else None
+        name = rename(layout, bare) if inside else None
         if name is not None and name not in raw:
             raw[name] = tensor.detach().to(torch.float32).contiguous()
         elif _listed(bare, layout.drops if inside else layout.outside):
             dropped.append(key)
         else:
             unexpected.append(key)
-    _fuse(raw)
+    fuse(raw)
     trunk = {name: tensor for name, tensor in raw.items() if not name.startswith("stem.")}
-    missing = sorted((_expected(trunk) | set(layout.requires)) - raw.keys())
+    missing = sorted((expected(trunk) | set(layout.requires)) - raw.keys())
     _report(layout, unexpected, missing, where=where)
     return Converted(layout, trunk, _stem(raw, layout, where=where), tuple(dropped))
 
@@ -78,7 +78,7 @@ def _listed(key: str, names: tuple[str, ...]) -> bool:
     return any(key == name or (name.endswith(".") and key.startswith(name)) for name in names)
 
 
-def _rename(layout: Layout, key: str) -> str | None:
+def rename(layout: Layout, key: str) -> str | None:
     """Returns the canonical name of a key without its prefix, None when there is none."""
     match = re.match(layout.block, key)
     if match is None:
@@ -88,7 +88,7 @@ def _rename(layout: Layout, key: str) -> str | None:
     return f"blocks.{match['n']}.{layout.parts[part]}.{leaf}" if part in layout.parts else None
 
 
-def _fuse(raw: dict[str, Tensor]) -> None:
+def fuse(raw: dict[str, Tensor]) -> None:
     """Joins separate query, key and value projections, in place."""
     for name in [name for name in raw if ".attn.q." in name]:
         names = [name.replace(".attn.q.", f".attn.{letter}.") for letter in "qkv"]
@@ -97,7 +97,7 @@ def _fuse(raw: dict[str, Tensor]) -> None:
             raw[name.replace(".attn.q.", ".attn.qkv.")] = fused
 
 
-def _expected(trunk: Mapping[str, Tensor]) -> set[str]:
+def expected(trunk: Mapping[str, Tensor]) -> set[str]:
     """Returns the names that a trunk of this depth and these options has."""
     numbers = {int(name.split(".")[1]) for name in trunk if name.startswith("blocks.")}
     tails = [f"{part}.{leaf}" for part in BLOCK for leaf in ("weight", "bias")]

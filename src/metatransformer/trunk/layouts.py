@@ -78,6 +78,33 @@ _TIMM = Layout(
     pixels="half",
 )
 
+_CLIP = Layout(
+    name="clip",
+    mark=r"^(?P<prefix>vision_model\.|)encoder\.layers\.0\.self_attn\.q_proj\.weight$",
+    block=r"^encoder\.layers\.(?P<n>\d+)\.(?P<tail>.+)$",
+    parts={
+        **{f"self_attn.{letter}_proj": f"attn.{letter}" for letter in "qkv"},
+        "self_attn.out_proj": "attn.proj",
+        "layer_norm1": "norm1",
+        "layer_norm2": "norm2",
+        "mlp.fc1": "mlp.fc1",
+        "mlp.fc2": "mlp.fc2",
+    },
+    whole={
+        "embeddings.class_embedding": "stem.class_token",
+        "embeddings.position_embedding.weight": "stem.positions",
+        "embeddings.patch_embedding.weight": "stem.patch",
+        **_norm("pre_layrnorm", "norm_pre"),  # their spelling
+        **_norm("post_layernorm", "norm"),
+    },
+    drops=("embeddings.position_ids",),
+    outside=("text_model.", "visual_projection.", "text_projection.", "logit_scale"),
+    requires=(*_FULL, "norm_pre.weight"),
+    eps=1e-5,
+    activation="quick_gelu",
+    pixels="clip",
+)
+
 LAYOUTS = (
     Layout(
         name="canonical",
@@ -162,32 +189,24 @@ LAYOUTS = (
         outside=("classifier.", "head.", "decoder."),
         requires=_FULL,
     ),
-    Layout(
-        name="clip",
-        mark=r"^(?P<prefix>vision_model\.|)encoder\.layers\.0\.self_attn\.q_proj\.weight$",
-        block=r"^encoder\.layers\.(?P<n>\d+)\.(?P<tail>.+)$",
-        parts={
-            **{f"self_attn.{letter}_proj": f"attn.{letter}" for letter in "qkv"},
-            "self_attn.out_proj": "attn.proj",
-            "layer_norm1": "norm1",
-            "layer_norm2": "norm2",
-            "mlp.fc1": "mlp.fc1",
-            "mlp.fc2": "mlp.fc2",
-        },
+    replace(  # no class token; all patches are asked by one learned query
+        _CLIP,
+        name="siglip",
+        mark=r"^(?P<prefix>vision_model\.|)head\.probe$",
         whole={
-            "embeddings.class_embedding": "stem.class_token",
             "embeddings.position_embedding.weight": "stem.positions",
             "embeddings.patch_embedding.weight": "stem.patch",
-            **_norm("pre_layrnorm", "norm_pre"),  # their spelling
+            "embeddings.patch_embedding.bias": "stem.bias",
             **_norm("post_layernorm", "norm"),
         },
-        drops=("embeddings.position_ids",),
-        outside=("text_model.", "visual_projection.", "text_projection.", "logit_scale"),
-        requires=(*_FULL, "norm_pre.weight"),
-        eps=1e-5,
-        activation="quick_gelu",
-        pixels="clip",
+        drops=("embeddings.position_ids", "head."),
+        outside=("text_model.", "logit_scale", "logit_bias"),
+        requires=("stem.patch", "stem.positions", "norm.weight"),
+        eps=1e-6,
+        activation="gelu_tanh",
+        pixels="half",
     ),
+    _CLIP,
 )
 
 

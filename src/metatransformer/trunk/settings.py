@@ -18,7 +18,7 @@ from metatransformer.trunk.names import Options
 # The files beside the weights that are looked into.
 BESIDE = ("open_clip_config.json", "config.json", "preprocessor_config.json")
 # transformers' names; the three tanh spellings compute the same function.
-_ACTIVATIONS = {
+ACTIVATION_NAMES = {
     "gelu": "gelu",
     "quick_gelu": "quick_gelu",
     "gelu_new": "gelu_tanh",
@@ -114,11 +114,11 @@ def _transformers_or_timm(config: dict[str, Any], converted: Converted, file: Pa
     told = {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
     told.update({key: kind(told[key]) for key, kind in (("heads", int), ("eps", float)) if key in told})
     if "activation" in told:
-        if told["activation"] not in _ACTIVATIONS:
+        if told["activation"] not in ACTIVATION_NAMES:
             raise WeightsError(
-                file, must=f"have a hidden_act among {', '.join(_ACTIVATIONS)}", found=f"'{told['activation']}'"
+                file, must=f"have a hidden_act among {', '.join(ACTIVATION_NAMES)}", found=f"'{told['activation']}'"
             )
-        told["activation"] = _ACTIVATIONS[told["activation"]]
+        told["activation"] = ACTIVATION_NAMES[told["activation"]]
     return told
 
 

@@ -257,6 +257,8 @@ def predict(options: Namespace) -> Result:
     if Path(options.out).resolve() in [Path(path).resolve() for path in options.paths]:
         do = "Choose another name."
         raise UsageError(f"--out {options.out}", must="be another file than the input", found="the same", do=do)
+    if options.classes or options.templates:
+        return _zero_shot(options, console)
     pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
     pipeline = pipeline.asked(options.task)
     examples = _unlabelled(pipeline.recipe, options, console=console).examples
@@ -278,6 +280,38 @@ def predict(options: Namespace) -> Result:
     console.table("first predictions", list(arranged.columns[:3]), arranged.iloc[:5, :3].itertuples(index=False))
     console.note(f"{len(arranged)} predictions in {options.out}")
     return {"out": options.out, "rows": len(arranged), "pictures": [str(picture) for picture in pictures]}, 0
+
+
+def _zero_shot(options: Namespace, console: Console) -> Result:
+    """Writes which of the named classes each input is, without any training."""
+    from metatransformer.data.write import write_table
+    from metatransformer.pairs.space import zero_shot
+
+    if options.task or options.gallery or options.encoder:
+        must = "go without --task, --gallery and --encoder: RUN has the encoder"
+        raise UsageError("--classes", must=must, found="one of them")
+    classes = [name.strip() for name in options.classes.split(",") if name.strip()]
+    paths = options.paths[0] if len(options.paths) == 1 else options.paths
+    given = {"templates": _templates(options.templates), "device": options.device or "auto", "verbose": True}
+    table = zero_shot(paths, classes, encoder=options.run, **given)
+    write_table(options.out, table)
+    console.table("first predictions", list(table.columns[:3]), table.iloc[:5, :3].itertuples(index=False))
+    console.note(f"{len(table)} predictions in {options.out}")
+    return {"out": options.out, "rows": len(table), "classes": classes}, 0
+
+
+def _templates(text: str) -> list[str] | None:
+    """Returns the one template, or those of a file; None where nothing is said."""
+    from metatransformer.data.delimited import decode
+    from metatransformer.data.limits import read_bytes
+
+    if not text or "{}" in text:
+        return [text] if text else None
+    if not Path(text).is_file():
+        must = "be a text with {} where the class stands, or a file with one a line"
+        raise UsageError("--templates", must=must, found=repr(text))
+    lines = decode(read_bytes(Path(text)), path=Path(text)).splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def embed(options: Namespace) -> Result:

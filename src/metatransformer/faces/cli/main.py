@@ -152,6 +152,8 @@ POOLS = "how tokens become a vector: summary (default), mean, max, both or grid;
 POOLS += "or outputs of a model that retrieves (its default)"
 
 GALLERY = "of retrieval: known samples to find the nearest of; default: what 'fit' kept apart"
+CLASSES = "names of classes, without training: RUN is a run of pretrain or align, or weights of CLIP or SigLIP"
+TEMPLATES = "a text with {} where the class stands, or a file with one a line; default: seven of CLIP's"
 OUT_OF_SEARCH = ".csv, .tsv, .parquet or .jsonl; .html shows pairs of pictures"
 
 COMMANDS: Mapping[str, Command] = {
@@ -228,6 +230,8 @@ COMMANDS: Mapping[str, Command] = {
             ("--out", {"required": True, "metavar": "FILE", "help": ".csv, .tsv, .parquet or .jsonl"}),
             ONE_TASK,
             ("--gallery", {"default": "", "metavar": "DATA", "help": GALLERY}),
+            ("--classes", {"default": "", "metavar": "A,B,...", "help": CLASSES}),
+            ("--templates", {"default": "", "metavar": "T", "help": TEMPLATES}),
             TRUNK,
             DEVICE,
         ),
