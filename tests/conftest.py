@@ -31,6 +31,7 @@ import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from common import CLI_IMAGE, CLI_SETTINGS, Run, make_records, run  # noqa: E402
+from pairs_common import draw_pairs, words_for  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from metatransformer.faces.cli import main  # noqa: E402
@@ -89,3 +90,17 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("table") / "people.csv"
     pd.DataFrame(rows).to_csv(path, index=False)
     return path
+
+
+@pytest.fixture(scope="session")
+def pair_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a table of drawn pictures and their words."""
+    return draw_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="session")
+def pretrained(pair_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a run that pretrained two tiny towers."""
+    out = tmp_path_factory.mktemp("pretrained") / "run"
+    assert main([str(word) for word in words_for(pair_table, out, {})]) == 0
+    return out

@@ -1,16 +1,14 @@
 """Pretraining from the command line: exact after a kill, equal on two processes, and an encoder like any other."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from common import Run, run_alone
-from PIL import Image
+from pairs_common import COLOURS, TINY, words_for
 from safetensors.torch import load_file
 
 import metatransformer.pairs.pretrain as pretrain_module
@@ -23,84 +21,52 @@ from metatransformer.pairs.read import Wanted, read_pairs
 from metatransformer.pairs.recall import both_ways, chance
 from metatransformer.pairs.words import choose_words
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220), "grey": (128, 128, 128)}
-SHAPES = ("square", "bar", "frame")
-TINY: dict[str, Any] = {
-    **{"size": 16, "patch": 4, "width": 16, "depth": 2, "heads": 2, "outputs": 12},
-    **{"text_width": 16, "text_depth": 1, "text_heads": 2, "context": 8, "vocabulary_size": 60},
-    **{"batch": 6, "steps": 8, "validate": 4, "held_out": 0.25, "lr": 3e-3, "warmup": 2},
-    **{"precision": "float32", "device": "cpu", "duplicates": "all", "workers": 2},
-}
 
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of 12 kinds, three of each, with their words."""
-    folder = tmp_path_factory.mktemp("pairs")
-    rng, rows = np.random.default_rng(0), []
-    for colour, rgb in COLOURS.items():
-        for shape in SHAPES:
-            for number in range(3):
-                pixels = rng.integers(200, 256, (20, 20, 3), dtype=np.uint8)
-                top = slice(4, 16) if shape == "square" else slice(8, 12) if shape == "bar" else slice(1, 19)
-                pixels[top, 3:17] = rgb
-                if shape == "frame":
-                    pixels[5:15, 6:14] = 240
-                name = f"{colour}-{shape}-{number}.png"
-                Image.fromarray(pixels).save(folder / name)
-                rows.append((name, f"a {colour} {shape}"))
-    pd.DataFrame(rows, columns=["path", "text"]).to_csv(folder / "pairs.csv", index=False)
-    return folder / "pairs.csv"
-
-
-def words_for(table: Path, out: Path, settings: Mapping[str, Any]) -> list[object]:
-    told = {**TINY, **settings}
-    return ["pretrain", table, "--out", out, *(f"{name}={json.dumps(value)}" for name, value in told.items())]
-
-
-@pytest.fixture(scope="module")
-def trained(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from metatransformer.faces.cli import main
-
-    out = tmp_path_factory.mktemp("trained") / "run"
-    assert main([str(word) for word in words_for(table, out, {})]) == 0
-    return out
-
-
-def test_a_run_leaves_figures_curves_and_both_towers(trained: Path):
-    told = json.loads((trained / "metrics.json").read_text(encoding="utf-8"))
+def test_a_run_leaves_figures_curves_and_both_towers(pretrained: Path):
+    told = json.loads((pretrained / "metrics.json").read_text(encoding="utf-8"))
     assert told["pairs"] + told["held_out"] == 36 and told["held_out"] == 9 and told["steps"] == 8
     assert {"image to text R@1", "text to image R@10", "loss"} <= set(told["metrics"])
     assert told["chance"]["image to text R@1"] == pytest.approx(1 / 3)
-    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (pretrained / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 9)) and "image to text R@1" in lines[3]
-    page = (trained / "report.html").read_text(encoding="utf-8")
+    page = (pretrained / "report.html").read_text(encoding="utf-8")
     assert "image to text R@1" in page and page.count("data:image/png") >= 2 and "a red" in page
-    assert (trained / "model.safetensors").is_file() and (trained / "text.safetensors").is_file()
-    assert list((trained / "tensorboard").iterdir()) and not (trained / "checkpoints").exists()
-    assert json.loads((trained / "run.json").read_text(encoding="utf-8"))["status"] == "done"
+    assert (pretrained / "model.safetensors").is_file() and (pretrained / "text.safetensors").is_file()
+    assert list((pretrained / "tensorboard").iterdir()) and not (pretrained / "checkpoints").exists()
+    assert json.loads((pretrained / "run.json").read_text(encoding="utf-8"))["status"] == "done"
 
 
-def test_what_is_loaded_gives_the_vectors_that_were_validated(trained: Path, table: Path):
-    loaded = read_towers(trained)
-    pairs = read_pairs(str(table), Wanted())
+def test_what_is_loaded_gives_the_vectors_that_were_validated(pretrained: Path, pair_table: Path):
+    loaded = read_towers(pretrained)
+    pairs = read_pairs(str(pair_table), Wanted())
     _, held = pairs.apart(0.25, 5000)
     reader = Reader(held, loaded.words, workers=1)
     ((pixels, texts),) = reader.whole(16, batch=64)
     left, right = loaded.towers.of_pictures(pixels), loaded.of_texts(texts)
     found = both_ways(left, right, torch.from_numpy(held.label), names=("image", "text"))
-    told = json.loads((trained / "metrics.json").read_text(encoding="utf-8"))["metrics"]
+    told = json.loads((pretrained / "metrics.json").read_text(encoding="utf-8"))["metrics"]
     assert found == {name: told[name] for name in found}
     reader.close()
 
 
-def test_the_vision_tower_is_an_encoder_like_any_other(trained: Path, table: Path, tmp_path: Path, call: Run):
-    words = ["embed", table.parent, "--modality", "image", "--encoder", f"{trained}/", "--out", tmp_path / "v.parquet"]
+def test_the_vision_tower_is_an_encoder_like_any_other(pretrained: Path, pair_table: Path, tmp_path: Path, call: Run):
+    words = [
+        "embed",
+        pair_table.parent,
+        "--modality",
+        "image",
+        "--encoder",
+        f"{pretrained}/",
+        "--out",
+        tmp_path / "v.parquet",
+    ]
     status, result, err = call([*words, "input.size=16", "run.device=cpu"])
     assert status == 0 and result["rows"] == 36 and result["width"] == 16, err
 
 
-def test_a_killed_run_ends_bit_for_bit_as_a_whole_one(trained, table: Path, tmp_path: Path, call: Run, monkeypatch):
+def test_a_killed_run_ends_bit_for_bit_as_a_whole_one(
+    pretrained, pair_table: Path, tmp_path: Path, call: Run, monkeypatch
+):
     step = pretrain_module.Pretrainer._step
 
     def killed(self, batch, bar):
@@ -112,29 +78,29 @@ def test_a_killed_run_ends_bit_for_bit_as_a_whole_one(trained, table: Path, tmp_
     out = tmp_path / "run"
     from metatransformer.faces.cli import main
 
-    assert main([str(word) for word in words_for(table, out, {})]) == 130
+    assert main([str(word) for word in words_for(pair_table, out, {})]) == 130
     assert not (out / "model.safetensors").exists()
     monkeypatch.setattr(pretrain_module.Pretrainer, "_step", step)
-    status, _, err = call(words_for(table, out, {}))
+    status, _, err = call(words_for(pair_table, out, {}))
     assert status == 0 and "continuing after step 4" in err
     for name in ("model.safetensors", "text.safetensors"):
-        whole, resumed = load_file(trained / name), load_file(out / name)
+        whole, resumed = load_file(pretrained / name), load_file(out / name)
         assert whole.keys() == resumed.keys()
         assert all(torch.equal(whole[key], resumed[key]) for key in whole), name
     logs = [
         [json.loads(line) | {"pairs_per_second": 0} for line in (run / "log.jsonl").read_text().splitlines()]
-        for run in (trained, out)
+        for run in (pretrained, out)
     ]
     assert logs[0] == logs[1]
 
 
-def test_two_processes_end_where_one_does(table: Path, tmp_path: Path):
+def test_two_processes_end_where_one_does(pair_table: Path, tmp_path: Path):
     settings = {"steps": 4, "validate": 2, "drop": 0.5, "start_size": 8, "finish": 0.5, "ema": 0.9, "clip": 0.5}
     settings["checkpointing"] = True
-    alone = run_alone(["-m", "metatransformer", *words_for(table, tmp_path / "one", settings)])
+    alone = run_alone(["-m", "metatransformer", *words_for(pair_table, tmp_path / "one", settings)])
     assert alone.returncode == 0, alone.stderr
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "metatransformer"]
-    both = run_alone([*launch, *words_for(table, tmp_path / "two", settings)])
+    both = run_alone([*launch, *words_for(pair_table, tmp_path / "two", settings)])
     assert both.returncode == 0, both.stderr
     for name in ("model.safetensors", "text.safetensors"):
         one, two = load_file(tmp_path / "one" / name), load_file(tmp_path / "two" / name)
@@ -143,23 +109,23 @@ def test_two_processes_end_where_one_does(table: Path, tmp_path: Path):
     assert told[0] == pytest.approx(told[1], abs=1e-5)
 
 
-def test_towers_learn_what_pictures_are_called(table: Path, tmp_path: Path, call: Run):
+def test_towers_learn_what_pictures_are_called(pair_table: Path, tmp_path: Path, call: Run):
     folder = tmp_path / "classes"
     for colour in COLOURS:
         (folder / colour).mkdir(parents=True)
-        for path in table.parent.glob(f"{colour}-*-0.png"):
+        for path in pair_table.parent.glob(f"{colour}-*-0.png"):
             (folder / colour / path.name).write_bytes(path.read_bytes())
     settings = {"steps": 120, "validate": 120, "batch": 18, "held_out": 0.0, "lr": 5e-3, "zero_shot": str(folder)}
-    status, result, err = call([*words_for(table, tmp_path / "run", settings), "--val", table])
+    status, result, err = call([*words_for(pair_table, tmp_path / "run", settings), "--val", pair_table])
     assert status == 0, err
     assert result["metrics"]["image to text R@1"] > 0.6 > 5 * result["chance"]["image to text R@1"]
     assert result["metrics"]["zero-shot accuracy"] > 0.4
 
 
-def test_broken_pictures_are_replaced_and_told(table: Path, tmp_path: Path, call: Run):
-    frame = pd.read_csv(table)
+def test_broken_pictures_are_replaced_and_told(pair_table: Path, tmp_path: Path, call: Run):
+    frame = pd.read_csv(pair_table)
     (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing more")
-    frame["path"] = [str(table.parent / name) for name in frame["path"]]
+    frame["path"] = [str(pair_table.parent / name) for name in frame["path"]]
     frame.loc[3, "path"] = str(tmp_path / "broken.png")
     frame.to_csv(tmp_path / "pairs.csv", index=False)
     status, result, err = call(words_for(tmp_path / "pairs.csv", tmp_path / "run", {"held_out": 0.0}))
@@ -178,18 +144,18 @@ def test_broken_pictures_are_replaced_and_told(table: Path, tmp_path: Path, call
         ({"rate": 3}, "recipe key 'rate': must be a setting"),
     ],
 )
-def test_bad_settings_are_refused_before_the_work(settings, message: str, table: Path, tmp_path: Path, call: Run):
-    status, _, err = call(words_for(table, tmp_path / "run", settings))
+def test_bad_settings_are_refused_before_the_work(settings, message: str, pair_table: Path, tmp_path: Path, call: Run):
+    status, _, err = call(words_for(pair_table, tmp_path / "run", settings))
     import re
 
     assert status == 2 and re.search(message, " ".join(err.split())), err
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
-def test_a_finished_run_and_one_of_other_settings_are_not_touched(trained: Path, table: Path, call: Run):
-    status, _, err = call(words_for(table, trained, {}))
+def test_a_finished_run_and_one_of_other_settings_are_not_touched(pretrained: Path, pair_table: Path, call: Run):
+    status, _, err = call(words_for(pair_table, pretrained, {}))
     assert status == 2 and "must not hold a finished run" in " ".join(err.split())
-    status, _, err = call(words_for(table, table.parent, {}))
+    status, _, err = call(words_for(pair_table, pair_table.parent, {}))
     assert status == 2 and "must be a new or empty folder" in " ".join(err.split())
 
 
@@ -214,9 +180,9 @@ def test_recall_and_chance_by_hand():
     assert chance(torch.tensor([8]), labels, rank=2) == pytest.approx(1 - 1 / 6)
 
 
-def test_crops_and_patches_follow_from_seed_and_step_alone(table: Path):
+def test_crops_and_patches_follow_from_seed_and_step_alone(pair_table: Path):
     options = make_options({**TINY, "drop": 0.5, "start_size": 8, "finish": 0.25})
-    pairs = read_pairs(str(table), Wanted())
+    pairs = read_pairs(str(pair_table), Wanted())
     words = choose_words("train", ["a red square"], size=60, context=8)
     reader = Reader(pairs, words, workers=1)
     first = list(Batches(reader, options, place=Place()).from_step(0))

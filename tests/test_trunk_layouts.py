@@ -238,6 +238,7 @@ def test_each_layout_is_detected_by_one_mark_only():
         "open_clip": "visual.transformer.resblocks.0.attn.in_proj_weight",
         "vit": "vit.encoder.layer.0.layernorm_before.weight",
         "dinov2": "backbone.encoder.layer.0.layer_scale1.lambda1",
+        "siglip": "vision_model.head.probe",
         "clip": "vision_model.encoder.layers.0.self_attn.q_proj.weight",
     }
     assert keys.keys() == {layout.name for layout in LAYOUTS}
