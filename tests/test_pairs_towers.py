@@ -99,11 +99,11 @@ def test_blocks_computed_again_give_the_same_gradients(pool: str):
 
 def test_scale_and_bias_begin_as_published_and_the_scale_has_a_limit():
     clip, siglip = drawn(), drawn(loss="sigmoid")
-    assert float(clip.scale) == pytest.approx(1 / 0.07) and clip.bias is None
-    assert float(siglip.scale) == pytest.approx(10) and siglip.bias is not None and float(siglip.bias) == -10
+    assert clip.scale.item() == pytest.approx(1 / 0.07) and clip.bias is None
+    assert siglip.scale.item() == pytest.approx(10) and siglip.bias is not None and siglip.bias.item() == -10
     with torch.no_grad():
         clip.log_scale.fill_(9.0)
-    assert float(clip.scale) == pytest.approx(100)
+    assert clip.scale.item() == pytest.approx(100)
 
 
 def test_towers_are_drawn_from_the_seed_and_nothing_else():

@@ -129,6 +129,7 @@ class Tars(Shards):
         self.places: dict[int, np.ndarray] = {}
 
     def look(self, shard: int, *, columns: Sequence[str]) -> list[Pair]:
+        """Returns the pairs of a shard with the columns that are asked for."""
         path, places, pairs = self.paths[shard], [], []
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -190,6 +191,7 @@ class Tars(Shards):
                     yield member
 
     def read(self, shard: int, item: int) -> tuple[bytes, str, Path]:
+        """Returns picture, text, and what to call the pair."""
         path, place = self.paths[shard], self.places[shard][item].tolist()
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -208,6 +210,7 @@ class Listed(Shards):
         self.frame, self.files, self.texts = frame, frame[paths].tolist(), frame[texts].tolist()
 
     def look(self, shard: int, *, columns: Sequence[str]) -> list[Pair]:
+        """Returns the pairs of a shard with the columns that are asked for."""
         folder, pairs = self.paths[shard].parent, []
         asked = {name.lower() for name in columns}
         names = [name for name in self.frame.columns if str(name).lower() in asked]
@@ -221,6 +224,7 @@ class Listed(Shards):
         return pairs
 
     def read(self, shard: int, item: int) -> tuple[bytes, str, Path]:
+        """Returns picture, text, and what to call the pair."""
         path = self.paths[shard].parent / str(self.files[item])
         return read_bytes(path), str(self.texts[item]).strip(), path
 
@@ -251,6 +255,7 @@ class Packed(Shards):
             return {name: table.column(name).to_pylist() for name in names}
 
     def look(self, shard: int, *, columns: Sequence[str]) -> list[Pair]:
+        """Returns the pairs of a shard with the columns that are asked for."""
         import pyarrow.parquet as pq
 
         asked = {name.lower() for name in columns}
@@ -270,6 +275,7 @@ class Packed(Shards):
         return str(len(data)).encode() + data[:EDGE] + data[-EDGE:]
 
     def read(self, shard: int, item: int) -> tuple[bytes, str, Path]:
+        """Returns picture, text, and what to call the pair."""
         with self._lock:
             if shard not in self._held:
                 found = self._columns(shard, [self.picture, self.text])
