@@ -34,7 +34,7 @@ def test_las_has_its_scale_and_offset_applied(name: str):
     cloud = read_cloud(FOLDER / name)
     expected = np.load(FOLDER / "good.npy") + np.array([431_234.0, 5_412_345.0, 210.0])
     np.testing.assert_allclose(cloud.points, expected, atol=6e-4)  # the file's scale is 1 mm
-    assert cloud.names == ("red", "green", "blue", "intensity") and cloud.top == 0
+    assert cloud.names == ("red", "green", "blue", "intensity", "classification") and cloud.top == 0
     np.testing.assert_array_equal(cloud.extras[:3, 3], [0, 31, 62])
 
 

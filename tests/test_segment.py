@@ -16,7 +16,7 @@ from metatransformer import DataError
 from metatransformer.core.batch import Part
 from metatransformer.core.errors import UnlabelledError, UsageError
 from metatransformer.core.labels import Legend, PlaceLabels
-from metatransformer.core.modality import Cut
+from metatransformer.core.modality import Answer, Cut
 from metatransformer.core.samples import View
 from metatransformer.data.legend import find_legend, read_legend
 from metatransformer.infer.dense import _joined
@@ -33,6 +33,7 @@ from metatransformer.modalities.pointcloud.dense import (
     neighbourhoods,
     places_of,
     read_column,
+    write_points,
 )
 from metatransformer.modalities.pointcloud.read import read_cloud
 from metatransformer.nn.views import Dots, view_frames
@@ -238,11 +239,12 @@ def test_coco_shapes_are_drawn_in_their_categories(tmp_path: Path):
 
 def test_written_masks_are_read_back(tmp_path: Path):
     numbers = np.array([[0, 1], [1, 0]])
-    write_mask(tmp_path / "deep" / "m.png", lambda: View("m", {}), numbers, ["a", "b"], [SKY, ROAD])
+    write_mask(tmp_path / "deep" / "m.png", lambda: View("m", {}), Answer(numbers, ["a", "b"], [SKY, ROAD], [0, 1]))
     with Image.open(tmp_path / "deep" / "m.png") as image:
         assert image.mode == "P" and image.convert("RGB").getpixel((1, 0)) == ROAD
     np.testing.assert_array_equal(read_mask(tmp_path / "deep" / "m.png", {}), numbers)
-    write_mask(tmp_path / "w.png", lambda: View("w", {}), numbers * 300, [str(n) for n in range(301)], [SKY] * 301)
+    many = Answer(numbers * 300, [str(n) for n in range(301)], [SKY] * 301, range(301))
+    write_mask(tmp_path / "w.png", lambda: View("w", {}), many)
     np.testing.assert_array_equal(read_mask(tmp_path / "w.png", {}), numbers * 300)
 
 
@@ -608,3 +610,44 @@ def test_from_clouds_with_labels_to_labelled_clouds(tmp_path: Path, capsys):
     np.testing.assert_allclose(cloud.points, truth.points)
     label = cloud.extras[:, cloud.names.index("label")]
     assert (label == (truth.extras[:, 0] == 4)).mean() > 0.9
+
+
+def las_of(path: Path, points: np.ndarray, codes: np.ndarray, *, form: int = 3) -> Path:
+    laspy = pytest.importorskip("laspy")
+    las = laspy.create(point_format=form)
+    las.header.scales = [0.001] * 3
+    las.x, las.y, las.z = points.T
+    las.classification, las.gps_time = codes, np.arange(len(codes)) / 7
+    path.parent.mkdir(parents=True, exist_ok=True)
+    las.write(path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+def test_a_las_file_is_answered_by_a_copy_with_classes(tmp_path: Path, suffix: str):
+    laspy = pytest.importorskip("laspy")
+    rng = np.random.default_rng(0)
+    points, codes = rng.uniform(0, 50, size=(23, 3)).round(3), rng.choice([2, 5], size=23)
+    source = las_of(tmp_path / f"plot{suffix}", points, codes)
+    assert read_column(source, "").tolist() == codes.tolist()
+    cloud, numbers = read_cloud(source), rng.integers(0, 2, size=23)
+    answer = Answer(numbers, ["ground", "gro\u00dfer Baum im Wald"], [SKY, ROAD], [2, 200], source)
+    path = write_points(tmp_path / "out" / "plot.ply", lambda: View("plot", {"points": cloud.points}), answer)
+    assert path == tmp_path / "out" / f"plot{suffix}" and not (tmp_path / "out" / "plot.ply").exists()
+    found = laspy.read(path)
+    np.testing.assert_array_equal(found.classification, np.array([2, 200])[numbers])
+    np.testing.assert_allclose(np.stack([found.x, found.y, found.z], axis=1), points)
+    np.testing.assert_allclose(found.gps_time, np.arange(23) / 7)  # what else the file has stays
+    (lookup,) = found.vlrs.get("ClassificationLookupVlr")
+    assert lookup[2] == "ground" and len(lookup[200]) <= 15
+    # Of a thinned file the points that were read; codes as they were where no label map names them.
+    some = Answer(numbers[:11], ["2", "5"], [SKY, ROAD], [2, 5], source)
+    path = write_points(tmp_path / "some.ply", lambda: View("plot", {"points": cloud.points[:11]}), some)
+    found = laspy.read(path)
+    np.testing.assert_allclose(np.stack([found.x, found.y, found.z], axis=1), points[:11])
+    np.testing.assert_array_equal(found.classification, np.array([2, 5])[numbers[:11]])
+    assert not found.vlrs.get("ClassificationLookupVlr")
+    with pytest.raises(DataError, match="codes up to 255 for LAS; found 300"):
+        write_points(
+            tmp_path / "x.ply", lambda: View("plot", {"points": cloud.points}), answer._replace(codes=[2, 300])
+        )

@@ -159,6 +159,18 @@ class Cut(NamedTuple):
     inputs: Mapping[str, Tensor]
 
 
+class Answer(NamedTuple):
+    """The classes of all places of a sample: ``numbers`` in its shape; by number ``names``, ``colours`` and ``codes``,
+    which training labels had; ``source`` is the sample's file, None = it is in memory.
+    """
+
+    numbers: np.ndarray
+    names: Sequence[str]
+    colours: Sequence[tuple[int, int, int]]
+    codes: Sequence[int]
+    source: Path | None = None
+
+
 @dataclass(frozen=True)
 class Dense:
     """What a modality has for tasks that answer for every place of a sample, each pixel or each point.
@@ -173,8 +185,8 @@ class Dense:
     ``cut(transform, inputs)`` are the parts, which may overlap, that a sample is read in, each input ``[1, ...]``
     without padding; None where it is read at once.
     ``local(raw, places, chosen)`` [m, F] is what a plain model knows the chosen places by, or all.
-    ``write(path, raw, numbers, names, colours)`` writes an answer, the numbers of classes in the sample's shape, into a
-    file that other programs read, called with ``suffix``; ``raw()`` is the sample. ``paint(axes, raw, numbers,
+    ``write(path, raw, answer)`` writes an answer into a file that other programs read, called with ``suffix`` or as the
+    sample's own file, and returns it; ``raw()`` is the sample. ``paint(axes, raw, numbers,
     colours)`` paints it for people.
     ``files`` are labels in words; ``defaults`` are changes to the modality's own; ``settings`` are those of its
     settings that mean nothing elsewhere.
@@ -185,7 +197,7 @@ class Dense:
     shape: Callable[[np.ndarray], tuple[int, ...]]
     at: Callable[[Tensor, np.ndarray, np.ndarray | None], Tensor]
     local: Callable[[View, np.ndarray, np.ndarray | None], np.ndarray]
-    write: Callable[[Path, Callable[[], View], np.ndarray, Sequence[str], Sequence[tuple[int, int, int]]], None]
+    write: Callable[[Path, Callable[[], View], Answer], Path]
     paint: Callable[[Any, View, np.ndarray, Sequence[tuple[int, int, int]]], None]
     suffix: str
     files: str

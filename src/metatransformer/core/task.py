@@ -308,6 +308,11 @@ class DenseTask(Task):
     def legend(self) -> tuple[Sequence[str], Sequence[Colour]]:
         """The names of the classes, and their colours."""
 
+    @property
+    @abstractmethod
+    def codes(self) -> Sequence[int]:
+        """The codes of the classes in training labels."""
+
     @abstractmethod
     def numbers(self, labels: PlaceLabels) -> np.ndarray:
         """Returns the number of the class of each place of a sample in its shape, -1 where it is not known.

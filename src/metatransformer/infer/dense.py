@@ -17,7 +17,7 @@ from torch import Tensor
 from metatransformer.core.batch import Batch, Part
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.labels import PlaceLabels
-from metatransformer.core.modality import Cut, Dense
+from metatransformer.core.modality import Answer, Cut, Dense
 from metatransformer.core.samples import View
 from metatransformer.core.task import DenseTask
 from metatransformer.core.tokens import Tokens
@@ -238,13 +238,15 @@ def write_answer(pipeline: Pipeline, loader: Loader, row: int, numbers: np.ndarr
     Raises:
         DataError: the folder cannot be written to.
     """
-    dense, (names, colours) = dense_of(pipeline), dense_task(pipeline).legend
+    dense, task = dense_of(pipeline), dense_task(pipeline)
+    (name,) = pipeline.recipe.inputs_of(pipeline.task_name)
+    record = loader.examples.inputs[name][row]
+    answer = Answer(numbers, *task.legend, task.codes, None if record is None else record.path)
     key = PurePosixPath(loader.examples.keys[row])
     inside = [part for part in key.parts if part not in ("/", "..", ".")]
     path = folder.joinpath(*inside[:-1], f"{PurePosixPath(inside[-1]).stem if inside else row}{dense.suffix}")
     try:
-        dense.write(path, partial(raw_view, pipeline, loader, row), numbers, names, colours)
+        return dense.write(path, partial(raw_view, pipeline, loader, row), answer)
     except OSError as error:
         do = "Make room, or choose another place."
         raise DataError(folder, must="take the answers", found=f"'{error.strerror}'", do=do) from error
-    return path

@@ -175,6 +175,11 @@ class Segment(DenseTask):
         """The names of the classes, and their colours."""
         return self.classes_, self.colours_
 
+    @property
+    def codes(self) -> Sequence[int]:
+        """The codes of the classes in training labels."""
+        return self.codes_
+
     def answer(self, numbers: np.ndarray, truth: np.ndarray | None) -> Tensor:
         """Returns the tally of a sample: ``numbers`` and ``truth`` are the classes of its places, -1 = not scored."""
         many = len(self.classes_)

@@ -23,7 +23,7 @@ from torch import Tensor
 from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, UnlabelledError
 from metatransformer.core.labels import Colour, Legend, PlaceLabels
-from metatransformer.core.modality import Cut, Dense, Transform
+from metatransformer.core.modality import Answer, Cut, Dense, Transform
 from metatransformer.core.samples import View
 from metatransformer.data.folder import scan
 from metatransformer.data.given import Files, Folder, Sheet, recognise
@@ -271,19 +271,18 @@ def at_pixels(values: Tensor, places: np.ndarray, chosen: np.ndarray | None) -> 
     return found[0, :, 0].T
 
 
-def write_mask(
-    path: Path, raw: Callable[[], View], numbers: np.ndarray, names: Sequence[str], colours: Sequence[Colour]
-) -> None:
+def write_mask(path: Path, raw: Callable[[], View], answer: Answer) -> Path:
     """Writes numbers of classes ``[h, w]`` as a PNG with a palette: 8 bits, or 16 without one beyond 256 classes."""
     del raw
-    if len(names) > 256:
-        image = Image.fromarray(numbers.astype(np.uint16))
+    if len(answer.names) > 256:
+        image = Image.fromarray(answer.numbers.astype(np.uint16))
     else:
-        image = Image.fromarray(numbers.astype(np.uint8))
-        image.putpalette([value for colour in colours for value in colour])
+        image = Image.fromarray(answer.numbers.astype(np.uint8))
+        image.putpalette([value for colour in answer.colours for value in colour])
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
         image.save(temporary, format="PNG")
+    return path
 
 
 def paint_mask(axes: Any, raw: View, numbers: np.ndarray, colours: Sequence[Colour]) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from metatransformer.core.errors import DataError, UnlabelledError, nearest
 from metatransformer.core.labels import Colour, Legend, PlaceLabels
+from metatransformer.core.modality import Answer
 from metatransformer.core.samples import View
 from metatransformer.data.folder import index_names
 from metatransformer.data.given import Folder, Sheet, recognise
@@ -29,6 +30,7 @@ from metatransformer.data.legend import find_legend, read_legend
 from metatransformer.data.manifest import FOLDER, index_manifest
 from metatransformer.data.records import Index, Records, listing
 from metatransformer.data.write import atomic_file
+from metatransformer.modalities.pointcloud.las import LAS_SUFFIXES, write_classes
 from metatransformer.modalities.pointcloud.read import CLOUD_SUFFIXES, Cloud, read_cloud
 
 ROOM = "Annotations"  # of S3DIS: the folder of a place's objects
@@ -216,10 +218,16 @@ def local_points(raw: View, places: np.ndarray, chosen: np.ndarray | None) -> np
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
-def write_points(
-    path: Path, raw: Callable[[], View], numbers: np.ndarray, names: Sequence[str], colours: Sequence[Colour]
-) -> None:
-    """Writes the points with the numbers of their classes as ``label``, and their colours, as a binary PLY."""
+def write_points(path: Path, raw: Callable[[], View], answer: Answer) -> Path:
+    """Writes the points with the numbers of their classes as ``label``, and their colours, as a binary PLY; of a LAS or
+    LAZ file a copy with the codes of their classes.
+    """
+    numbers, names, colours, codes, source = answer
+    if source is not None and source.suffix.lower() in LAS_SUFFIXES:
+        named = {code: name for code, name in zip(codes, names, strict=True) if name != str(code)}
+        own, points = path.with_suffix(source.suffix.lower()), np.asarray(raw().inputs["points"])
+        write_classes(own, source=source, points=points, codes=np.array(codes)[numbers], names=named)
+        return own
     kinds = [("x", "<f8"), ("y", "<f8"), ("z", "<f8"), ("red", "u1"), ("green", "u1"), ("blue", "u1"), ("label", "<i4")]
     table = np.zeros(len(numbers), dtype=kinds)
     for axis, values in zip("xyz", np.asarray(raw().inputs["points"]).T, strict=True):
@@ -234,6 +242,7 @@ def write_points(
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
         temporary.write_bytes("\n".join(lines).encode("utf-8") + table.tobytes())
+    return path
 
 
 def paint_points(axes: Any, raw: View, numbers: np.ndarray, colours: Sequence[Colour]) -> None:
@@ -257,7 +266,7 @@ def shape_of(places: np.ndarray) -> tuple[int, ...]:
     return (len(places),)
 
 
-FILES = "a label a point (a column of PLY, TXT, NPY, LAS; S3DIS folders), out as PLY"
+FILES = "a label a point (a column of PLY, TXT, NPY, LAS; S3DIS folders), out as PLY, of LAS as LAS"
 DEFAULTS: dict[str, Any] = {
     "tune": "head",
     "input.side": 16,

@@ -1,7 +1,7 @@
-"""LAS and LAZ, the formats of laser scanning, by laspy: coordinates in their unit, colours, intensity."""
+"""LAS and LAZ, the formats of laser scanning, by laspy: coordinates in their unit, colours, intensity, classes."""
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +9,21 @@ import numpy as np
 
 from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
+from metatransformer.data.write import atomic_file
 
+LAS_SUFFIXES = (".las", ".laz")
 _ROWS = 1 << 18  # points read at a time
 _RECORD = 54  # bytes of the smallest variable length record
+_MOST, _MOST_OLD, _NEW = 255, 31, 6  # the largest class; that of point formats before the sixth
+_LETTERS = 15  # of a class's name
 _COMPRESSED = 0xC0  # the bits of the point format that say LAZ
-_COLUMNS = ("red", "green", "blue", "intensity", "nx", "ny", "nz")
+_COLUMNS = ("red", "green", "blue", "intensity", "nx", "ny", "nz", "classification")
 
 
 def read_las(path: Path) -> tuple[tuple[str, ...], Iterator[np.ndarray]]:
     """Returns the names of the columns and the rows ``[n, columns]``, some at a time.
 
-    The columns are x, y, z, then what the file has of red, green, blue, intensity, nx, ny, nz.
+    The columns are x, y, z, then what the file has of red, green, blue, intensity, nx, ny, nz, classification.
 
     Raises:
         DataError: damaged, foreign, or with another number of points than its header says.
@@ -61,6 +65,37 @@ def _opened(path: Path) -> Any:
         raise DataError(path, must="be a whole LAS or LAZ file", found=f"'{fault}'", do="Copy it again.")
     with _border(path):
         return laspy.open(path)
+
+
+def write_classes(path: Path, *, source: Path, points: np.ndarray, codes: np.ndarray, names: Mapping[int, str]) -> None:
+    """Writes a copy of ``source``, LAS or LAZ, whose points have the classes ``codes`` [n], with their names.
+
+    ``points`` [n, 3] are those of the source in its order, or some of them; then only places and classes are written.
+
+    Raises:
+        DataError: a class beyond 255, which the format does not have.
+    """
+    import laspy
+
+    if codes.max() > _MOST:
+        must, do = f"be codes up to {_MOST} for LAS", "Number them so, or predict for a PLY file."
+        raise DataError("classes", must=must, found=str(codes.max()), do=do)
+    with _border(source):
+        las = laspy.read(source)
+    if len(las.points) != len(codes):
+        las = laspy.LasData(las.header, laspy.ScaleAwarePointRecord.zeros(len(codes), header=las.header))
+        las.x, las.y, las.z = points.T
+    if codes.max() > _MOST_OLD and las.header.point_format.id < _NEW:
+        las = laspy.convert(las, point_format_id=_NEW + ("red" in las.point_format.dimension_names))
+    las.classification = codes.astype(np.uint8)
+    if names:
+        lookup = laspy.vlrs.known.ClassificationLookupVlr()
+        for code, name in names.items():
+            lookup[code] = name.encode("ascii", "replace").decode()[:_LETTERS]
+        las.vlrs.append(lookup)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        las.write(file, do_compress=path.suffix.lower() == ".laz")
 
 
 def _border(path: Path) -> foreign:

@@ -15,14 +15,14 @@ import numpy as np
 from metatransformer.core.errors import DataError
 from metatransformer.data.numpy_files import list_npz, map_npy, read_npz
 from metatransformer.data.records import counted, listing
-from metatransformer.modalities.pointcloud.las import read_las
+from metatransformer.modalities.pointcloud.las import LAS_SUFFIXES, read_las
 from metatransformer.modalities.pointcloud.mesh import MESH_SUFFIXES, read_mesh, require_vertices
 from metatransformer.modalities.pointcloud.pcd import read_floats, read_pcd
 from metatransformer.modalities.pointcloud.ply import open_ply
 from metatransformer.modalities.pointcloud.points_text import read_points_text
 
 TEXT_SUFFIXES = (".xyz", ".txt", ".pts", ".csv")
-CLOUD_SUFFIXES = (".ply", *MESH_SUFFIXES, *TEXT_SUFFIXES, ".las", ".laz", ".pcd", ".bin", ".npy", ".npz")
+CLOUD_SUFFIXES = (".ply", *MESH_SUFFIXES, *TEXT_SUFFIXES, *LAS_SUFFIXES, ".pcd", ".bin", ".npy", ".npz")
 MOST_COLUMNS = 64  # more are points that stand in the place of columns
 _ROWS = 1 << 18  # of an array, looked at in one piece
 LIMIT = 1 << 20  # points of one file that are kept while reading: some 60 MB with normals and colours
@@ -96,7 +96,7 @@ def read_cloud(path: str | Path) -> Cloud:
     if suffix in TEXT_SUFFIXES:
         names, chunks = read_points_text(path)
         return _gathered(chunks, names=names, where=path)
-    if suffix in (".las", ".laz"):
+    if suffix in LAS_SUFFIXES:
         # The standard says 16 bit; many writers put 8-bit colours there, so nothing is stated.
         names, chunks = read_las(path)
         return _gathered(chunks, names=names, where=path)
