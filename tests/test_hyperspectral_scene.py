@@ -44,6 +44,31 @@ def test_a_folder_gives_one_record_a_labelled_pixel(tmp_path: Path):
     assert record.target == labels[row, column] and record.path == tmp_path / "field.npy"
 
 
+@pytest.mark.parametrize("one_file", [True, False])
+def test_shares_of_end_members_that_are_named_are_classes(tmp_path: Path, one_file: bool):
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet(np.ones(3), size=(5, 7))
+    shares[0, 0] = 0
+    arrays = {"Y": rng.uniform(1, 2, size=(5, 7, 11)), "S_GT": shares}
+    if one_file:
+        scipy.io.savemat(tmp_path / "s.mat", arrays)
+        data, target = tmp_path / "s.mat", "S_GT"
+    else:
+        np.save(tmp_path / "Y.npy", arrays["Y"])
+        scipy.io.savemat(tmp_path / "shares.mat", {"S_GT": shares})
+        data, target = tmp_path / "Y.npy", str(tmp_path / "shares.mat")
+    found = index(data, target=target, variable="Y" if one_file else "")
+    expected = [int(one.argmax()) + 1 for one in shares.reshape(-1, 3)[1:]]
+    assert [record.target for record in found.records] == expected
+    assert any(
+        "S_GT (5 x 7 x 3): shares of end-members; a pixel's class is the largest" in note for note in found.notes
+    )
+    (path,) = tmp_path.glob("s*.mat")
+    scipy.io.savemat(path, (arrays if one_file else {}) | {"S_GT": 2 * shares})
+    with pytest.raises(DataError, match="add up to 1, or one number a pixel; found values from 0 to 1"):
+        index(data, target=target, variable="Y" if one_file else "")
+
+
 def test_two_scenes_find_their_maps_by_name(tmp_path: Path):
     one, two = save_scene(tmp_path, "a1", seed=1), save_scene(tmp_path, "b1", seed=2)
     counts = Counter(record.path.name for record in index(tmp_path).records)

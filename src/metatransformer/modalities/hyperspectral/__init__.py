@@ -3,8 +3,9 @@
 File: a cube ``[rows, columns, bands]`` as .mat (all versions), HDF5, ENVI (.hdr beside .dat, .img, .raw, .bsq, .bil,
 .bip), (Geo)TIFF with bands or pages, .npy, .npz; spectra ``[n, bands]`` as .mat, .npy, .npz, or a table (CSV, TSV,
 JSON lines, Parquet) with one column a band. Labels of a cube are a map
-``[rows, columns]`` of class numbers, 0 = unlabelled, as any
-of these or PNG; labels of spectra are a vector of n. Hand in a folder that holds both (a.mat and a_gt.mat, Train_X.mat
+``[rows, columns]`` of class numbers, 0 = unlabelled, as any of these or PNG, or shares of end-members
+``[rows, columns, C]`` that ``--target`` names, of which the largest is the class; labels of spectra are a vector of n.
+Hand in a folder that holds both (a.mat and a_gt.mat, Train_X.mat
 and TrLabel.mat; they find each other by shape and name, and names with train or test split the data), one cube with
 ``--target`` = the labels' file or variable, or a manifest with the columns path, label (the labels' file), split. In
 memory: ``{"cube": array, "labels": map}``, spectra ``[n, bands]``, windows. A scene without labels gives every pixel;

@@ -30,6 +30,7 @@ from metatransformer.modalities.hyperspectral.cube import Cube, find_cube, read_
 from metatransformer.modalities.hyperspectral.envi import open_envi
 from metatransformer.modalities.hyperspectral.plots import Cut, block_names, cut_scene
 
+SLACK = 0.05  # by which shares of end-members may miss 0 and 1
 FAR_MORE = 10  # bands for each spectrum: a matrix [bands, pixels] looks like that
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _SPLITS = {"tr": "train", "te": "test", "ts": "test"}
@@ -73,7 +74,7 @@ def index_folder_of_scenes(root: Path, *, variable: str, target: str, labelled: 
         if not named:
             raise DataError("--target", must=f"name labels in {root}: {listing(others) or 'none there'}", found=target)
         others = named
-    pairs, notes = pair(cubes, others, where=root)
+    pairs, notes = pair(cubes, others, where=root, shares=bool(target))
     if labelled:
         bare = [one.cube for one in pairs if one.labels is None]
         pairs = [one for one in pairs if one.labels is not None]
@@ -97,7 +98,7 @@ def index_scene(path: Path, *, variable: str, target: str, labelled: bool, cut: 
     others = [entry for entry in entries if entry != cube and entry.name != cube.name]
     if target:
         named = _named(target, beside=path, entries=others)
-        if not _fits(cube, named):
+        if not _fits(cube, named, shares=True):
             raise DataError(named.path, must=_shape_of_labels(cube), found=str(named))
         labels = [named]
     else:
@@ -105,7 +106,7 @@ def index_scene(path: Path, *, variable: str, target: str, labelled: bool, cut: 
         labels = [entry for entry in fitting if _are_whole(entry)] or (fitting if labelled else [])
     if labelled and not labels:
         raise _no_labels(path, cube=cube, others=[*others, *_beside(path, cube=cube)], given=others)
-    pairs, notes = pair([cube], labels, where=path)
+    pairs, notes = pair([cube], labels, where=path, shares=bool(target))
     return join(pairs, root=path.parent, labelled=labelled, cut=cut, notes=notes)
 
 
@@ -153,8 +154,11 @@ def _is_cube(entry: Entry) -> bool:
     return len(entry.shape) == 3 and min(entry.shape) > 1 and entry.path.suffix.lower() != ".png"
 
 
-def pair(cubes: Sequence[Entry], labels: Sequence[Entry], *, where: Path) -> tuple[list[Pair], list[str]]:
-    """Returns each cube with its labels (once for each split that labels are of), and notes on what fits nowhere.
+def pair(
+    cubes: Sequence[Entry], labels: Sequence[Entry], *, where: Path, shares: bool = False
+) -> tuple[list[Pair], list[str]]:
+    """Returns each cube with its labels (once for each split that labels are of), and notes on what fits nowhere;
+    ``shares``: they may be shares of end-members.
 
     Raises:
         DataError: labels that fit several cubes alike, or several labels that fit one.
@@ -162,7 +166,7 @@ def pair(cubes: Sequence[Entry], labels: Sequence[Entry], *, where: Path) -> tup
     owners: dict[Entry, list[Entry]] = {cube: [] for cube in cubes}
     notes: list[str] = []
     for entry in labels:
-        fitting = [cube for cube in cubes if _fits(cube, entry) and _agree(cube, entry)]
+        fitting = [cube for cube in cubes if _fits(cube, entry, shares=shares) and _agree(cube, entry)]
         if not fitting:
             notes.append(f"not used, since it is neither cube nor labels: {entry}")
             continue
@@ -205,10 +209,11 @@ def _by_name(cubes: Sequence[Entry], labels: Entry, *, where: Path) -> Entry:
     return best[0]
 
 
-def _fits(cube: Entry, labels: Entry) -> bool:
-    """Returns whether an array has the shape of a cube's labels."""
+def _fits(cube: Entry, labels: Entry, *, shares: bool = False) -> bool:
+    """Returns whether an array has the shape of a cube's labels, or of shares ``[h, w, C]`` where these are meant."""
     if len(cube.shape) == 3:
-        return labels.shape == cube.shape[:2]
+        layers = labels.shape[2:]
+        return labels.shape[:2] == cube.shape[:2] and (not layers or (shares and 1 < layers[0] < cube.shape[2]))
     return sorted(labels.shape)[:-1] in ([], [1]) and max(labels.shape, default=0) == cube.shape[0]
 
 
@@ -273,6 +278,8 @@ def join(pairs: Sequence[Pair], *, root: Path, labelled: bool, cut: Cut, notes: 
                 f"{one.cube}: {len(cube.values)} spectra of {cube.bands} bands; transpose it if these are pixels"
             )
         known = None if one.labels is None else read_labels(one.labels, cube=cube)
+        if one.labels is not None and len(one.labels.shape) == 3:
+            told.append(f"{one.labels}: shares of end-members; a pixel's class is the largest one, numbered from 1")
         own = cut if drawn or (cube.neighbours and not given) else None
         origin = Origin(one.cube.name, split=own.words if labelled and own else "")
         base = Record(_key(one.cube.path, root=root), path=one.cube.path, value=origin, split=one.split)
@@ -308,11 +315,13 @@ def read_labels(entry: Entry, *, cube: Cube) -> np.ndarray:
     """Returns labels: ``[h, w]`` whole numbers with 0 = unlabelled for a scene, ``[n, 1]`` for a list of spectra.
 
     Raises:
-        DataError: labels that are no whole numbers, below 0, or not of the cube's shape.
+        DataError: labels that are no whole numbers, below 0, or not of the cube's shape; shares that are none.
     """
     labels = read_array(entry.path, name=entry.name)
     where = f"{entry.path}{f', {entry.name!r}' if entry.name else ''}"
     shape = cube.values.shape[:2]
+    if labels.ndim == 3 and cube.neighbours:
+        labels = _largest(labels.astype(np.float64), where=where)
     if (labels.shape != shape) if cube.neighbours else (labels.size != shape[0]):
         raise DataError(where, must=f"be labels of the shape {shape}", found=f"the shape {labels.shape}")
     if labels.dtype.kind == "f":
@@ -324,6 +333,16 @@ def read_labels(entry: Entry, *, cube: Cube) -> np.ndarray:
     if cube.neighbours and not labels.any():
         raise DataError(where, must="label at least one pixel", found="only 0")
     return labels
+
+
+def _largest(shares: np.ndarray, *, where: str) -> np.ndarray:
+    """Returns the number of the largest of the shares ``[h, w, C]`` of each pixel, from 1; 0 where all are 0."""
+    total = shares.sum(axis=2)
+    known = total != 0
+    if not np.isfinite(shares).all() or shares.min() < -SLACK or (np.abs(total[known] - 1) > SLACK).any():
+        found = f"values from {np.nanmin(shares):.4g} to {np.nanmax(shares):.4g}, sums to {np.nanmax(total):.4g}"
+        raise DataError(where, must="hold shares of end-members that add up to 1, or one number a pixel", found=found)
+    return np.where(known, shares.argmax(axis=2) + 1, 0)
 
 
 def class_names(entry: Entry) -> tuple[str, ...]:
