@@ -12,8 +12,9 @@ from metatransformer.core.modality import Modality
 from metatransformer.machine.versions import missing_packages
 from metatransformer.modalities import get_modality, modality_module, modality_names, usable_modalities
 from metatransformer.recipe import Recipe
+from metatransformer.tasks import get_task, task_names
 
-SHORT = ("modality", "files", "task, metric", "tune", "needs")
+SHORT = ("modality", "files", "task, metric", "other tasks", "tune", "needs")
 COLUMNS = ("modality", "data", "files", "taken from the trunk", "task, metric", "tune", "needs")
 
 
@@ -24,8 +25,19 @@ def modality_table() -> tuple[list[str], list[tuple[str, ...]]]:
         state = "installed" if modality.requires else "-"
         if missing_packages(modality.requires):
             state = _needs(modality)
-        rows.append((modality.name, _files(modality), _task(modality), default_tune(modality), state))
+        others = ", ".join(name for name in tasks_of(modality) if name != modality.task)
+        rows.append((modality.name, _files(modality), _task(modality), others, default_tune(modality), state))
     return list(SHORT), rows
+
+
+def tasks_of(modality: Modality) -> list[str]:
+    """Returns the tasks that a modality's samples can have by themselves."""
+    found = []
+    for name in task_names():
+        task = get_task(name)
+        able = modality.dense is not None if task.dense else not task.sequential or modality.task == name
+        found += [name] if able else []
+    return found
 
 
 def markdown_table() -> str:

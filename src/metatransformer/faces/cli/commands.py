@@ -511,8 +511,8 @@ def _as_learned(data: Dataset, console: Console) -> tuple[Examples, list[tuple[s
 
 def modalities(options: Namespace) -> Result:
     """Lists the modalities, or describes one."""
-    from metatransformer.faces.describe import describe, modality_table
-    from metatransformer.modalities import modality_names
+    from metatransformer.faces.describe import describe, modality_table, tasks_of
+    from metatransformer.modalities import get_modality, modality_names
 
     console = Console()
     if options.name:
@@ -523,7 +523,8 @@ def modalities(options: Namespace) -> Result:
     console.note(
         "several in one table: --inputs photo=image,notes=text(title),rest=tabular(age,dose); see 'fit --help'"
     )
-    return {"modalities": modality_names()}, 0
+    names = modality_names()
+    return {"modalities": names, "tasks": {name: tasks_of(get_modality(name)) for name in names}}, 0
 
 
 def weights(options: Namespace) -> Result:
