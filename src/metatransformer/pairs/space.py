@@ -16,13 +16,16 @@ from torch import Tensor
 
 from metatransformer.core.errors import UsageError
 from metatransformer.data.examples import Examples
+from metatransformer.infer.embed import Embedding
 from metatransformer.infer.joined import read_dataset
 from metatransformer.machine.console import Console
 from metatransformer.machine.device import choose_device
 from metatransformer.modalities import get_modality
 from metatransformer.modalities._picture.pixels import as_rgb
+from metatransformer.pairs.align import LEDGER, read_aligned
 from metatransformer.pairs.batches import square
 from metatransformer.pairs.files import TEXT, Loaded, read_towers
+from metatransformer.pairs.texts import TextSide
 from metatransformer.pairs.zero_shot import BATCH, TEMPLATES, class_vectors, shares
 from metatransformer.recipe import Recipe, make_recipe, only
 from metatransformer.trunk.names import Given, parse_name
@@ -56,6 +59,8 @@ def open_space(place: str, *, device: str = "auto") -> Space:
     path = Path(place)
     if (path / TEXT).is_file():
         return of_towers(read_towers(path), device=device)
+    if (path / LEDGER).is_file():
+        return of_alignment(path, device=device)
     fitted = [file for file in ("run.json", "model.json", "model/model.json") if (path / file).is_file()]
     if path.is_dir() and fitted:
         found = "a fitted model, or an unfinished run, without a text tower"
@@ -66,6 +71,21 @@ def open_space(place: str, *, device: str = "auto") -> Space:
     from metatransformer.pairs.foreign import read_foreign
 
     return of_towers(read_foreign(place, spec, ways=WAYS), device=device)
+
+
+def of_alignment(folder: Path, *, device: str) -> Space:
+    """Returns the space of an alignment with texts.
+
+    Raises:
+        UsageError: it is one of two other modalities, or nothing was aligned.
+    """
+    aligned = read_aligned(folder, device=device)
+    left, right = aligned.sides
+    if not isinstance(left, Embedding) or not isinstance(right, TextSide):
+        found = " and ".join(about["modality"] for about in aligned.ledger["sides"].values())
+        do = "Align with texts as the second input, as --inputs sound=audio(file),words=text(caption)."
+        raise UsageError(folder, must="have aligned samples with texts", found=found, do=do)
+    return Space(left.pipeline.recipe, aligned.of_left, aligned.of_texts, aligned.maps.scale)
 
 
 def of_towers(loaded: Loaded, *, device: str) -> Space:

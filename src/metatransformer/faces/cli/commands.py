@@ -394,6 +394,24 @@ def pretrain(options: Namespace) -> Result:
     return told, 0
 
 
+def align(options: Namespace) -> Result:
+    """Brings two inputs into one space."""
+    from metatransformer.pairs.align import align as align_inputs
+
+    options.modality = ""
+    told = align_inputs(
+        options.data,
+        given_recipe(options, first={"run.precision": "float32"}),
+        Path(options.out),
+        text=options.text,
+        concept=options.concept,
+        controls=options.controls,
+        overwrite=options.overwrite,
+        console=Console(),
+    )
+    return {"run": options.out, **told}, 0
+
+
 def check(options: Namespace) -> Result:
     """Lists every bad sample and goes on, and what else 'fit' would refuse; status 2 when there is one."""
     from metatransformer.faces.cli.suite import check_suite, is_suite

@@ -121,6 +121,17 @@ A killed run continues exactly where its last checkpoint was. Under torchrun eve
 """
 
 
+ALIGN_EPILOG = f"""\
+{INPUTS_EPILOG}
+Trunk and tokenizers stay as they are: a small map on each side learns from the pairs, and whole concepts are held out.
+RUN/ledger.json says what was aligned, from how many pairs, and how well beside chance. 'predict RUN x.jpg --classes
+"cat,dog"' then works for the first input, unless held-out retrieval was not above chance.
+
+  metatransformer align icons.jsonl --inputs picture=image(file),words=text(text) --encoder focus-s14 --out run
+  metatransformer align clips.csv --inputs sound=audio(path),words=text(caption) --encoder focus-s14 --out run --controls
+"""
+
+
 class Command(NamedTuple):
     """One command: its arguments, each as argparse takes it; ``overrides`` says whether it takes ``key.sub=value``."""
 
@@ -154,6 +165,8 @@ POOLS += "or outputs of a model that retrieves (its default)"
 GALLERY = "of retrieval: known samples to find the nearest of; default: what 'fit' kept apart"
 CLASSES = "names of classes, without training: RUN is a run of pretrain or align, or weights of CLIP or SigLIP"
 TEMPLATES = "a text with {} where the class stands, or a file with one a line; default: seven of CLIP's"
+TEXT_SIDE = "what reads texts beside their words: minilm (default), words (nothing else), or a run of pretrain"
+CONCEPT = "the column that is equal where samples show the same; default: the text, or the column group"
 OUT_OF_SEARCH = ".csv, .tsv, .parquet or .jsonl; .html shows pairs of pictures"
 
 COMMANDS: Mapping[str, Command] = {
@@ -279,6 +292,26 @@ COMMANDS: Mapping[str, Command] = {
             ("--overwrite", {"action": "store_true", "help": "replace the run in RUN"}),
         ),
         lambda: PRETRAIN_EPILOG,
+        overrides=True,
+    ),
+    "align": Command(
+        "bring a frozen encoder's samples and texts, or two kinds of samples, into one space",
+        (
+            DATA,
+            (
+                "--inputs",
+                {"required": True, "metavar": "I", "help": "two, as picture=image(file),words=text(t)"},
+            ),
+            ("--out", {"required": True, "metavar": "RUN", "help": "the run folder"}),
+            ("--encoder", {"default": "", "metavar": "E", "help": "default: meta-b16; see 'metatransformer weights'"}),
+            ("--text", {"default": "minilm", "metavar": "T", "help": TEXT_SIDE}),
+            ("--concept", {"default": "", "metavar": "COL", "help": CONCEPT}),
+            ("--seed", {"type": int, "metavar": "S"}),
+            DEVICE,
+            ("--controls", {"action": "store_true", "help": "also shuffled pairs, a random trunk, plain features"}),
+            ("--overwrite", {"action": "store_true", "help": "replace the run in RUN"}),
+        ),
+        lambda: ALIGN_EPILOG,
         overrides=True,
     ),
     "weights": Command(
