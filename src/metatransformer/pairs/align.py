@@ -85,7 +85,7 @@ def align(
         console.note(note)
     labels = _concepts(data, found.examples, found.recipe, concept)
     examples, labels = _whole(found.examples, labels, console)
-    train, held = _split(examples, labels, seed=recipe.run.seed)
+    train, held = _split(examples.splits, labels, seed=recipe.run.seed)
     run = PairsRun(out, kind="align", place=Place())
     settings: dict[str, Any] = {
         "inputs": {name: one.modality for name, one in recipe.inputs.items()},
@@ -154,13 +154,13 @@ def _whole(examples: Examples, labels: Tensor, console: Console) -> tuple[Exampl
     return examples.take(np.array(there, dtype=np.int64)), labels[there]
 
 
-def _split(examples: Examples, labels: Tensor, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _split(splits: Sequence[str | None], labels: Tensor, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the pairs to learn from and those of held-out concepts: by the data's own split, else a fifth is drawn.
 
     Raises:
         UsageError: a concept on both sides, or fewer than ten on one.
     """
-    own = np.array([split or "" for split in examples.splits])
+    own = np.array([split or "" for split in splits])
     names, places = np.unique(labels.numpy(), return_inverse=True)
     held = own == "test"
     if not held.any():

@@ -128,7 +128,7 @@ RUN/ledger.json says what was aligned, from how many pairs, and how well beside 
 "cat,dog"' then works for the first input, unless held-out retrieval was not above chance.
 
   metatransformer align icons.jsonl --inputs picture=image(file),words=text(text) --encoder focus-s14 --out run
-  metatransformer align clips.csv --inputs sound=audio(path),words=text(caption) --encoder focus-s14 --out run --controls
+  metatransformer align clips.csv --inputs sound=audio(path),words=text(caption) --out run --controls
 """
 
 
