@@ -157,6 +157,9 @@ def test_what_holds_no_pairs_is_refused_in_one_message(tmp_path: Path):
     with pytest.raises(DataError, match="must name files that are there; found no .*00001.tar"):
         (tmp_path / "00000.tar").write_bytes(b"")
         read_pairs(str(tmp_path / "{00000..00001}.tar"), Wanted())
+    (tmp_path / "a.tar.gz").write_bytes(b"")
+    with pytest.raises(DataError, match="must be an uncompressed .tar"):
+        read_pairs(str(tmp_path / "a.tar.gz"), Wanted())
     write_tar(tmp_path / "short.tar", samples(0, 6))
     with pytest.raises(DataError, match="must hold pairs of a picture and a text; found 6 too short a text"):
         read_pairs(str(tmp_path / "short.tar"), Wanted(least_words=9))

@@ -426,6 +426,9 @@ def _open(place: str) -> Shards:
         return Tars(paths)
     if kinds == {".parquet"} and _holds_pictures(paths[0]):
         return Packed(paths)
+    if packed := [path for path in paths if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"))]:
+        do = "Unpack it: pairs are read from the middle of a shard."
+        raise DataError(packed[0], must="be an uncompressed .tar", found="a compressed one", do=do)
     if len(paths) == 1:
         return Listed(paths[0], read_table(paths[0], header=True))
     found = f"{len(paths)} files ({', '.join(sorted(kinds))})" if paths else "nothing there"
