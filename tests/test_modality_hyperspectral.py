@@ -26,7 +26,7 @@ from metatransformer.modalities.hyperspectral import (
     load,
 )
 from metatransformer.modalities.hyperspectral.cube import cube_from_array
-from metatransformer.modalities.hyperspectral.label_map import _colours, class_colours
+from metatransformer.modalities.hyperspectral.label_map import ERRORS, _colours, class_colours
 
 FOLDER = FIXTURES / "hyperspectral"
 NM = np.linspace(410.0, 890.0, 13)
@@ -332,6 +332,17 @@ def test_a_map_shows_the_scene_beside_what_was_predicted(tmp_path: Path):
     assert shown.shape == (5, 7, 3) and shown.min() == 0 and (shown[0, 0] == 1).all()  # no data there: white
     middle = cube.values[1:, :, 6]
     assert shown[1:, :, 1].argmax() == middle.argmax()  # 13 bands: the seventh is shown in green
+
+
+def test_a_whole_scene_is_compared_with_the_labels_that_it_brings(tmp_path: Path):
+    records, table = predictions(tmp_path, known=False)
+    labels = [None if place % 3 else "12" for place in range(len(records))]
+    own = [replace(record, target=label) for record, label in zip(records, labels, strict=True)]
+    with Image.open(illustrate(own, table, tmp_path / "out")[0]) as image:
+        found = np.asarray(image.convert("RGB")).reshape(-1, 3) / 255
+    shares = [(np.abs(found - colour).max(axis=1) < 0.01).sum() for colour in ERRORS[:, :3]]
+    expected = [sum(1 for p, t in zip(table["prediction"], labels, strict=True) if t and (p == t) == r) for r in (1, 0)]
+    assert shares[0] / shares[1] == pytest.approx(expected[0] / expected[1], rel=0.05)
 
 
 def test_the_picture_of_a_window_hides_no_part_of_the_spectrum():

@@ -651,3 +651,16 @@ def test_a_las_file_is_answered_by_a_copy_with_classes(tmp_path: Path, suffix: s
         write_points(
             tmp_path / "x.ply", lambda: View("plot", {"points": cloud.points}), answer._replace(codes=[2, 300])
         )
+
+
+def test_answers_never_overwrite_the_data(tmp_path: Path, capsys):
+    data, out = discs(tmp_path / "data", count=8), tmp_path / "run"
+    words = ["fit", data, "--modality", "image", "--task", "segment", "--encoder", "test", "--out", out, *QUICK]
+    assert run(words, capsys)[0] == 0
+    pictures = data / "test" / "images"
+    before = {path: path.read_bytes() for path in data.rglob("*.png")}
+    for asked, table in ((pictures, data / "test" / "images.csv"), (pictures / "7.png", tmp_path / "data.csv")):
+        status, _, err = run(["predict", out, asked, "--out", table], capsys)
+        assert status == 2 and "--out" in err and "must write apart from the data" in err, err
+        assert not table.exists()
+    assert before == {path: path.read_bytes() for path in data.rglob("*.png")}

@@ -40,6 +40,18 @@ def predict(pipeline: Pipeline, examples: Examples, *, console: Console, folder:
     return table
 
 
+def require_apart(pipeline: Pipeline, examples: Examples, folder: Path) -> None:
+    """Raises UsageError where files of predictions would be written into ``folder``, among those of the data."""
+    writes = any(task.dense for task in pipeline.tasks.values())
+    writes |= any(reader.modality.illustrate is not None for reader in pipeline.route.values())
+    place = folder.resolve()
+    paths = [path for column in examples.inputs.values() for path in column.records.paths if path is not None]
+    inside = [path for path in paths if path.resolve().is_relative_to(place)] if writes else []
+    if inside:
+        must, do = f"write apart from the data: its files go to {folder}/", "Choose another name or folder."
+        raise UsageError(f"--out {folder}.*", must=must, found=f"{inside[0]} there", do=do)
+
+
 def search_in(pipeline: Pipeline, gallery: Examples, *, console: Console) -> None:
     """Lets the one task, which compares, find its answers in these samples.
 

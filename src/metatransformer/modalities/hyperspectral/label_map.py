@@ -33,11 +33,16 @@ def write_label_maps(scenes: Sequence[Scene], table: Any, folder: Path) -> list[
     """Writes the predictions of each scene and returns the PNG files.
 
     The rows of ``table`` (columns ``prediction`` and perhaps ``target``) are the scenes' records, one scene after the
-    other. For a scene ``x`` it writes ``x.png`` (the scene, the prediction, and labels and errors where the truth is
-    known), ``x.npy`` ``[h, w]`` (the predicted classes as they are numbered, 0 = none; for a regression the values,
-    NaN = none), and ``x.json`` (number to class) where classes are no whole numbers above 0.
+    other; where it has no targets, classes that records bring are the truth. For a scene ``x`` it writes ``x.png`` (the
+    scene, the prediction, and labels and errors where the truth is known), ``x.npy`` ``[h, w]`` (the predicted classes
+    as they are numbered, 0 = none; for a regression the values, NaN = none), and ``x.json`` (number to class) where
+    classes are no whole numbers above 0.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    given = [record.target for scene in scenes for record in scene.records]
+    brought = "target" not in table and any(one is not None for one in given)
+    if brought and table["prediction"].dtype.kind != "f":
+        table = table.assign(target=np.array(given, dtype=object))
     names = None if table["prediction"].dtype.kind == "f" else _class_names(table)
     written, start = [], 0
     for scene in scenes:
@@ -48,7 +53,7 @@ def write_label_maps(scenes: Sequence[Scene], table: Any, folder: Path) -> list[
             panels = _value_panels(rows, scene.cube, places)
             predicted = panels[0][1]
         else:
-            panels = _class_panels(rows, scene.cube, places, names=names)
+            panels = _class_panels(rows, scene.cube, places, names=names, more=", learned from or not" * brought)
             predicted = _numbers(panels[0][1], names=names)
             if not _are_numbers(names):
                 write_json(folder / f"{scene.name}.json", {str(i): one for i, one in enumerate(names, start=1)})
@@ -62,7 +67,7 @@ def write_label_maps(scenes: Sequence[Scene], table: Any, folder: Path) -> list[
 def _class_names(table: Any) -> list[str]:
     """Returns every class that occurs, numbers by value."""
     columns = [name for name in ("prediction", "target") if name in table]
-    names = {str(value) for name in columns for value in table[name]}
+    names = {str(value) for name in columns for value in table[name] if value is not None}
     chances = [name[2:-1] for name in table if str(name).startswith("p(") and str(name).endswith(")")]
     return chances if names <= set(chances) else sorted(names, key=natural_key)
 
@@ -78,15 +83,19 @@ def _numbers(places: np.ndarray, *, names: Sequence[str]) -> np.ndarray:
     return np.array([0, *map(int, names)], dtype=np.int32)[places]
 
 
-def _class_panels(rows: Any, cube: Cube, places: np.ndarray, *, names: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+def _class_panels(
+    rows: Any, cube: Cube, places: np.ndarray, *, names: Sequence[str], more: str
+) -> list[tuple[str, np.ndarray]]:
     """Returns titled maps ``[h, w]`` of positions in ``names`` (from 1, 0 = none); errors are 1 = right, 2 = wrong."""
     number = {name: i for i, name in enumerate(names, start=1)}
     found = [("prediction", _fill(cube, places, [number[str(value)] for value in rows["prediction"]]))]
-    if "target" in rows:
-        found.append(("labels", _fill(cube, places, [number[str(value)] for value in rows["target"]])))
-        wrong = (rows["prediction"].astype(str).to_numpy() != rows["target"].astype(str).to_numpy()) + 1
+    known = rows["target"].notna().to_numpy() if "target" in rows else np.zeros(len(rows), dtype=bool)
+    if known.any():
+        given, there = rows[known], places[:, known]
+        found.append(("labels", _fill(cube, there, [number[str(value)] for value in given["target"]])))
+        wrong = (given["prediction"].astype(str).to_numpy() != given["target"].astype(str).to_numpy()) + 1
         share = float((wrong == 2).mean())
-        found.append((f"errors ({share:.1%})", _fill(cube, places, wrong)))
+        found.append((f"errors ({share:.1%}{more})", _fill(cube, there, wrong)))
     return found
 
 
