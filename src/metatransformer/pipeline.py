@@ -307,7 +307,7 @@ def make_reader(recipe: Recipe, name: str, *, stem: Stem) -> Reader:
     modality, options = get_modality(recipe.inputs[name].modality), recipe.inputs[name].options
     dense = any(get_task(task.name).dense for task in recipe.tasks.values())
     for key in () if dense or modality.dense is None else modality.dense.settings:
-        if getattr(options, key) != getattr(modality.options(), key):
+        if getattr(options, key) != getattr(modality.options, key):  # of a dataclass, its default
             must = "be left alone but for a task that answers for every place"
             raise UsageError(f"input.{key}", must=must, found=str(getattr(options, key)))
     return Reader(modality, modality.transform(options, stem), dense=dense)

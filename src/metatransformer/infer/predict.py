@@ -22,7 +22,17 @@ def predict(pipeline: Pipeline, examples: Examples, *, console: Console, folder:
     """Returns ``key``, ``prediction`` and the task's other columns, one row a sample in the given order.
 
     Of a dense task the answer for every place is written into ``folder``, and a column ``file`` names it.
+
+    Raises:
+        UsageError: files of predictions (of a modality, pictures) would be written among those of the data.
     """
+    illustrated = any(reader.modality.illustrate is not None for reader in pipeline.route.values())
+    if folder is not None and (pipeline.task.dense or illustrated):
+        place, records = folder.resolve(), [column.records for column in examples.inputs.values()]
+        paths = [path for own in records for path in own.paths if path is not None]
+        if inside := [path for path in paths if path.resolve().is_relative_to(place)]:
+            must, do = f"write apart from the data: its files go to {folder}/", "Choose another name or folder."
+            raise UsageError(f"--out {folder}.*", must=must, found=f"{inside[0]} there", do=do)
     if len(pipeline.route) > 1:
         doubt_gaps(pipeline, examples)
     # A label in the data plays no part in a prediction, also not one that training never saw.
@@ -38,18 +48,6 @@ def predict(pipeline: Pipeline, examples: Examples, *, console: Console, folder:
     if pipeline.task.dense and folder is not None:
         table.insert(2, "file", files)
     return table
-
-
-def require_apart(pipeline: Pipeline, examples: Examples, folder: Path) -> None:
-    """Raises UsageError where files of predictions would be written into ``folder``, among those of the data."""
-    writes = any(task.dense for task in pipeline.tasks.values())
-    writes |= any(reader.modality.illustrate is not None for reader in pipeline.route.values())
-    place = folder.resolve()
-    paths = [path for column in examples.inputs.values() for path in column.records.paths if path is not None]
-    inside = [path for path in paths if path.resolve().is_relative_to(place)] if writes else []
-    if inside:
-        must, do = f"write apart from the data: its files go to {folder}/", "Choose another name or folder."
-        raise UsageError(f"--out {folder}.*", must=must, found=f"{inside[0]} there", do=do)
 
 
 def search_in(pipeline: Pipeline, gallery: Examples, *, console: Console) -> None:

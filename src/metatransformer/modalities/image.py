@@ -119,7 +119,7 @@ class ImageTransform(PictureTransform):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes back the learned side and brightest value; models of before it was learned took all 16 bits."""
-        super().load_state(state)
+        self.side_, self.tile_ = int(state["side"]), int(state.get("tile", 0))
         self.top_ = int(state.get("top", 65535))
 
 

@@ -249,7 +249,7 @@ def _data_of(run: Path, console: Console) -> str:
 def predict(options: Namespace) -> Result:
     """Writes one prediction for each input, in order."""
     from metatransformer.data.write import require_table, write_table
-    from metatransformer.infer.predict import arrange, illustrate, require_apart, search_in, side_by_side
+    from metatransformer.infer.predict import arrange, illustrate, search_in, side_by_side
     from metatransformer.infer.predict import predict as predict_examples
 
     console = Console()
@@ -263,12 +263,11 @@ def predict(options: Namespace) -> Result:
     pipeline = pipeline.asked(options.task)
     examples = _unlabelled(pipeline.recipe, options, console=console).examples
     names = [options.task] if options.task else list(pipeline.tasks)
-    folder = Path(options.out).with_suffix("")
-    require_apart(pipeline, examples, folder)
     if options.gallery:
         gallery = _known(options.gallery, pipeline.recipe, console=console)
         for name in names:
             search_in(pipeline.of_task(name), gallery, console=console)
+    folder = Path(options.out).with_suffix("")
     tables = {
         name: predict_examples(pipeline.of_task(name), examples, console=console, folder=folder) for name in names
     }
