@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 from common import CLI_IMAGE as IMAGE
 from common import CLI_SETTINGS as SETTINGS
 from common import Run, assert_one_message
@@ -28,6 +29,26 @@ def test_embed_writes_one_vector_for_each_file(pictures: Path, tmp_path: Path, c
     assert metadata[b"metatransformer.encoder"] == b"test" and metadata[b"metatransformer.pooling"] == b"both"
     status, result, _ = call(words)
     assert status == 0 and result["done_before"] == 24
+
+
+@pytest.mark.parametrize(("asked", "faithful", "kept"), [("auto", 0.9, "bfloat16"), ("auto", 1.1, "float32"),
+                                                         ("float32", 0.9, "float32")])  # fmt: skip
+def test_embed_takes_half_precision_where_it_proves_itself(
+    pictures: Path, tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch, asked: str, faithful: float, kept: str
+):
+    monkeypatch.setattr(embed_module, "choose_precision", lambda name, *, device: torch.bfloat16)
+    monkeypatch.setattr(embed_module, "GAINS", 20)
+    monkeypatch.setattr(embed_module, "FAITHFUL", faithful)
+    words = ["embed", pictures, *IMAGE, "--precision", asked, *SETTINGS, "--out"]
+    words = [word for word in words if word != 'run.precision="float32"']
+    status, _, err = call([*words, tmp_path / "e.parquet"])
+    assert status == 0 and ("cosine" in err) == (asked == "auto"), err
+    assert pq.read_schema(tmp_path / "e.parquet").metadata[b"metatransformer.precision"] == kept.encode()
+    exact = [*words[: words.index("--precision")], "--precision", "float32", *SETTINGS, "--out", tmp_path / "f.parquet"]
+    assert call(exact)[0] == 0
+    found, right = (np.stack(pd.read_parquet(tmp_path / name)["embedding"]) for name in ("e.parquet", "f.parquet"))
+    assert np.array_equal(found, right) == (kept == "float32")
+    np.testing.assert_allclose(found, right, atol=0.05)
 
 
 def test_embed_by_a_trained_model(pictures: Path, trained: Path, tmp_path: Path, call: Run):

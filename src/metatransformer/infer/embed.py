@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from metatransformer.core.errors import MetaTransformerError, UsageError
@@ -17,6 +18,7 @@ from metatransformer.infer.evaluate import compute_outputs, read_out
 from metatransformer.infer.loader import Loader
 from metatransformer.infer.sources import require_seen
 from metatransformer.machine.console import Console
+from metatransformer.machine.device import choose_device, choose_precision
 from metatransformer.modalities import get_modality
 from metatransformer.nn.near import unit
 from metatransformer.nn.pool import POOLS
@@ -26,6 +28,9 @@ from metatransformer.trunk import Pretrained, load_encoder
 from metatransformer.trunk.encoder import bytes_hash
 
 FEATURES = "features"  # what the head of the pipeline's task predicts from
+GAINS = 128  # samples from which bfloat16 is worth its proof
+PROBED = 16  # samples of it, and the least
+FAITHFUL = 0.999  # cosine that they must have
 OUTPUTS = "outputs"  # what it answers, where that is a vector
 
 
@@ -135,10 +140,10 @@ def untrained_inputs(pipeline: Pipeline) -> list[str]:
     return [] if pipeline.tasks else [name for name in pipeline.route if not pipeline.model.tokenizer(name).native]
 
 
-def embedding(pipeline: Pipeline, *, pool: str, run: str = "", task: str = "") -> Embedding:
+def embedding(pipeline: Pipeline, *, pool: str, run: str = "", task: str = "", precision: str = "float32") -> Embedding:
     """Returns an embedding by a pipeline: ``pool`` is how the tokens after the last block become a vector, or
     "features" for those that its task's head predicts from; "" is "outputs" for a task that compares, "features" for
-    others, the recipe's own without a task. In float32, for vectors are compared, where it has a task.
+    others, the recipe's own without a task. ``precision`` is that of a pipeline with a task; another's is its recipe's.
 
     Raises:
         UsageError: an unknown pooling, or features without a task.
@@ -148,13 +153,39 @@ def embedding(pipeline: Pipeline, *, pool: str, run: str = "", task: str = "") -
     if pool not in choices:
         raise UsageError("pool", must=f"be one of {', '.join(choices)}", found=repr(pool))
     if pipeline.tasks:
-        settings = replace(pipeline.recipe.run, precision="float32")
-        pipeline = replace(pipeline, recipe=replace(pipeline.recipe, run=settings))
+        pipeline = _in_precision(pipeline, precision)
     if pool in (FEATURES, OUTPUTS):
         return Embedding(pipeline, pipeline.head.readout, pool, run, task)
     options = replace(HeadOptions(cells=pipeline.recipe.head.cells), pool=pool)  # type: ignore[arg-type]
     tokenizers = {name: pipeline.model.tokenizer(name) for name in pipeline.route}
     return Embedding(pipeline, readout_of(options, tokenizers, trunk=pipeline.trunk), pool, run, task)
+
+
+def settled(model: Embedding, examples: Examples, *, console: Console) -> Embedding:
+    """Returns the embedding in bfloat16 instead of "auto" where the device multiplies it natively, there are enough
+    samples to gain by it, and some of them have nearly the vectors that they have in float32; else in float32.
+    """
+    run = model.pipeline.recipe.run
+    if run.precision != "auto":
+        return model
+    exact, fast = (replace(model, pipeline=_in_precision(model.pipeline, name)) for name in ("float32", "bfloat16"))
+    native = choose_precision("auto", device=choose_device(run.device)) == torch.bfloat16
+    if not native or len(examples) < GAINS:
+        return exact
+    some, quiet = examples.take(np.linspace(0, len(examples) - 1, PROBED).astype(int)), Console(quiet=True)
+    one, other = (unit(torch.from_numpy(embed(each, some, console=quiet))) for each in (exact, fast))
+    nearness = float((one * other).sum(dim=1).min())
+    found = f"cosine {nearness:.5f} or more to float32 on {PROBED} samples"
+    if nearness < FAITHFUL:
+        console.note(f"precision float32: bfloat16 has {found}, asked are {FAITHFUL:g}")
+        return exact
+    console.note(f"precision bfloat16: {found} (--precision float32 for the last digits)")
+    return fast
+
+
+def _in_precision(pipeline: Pipeline, name: str) -> Pipeline:
+    run = replace(pipeline.recipe.run, precision=name)  # type: ignore[arg-type]
+    return replace(pipeline, recipe=replace(pipeline.recipe, run=run))
 
 
 def _own_pools(pipeline: Pipeline) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from metatransformer.data.examples import Examples
 from metatransformer.data.records import Index
 from metatransformer.data.target import kind_of
 from metatransformer.fit.fitted import Fitted, suffix_of
-from metatransformer.infer.embed import embed_to, embedding, untrained
+from metatransformer.infer.embed import embed_to, embedding, settled, untrained
 from metatransformer.infer.joined import read_dataset, read_joined
 from metatransformer.infer.sources import (
     Dataset,
@@ -330,13 +330,14 @@ def embed(options: Namespace) -> Result:
         pipeline = load_pipeline(Path(options.model), encoder=options.encoder, device=options.device or "auto")
         pipeline = pipeline.asked(options.task)
         examples = _unlabelled(pipeline.recipe, options, console=console).examples
-        model = embedding(pipeline, pool=options.pool, run=str(Path(options.model).resolve()), task=options.task)
+        place = str(Path(options.model).resolve())
+        model = embedding(pipeline, pool=options.pool, run=place, task=options.task, precision=options.precision)
     else:
-        # Float32 unless asked otherwise: embeddings are compared across machines.
-        found = _unlabelled(given_recipe(options, first={"run.precision": "float32"}), options, console=console)
+        found = _unlabelled(given_recipe(options, first={"run.precision": options.precision}), options, console=console)
         examples, trunk = found.examples, load_encoder(found.recipe.encoder)
         pipeline = untrained(found.recipe, trunk=trunk, examples=examples, learned=False, console=console)
         model = embedding(pipeline, pool=options.pool or "summary")
+    model = settled(model, examples, console=console)
     place, done = embed_to(model, examples, Path(options.out), console=console)
     rows = len(examples)
     console.note(f"{rows} vectors of width {model.width} in {place}")

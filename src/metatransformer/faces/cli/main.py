@@ -149,6 +149,7 @@ TASK_WORDS = "what is learned, see below; default: the modality's own, or what t
 TASK = ("--task", {"default": "", "help": TASK_WORDS})
 TARGET = ("--target", {"default": "", "metavar": "COL", "help": TARGET_WORDS})
 ONE_TASK = ("--task", {"default": "", "metavar": "T", "help": "one of the tasks of a model of several; default: all"})
+PRECISION = "auto (default): bfloat16 where the processor gains by it and some vectors prove nearly the same"
 DEVICE = ("--device", {"default": "", "metavar": "D", "help": "auto (default), cpu, cuda, cuda:N or mps"})
 DATA = ("data", {"metavar": "DATA"})
 RUN = ("run", {"metavar": "RUN", "help": "a run folder or a saved model"})
@@ -261,6 +262,7 @@ COMMANDS: Mapping[str, Command] = {
             ONE_TASK,
             DEVICE,
             ("--pool", {"default": "", "help": POOLS}),
+            ("--precision", {"default": "auto", "choices": ("auto", "float32", "bfloat16"), "help": PRECISION}),
             ("--out", {"required": True, "metavar": "FILE", "help": ".parquet for one file, else a folder of shards"}),
         ),
         lambda: EMBED_EPILOG,
