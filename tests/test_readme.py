@@ -33,12 +33,12 @@ def test_every_python_name_of_the_readme_is_public():
 
 def test_the_first_screen_holds_both_commands():
     first = "\n".join(README.splitlines()[:24])
-    assert "metatransformer demo" in first and re.search(r"pytest$", first, flags=re.MULTILINE)
+    assert "metatransformer demo" in first and re.search(r"pytest -n auto --dist loadfile$", first, flags=re.MULTILINE)
 
 
 def test_continuous_integration_runs_the_test_command_of_the_readme():
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
-    assert "grep -m1 'pytest$' README.md" in script
+    assert "grep -m1 'bin/pytest -n' README.md" in script
 
 
 def test_files_of_the_tree_exist():
