@@ -102,9 +102,47 @@ def test_statistics_make_the_training_spectra_standard():
     assert np.array_equal(again, fitted(samples[0]).inputs["spectrum"])
 
 
-def test_a_long_clip_is_refused_with_its_length():
+def test_a_long_recording_is_refused_where_one_window_is_asked_for():
     with pytest.raises(DataError, match=r"noise 20000: must last at most 1 s; found 1.2 s. Cut it"):
-        transform(max_seconds=1.0)(noise(20_000))
+        transform(max_seconds=1.0, max_windows=1)(noise(20_000))
+
+
+def test_a_long_recording_is_windows_of_equal_length():
+    change, view = transform(max_seconds=1.0), noise(40_000)
+    found = change(view)
+    assert found.inputs["windows"] == 3 and len(found.inputs["spectrum"]) % 3 == 0 and change.doubts() == ()
+    wave, size = view.inputs["wave"], 13_334  # samples of a third, rounded up
+    top = max(np.abs(wave).max(), 1e-9)
+    settings = {"rate_hz": 16_000, "mels": change.mels, "least": change.frames}
+    energies = [log_mel(wave[s : s + size] / top, **settings) for s in (0, 13_333, 26_666)]
+    loudest = max(energy.max() for energy in energies)
+    levels = np.maximum(0, 1 + (np.concatenate(energies) - loudest) / (80 * np.log(10) / 10))
+    np.testing.assert_allclose(found.inputs["spectrum"], (levels - 0.5) / 0.25, atol=1e-4)
+    varied = change.augment(found, np.random.default_rng(0)).inputs
+    assert varied["spectrum"].shape == found.inputs["spectrum"].shape and varied["windows"] == 3
+
+
+def test_what_of_a_very_long_recording_is_read_is_said():
+    change = transform(max_seconds=0.5, max_windows=2)
+    found = change(noise(40_000)).inputs["spectrum"]
+    ends = [change(noise(40_000)).inputs["spectrum"], found]
+    assert np.array_equal(*ends) and change(noise(16_000)).inputs["windows"] == 2
+    words = "1 recording of more than 1 s read in 2 evenly spaced windows of 0.5 s (input.max_windows)"
+    assert change.doubts() == (words,) and change.doubts() == ()
+
+
+def test_each_window_is_a_row_of_its_own():
+    change = transform(max_seconds=0.5)
+    tokenizer = AudioTokenizer(AudioOptions(), change, WIDTH, stem())
+    samples = [change(noise(length)) for length in (6_001, 20_000, 7_000)]
+    together = tokenizer(*parts(samples))
+    assert together.samples is not None and together.samples.tolist() == [0, 1, 1, 1, 2] and together.count == 3
+    pieces = np.split(samples[1].inputs["spectrum"], 3)
+    for row, piece in enumerate(pieces, start=1):
+        alone = tokenizer(*parts([View("", {"spectrum": piece, "windows": np.array(1, dtype=np.float32)})]))
+        count = alone.x.shape[1]
+        assert alone.samples is None and together.mask[row].sum() == count
+        assert torch.allclose(together.x[row, :count], alone.x[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("lengths", [(1_601, 40_009), (3_001, 16_001, 24_007)])

@@ -78,10 +78,14 @@ def compute_outputs(
     else:
         compute = partial(pipeline.model, task=pipeline.task_name)
         outputs = run_batches(compute, pipeline, loader, console=console, title=title)
+    _tell_doubts(pipeline)
+    return outputs
+
+
+def _tell_doubts(pipeline: Pipeline) -> None:
     for reader in pipeline.route.values():
         for doubt in reader.transform.doubts():
             _log.warning(doubt)
-    return outputs
 
 
 def compute_features(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> Features:
@@ -127,7 +131,9 @@ def _whole(parts: Sequence[Part], *, count: int) -> Tensor:
 def read_out(pipeline: Pipeline, readout: Readout, loader: Loader, *, console: Console, title: str) -> Tensor:
     """Returns what a readout makes of the trunk's tokens."""
     compute = partial(pipeline.model.read_out, readout=readout)
-    return run_batches(compute, pipeline, loader, console=console, title=title)
+    found = run_batches(compute, pipeline, loader, console=console, title=title)
+    _tell_doubts(pipeline)
+    return found
 
 
 def score(pipeline: Pipeline, loader: Loader, *, console: Console, title: str) -> dict[str, float]:

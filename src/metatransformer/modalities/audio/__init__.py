@@ -1,18 +1,17 @@
 """Audio: the log-mel spectrum as a picture of one channel, in patches over time and frequency.
 
 File: WAV, FLAC, MP3, OGG, Opus, AIFF, AU, CAF, W64; by FFmpeg M4A, AAC, AMR, 3GP, WMA, APE, WV, SPX, MKA, WEBA; any
-rate, any number of channels (averaged), any length up to ``max_seconds``; the sound of a film (MP4, MOV, MKV, WebM and
+rate, any number of channels (averaged), any length; the sound of a film (MP4, MOV, MKV, WebM and
 others) that a table or a list names; or an array in memory, ``[t]`` or ``[t, channels]``.
 Tokens: 16 kHz mono, scaled to its own peak, without silent ends; log-mel energies of 25 ms windows
 every 10 ms, or more densely where a clip is short; the loudest 80 dB are kept and standardised by
-the training clips;
+the training clips; a recording of more than ``max_seconds`` in windows of equal length, without regard to silence;
 S x S patches with the trunk's kernel summed over RGB; positions resampled to the real grid; the
 summary token starts as the class token.
 Sources: AST (arXiv 2104.01778) for log-mel patches under an image transformer; Meta-Transformer
 section 3.2 (arXiv 2307.10802); SpecAugment (arXiv 1904.08779) and vocal tract length perturbation
 (Jaitly and Hinton 2013) for augmentation.
-Errors: unreadable, truncated or empty file, NaN, a clip longer than ``max_seconds``, an array that
-is not floating point.
+Errors: unreadable, truncated or empty file, NaN, an array that is not floating point.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metatransformer.core.errors import DataError
@@ -35,7 +36,7 @@ from metatransformer.core.modality import (
 from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Rule, Settings
 from metatransformer.core.tokens import Span, Tokens
-from metatransformer.data.records import listing
+from metatransformer.data.records import counted, listing
 from metatransformer.modalities.audio.ffmpeg import CONTAINERS, FILMS, has_sound
 from metatransformer.modalities.audio.read import MOST_SECONDS, read_audio, resample
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
@@ -74,8 +75,9 @@ class AudioOptions(Settings):
     of the frames in seconds. ``frames``: the least number of frames of a clip; a shorter one gets a
     finer hop until it has them ("auto" = 8 patches wide, 1 = always ``hop_s``). ``range_db``: how
     far below its loudest value a clip is heard. ``silence_db``: how far below its loudest moment the
-    ends of a clip are cut off as silent (0 = never). ``max_seconds``: a longer clip is refused,
-    never cut without a word.
+    ends of a clip are cut off as silent (0 = never). ``max_seconds``: a longer recording is read in
+    windows of that length, ``max_windows`` evenly spaced ones where more would be needed (1 = it is
+    refused); the mean over them stands for the recording.
 
     Augmentation, each drawn anew up to: ``shift``, ``warp``: share of the length by which the ends
     and an inner moment move; ``pitch``: logarithm of the factor on all frequencies; ``noise_db``:
@@ -89,6 +91,7 @@ class AudioOptions(Settings):
     range_db: float = 80.0
     silence_db: float = 35.0
     max_seconds: float = 30.0
+    max_windows: int = 16
     shift: float = 0.1
     warp: float = 0.1
     pitch: float = 0.05
@@ -104,6 +107,7 @@ class AudioOptions(Settings):
         _within("range_db", 1, 1000),
         _within("silence_db", 0, 1000),
         _within("max_seconds", 1e-3, MOST_SECONDS),
+        _within("max_windows", 1, 10_000),
         *(_within(name, 0, MOST) for name in ("shift", "warp", "pitch", "mask")),
         Rule("noise_db", "lie between 0 and input.range_db", lambda own: 0 <= own.noise_db <= own.range_db),
     )
@@ -119,50 +123,81 @@ class AudioTransform(Transform):
         self.frames = side if options.frames == "auto" else options.frames
         # Of speech at 80 dB, near enough for embedding without any training data.
         self.mean_, self.std_ = 0.5, 0.25
+        self._notes: tuple[str, ...] = ()
+        self._long: set[str] = set()  # keys of recordings that were not read whole
 
     def fit(self, views: Iterable[View]) -> None:
         """Learns the mean and deviation over every value of every training clip."""
         count, total, squares = 0, 0.0, 0.0
         for view in views:
-            level = self._level(view).astype(np.float64)
+            level = np.concatenate(self._levels(view)).astype(np.float64)
             count, total = count + level.size, total + level.sum()
             squares += float(np.square(level).sum())
         if count:
             self.mean_ = float(total / count)
             self.std_ = float(np.sqrt(max(squares / count - self.mean_**2, 1e-6)))
+        self._notes = self.doubts()
 
     def __call__(self, view: View) -> View:
-        """Returns ``spectrum`` [t, mels] float32, about zero mean and unit deviation."""
-        spectrum = (self._level(view) - self.mean_) / self.std_
-        return view.with_inputs({"spectrum": spectrum.astype(np.float32)})
-
-    def _level(self, view: View) -> np.ndarray:
-        """Returns the level [t, mels] of 0 (inaudible) to 1 (the loudest value of the clip)."""
-        options, wave = self.options, view.inputs["wave"]
-        seconds = len(wave) / RATE_HZ
-        if seconds > options.max_seconds:
-            raise DataError(
-                view.key,
-                must=f"last at most {options.max_seconds:g} s",
-                found=f"{seconds:.1f} s",
-                do="Cut it into clips, or set input.max_seconds (memory grows with its square).",
-            )
-        loudest = np.abs(wave).max()
-        if loudest > 0:
-            wave = self._without_silence(wave / loudest)
-        energy = log_mel(
-            wave,
-            rate_hz=RATE_HZ,
-            mels=self.mels,
-            window_s=options.window_s,
-            hop_s=options.hop_s,
-            least=self.frames,
-            low_hz=LOW_HZ,
+        """Returns ``spectrum`` [t, mels] float32, about zero mean and unit deviation, and of how many ``windows`` of
+        equal length it is, one behind the other.
+        """
+        levels = self._levels(view)
+        spectrum = (np.concatenate(levels) - self.mean_) / self.std_
+        return view.with_inputs(
+            {"spectrum": spectrum.astype(np.float32), "windows": np.array(len(levels), dtype=np.float32)}
         )
+
+    def _levels(self, view: View) -> list[np.ndarray]:
+        """Returns the level [t, mels] of each window, of 0 (inaudible) to 1 (the loudest value of all)."""
+        options, wave = self.options, view.inputs["wave"]
+        loudest = max(wave.max(), -wave.min())
+        if len(wave) > options.max_seconds * RATE_HZ:
+            waves = [window / (loudest or 1) for window in self._windows(wave, where=view.key)]
+        else:
+            waves = [self._without_silence(wave / loudest) if loudest > 0 else wave]
+        energies = [
+            log_mel(
+                wave,
+                rate_hz=RATE_HZ,
+                mels=self.mels,
+                window_s=options.window_s,
+                hop_s=options.hop_s,
+                least=self.frames,
+                low_hz=LOW_HZ,
+            )
+            for wave in waves
+        ]
         if loudest == 0:
-            return np.zeros_like(energy)
-        span = options.range_db * NEPERS_PER_DB
-        return np.maximum(0.0, 1.0 + (energy - energy.max()) / span)
+            return [np.zeros_like(energy) for energy in energies]
+        span, top = options.range_db * NEPERS_PER_DB, max(energy.max() for energy in energies)
+        return [np.maximum(0.0, 1.0 + (energy - top) / span) for energy in energies]
+
+    def _windows(self, wave: np.ndarray, *, where: str) -> list[np.ndarray]:
+        """Returns as few windows of equal length as hold a long recording, or ``max_windows`` evenly spaced ones.
+
+        Raises:
+            DataError: there may be one window alone.
+        """
+        size, most = round(self.options.max_seconds * RATE_HZ), self.options.max_windows
+        count = -(-len(wave) // size)
+        if most == 1:
+            must, found = f"last at most {self.options.max_seconds:g} s", f"{len(wave) / RATE_HZ:.1f} s"
+            do = "Cut it into clips, or set input.max_windows, or input.max_seconds (memory grows with its square)."
+            raise DataError(where, must=must, found=found, do=do)
+        if count > most:
+            self._long.add(where)
+        else:
+            size, most = -(-len(wave) // count), count
+        return [wave[start : start + size] for start in np.linspace(0, len(wave) - size, most).round().astype(int)]
+
+    def doubts(self) -> tuple[str, ...]:
+        """Returns how many recordings were not read whole."""
+        count, self._long = len(self._long), set()
+        options = self.options
+        longest = options.max_windows * options.max_seconds
+        read = f"read in {options.max_windows} evenly spaced windows of {options.max_seconds:g} s (input.max_windows)"
+        return (f"{counted(count, 'recording')} of more than {longest:g} s {read}",) if count else ()
 
     def _without_silence(self, wave: np.ndarray) -> np.ndarray:
         """Returns the clip from its first heard window to its last."""
@@ -179,22 +214,27 @@ class AudioTransform(Transform):
     def notes(self) -> tuple[str, ...]:
         """What is cut off."""
         silence = self.options.silence_db
-        return (f"silent ends are cut off, {silence:g} dB below the loudest (input.silence_db)",) if silence else ()
+        cut = (f"silent ends are cut off, {silence:g} dB below the loudest (input.silence_db)",) if silence else ()
+        return (*cut, *self._notes)
 
     def augment(self, view: View, rng: np.random.Generator) -> View:
-        """Returns the clip moved and warped in time, of another pitch, noisier, with two masks.
+        """Returns the clip, or each window, moved and warped in time, of another pitch, noisier, with two masks.
 
         There is no random gain, since ``__call__`` scales every clip to its own peak.
         """
+        parts = np.split(view.inputs["spectrum"], int(view.inputs["windows"]))
+        spectrum = np.concatenate([self._varied(part, rng) for part in parts])
+        return view.with_inputs({**view.inputs, "spectrum": spectrum.astype(np.float32)})
+
+    def _varied(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         options, floor = self.options, -self.mean_ / self.std_
-        x = view.inputs["spectrum"]
         x = shift_time(x, rng=rng, most=options.shift, silence=floor)
         x = warp_time(x, rng=rng, most=options.warp)
         x = warp_frequency(x, rng=rng, most=options.pitch, low_hz=LOW_HZ, high_hz=RATE_HZ / 2)
         x = np.maximum(x, floor + rng.uniform(0, options.noise_db / options.range_db) / self.std_)
         for axis in (0, 1):
             x = mask_stripe(x, rng=rng, most=options.mask, axis=axis, value=0.0)  # 0 = the mean
-        return view.with_inputs({"spectrum": x.astype(np.float32)})
+        return x
 
     def state(self) -> dict[str, Any]:
         """Returns the learned statistics."""
@@ -220,17 +260,33 @@ class AudioTokenizer(Tokenizer):
         self.summary = SummaryToken(width=width, stem=stem)
 
     def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
-        """Returns the summary token and the grid (time, frequency); spectrum is ``[B, t, m]``."""
+        """Returns the summary token and the grid (time, frequency), of each window; spectrum is ``[S, t, m]``."""
+        spectrum, real, samples = inputs["spectrum"], masks["spectrum"], None
+        if (inputs["windows"] > 1).any():
+            spectrum, real, samples = _rows(spectrum, real, inputs["windows"].long())
         # Frequency runs down the picture and time to the right, as the kernel was trained on
         # pictures that stand upright.
-        picture = inputs["spectrum"].transpose(1, 2)[:, None]  # [B, 1, m, t]
-        mask = masks["spectrum"][:, None, :].expand(-1, picture.shape[2], -1)  # [B, m, t]
+        picture = spectrum.transpose(1, 2)[:, None]  # [B, 1, m, t]
+        mask = real[:, None, :].expand(-1, picture.shape[2], -1)  # [B, m, t]
         x, real = self.patches(picture, mask)
         x = x + self.positions(real).to(x.dtype)
         x, real = x.transpose(1, 2), real.transpose(1, 2)  # [B, t, f, D], [B, t, f]
         grid = (x.shape[1], x.shape[2])
         x, mask = self.summary(x.flatten(1, 2), real.flatten(1, 2))
-        return Tokens(x, mask, (Span("audio", 0, x.shape[1], summary=0, grid=grid),))
+        return Tokens(x, mask, (Span("audio", 0, x.shape[1], summary=0, grid=grid),), samples)
+
+
+def _rows(
+    spectrum: Float[Tensor, "S t m"], real: Bool[Tensor, "S t"], windows: Int[Tensor, " S"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns each window of each sample as a row ``[B, t, m]``, what of it is real, and whose it is."""
+    device, lengths = spectrum.device, real.sum(dim=1) // windows
+    samples = torch.repeat_interleave(torch.arange(len(windows), device=device), windows)
+    number = torch.arange(len(samples), device=device) - (windows.cumsum(0) - windows)[samples]
+    length, frames = lengths[samples][:, None], torch.arange(int(lengths.max()), device=device)
+    inside = frames < length
+    places = torch.where(inside, number[:, None] * length + frames, 0)
+    return spectrum[samples[:, None], places] * inside[..., None], inside, samples
 
 
 def load(record: Record) -> dict[str, np.ndarray]:
@@ -278,9 +334,12 @@ def synthesize(rng: np.random.Generator, label: int) -> dict[str, np.ndarray]:
 
 MODALITY = Modality(
     name="audio",
-    summary="sounds and speech of any rate, up to half a minute",
+    summary="sounds and speech of any rate and length",
     source=Source(kind="files", suffixes=SUFFIXES, inside=tuple(FILMS), holds=has_sound),
-    fields={"spectrum": Field("t* m", "float32", unit="deviations", summary="standardised log-mel")},
+    fields={
+        "spectrum": Field("t* m", "float32", unit="deviations", summary="standardised log-mel"),
+        "windows": Field("", low=1, summary="how many windows of equal length that is"),
+    },
     options=AudioOptions,
     load=load,
     transform=AudioTransform,
@@ -291,6 +350,7 @@ MODALITY = Modality(
     native="patch kernel (summed over RGB), positions (resampled) and class token of the trunk",
     units="16 kHz mono, -1 to 1",
     defaults={"tune": "head", "head.pool": "grid", "head.read": [0.5]},
+    before={"max_windows": 1},
     requires=("soundfile", "soxr"),
     extra="audio",
 )
