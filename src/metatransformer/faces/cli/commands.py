@@ -565,6 +565,18 @@ def weights(options: Namespace) -> Result:
     return {name: [place._asdict() for place in found] for name, found in places.items()}, 0
 
 
+def _bench_speed(options: Namespace, console: Console) -> Result:
+    """Measures how fast this machine is, without data."""
+    from metatransformer.bench.speed import run_speed
+
+    given = ["--" + name for name in ("data", "only", "list", "seeds", "trunks") if getattr(options, name)]
+    if given := [*given, *options.overrides]:
+        raise UsageError("bench speed", must="get only --out and --quick", found=given[0])
+    if not options.out:
+        raise UsageError("bench speed", must="get --out, a folder for the results", found="none")
+    return run_speed(Path(options.out), quick=options.quick, console=console), 0
+
+
 def bench(options: Namespace) -> Result:
     """Runs a suite of the benchmark."""
     from metatransformer.bench.row import Plan
@@ -572,6 +584,8 @@ def bench(options: Namespace) -> Result:
     from metatransformer.bench.table import cells, complete, head
 
     console = Console()
+    if options.suite == "speed":
+        return _bench_speed(options, console)
     rows = choose(options.suite, only=options.only)
     if options.list:
         for row in rows:

@@ -98,6 +98,7 @@ and without a trunk. Some strong baselines need: pip install 'metatransformer[be
 
   metatransformer bench --list
   metatransformer bench --data DATA --out results --quick
+  metatransformer bench speed --out speed                this machine's speed beside a plain transformers loop
   metatransformer bench tasks --data DATA --out other    segmentation and retrieval
   metatransformer bench --data DATA --out results --only fsdd adult --seeds 3
   metatransformer bench --data DATA --out other --only fsdd head.read=[0.25]    another recipe, another folder
@@ -323,7 +324,7 @@ COMMANDS: Mapping[str, Command] = {
     "bench": Command(
         "the default recipes on real data, each beside its controls and baselines",
         (
-            ("suite", {"nargs": "?", "default": "real12", "metavar": "SUITE", "help": "real12, tasks or paper"}),
+            ("suite", {"nargs": "?", "default": "real12", "metavar": "SUITE", "help": "real12, tasks, paper or speed"}),
             ("--data", {"default": "", "metavar": "DIR", "help": "the folder that holds the data sets"}),
             ("--out", {"default": "", "metavar": "DIR", "help": "results; rows and runs that are in it are kept"}),
             ("--only", {"nargs": "+", "default": [], "metavar": "ROW", "help": "only these rows"}),

@@ -1,0 +1,348 @@
+"""How fast the package is on this machine, beside others that do the same work on the same weights, in one run.
+
+What is compared takes turns, so that whatever else the machine does meets all alike; a ratio is of times of one turn.
+Weights are random: they cost what trained ones cost. Peers: the usual loop over files with Pillow and transformers.
+"""
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from metatransformer.core.batch import collate
+from metatransformer.core.errors import MissingDependencyError
+from metatransformer.data.write import atomic_file, write_json
+from metatransformer.faces.embedder import Embedder
+from metatransformer.fit.memo import Memo
+from metatransformer.fit.store import FeatureStore
+from metatransformer.infer.loader import Loader, run_batches
+from metatransformer.infer.sources import examples_of, read_unlabelled
+from metatransformer.machine.about import about_machine
+from metatransformer.machine.console import Console
+from metatransformer.machine.device import choose_precision
+from metatransformer.pipeline import Pipeline
+from metatransformer.trunk import load_encoder
+
+SIDE = 224
+BATCH = 32
+SHAPES = ((640, 480), (480, 640), (800, 600), (500, 500), (1024, 683), (375, 500))  # width, height of photographs
+LENGTHS = (64, 256, 1024, 4096, 8192)  # tokens of one row
+QUIET = Console(quiet=True)
+CPU = torch.device("cpu")
+
+
+class Size(NamedTuple):
+    """A trunk: its width, heads, patch, and the class of transformers that has this layout."""
+
+    width: int
+    heads: int
+    patch: int
+    kind: str
+
+
+SIZES = {"ViT-B/16": Size(768, 12, 16, "ViT"), "ViT-S/14": Size(384, 6, 14, "Dinov2")}
+
+
+@dataclass(frozen=True)
+class Line:
+    """Seconds of each turn of two ways to do ``what``, the second ours, and what there is to say of it."""
+
+    what: str
+    other: str
+    ours: str
+    seconds: tuple[tuple[float, ...], tuple[float, ...]]
+    samples: int
+    note: str = ""
+
+    @property
+    def ratios(self) -> list[float]:
+        """How many times faster ours was, by turn, rising."""
+        return sorted(other / own for other, own in zip(*self.seconds, strict=True))
+
+    def cells(self) -> tuple[str, ...]:
+        """Returns the row of a table."""
+        low, middle, high = self.ratios[0], statistics.median(self.ratios), self.ratios[-1]
+        rates = [f"{self.samples / min(times):,.1f}" for times in self.seconds]
+        return self.what, self.other, rates[0], self.ours, rates[1], f"{middle:.2f} ({low:.2f}..{high:.2f})", self.note
+
+
+HEAD = ("work", "beside", "a second", "ours", "a second", "times faster (of turns)", "")
+
+
+def run_speed(out: Path, *, quick: bool, console: Console) -> dict[str, Any]:
+    """Measures all, tells it, and writes results.json and results.md into ``out``.
+
+    Raises:
+        MissingDependencyError: transformers is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingDependencyError("transformers", extra="test", purpose="bench speed") from error
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    turns, count = (2, 32) if quick else (5, 128)
+    lines: list[Line] = []
+    with tempfile.TemporaryDirectory(prefix="speed-") as folder:
+        files = make_photographs(Path(folder) / "photos", count=count)
+        for name, size in SIZES.items():
+            weights = Path(folder) / name.replace("/", "-")
+            for line in of_trunk(name, size, files=files, weights=weights, turns=turns):
+                console.note(" | ".join(line.cells()))
+                lines.append(line)
+        lines += of_ragged(weights, turns=turns, count=4 * count)
+        lines.append(of_store(weights, files, folder=Path(folder) / "features"))
+    long, ready = of_lengths(quick=quick), startup(turns)
+    console.table("speed", list(HEAD), [line.cells() for line in lines])
+    console.table("one row of many tokens, ViT-S/14", ["tokens", "tokens a second", "peak memory, MiB"], long)
+    console.table("start, seconds over the bare interpreter", ["command", "least of turns"], ready)
+    return _write(out, lines, long=long, ready=ready)
+
+
+def make_photographs(folder: Path, *, count: int) -> list[Path]:
+    """Writes JPEG files of mixed shape that compress as photographs do."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    files = []
+    for number in range(count):
+        shape = SHAPES[number % len(SHAPES)]
+        small = Image.fromarray(rng.integers(0, 256, size=(24, 32, 3), dtype=np.uint8))
+        files.append(folder / f"{number}.jpg")
+        small.resize(shape, Image.Resampling.BICUBIC).save(files[-1], quality=90)
+    return files
+
+
+def of_trunk(name: str, size: Size, *, files: Sequence[Path], weights: Path, turns: int) -> Iterator[Line]:
+    """Yields photographs to vectors, and the trunk alone against the products that it is made of."""
+    peer = _peer(size)
+    peer.save_pretrained(weights)
+    loops = {"transformers, float32": lambda: _plain_loop(peer, files)}
+    vectors: dict[str, np.ndarray] = {}
+    precisions: list[Literal["float32", "bfloat16"]] = ["float32", _native()]
+    for precision in dict.fromkeys(precisions):
+        embedder = Embedder("image", encoder=str(weights), precision=precision, recipe={"input.size": SIDE})
+        embedder.fit([str(files[0])])
+        loops[precision] = lambda e=embedder, p=precision: vectors.__setitem__(p, e.transform([*map(str, files)]))
+    times = take_turns(loops, turns=turns)
+    for precision in list(loops)[1:]:
+        cosine = _cosine(vectors[precision], vectors["float32"])
+        note = "" if precision == "float32" else f"cosine to float32 {cosine:.5f} or more"
+        seconds = times["transformers, float32"], times[precision]
+        yield Line(f"{name}: {len(files)} JPEG files", "transformers, float32", precision, seconds, len(files), note)
+    yield _ceiling(name, size, weights, turns=turns)
+
+
+def _native() -> Literal["float32", "bfloat16"]:
+    return "bfloat16" if choose_precision("auto", device=CPU) == torch.bfloat16 else "float32"
+
+
+def _peer(size: Size) -> Any:
+    import transformers
+
+    config = getattr(transformers, f"{size.kind}Config")(
+        hidden_size=size.width,
+        num_attention_heads=size.heads,
+        intermediate_size=4 * size.width,
+        patch_size=size.patch,
+        image_size=SIDE,
+    )
+    torch.manual_seed(0)
+    return getattr(transformers, f"{size.kind}Model")(config).eval()
+
+
+@torch.no_grad()
+def _plain_loop(model: Any, files: Sequence[Path]) -> np.ndarray:
+    """Returns vectors as a script of a few lines has them: open, resize, stack, run."""
+    found = []
+    for start in range(0, len(files), BATCH):
+        pictures = [Image.open(file).convert("RGB").resize((SIDE, SIDE)) for file in files[start : start + BATCH]]
+        pixels = np.stack([np.asarray(picture, dtype=np.float32) for picture in pictures]) / 127.5 - 1
+        x = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        found.append(model(pixel_values=x).last_hidden_state[:, 0])
+    return torch.cat(found).numpy()
+
+
+def _cosine(one: np.ndarray, other: np.ndarray) -> float:
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return float(((one * other).sum(axis=1) / lengths).min())
+
+
+@torch.no_grad()
+def _ceiling(name: str, size: Size, weights: Path, *, turns: int) -> Line:
+    """Returns a matrix product of as many operations as the trunk has, beside the trunk."""
+    encoder = load_encoder(str(weights)).encoder
+    tokens, depth = (SIDE // size.patch) ** 2 + 1, encoder.config.depth
+    x = torch.randn(BATCH, tokens, size.width)
+    dtype = getattr(torch, _native())
+    left, right = (
+        torch.randn(BATCH * tokens, size.width, dtype=dtype),
+        torch.randn(size.width, 4 * size.width, dtype=dtype),
+    )
+    operations = BATCH * tokens * depth * (24 * size.width**2 + 4 * tokens * size.width)
+    products = operations / (2 * BATCH * tokens * 4 * size.width**2)
+
+    def trunk() -> None:
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            encoder(x, None, after=(depth,), adapters=None)
+
+    def product() -> None:
+        for _ in range(round(products)):
+            torch.mm(left, right)
+
+    times = take_turns({"product": product, "trunk": trunk}, turns=turns)
+    rate = operations / min(times["trunk"]) / 1e9
+    note = f"{rate:,.0f} GFLOP/s, {min(times['product']) / min(times['trunk']):.0%} of the products'"
+    return Line(
+        f"{name}: trunk alone, {_native()}", "matrix products", "trunk", (times["product"], times["trunk"]), BATCH, note
+    )
+
+
+def of_ragged(weights: Path, *, turns: int, count: int) -> list[Line]:
+    """Returns sounds and texts of mixed length: batches as they come, beside batches of like length."""
+    rng, lines = np.random.default_rng(0), []
+    waves = [rng.normal(0, 0.1, size=int(16_000 * s)).astype(np.float32) for s in rng.uniform(1, 10, size=count // 4)]
+    words = [" ".join(["word"] * int(n)) for n in np.exp(rng.normal(3.2, 0.8, size=count)).clip(2, 128)]
+    for modality, values, recipe in (("audio", waves, {}), ("text", words, {"input.vocabulary": "train"})):
+        embedder = Embedder(modality, encoder=str(weights), precision=_native(), recipe=recipe)
+        with_words = embedder.fit(values)
+        pipeline = with_words.pipeline_
+        loader = _loader(pipeline, values)
+        readout = with_words._embedding.readout
+        loader.prepare(QUIET, title="")
+        ways: dict[str, Callable[[], object]] = {
+            "arrival": lambda p=pipeline, x=loader, r=readout: _in_arrival_order(p, x, r),
+            "sorted": lambda p=pipeline, x=loader, r=readout: run_batches(
+                lambda batch: p.model.read_out(batch, r), p, x, console=QUIET, title=""
+            ),
+        }
+        times = take_turns(ways, turns=turns)
+        what = f"{modality} of mixed length, ViT-S/14"
+        lines.append(
+            Line(what, "arrival order", "like lengths together", (times["arrival"], times["sorted"]), len(values))
+        )
+    return lines
+
+
+def _loader(pipeline: Pipeline, data: Any) -> Loader:
+    examples = examples_of(read_unlabelled(pipeline.recipe, data).records, pipeline.recipe)
+    return Loader(pipeline.route, examples, cache_mb=2_000, tasks={})
+
+
+@torch.no_grad()
+def _in_arrival_order(pipeline: Pipeline, loader: Loader, readout: Any) -> None:
+    dtype, size = getattr(torch, _native()), pipeline.recipe.data.batch_size
+    for start in range(0, len(loader), size):
+        samples = [loader.sample(place) for place in range(start, min(start + size, len(loader)))]
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            pipeline.model.read_out(collate(samples, fields=loader.fields), readout)
+
+
+def of_store(weights: Path, files: Sequence[Path], *, folder: Path) -> Line:
+    """Returns the features of a first fit beside those of a second one, in a process that remembers nothing."""
+    from metatransformer.faces.sklearn import Classifier
+
+    labels = [number % 2 for number in range(len(files))]
+    model = Classifier("image", encoder=str(weights), recipe={"head.features": "trunk"}, precision="auto")
+    pipeline = model.fit([*map(str, files)], labels).pipeline_
+
+    def features() -> None:
+        store = FeatureStore(folder, most_gb=1)
+        Memo(most_mb=0, store=store).features(pipeline, _loader(pipeline, [*map(str, files)]), console=QUIET, title="")
+
+    first, second = timed(features), timed(features)
+    what = f"features of {len(files)} JPEG files, ViT-S/14"
+    return Line(what, "first fit", "a later fit", ((first,), (second,)), len(files))
+
+
+@torch.no_grad()
+def of_lengths(*, quick: bool) -> list[tuple[str, str, str]]:
+    """Returns tokens a second and peak memory of rows of many tokens, each in a process of its own."""
+    rows = []
+    for tokens in LENGTHS[:3] if quick else LENGTHS:
+        code = f"from metatransformer.bench.speed import one_row; print(*one_row({tokens}))"
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        seconds, peak = map(float, found.stdout.split())
+        rows.append((f"{tokens:,}", f"{tokens / seconds:,.0f}", f"{peak:,.0f}"))
+    return rows
+
+
+@torch.no_grad()
+def one_row(tokens: int) -> tuple[float, float]:
+    """Returns the seconds of one row through a random trunk of the size of ViT-S/14, and the peak memory in MiB."""
+    from metatransformer.trunk.encoder import Encoder, EncoderConfig
+
+    encoder = Encoder(EncoderConfig(width=384, depth=12, heads=6, hidden=1536)).eval()
+    x, dtype = torch.randn(1, tokens, 384), getattr(torch, _native())
+
+    def forward() -> None:
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            encoder(x, None, after=(12,), adapters=None)
+
+    forward()
+    return min(timed(forward) for _ in range(3)), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def startup(turns: int) -> list[tuple[str, str]]:
+    """Returns how much longer than the bare interpreter an import and the help take."""
+    commands = {
+        "bare": ["-c", "pass"],
+        "import metatransformer": ["-c", "import metatransformer"],
+        "metatransformer --help": ["-m", "metatransformer", "--help"],
+    }
+    ways = {
+        name: lambda words=words: subprocess.run([sys.executable, *words], capture_output=True, check=True)
+        for name, words in commands.items()
+    }
+    times = take_turns(ways, turns=max(turns, 5))
+    return [(name, f"{min(times[name]) - min(times['bare']):.2f}") for name in list(commands)[1:]]
+
+
+def take_turns(ways: Mapping[str, Callable[[], object]], *, turns: int) -> dict[str, tuple[float, ...]]:
+    """Returns the seconds of each way in each turn, behind one that is not counted."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(turns + 1):
+        for name, way in ways.items():
+            seconds = timed(way)
+            if turn:
+                found[name].append(seconds)
+    return {name: tuple(seconds) for name, seconds in found.items()}
+
+
+def timed(way: Callable[[], object]) -> float:
+    """Returns how many seconds a call takes."""
+    start = time.perf_counter()
+    way()
+    return time.perf_counter() - start
+
+
+def _write(
+    out: Path, lines: Sequence[Line], *, long: Sequence[Sequence[str]], ready: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    about = {**about_machine(), "processors": str(os.cpu_count())}
+    rows = [{"work": line.what, "beside": line.other, "ours": line.ours, "ratios": line.ratios, "seconds": line.seconds,
+             "samples": line.samples, "note": line.note} for line in lines]  # fmt: skip
+    tables = [(HEAD, [line.cells() for line in lines]), (("tokens of one row", "a second", "peak memory, MiB"), long),
+              (("start", "seconds over the bare interpreter"), ready)]  # fmt: skip
+    text = "\n\n".join(_markdown(head, cells) for head, cells in tables)
+    words = ", ".join(f"{name} {value}" for name, value in about.items() if value)
+    with atomic_file(out / "results.md") as temporary:
+        temporary.write_text(f"{text}\n\n{words}\n", encoding="utf-8")
+    write_json(out / "results.json", {"rows": rows, "lengths": long, "start": ready, "about": about})
+    told = {f"{line.what}, {line.ours}": round(statistics.median(line.ratios), 3) for line in lines}
+    return {"out": str(out), "rows": told}
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
