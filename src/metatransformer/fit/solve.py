@@ -42,6 +42,8 @@ from metatransformer.nn.kernel import KernelLayer
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
 
+PARTS = 10  # of the held-out samples, whose losses tell the error of a mean
+
 
 class Lessons(NamedTuple):
     """What heads learn from, and what they are measured on where no folds are."""
@@ -170,8 +172,8 @@ def keep_head(
 ) -> Solved:
     """Fits the chosen head on what it may learn from, leaves it in the model, and its answers in ``fitted``.
 
-    ``without`` are heads for samples that lack an input, each kept where it answers held-out samples better than the
-    chosen one does as if they lacked it.
+    ``without`` are heads for samples that lack an input, each kept where it answers held-out samples clearly better
+    than the chosen one does as if they lacked it.
     """
     pipeline, (known, held_out) = fitted.pipeline, lessons
     best = choice.head(pipeline, known)
@@ -189,12 +191,18 @@ def keep_head(
 
 
 def _helpful(pipeline: Pipeline, best: Solved, without: Mapping[str, Choice], lessons: Lessons) -> dict[str, Solved]:
-    """Returns the heads of training samples that lose less than ``best`` where held-out samples lack an input."""
-    known, (features, target) = lessons.known, lessons.held_out
+    """Returns the heads of training samples that lose less than ``best`` where held-out samples lack an input, by more
+    than the standard error of the difference.
+    """
+    task, known, (features, target) = pipeline.task, lessons.known, lessons.held_out
+    parts = [torch.arange(start, len(target), PARTS) for start in range(min(PARTS, len(target)))]
     found = {}
     for name, choice in without.items():
         absent, other = features.without(name), choice.head(pipeline, known)
-        if pipeline.task.loss(other.outputs(absent), target) < pipeline.task.loss(best.outputs(absent), target):
+        pairs = [head.outputs(absent) for head in (best, other)]
+        lost = torch.tensor([[float(task.loss(x[part], target[part])) for part in parts] for x in pairs])
+        gain = lost[0] - lost[1]
+        if len(parts) > 1 and gain.mean() > gain.std() / len(parts) ** 0.5:
             found[name] = other
     return found
 
