@@ -401,14 +401,14 @@ def make_head(options: HeadOptions, readout: Readout, task: Task, *, plan: HeadP
         centres=plan.centres,
         gamma=options.gamma,
     )
-
-    def made(parts: Mapping[str, BesideFacts]) -> torch.nn.ModuleDict:
-        return torch.nn.ModuleDict(
+    made = {
+        name: torch.nn.ModuleDict(
             {key: Beside(facts, outputs=task.outputs, gamma=options.gamma) for key, facts in parts.items()}
         )
-
-    head.beside = made(plan.beside)
-    head.lacking = torch.nn.ModuleDict({name: made(parts) for name, parts in plan.lacking.items()})
+        for name, parts in {"": plan.beside, **plan.lacking}.items()
+    }
+    head.beside = made.pop("")
+    head.lacking = torch.nn.ModuleDict(made)
     if not plan.through:
         head.leave_trunk()
     return head

@@ -84,13 +84,10 @@ def load_pipeline(folder: Path, *, encoder: str = "", device: str = "auto") -> P
 
 
 def _plan(told: Mapping[str, Any]) -> HeadPlan:
-    def facts(parts: Mapping[str, Any]) -> dict[str, BesideFacts]:
-        return {key: BesideFacts(**fact) for key, fact in parts.items()}
-
     # Heads of older revisions read the trunk alone, and have nothing of their own for samples without an input.
-    lacking = {name: facts(parts) for name, parts in told.get("lacking", {}).items()}
-    through = bool(told.get("through", True))
-    return HeadPlan(bool(told["solved"]), int(told["centres"]), through, facts(told.get("beside", {})), lacking)
+    parts = {"": told.get("beside", {}), **told.get("lacking", {})}
+    facts = {name: {key: BesideFacts(**fact) for key, fact in own.items()} for name, own in parts.items()}
+    return HeadPlan(bool(told["solved"]), int(told["centres"]), bool(told.get("through", True)), facts.pop(""), facts)
 
 
 def _trunk(folder: Path, entry: Mapping[str, Any], *, encoder: str) -> Pretrained:

@@ -4,7 +4,8 @@ The features of a frozen tokenizer and trunk can be computed once where the read
 fitted on them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 
 import torch
 from jaxtyping import Float
@@ -76,12 +77,12 @@ class Head(nn.Module):
         reads_trunk = self.through or any(key.startswith("trunk:") for key in self.keys)
         found = features() if reads_trunk else None
         parts = [self.predict(found)] if self.through and found is not None else []
-        outputs = _sum([*parts, *self._answers(self.beside, batch, found)])
+        outputs = reduce(torch.add, [*parts, *self._answers(self.beside, batch, found)])
         for name, others in self.lacking.items():
             absent = batch.lacks(name)
             if absent.any():
                 assert isinstance(others, nn.ModuleDict)
-                without = _sum(self._answers(others, batch, found))
+                without = reduce(torch.add, self._answers(others, batch, found))
                 outputs = torch.where(absent.to(outputs.device)[:, None], without, outputs)
         return outputs
 
@@ -125,11 +126,6 @@ class Head(nn.Module):
     def forward(self, layers: Sequence[Tokens]) -> Float[Tensor, "B C"]:
         """Returns the task's outputs for the tokens after each block that is read."""
         return self.predict(self.readout(layers))
-
-
-def _sum(parts: Iterable[Tensor]) -> Tensor:
-    first, *others = parts
-    return sum(others, start=first)
 
 
 def _network(features: int, outputs: int, *, hidden: int, dropout: float) -> nn.Sequential:
