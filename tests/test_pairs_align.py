@@ -14,7 +14,7 @@ from PIL import Image
 import metatransformer as mt
 from metatransformer.core.errors import UsageError, WeightsError
 from metatransformer.pairs.align import _split, among, read_aligned
-from metatransformer.pairs.project import Maps, fit_maps, folds_of, refine, shuffled, solve
+from metatransformer.pairs.project import Maps, basis_of, fit_maps, folds_of, refine, shuffled, solve
 from metatransformer.pairs.recall import both_ways
 from metatransformer.pairs.sentences import Bert
 from metatransformer.pairs.texts import Bag, make_side
@@ -152,6 +152,9 @@ def test_two_kinds_of_samples_are_aligned_without_texts(seen: Path, tmp_path: Pa
     status, told, err = call(words)
     assert status == 0, err
     assert told["scores"]["one to other R@1"] > 3 * told["chance"]["one to other R@1"]
+    files = table["file"].tolist()[:4]
+    near = mt.similarity(files, table["other"].unique().tolist()[:3], encoder=str(tmp_path / "run"), device="cpu")
+    assert near.shape == (4, 3) and near[0, :2].max() > near[0, 2]  # two of the same concept, one of another
     status, _, err = call(["predict", tmp_path / "run", seen, "--classes", "a,b", "--out", tmp_path / "p.csv"])
     assert status == 2 and "must have aligned samples with texts; found image and infrared" in " ".join(err.split())
 
@@ -190,6 +193,16 @@ def test_maps_find_what_two_sides_share_and_shuffled_pairs_do_not():
     maps, _ = fit_maps(x[train], wrong, labels[train], seed=0)
     other = both_ways(maps.of_left(x[held]), maps.of_right(y[held]), labels[held], names=("a", "b"))
     assert other["a to b R@1"] < 0.4
+
+
+def test_few_different_texts_are_learned_in_as_many_directions():
+    x, y, labels = pairs(20)
+    wide = torch.cat([y, torch.zeros(20, 30)], dim=1)[labels * 2] @ torch.linalg.qr(torch.randn(37, 37)).Q
+    basis = basis_of(wide)
+    assert basis.shape == (37, 10) and torch.allclose(wide @ basis @ basis.T, wide, atol=1e-4)
+    maps, _ = fit_maps(x, wide, labels, seed=0)
+    found = both_ways(maps.of_left(x), maps.of_right(wide), labels, names=("a", "b"))
+    assert maps.right.shape[0] == 37 and found["a to b R@1"] > 0.8
 
 
 def test_contrastive_steps_lessen_their_loss_and_stay_near_their_start():

@@ -11,13 +11,16 @@ import torch
 import torch.nn.functional as F
 from common import Run
 from PIL import Image
+from safetensors.torch import save_file
 from test_trunk_layouts import randomize
 
 import metatransformer as mt
 from metatransformer.core.errors import UsageError, WeightsError
 from metatransformer.pairs.files import read_towers
 from metatransformer.pairs.foreign import read_foreign
+from metatransformer.pairs.space import open_space
 from metatransformer.pairs.zero_shot import class_vectors, shares
+from metatransformer.trunk import WeightSource, fetch
 from metatransformer.trunk.names import Given, parse_name
 
 transformers = pytest.importorskip("transformers")
@@ -108,7 +111,6 @@ def test_what_shares_no_space_with_texts_is_refused(pretrained: Path, tmp_path: 
 
 def test_a_text_tower_of_another_run_is_refused(pretrained: Path, tmp_path: Path):
     from safetensors import safe_open
-    from safetensors.torch import save_file
 
     shutil.copytree(pretrained, tmp_path / "run")
     path = tmp_path / "run" / "text.safetensors"
@@ -196,22 +198,43 @@ def test_the_layout_of_open_clip_holds_the_same_towers(tmp_path: Path, prefix: s
     vision = {**SHAPE, "image_size": 10, "patch_size": 5, "hidden_act": "gelu"}
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=OUTPUTS)
     model = randomize(transformers.CLIPModel(config))
-    state = {}
-    for name, tensor in model.state_dict().items():
-        state[open_clip_name(name, prefix)] = tensor.T if name.endswith("projection.weight") else tensor
-    for name in [name for name in state if ".q_proj." in name]:
-        parts = [state.pop(name.replace(".q_proj.", f".{letter}_proj.")) for letter in "qkv"]
-        state[name.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)
-    torch.save(state, tmp_path / "open_clip.pt")
-    cfg = {"embed_dim": OUTPUTS, "text_cfg": {"heads": 3}, "vision_cfg": {"head_width": 7, "width": 21, "layers": 2}}
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg}), encoding="utf-8")
-    save_tokenizer(tmp_path)
+    save_as_open_clip(model, tmp_path, prefix)
     loaded = read_foreign(f"{tmp_path}/", given(tmp_path), ways="")
     ids, pixels, stem = torch.tensor([[0, 3, 4, 1]]), pictures(), loaded.encoder.stem
     with torch.no_grad():
         out = model(input_ids=ids, pixel_values=normalised(pixels, stem.mean, stem.std))
         assert torch.allclose(loaded.towers.of_texts(ids), out.text_embeds, **TOLERANCE)
         assert torch.allclose(loaded.towers.of_pictures(pixels), out.image_embeds, **TOLERANCE)
+
+
+def save_as_open_clip(model: torch.nn.Module, folder: Path, prefix: str) -> None:
+    state = {}
+    for name, tensor in model.state_dict().items():
+        state[open_clip_name(name, prefix)] = tensor.T if name.endswith("projection.weight") else tensor
+    for name in [name for name in state if ".q_proj." in name]:
+        parts = [state.pop(name.replace(".q_proj.", f".{letter}_proj.")) for letter in "qkv"]
+        state[name.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "open_clip_model.safetensors")
+    cfg = {"embed_dim": OUTPUTS, "text_cfg": {"heads": 3}, "vision_cfg": {"head_width": 7, "width": 21, "layers": 2}}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg}), encoding="utf-8")
+    save_tokenizer(folder)
+
+
+def test_a_known_trunk_brings_its_towers_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    text = {**SHAPE, "vocab_size": WORDS, "max_position_embeddings": CONTEXT, "eos_token_id": 1, "hidden_act": "gelu"}
+    vision = {**SHAPE, "image_size": 10, "patch_size": 5, "hidden_act": "gelu"}
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=OUTPUTS)
+    save_as_open_clip(randomize(transformers.CLIPModel(config)), tmp_path, "")
+    asked = []
+
+    def cached(source: WeightSource) -> Path:
+        asked.append((source.address, source.file))
+        return tmp_path / source.file
+
+    monkeypatch.setattr(fetch, "hub_cached", cached)
+    space = open_space("meta-b16", device="cpu")
+    assert space.texts(["a red bar"]).shape == (1, OUTPUTS)
+    assert {address for address, _ in asked} == {"laion/CLIP-ViT-B-16-laion2B-s34B-b88K"} and len(asked) == 3
 
 
 def open_clip_name(name: str, prefix: str) -> str:

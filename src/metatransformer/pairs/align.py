@@ -32,7 +32,7 @@ from metatransformer.modalities import get_modality
 from metatransformer.pairs.page import Table, write_pairs_page
 from metatransformer.pairs.project import Maps, Plan, fit_maps, scores_of, shuffled
 from metatransformer.pairs.read import label_of
-from metatransformer.pairs.recall import RANKS, chance, first_of_each
+from metatransformer.pairs.recall import RANKS, chance_both_ways, first_of_each
 from metatransformer.pairs.run import PairsRun
 from metatransformer.pairs.texts import Bag, TextSide, load_side, make_side
 from metatransformer.pipeline import readout_of
@@ -94,26 +94,34 @@ def align(
     settings |= {"text": text, "concept": concept, "seed": recipe.run.seed}
     run.start(settings, identity=examples.identity(), source=str(data), overwrite=overwrite)
     names = list(recipe.inputs)
-    left = _side(found.recipe, names[0], examples, train, text=text, run=run, console=console)
-    right = _side(found.recipe, names[1], examples, train, text=text, run=run, console=console)
+    left, right = (_side(found.recipe, name, examples, train, text=text, run=run, console=console) for name in names)
     maps, plan, scores = _fit(left, right, labels, train, held, seed=recipe.run.seed)
-    told = _ledger(left, right, labels, train, held, plan, scores)
-    told["scale"] = maps.scale
+    told = _ledger(left, right, labels, train, held, plan, scores) | {"scale": maps.scale}
     if controls:
         told["controls"] = _controls(found.recipe, left, right, examples, labels, train, held, console=console)
     _save(run, maps, left, right, told)
     write_page(run, told, plan)
     run.finish(told)
-    rows = [(name, f"{value:.3f}", f"{told['chance'][name]:.3f}") for name, value in scores.items()]
-    columns = ["held-out concepts", "score", "chance"]
-    for name, own in told.get("controls", {}).items():
-        columns.append(name)
-        rows = [(*row, f"{own[row[0]]:.3f}" if row[0] in own else "-") for row in rows]
-    console.table("alignment", columns, rows)
+    _tell(told, run, console)
+    return told
+
+
+def _tell(told: Mapping[str, Any], run: PairsRun, console: Console) -> None:
+    """Prints the scores beside chance and controls, and whether anything was aligned."""
+    others = told.get("controls", {})
+    rows = [
+        (
+            name,
+            f"{value:.3f}",
+            f"{told['chance'][name]:.3f}",
+            *(f"{own[name]:.3f}" if name in own else "-" for own in others.values()),
+        )
+        for name, value in told["scores"].items()
+    ]
+    console.table("alignment", ["held-out concepts", "score", "chance", *others], rows)
     if not told["aligned"]:
         console.warn("held-out retrieval is not above chance: nothing was aligned, and nothing will be compared by it")
-    console.note(f"run folder: {out} (report.html, {LEDGER})")
-    return told
+    console.note(f"run folder: {run.path} (report.html, {LEDGER})")
 
 
 def _concepts(data: Any, examples: Examples, recipe: Recipe, concept: str) -> Tensor:
@@ -247,8 +255,7 @@ def _ledger(
     """Returns the entry: what was aligned, with what, and how well, beside chance."""
     own = labels[held]
     once = own[first_of_each(own)]
-    by_chance = {f"{left.name} to {right.name} R@{k}": chance(own, once, rank=k) for k in RANKS}
-    by_chance |= {f"{right.name} to {left.name} R@{k}": chance(once, own, rank=k) for k in RANKS}
+    by_chance = chance_both_ways(own, names=(left.name, right.name))
     same = (own[:, None] == own).sum(dim=1).float() - 1
     by_chance[f"{left.name} to another {left.name} R@1"] = (same[same > 0] / (len(own) - 1)).mean().item()
     sides = {}
@@ -356,10 +363,17 @@ class Aligned:
         return self.maps.of_right(side.vectors(texts))
 
     def of_left(self, examples: Examples, console: Console) -> Tensor:
-        """Returns a vector of length 1 a sample."""
-        side = self.sides[0]
+        """Returns a vector of length 1 a sample of the first side."""
+        return self.maps.of_left(self._features(0, examples, console))
+
+    def of_right(self, examples: Examples, console: Console) -> Tensor:
+        """Returns a vector of length 1 a sample of the second side, which are no texts."""
+        return self.maps.of_right(self._features(1, examples, console))
+
+    def _features(self, number: int, examples: Examples, console: Console) -> Tensor:
+        side = self.sides[number]
         assert isinstance(side, Embedding)
-        return self.maps.of_left(torch.from_numpy(embed(side, examples, console=console)).float())
+        return torch.from_numpy(embed(side, examples, console=console)).float()
 
 
 def read_aligned(folder: Path, *, device: str) -> Aligned:

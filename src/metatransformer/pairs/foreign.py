@@ -17,7 +17,8 @@ from metatransformer.nn.block import ACTIVATIONS
 from metatransformer.pairs.files import Loaded, assembled
 from metatransformer.pairs.towers import TextConfig
 from metatransformer.pairs.words import read_tokenizer
-from metatransformer.trunk import load_encoder
+from metatransformer.trunk import WeightSource, fetch, load_encoder
+from metatransformer.trunk.catalog import TOWER_FILES
 from metatransformer.trunk.convert import expected, fuse, rename
 from metatransformer.trunk.encoder import EncoderConfig
 from metatransformer.trunk.files import read_tensors, read_torch
@@ -77,6 +78,17 @@ def read_foreign(place: str, spec: Given, *, ways: str) -> Loaded:
     )
     own = {"pool": "attention" if siglip else "summary", "outputs": config.outputs}
     return assembled(load_encoder(place), config, words, tensors, own=own, where=path)
+
+
+def fetch_towers(repository: str) -> Path:
+    """Returns the weight file of both towers in the Hub's cache, its configuration and tokenizer beside it.
+
+    Raises:
+        WeightsError: the Hub cannot be reached, or a file is not there.
+    """
+    sources = [WeightSource("hub", repository, file) for file in TOWER_FILES]
+    found = [fetch.hub_cached(source) or fetch.hub_download(source) for source in sources]
+    return found[-1]
 
 
 def _text(state: Mapping[str, Tensor], prefix: str, layout: Layout, *, where: str) -> dict[str, Tensor]:

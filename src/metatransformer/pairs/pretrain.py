@@ -29,7 +29,7 @@ from metatransformer.pairs.losses import contrast
 from metatransformer.pairs.options import PretrainOptions
 from metatransformer.pairs.page import write_page
 from metatransformer.pairs.read import Pairs, Wanted, read_pairs
-from metatransformer.pairs.recall import both_ways, chance, first_of_each
+from metatransformer.pairs.recall import both_ways, chance_both_ways
 from metatransformer.pairs.run import PairsRun
 from metatransformer.pairs.towers import MOST_SCALE, TextConfig, Towers, VisionConfig, draw_towers
 from metatransformer.pairs.words import Words, choose_words
@@ -281,12 +281,24 @@ def pretrain(
     )
     try:
         progress = trainer.fit()
+        _tell_each_other(readers[0], ours)
         told = _finish(trainer, readers, progress, run, words, console) if ours.rank == 0 else {}
     finally:
         for reader in readers:
             reader.close()
     wait_for_all(ours)
     return told
+
+
+def _tell_each_other(reader: Reader, place: Place) -> None:
+    """Lets every process know what the others could not read, and how many texts they cut."""
+    if place.world == 1:
+        return
+    told: list[Any] = [None] * place.world
+    dist.all_gather_object(told, (reader.broken, reader.cut, reader.texts))
+    for broken, _, _ in told:
+        reader.broken |= broken
+    reader.cut, reader.texts = sum(cut for _, cut, _ in told), sum(texts for _, _, texts in told)
 
 
 def _pairs(place: str, val: str, options: PretrainOptions, console: Console) -> tuple[Pairs, Pairs]:
@@ -342,9 +354,7 @@ def _finish(
     told |= {"pairs": len(learned.pairs), "held_out": len(held.pairs), "broken": len(learned.broken) + len(held.broken)}
     told |= {"left_out": dict(learned.pairs.left_out), "broken_beforehand": len(learned.pairs.broken)}
     if len(held.pairs):
-        labels = torch.from_numpy(held.pairs.label)
-        told["chance"] = {"image to text R@1": chance(labels, labels[first_of_each(labels)], rank=1)}
-        told["chance"]["text to image R@1"] = chance(labels[first_of_each(labels)], labels, rank=1)
+        told["chance"] = chance_both_ways(torch.from_numpy(held.pairs.label), names=NAMES)
     for words_of, reader in (("training", learned), ("held-out", held)):
         if reader.broken:
             first = next(iter(reader.broken.values()))

@@ -4,7 +4,7 @@ Axes: n pairs, F features of the left side, R of the right side, E width of the 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -104,16 +104,24 @@ def fit_maps(
     x: Tensor, y: Tensor, labels: Int[Tensor, " n"], *, seed: int, contrastive: bool = True
 ) -> tuple[Maps, Plan]:
     """Returns maps whose penalty, steps and scale folds of whole concepts chose."""
-    folds = folds_of(labels, seed=seed)
-    scores = {penalty: _score(x, y, labels, folds, penalty, 0, seed)[0] for penalty in PENALTIES}
-    penalty = max(scores, key=scores.__getitem__)
-    plan = Plan(penalty, 0, scores[penalty])
+    basis, folds = basis_of(y), folds_of(labels, seed=seed)
+    y = y @ basis
+    found = {(penalty, 0): _score(x, y, labels, folds, penalty, 0, seed) for penalty in PENALTIES}
+    (penalty, _), _ = max(found.items(), key=lambda item: item[1][0])
     if contrastive:
-        score, _ = _score(x, y, labels, folds, penalty, STEPS, seed)
-        plan = Plan(penalty, STEPS, score) if score > plan.score else plan
-    _, scale = _score(x, y, labels, folds, penalty, plan.steps, seed)
-    maps = _fitted(x, y, labels, plan.penalty, plan.steps, seed)
-    return Maps(maps.left, maps.left_bias, maps.right, maps.right_bias, scale), plan
+        found[penalty, STEPS] = _score(x, y, labels, folds, penalty, STEPS, seed)
+    steps = max((0, STEPS), key=lambda steps: found.get((penalty, steps), (-1.0, 0.0))[0])
+    score, scale = found[penalty, steps]
+    maps = _fitted(x, y, labels, penalty, steps, seed)
+    return replace(maps, right=basis @ maps.right, scale=scale), Plan(penalty, steps, score)
+
+
+def basis_of(y: Float[Tensor, "n R"]) -> Float[Tensor, "R r"]:
+    """Returns orthonormal directions that hold all of y: as many as there are different rows, which are often few."""
+    different = torch.unique(y, dim=0)
+    if len(different) >= y.shape[1]:
+        return torch.eye(y.shape[1])
+    return torch.linalg.qr(different.T).Q
 
 
 def _fitted(x: Tensor, y: Tensor, labels: Tensor, penalty: float, steps: int, seed: int) -> Maps:

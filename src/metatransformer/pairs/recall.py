@@ -47,6 +47,13 @@ def both_ways(
     return found | {f"{names[1]} to {names[0]} {name}": value for name, value in back.items()}
 
 
+def chance_both_ways(labels: Int[Tensor, " n"], *, names: tuple[str, str]) -> dict[str, float]:
+    """Returns what ``both_ways`` would give for a random order."""
+    once = labels[first_of_each(labels)]
+    there = {f"{names[0]} to {names[1]} R@{k}": chance(labels, once, rank=k) for k in RANKS}
+    return there | {f"{names[1]} to {names[0]} R@{k}": chance(once, labels, rank=k) for k in RANKS}
+
+
 def first_of_each(labels: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
     """Returns the place of the first of each label, in their order."""
     seen: dict[int, int] = {}

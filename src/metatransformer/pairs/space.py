@@ -25,10 +25,12 @@ from metatransformer.modalities._picture.pixels import as_rgb
 from metatransformer.pairs.align import LEDGER, read_aligned
 from metatransformer.pairs.batches import square
 from metatransformer.pairs.files import TEXT, Loaded, read_towers
+from metatransformer.pairs.foreign import fetch_towers, read_foreign
 from metatransformer.pairs.texts import TextSide
 from metatransformer.pairs.zero_shot import BATCH, TEMPLATES, class_vectors, shares
 from metatransformer.recipe import Recipe, make_recipe, only
-from metatransformer.trunk.names import Given, parse_name
+from metatransformer.trunk.catalog import TOWERS
+from metatransformer.trunk.names import Given, Known, parse_name
 
 WAYS = (
     "Ways out: a run of 'metatransformer pretrain' or 'metatransformer align'; a folder with CLIP or SigLIP, "
@@ -66,10 +68,11 @@ def open_space(place: str, *, device: str = "auto") -> Space:
         found = "a fitted model, or an unfinished run, without a text tower"
         raise UsageError(place, must="share a space with texts", found=found, do=WAYS)
     spec = parse_name(place)
+    if isinstance(spec, Known) and spec.entry.name in TOWERS:
+        place = str(fetch_towers(TOWERS[spec.entry.name]))
+        spec = parse_name(place)
     if not isinstance(spec, Given):
         raise UsageError(f"'{place}'", must="have a text tower", found="an encoder without one", do=WAYS)
-    from metatransformer.pairs.foreign import read_foreign
-
     return of_towers(read_foreign(place, spec, ways=WAYS), device=device)
 
 
@@ -143,13 +146,26 @@ def zero_shot(
     return pd.DataFrame({**table, "confidence": likely.max(dim=1).values.numpy(), **columns})
 
 
-def similarity(data: Any, texts: list[str], *, encoder: str, device: str = "auto") -> np.ndarray:
-    """Returns the cosine of each sample with each text, float32 ``[n, t]``; arguments are those of ``zero_shot``.
+def similarity(data: Any, others: Any, *, encoder: str, device: str = "auto") -> np.ndarray:
+    """Returns the cosine of each sample with each of the others, float32 ``[n, m]``; arguments are those of
+    ``zero_shot``. The others are texts, or samples of the second modality of an alignment without texts.
 
     Raises:
         UsageError: the encoder shares no space with texts.
         DataError: a bad sample.
     """
+    console, folder = Console(quiet=True), Path(encoder)
+    if (folder / LEDGER).is_file():
+        aligned = read_aligned(folder, device=device)
+        left, right = aligned.sides
+        if isinstance(left, Embedding) and isinstance(right, Embedding):
+            first, second = (
+                read_dataset(x, e.pipeline.recipe, labelled=False).examples for x, e in ((data, left), (others, right))
+            )
+            return (aligned.of_left(first, console) @ aligned.of_right(second, console).T).numpy()
     space = open_space(encoder, device=device)
+    texts = [others] if isinstance(others, str) else list(others)
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise UsageError("similarity", must="get texts as the others", found=f"a {type(wrong[0]).__name__}")
     examples = read_dataset(data, space.recipe, labelled=False).examples
-    return (space.vectors(examples, Console(quiet=True)) @ space.texts(list(texts)).T).numpy()
+    return (space.vectors(examples, console) @ space.texts(texts).T).numpy()

@@ -129,6 +129,13 @@ _ENTRIES = (
     ),
 )
 
+# Where both towers of a known trunk lie, in OpenCLIP's layout with their tokenizer; never run here.
+TOWERS = {
+    "meta-b16": "laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
+    "meta-l14": "laion/CLIP-ViT-L-14-laion2B-s32B-b82K",
+}
+TOWER_FILES = ("open_clip_config.json", "tokenizer.json", "open_clip_model.safetensors")
+
 KNOWN: dict[str, WeightEntry] = {entry.name: entry for entry in _ENTRIES}
 
 
