@@ -109,6 +109,11 @@ def test_what_shares_no_space_with_texts_is_refused(pretrained: Path, tmp_path: 
         mt.zero_shot(file, CLASSES, encoder=str(tmp_path / "fitted"))
 
 
+def test_a_text_is_no_list_of_classes(pretrained: Path, pair_table: Path):
+    with pytest.raises(UsageError, match="classes: must be a list of names; found 'red,blue'"):
+        mt.zero_shot([str(next(pair_table.parent.glob("*.png")))], "red,blue", encoder=str(pretrained))
+
+
 def test_a_text_tower_of_another_run_is_refused(pretrained: Path, tmp_path: Path):
     from safetensors import safe_open
 

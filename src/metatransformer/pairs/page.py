@@ -99,7 +99,7 @@ def curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, Picture]]:
             continue
         figure = Figure(figsize=(8.4, 2.5 * -(-len(names) // 2)), layout="constrained")
         axes = figure.subplots(-(-len(names) // 2), 2, squeeze=False).flatten()
-        for own, name in zip(axes, names, strict=False):
+        for own, name in zip(axes[: len(names)], names, strict=True):
             points = [(line["step"], line[name]) for line in history if name in line]
             plain_axes(own, name.replace("_", " "), "step").plot(*zip(*points, strict=True), color=BLUE, linewidth=1.4)
         for rest in axes[len(names) :]:

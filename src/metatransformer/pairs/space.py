@@ -3,7 +3,7 @@
 What nobody aligned is refused here, with the way out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,10 +117,10 @@ def of_towers(loaded: Loaded, *, device: str) -> Space:
 
 def zero_shot(
     data: Any,
-    classes: list[str],
+    classes: Sequence[str],
     *,
     encoder: str,
-    templates: list[str] | None = None,
+    templates: Sequence[str] | None = None,
     device: str = "auto",
     verbose: bool = False,
 ) -> pd.DataFrame:

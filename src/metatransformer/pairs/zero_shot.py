@@ -41,6 +41,8 @@ def class_vectors(classes: Sequence[str], templates: Sequence[str], encode: Text
     Raises:
         UsageError: fewer than two classes, one twice, or a template without a place for the class.
     """
+    if isinstance(classes, str):
+        raise UsageError("classes", must="be a list of names", found=repr(classes))
     if len(classes) < 2 or len(set(classes)) < len(classes) or not all(classes):
         raise UsageError("--classes", must="name two classes or more, each once", found=", ".join(classes) or "none")
     if wrong := [template for template in templates if template.count("{}") != 1]:
