@@ -23,7 +23,9 @@ class Options:
 
 
 def make(*overrides: str, defaults: dict | None = None, base: dict | None = None):
-    kind = SimpleNamespace(options=Options, defaults=defaults or {}, task="classify", defaults_for={}, dense=None)
+    kind = SimpleNamespace(
+        options=Options, defaults=defaults or {}, task="classify", defaults_for={}, kit=lambda name: None
+    )
     return make_recipe("image", base=base or {}, overrides=list(overrides), known=lambda name: kind)
 
 

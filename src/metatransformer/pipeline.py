@@ -15,18 +15,20 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from metatransformer.core.boxes import BoxLabels
 from metatransformer.core.errors import UsageError, nearest
 from metatransformer.core.labels import PlaceLabels
 from metatransformer.core.modality import Modality, Stem, Tokenizer, Transform
 from metatransformer.core.readout import Facts, Readout
 from metatransformer.core.samples import Record, View
-from metatransformer.core.task import Task
+from metatransformer.core.task import BoxTask, Task
 from metatransformer.data.examples import Examples
 from metatransformer.data.records import Views
 from metatransformer.data.write import atomic_file, write_json
 from metatransformer.modalities import get_modality
 from metatransformer.model import MetaTransformer
 from metatransformer.nn.beside import Beside, BesideFacts
+from metatransformer.nn.detector import BoxHead
 from metatransformer.nn.head import Head
 from metatransformer.nn.lowrank import Adapters
 from metatransformer.readouts import READOUTS
@@ -43,14 +45,14 @@ ORIGINS = "origins.safetensors"
 class Reader:
     """A modality with its transform: records in, checked views for the tokenizer out.
 
-    ``plain``: with the plain features, which a head reads; ``dense``: with the places of the whole sample; ``always``:
-    every training sample had this input.
+    ``plain``: with the plain features, which a head reads; ``kit``: with the places of the whole sample, for tasks of
+    that kit; ``always``: every training sample had this input.
     """
 
     modality: Modality
     transform: Transform
     plain: bool = False
-    dense: bool = False
+    kit: str = ""
     always: bool = False
 
     def raw(self, record: Record) -> View:
@@ -68,11 +70,12 @@ class Reader:
         for name, field in self.modality.fields.items():
             field.check(view.inputs[name], where=f"{record.key}: {name}")
         view = dataclasses.replace(view, plain=self.modality.plain(raw, view)) if self.plain else view
-        if not self.dense or self.modality.dense is None:
+        kit = self.modality.kit(self.kit)
+        if kit is None:
             return view
-        places = self.modality.dense.places(raw, view, self.transform)
-        if isinstance(record.target, PlaceLabels):
-            record.target.require(self.modality.dense.shape(places))
+        places = kit.places(raw, view, self.transform)
+        if isinstance(record.target, PlaceLabels | BoxLabels):
+            record.target.require(kit.shape(places))
         return dataclasses.replace(view, places=places)
 
 
@@ -302,15 +305,19 @@ def make_reader(recipe: Recipe, name: str, *, stem: Stem) -> Reader:
     """Returns the reader of an input, which has learned nothing yet.
 
     Raises:
-        UsageError: a setting that means nothing for these tasks.
+        UsageError: a setting that means nothing for these tasks, or tasks that cannot be learned of one input.
     """
     modality, options = get_modality(recipe.inputs[name].modality), recipe.inputs[name].options
-    dense = any(get_task(task.name).dense for task in recipe.tasks.values())
-    for key in () if dense or modality.dense is None else modality.dense.settings:
+    kits = {get_task(task.name).kit for own, task in recipe.tasks.items() if name in recipe.inputs_of(own)} - {""}
+    if len(kits) > 1:
+        must = "have at most one task of places or of objects, or learn from several data sets"
+        raise UsageError("recipe key 'tasks'", must=must, found=", ".join(recipe.tasks))
+    kit = next(iter(kits), "")
+    for key in () if kit == "dense" or modality.dense is None else modality.dense.settings:
         if getattr(options, key) != getattr(modality.options, key):  # of a dataclass, its default
             must = "be left alone but for a task that answers for every place"
             raise UsageError(f"input.{key}", must=must, found=str(getattr(options, key)))
-    return Reader(modality, modality.transform(options, stem), dense=dense)
+    return Reader(modality, modality.transform(options, stem), kit=kit)
 
 
 def make_task(recipe: Recipe, name: str) -> Task:
@@ -392,6 +399,8 @@ def readout_of(options: HeadOptions, inputs: Mapping[str, Tokenizer], *, trunk: 
 
 def make_head(options: HeadOptions, readout: Readout, task: Task, *, plan: HeadPlan) -> Head:
     """Returns an untrained head."""
+    if isinstance(task, BoxTask):
+        return BoxHead(readout, classes=task.outputs, width=task.width)
     head = Head(
         readout,
         outputs=task.outputs,

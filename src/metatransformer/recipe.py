@@ -28,7 +28,7 @@ import yaml
 
 from metatransformer.core.border import users_code
 from metatransformer.core.errors import UsageError, nearest
-from metatransformer.core.modality import Dense
+from metatransformer.core.modality import Kit
 from metatransformer.core.settings import Rule, Settings, typed
 from metatransformer.core.task import TaskOptions
 from metatransformer.data.rows import split_target
@@ -484,9 +484,8 @@ class Kind(Protocol):
         """What is learned of it by default."""
         ...
 
-    @property
-    def dense(self) -> Dense | None:
-        """What it has for tasks that answer for every place of a sample."""
+    def kit(self, name: str, /) -> Kit | None:
+        """Returns what it has for tasks of a kit."""
         ...
 
 
@@ -526,10 +525,11 @@ def make_recipe(
 
 
 def _for_places(kinds: Mapping[str, Kind], chosen: Mapping[str, Any], *, usual: str) -> dict[str, Any]:
-    """Returns the defaults of a task that answers for every place of a sample; nothing where there is none."""
-    if "tasks" in chosen or not get_task(str(_section(chosen, "task").get("name", usual))).dense:
+    """Returns the defaults of a task whose answers are of parts of a sample; nothing where there is none."""
+    wanted = "" if "tasks" in chosen else get_task(str(_section(chosen, "task").get("name", usual))).kit
+    if not wanted:
         return {}
-    own = [kind.dense.defaults for kind in kinds.values() if kind.dense is not None]
+    own = [kit.defaults for kind in kinds.values() if (kit := kind.kit(wanted)) is not None]
     return {"head.readout": "dense", "head.features": "trunk", **(own[0] if len(own) == len(kinds) == 1 else {})}
 
 

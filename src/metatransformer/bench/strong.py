@@ -90,7 +90,7 @@ def strong_baseline(spec: str, fitted: Fitted, *, quick: bool = False, console: 
     """
     require_libraries([spec])
     task, loaders = fitted.pipeline.task, fitted.loaders
-    if task.dense:
+    if task.kit == "dense":
         return _strong_places(spec, fitted, console=console)
     known = known_splits(fitted.pipeline)
     few = not quick and len(known) == 2 and not task.compares and drawn_from_few(loaders)

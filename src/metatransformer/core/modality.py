@@ -171,14 +171,40 @@ class Answer(NamedTuple):
     source: Path | None = None
 
 
-@dataclass(frozen=True)
-class Dense:
-    """What a modality has for tasks that answer for every place of a sample, each pixel or each point.
+@dataclass(frozen=True, kw_only=True)
+class Kit:
+    """What a modality has for tasks whose answers are of parts of a sample, not of the whole.
 
     ``index(data, options=..., labelled=..., labels=FILE)`` is the door to labelled samples: an index whose targets are
-    ``core.labels.PlaceLabels``; ``labels`` is a label map, "" looks for one.
-    ``places(raw, view, transform)`` says where the places of a sample lie, as ``at`` takes it, ``shape(places)`` how
-    they are numbered: ``(h, w)`` for pixels, ``(n,)`` for points.
+    such labels; ``labels`` is a label map, "" looks for one.
+    ``places(raw, view, transform)`` says where the places of a sample lie, ``shape(places)`` how they are numbered:
+    ``(h, w)`` for pixels, ``(n,)`` for points.
+    ``files`` are labels in words; ``defaults`` are changes to the modality's own.
+    """
+
+    index: Callable[..., Any]
+    places: Callable[[View, View, Transform], np.ndarray]
+    shape: Callable[[np.ndarray], tuple[int, ...]]
+    files: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boxed(Kit):
+    """What a modality has for tasks that find objects; its targets are ``core.boxes.BoxLabels``.
+
+    ``paint(axes, raw)`` paints a sample, faint, on matplotlib axes whose units are its pixels. Raw samples have
+    ``pixels`` ``[h, w, ...]``.
+    """
+
+    paint: Callable[[Any, View], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(Kit):
+    """What a modality has for tasks that answer for every place of a sample, each pixel or each point; its targets are
+    ``core.labels.PlaceLabels``.
+
     ``at(values, places, chosen)`` returns values of tokens ``[*grid, F]`` at places ``[m, F]``: those whose flat
     numbers are ``chosen`` [m], or all. ``plain(places)`` [n, P] are numbers that a place is known by beside the tokens;
     a tokenizer says how many (``at_places``).
@@ -186,22 +212,15 @@ class Dense:
     without padding; None where it is read at once.
     ``local(raw, places, chosen)`` [m, F] is what a plain model knows the chosen places by, or all.
     ``write(path, raw, answer)`` writes an answer into a file that other programs read, called with ``suffix`` or as the
-    sample's own file, and returns it; ``raw()`` is the sample. ``paint(axes, raw, numbers,
-    colours)`` paints it for people.
-    ``files`` are labels in words; ``defaults`` are changes to the modality's own; ``settings`` are those of its
-    settings that mean nothing elsewhere.
+    sample's own file, and returns it; ``raw()`` is the sample. ``paint(axes, raw, numbers, colours)`` paints it for
+    people. ``settings`` are those of the modality's settings that mean nothing elsewhere.
     """
 
-    index: Callable[..., Any]
-    places: Callable[[View, View, Transform], np.ndarray]
-    shape: Callable[[np.ndarray], tuple[int, ...]]
     at: Callable[[Tensor, np.ndarray, np.ndarray | None], Tensor]
     local: Callable[[View, np.ndarray, np.ndarray | None], np.ndarray]
     write: Callable[[Path, Callable[[], View], Answer], Path]
     paint: Callable[[Any, View, np.ndarray, Sequence[tuple[int, int, int]]], None]
     suffix: str
-    files: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
     plain: Callable[[np.ndarray], np.ndarray] | None = None
     cut: Callable[[Transform, Mapping[str, Tensor]], Sequence[Cut] | None] | None = None
     settings: Sequence[str] = ()
@@ -227,8 +246,9 @@ class Modality:
 
     ``arrange(records, table)`` turns the table of predictions (a DataFrame, one row a record, in their order) into the
     one that people expect (a forecast in long form); ``illustrate(records, table, folder)`` writes pictures of
-    predictions (a label map, a forecast) into a folder, which it makes, and returns their paths. ``dense`` is what it
-    has for tasks that answer for every place of a sample, None where it has none.
+    predictions (a label map, a forecast) into a folder, which it makes, and returns their paths. ``dense`` and
+    ``boxed`` are what it has for tasks that answer for every place of a sample, and that find objects; None where it
+    has nothing.
     """
 
     name: str
@@ -261,6 +281,11 @@ class Modality:
     arrange: Callable[[Sequence[Record], Any], Any] | None = None
     illustrate: Callable[[Sequence[Record], Any, Path], Sequence[Path]] | None = None
     dense: Dense | None = None
+    boxed: Boxed | None = None
+
+    def kit(self, name: str) -> Kit | None:
+        """Returns what it has for a task of this kit (``Task.kit``), None where it has nothing."""
+        return {"dense": self.dense, "boxed": self.boxed}.get(name)
 
     def plain(self, raw: View, view: View) -> np.ndarray | Counts:
         """Returns the plain features of a sample, as it was loaded and as it was transformed."""

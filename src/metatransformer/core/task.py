@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metatransformer.core.boxes import BoxLabels
 from metatransformer.core.errors import DataError, UsageError, nearest
 from metatransformer.core.figures import Cards, Section
 from metatransformer.core.labels import Colour, PlaceLabels
@@ -87,7 +88,8 @@ class Task(ABC):
     ``stratified``: encoded targets are numbers of classes, of which every split gets its share. ``sequential``: splits
     follow time and come with the data, none is drawn. ``constant_words`` says what ``constant`` is.
 
-    ``dense``: there is an answer for every place of a sample: a ``DenseTask``.
+    ``kit`` names what a modality must have for the task (``Modality.kit``), where its answers are of parts of a sample:
+    "dense" for one at every place (``DenseTask``), "boxed" for objects in it (``BoxTask``).
 
     ``estimator`` is the class of ``faces.sklearn`` that loads a model of this task: "Classifier" where ``decode`` has a
     column ``p(NAME)`` for each of the ``classes`` in ``state``, "Regressor" where a prediction is one number.
@@ -97,7 +99,7 @@ class Task(ABC):
     title: ClassVar[str]
     scores: ClassVar[Mapping[str, Score]]
     options: ClassVar[type[TaskOptions]] = TaskOptions
-    dense: ClassVar[bool] = False
+    kit: ClassVar[str] = ""
     squared: ClassVar[bool] = False
     ranks: ClassVar[bool] = False
     compares: ClassVar[bool] = False
@@ -295,7 +297,7 @@ class DenseTask(Task):
     ``decode`` and the like are given of a whole sample are the numbers that ``answer`` keeps of it.
     """
 
-    dense = True
+    kit = "dense"
     drawn: int
 
     @property
@@ -324,3 +326,53 @@ class DenseTask(Task):
     @abstractmethod
     def answer(self, numbers: np.ndarray, truth: np.ndarray | None) -> Tensor:
         """Returns what is kept of the answer to a sample: ``numbers`` of classes, beside true ones where known."""
+
+
+class BoxTask(Task):
+    """A task that finds objects in a sample; its targets are ``BoxLabels``.
+
+    A head answers for cells of a grid. What ``loss``, ``metrics``, ``decode`` and the like are given of a whole sample
+    are the numbers that ``answer`` keeps of it: up to ``most`` boxes.
+
+    ``overlap`` is the IoU beyond which two boxes of a class are one, where ``soft`` the less sure one is only doubted;
+    ``least`` the score below which a box is no answer. ``width`` is the head's, ``copies`` how many changed copies of
+    each training sample it learns from besides.
+    """
+
+    kit = "boxed"
+    most: int
+    overlap: float
+    soft: bool
+    least: float
+    width: int
+    copies: int
+
+    @property
+    @abstractmethod
+    def threshold(self) -> float:
+        """The score from which on boxes are shown to people."""
+
+    @property
+    @abstractmethod
+    def legend(self) -> tuple[Sequence[str], Sequence[Colour]]:
+        """The names of the classes, and their colours."""
+
+    @abstractmethod
+    def numbers(self, labels: BoxLabels) -> np.ndarray:
+        """Returns the number of the class of each box, -1 where it is not learned.
+
+        Raises:
+            DataError: a class that training did not see.
+        """
+
+    @abstractmethod
+    def answer(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> Tensor:
+        """Returns what is kept of the answer to a sample: boxes ``[n, 4]`` in its pixels, best first."""
+
+    @abstractmethod
+    def found(self, outputs: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns boxes ``[n, 4]``, scores ``[n]`` and classes ``[n]`` of one sample's outputs."""
+
+    @abstractmethod
+    def results(self, outputs: Tensor, images: Sequence[int | str]) -> list[dict[str, Any]]:
+        """Returns what was found in samples of these ids as COCO's results, categories under the user's ids."""

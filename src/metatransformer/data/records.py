@@ -371,6 +371,6 @@ def listing(items: Iterable[object], *, most: int = 5) -> str:
     return ", ".join(texts[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def counted(number: int, noun: str) -> str:
-    """Returns ``1 file`` or ``1,234 files``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, many: str = "") -> str:
+    """Returns ``1 file`` or ``1,234 files``; ``many`` is the plural where it is no s more."""
+    return f"{number:,} {noun if number == 1 else many or f'{noun}s'}"

@@ -67,6 +67,8 @@ def describe(name: str) -> str:
         ("task", f"{modality.task}, judged by {modality.metric}; plain baseline: {modality.baseline}"),
         ("from the trunk", modality.native),
     ]
+    if modality.boxed is not None:
+        facts.insert(3, ("also", f"--task detect: objects, {modality.boxed.files}"))
     if modality.dense is not None:
         facts.insert(3, ("also", f"--task segment: a class for every place, in and out as {modality.dense.files}"))
     if modality.requires:

@@ -91,7 +91,7 @@ def _drawn(fitted: Fitted, split: str, context: Context) -> Drawn:
 
 def keeping(fitted: Fitted, split: str, context: Context) -> Keep | None:
     """Returns what writes the answers to a split into the run folder, and paints some; None where nothing is kept."""
-    if context.run is None or not context.run.writes or not fitted.pipeline.task.dense:
+    if context.run is None or not context.run.writes:
         return None
     loader, folder = fitted.loaders[split], context.run.path
     suffix = suffix_of(fitted, fitted.pipeline.task_name)

@@ -14,6 +14,7 @@ from metatransformer.core.task import Task
 from metatransformer.data.examples import Examples
 from metatransformer.data.kept import split_table, write_split
 from metatransformer.data.write import write_table
+from metatransformer.fit.boxes import fit_boxes, keeping_boxes, require_boxes
 from metatransformer.fit.by_epochs import fit_by_epochs
 from metatransformer.fit.context import Context
 from metatransformer.fit.dense import fit_places, keeping, require_dense
@@ -35,6 +36,7 @@ from metatransformer.fit.run import RunFolder
 from metatransformer.fit.solve import fit_head, require_foldable, require_linear
 from metatransformer.fit.store import FeatureStore
 from metatransformer.fit.train import join_processes, wait_for_all
+from metatransformer.infer.boxes import write_results
 from metatransformer.infer.evaluate import compute_outputs, score_outputs
 from metatransformer.infer.loader import Loader, Place, require_targets
 from metatransformer.infer.sources import examples_of
@@ -44,6 +46,16 @@ from metatransformer.pipeline import Pipeline, Route, build_pipeline, make_task,
 from metatransformer.recipe import Recipe, keeps_trunk
 from metatransformer.trunk import Pretrained, load_encoder
 from metatransformer.trunk.encoder import Encoder
+
+
+def _nothing_kept(part: Fitted, split: str, context: Context) -> None:
+    del part, split, context
+
+
+# By what a task needs of a modality (``Task.kit``).
+FITS = {"": fit_head, "dense": fit_places, "boxed": fit_boxes}
+REQUIRES = {"dense": require_dense, "boxed": require_boxes}
+KEEPING = {"": _nothing_kept, "dense": keeping, "boxed": keeping_boxes}
 
 
 def fit(
@@ -150,7 +162,7 @@ def _solve(fitted: Fitted, context: Context) -> None:
     if context.clock.limited:
         features_in_time(fitted, context, until=FEATURES)
     for part in fitted.by_task().values():
-        (fit_places if part.pipeline.task.dense else fit_head)(part, context)
+        FITS[part.pipeline.task.kit](part, context)
 
 
 def _require_settings(pipeline: Pipeline) -> None:
@@ -167,8 +179,8 @@ def _require_settings(pipeline: Pipeline) -> None:
             found = str(pipeline.recipe.head.hidden)
             raise UsageError("head.hidden", must="be 0 in tune mode 'tokens', which solves its heads", found=found)
     for part in map(pipeline.of_task, pipeline.tasks):
-        if part.task.dense:
-            require_dense(part)
+        if part.task.kit:
+            REQUIRES[part.task.kit](part)
             continue
         if part.task.compares and part.recipe.run.minutes:
             must, found = (
@@ -283,7 +295,7 @@ def score_part(part: Fitted, context: Context) -> None:
             continue
         loader = part.loaders[name]
         if name not in part.outputs:
-            keep = keeping(part, name, context)
+            keep = KEEPING[part.pipeline.task.kit](part, name, context)
             part.outputs[name] = compute_outputs(
                 part.pipeline, loader, console=context.console, title=f"scoring {name}", keep=keep
             )
@@ -342,4 +354,6 @@ def _write_predictions(part: Fitted, folder: Path, *, suffix: str) -> None:
         table = prediction_table(part.pipeline, examples, outputs, split=name)
         illustrate(part.pipeline, examples, table, folder / f"pictures{suffix}" / name)
         tables.append(arrange(part.pipeline, examples, table))
+        if part.pipeline.task.kit == "boxed":
+            write_results(part.pipeline, examples, outputs, folder / f"boxes{suffix}" / f"{name}.json")
     write_table(folder / f"predictions{suffix}.parquet", pd.concat(tables, ignore_index=True))

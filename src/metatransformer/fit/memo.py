@@ -43,7 +43,7 @@ class Memo:
                 reader.modality,
                 reader.transform,
                 reader.plain,
-                reader.dense,
+                reader.kit,
                 memo=self,
                 state=_transform_state(pipeline, name),
             )
@@ -94,7 +94,7 @@ class _Remembering(Reader):
 
     def view(self, record: Record) -> View:
         return self.memo.view(
-            record, state=self.state, reader=Reader(self.modality, self.transform, self.plain, self.dense)
+            record, state=self.state, reader=Reader(self.modality, self.transform, self.plain, self.kit)
         )
 
 
@@ -115,7 +115,7 @@ def _gathered(rows: Sequence[tuple[Features, int]]) -> Features:
 def _transform_state(pipeline: Pipeline, name: str) -> str:
     given, reader = pipeline.recipe.inputs[name], pipeline.route[name]
     known: list[Any] = [name, given.modality, dataclasses.asdict(given.options), reader.transform.state()]
-    known += [reader.plain, reader.dense, pipeline.trunk.sha256]
+    known += [reader.plain, reader.kit, pipeline.trunk.sha256]
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=repr).encode()).hexdigest()
 
 

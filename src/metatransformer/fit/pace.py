@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from metatransformer.core.samples import SPLITS
-from metatransformer.core.task import DenseTask
+from metatransformer.core.task import BoxTask, DenseTask
 from metatransformer.data.examples import Examples
 from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted
@@ -27,6 +27,7 @@ FEATURES, HEADS, SCORES = 0.6, 0.8, 0.9  # of tune mode 'head'; scores of the ot
 READ, UNTUNED, TRAINED = 0.25, 0.2, 0.6  # of modes that train by epochs; UNTUNED where heads are solved besides
 FIRST = 16  # samples of a split that are always reached
 PILOT = 64  # samples by which time and memory are told
+PILOT_OF_PARTS = 8  # of a task that answers for parts of samples: each is large
 WORTH = 20.0  # seconds from which on they are
 
 
@@ -49,12 +50,16 @@ def foretell(fitted: Fitted, context: Context) -> None:
     if total < 4 * PILOT or context.clock.limited:
         return
     solved = pipeline.recipe.tune == "head" and len(pipeline.tasks) == 1
-    places = np.random.default_rng(0).choice(len(train), size=min(len(train), PILOT), replace=False)
+    parts = solved and bool(pipeline.task.kit)
+    if solved and isinstance(pipeline.task, BoxTask):
+        total += pipeline.task.copies * len(train)
+    size = min(len(train), PILOT_OF_PARTS if parts else PILOT)
+    places = np.random.default_rng(0).choice(len(train), size=size, replace=False)
     each = _seconds_each(fitted, places, solved=solved)
     if total * each > WORTH:
         what = "features" if solved else "samples, before training"
         size = f" and {_memory(fitted, total, solved=solved):.1f} GB of memory" if memory_gb() else ""
-        sooner = "" if any(task.dense for task in pipeline.tasks.values()) else "; --minutes N ends sooner"
+        sooner = "" if any(task.kit for task in pipeline.tasks.values()) else "; --minutes N ends sooner"
         context.console.note(f"about {duration(total * each)}{size} for {total:,} {what}{sooner}")
 
 
@@ -67,7 +72,7 @@ def _seconds_each(fitted: Fitted, places: np.ndarray, *, solved: bool) -> float:
         for place in some.tolist():
             train.sample(place)
         if solved:
-            compute = compute_outputs if fitted.pipeline.task.dense else compute_features
+            compute = compute_outputs if fitted.pipeline.task.kit else compute_features
             compute(fitted.pipeline, train.part(some.tolist(), tasks={}), console=quiet, title="")
     return (time.monotonic() - start) / max(1, len(places) - warm)
 

@@ -26,12 +26,13 @@ from metatransformer.recipe import Recipe, to_dict, to_yaml
 # What a run leaves behind beside run.json, as patterns below its folder; {} is the suffix of a task among several.
 WRITTEN = (
     *("recipe.yaml", "split.csv", "log.jsonl", "metrics.json", "controls.json", ".*.tmp.*"),
-    *("tensorboard/events.out.tfevents.*", "checkpoints/*.pt", "checkpoints/.*.tmp.*"),
+    *("tensorboard/events.out.tfevents.*", "checkpoints/*.pt", "checkpoints/*.f16", "checkpoints/.*.tmp.*"),
     *("model/model.json", "model/*.safetensors", "model/*/*.safetensors", "model/adapters/adapter_config.json"),
     *("model/.*.tmp.*", "model/*/.*.tmp.*"),
 )
 WRITTEN_OF_TASK = (
     *("predictions{}.parquet", "report{}.html"),
+    *(f"boxes{{}}/{split}.json" for split in SPLITS),
     *(f"pictures{{}}/{split}/{name}" for split in SPLITS for name in ("*.png", "*.npy", "*.json", ".*.tmp.*")),
 )
 

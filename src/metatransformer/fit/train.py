@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -24,7 +24,7 @@ from metatransformer.fit.context import Context
 from metatransformer.fit.objective import Objective
 from metatransformer.fit.pace import FIRST, TRAINED, WORTH
 from metatransformer.infer.evaluate import compute_outputs, score_outputs
-from metatransformer.infer.loader import Loader, Place
+from metatransformer.infer.loader import Batches, Loader, Place
 from metatransformer.machine.clock import duration, memory_gb
 from metatransformer.machine.console import Bar, Console
 from metatransformer.machine.device import choose_device, choose_precision
@@ -78,6 +78,21 @@ def choose_epochs(epochs: int | Literal["auto"], *, steps: int) -> int:
     return min(40, max(4, round(1000 / steps))) if epochs == "auto" else epochs
 
 
+@runtime_checkable
+class Lessons(Protocol):
+    """What is learned from, batch by batch: as ``Loader``."""
+
+    def steps(self, *, batch_size: int, place: Place) -> int:
+        """Returns how many batches an epoch has."""
+        ...
+
+    def epoch(
+        self, *, batch_size: int, seed: int, epoch: int, augment: bool, drop: float, place: Place, skip: int
+    ) -> Batches:
+        """Yields the batches of one epoch, the first ``skip`` left out."""
+        ...
+
+
 class Trainer:
     """Trains one pipeline on ``objective``.
 
@@ -91,7 +106,7 @@ class Trainer:
         pipeline: Pipeline,
         objective: Objective,
         *,
-        train: Loader,
+        train: Lessons,
         val: Loader,
         start_loss: float | None,
         fresh: bool = False,

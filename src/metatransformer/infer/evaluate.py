@@ -13,7 +13,9 @@ from torch import Tensor
 from metatransformer.core.batch import Batch, Part
 from metatransformer.core.errors import DataError
 from metatransformer.core.readout import Readout
+from metatransformer.core.task import BoxTask, DenseTask
 from metatransformer.data.examples import Examples
+from metatransformer.infer.boxes import answer_boxes
 from metatransformer.infer.dense import Keep, answer_places
 from metatransformer.infer.loader import Loader, run_batches
 from metatransformer.machine.console import Console
@@ -72,9 +74,13 @@ def doubt_gaps(pipeline: Pipeline, examples: Examples) -> None:
 def compute_outputs(
     pipeline: Pipeline, loader: Loader, *, console: Console, title: str, keep: Keep | None = None
 ) -> Tensor:
-    """Returns the outputs ``[n, outputs]`` of the one task; of a dense one its answers, and ``keep`` is given each."""
-    if pipeline.task.dense:
+    """Returns the outputs ``[n, outputs]`` of the one task; of one that answers for parts of samples its answers, and
+    ``keep`` is given each.
+    """
+    if isinstance(pipeline.task, DenseTask):
         outputs = answer_places(pipeline, loader, console=console, title=title, keep=keep)
+    elif isinstance(pipeline.task, BoxTask):
+        outputs = answer_boxes(pipeline, loader, console=console, title=title, keep=keep)
     else:
         compute = partial(pipeline.model, task=pipeline.task_name)
         outputs = run_batches(compute, pipeline, loader, console=console, title=title)

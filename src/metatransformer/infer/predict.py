@@ -10,6 +10,7 @@ from torch import Tensor
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.data.examples import Examples
 from metatransformer.data.records import Records
+from metatransformer.infer.boxes import write_results
 from metatransformer.infer.dense import write_answer
 from metatransformer.infer.evaluate import compute_outputs, doubt_gaps
 from metatransformer.infer.loader import Loader
@@ -21,13 +22,14 @@ from metatransformer.recipe import only
 def predict(pipeline: Pipeline, examples: Examples, *, console: Console, folder: Path | None = None) -> pd.DataFrame:
     """Returns ``key``, ``prediction`` and the task's other columns, one row a sample in the given order.
 
-    Of a dense task the answer for every place is written into ``folder``, and a column ``file`` names it.
+    Of a dense task the answer for every place is written into ``folder``, and a column ``file`` names it; boxes go
+    into a JSON file that is called as the folder.
 
     Raises:
         UsageError: files of predictions (of a modality, pictures) would be written among those of the data.
     """
     illustrated = any(reader.modality.illustrate is not None for reader in pipeline.route.values())
-    if folder is not None and (pipeline.task.dense or illustrated):
+    if folder is not None and (pipeline.task.kit == "dense" or illustrated):
         place, records = folder.resolve(), [column.records for column in examples.inputs.values()]
         paths = [path for own in records for path in own.paths if path is not None]
         if inside := [path for path in paths if path.resolve().is_relative_to(place)]:
@@ -40,13 +42,16 @@ def predict(pipeline: Pipeline, examples: Examples, *, console: Console, folder:
     files = [""] * len(examples)
 
     def keep(row: int, numbers: np.ndarray) -> None:
-        if folder is not None:
+        if folder is not None and pipeline.task.kit == "dense":
             files[row] = str(write_answer(pipeline, loader, row, numbers, folder=folder))
 
     outputs = compute_outputs(pipeline, loader, console=console, title="predicting", keep=keep)
     table = prediction_table(pipeline, examples, outputs, split="")
-    if pipeline.task.dense and folder is not None:
+    if pipeline.task.kit == "dense" and folder is not None:
         table.insert(2, "file", files)
+    if pipeline.task.kit == "boxed" and folder is not None:
+        path = write_results(pipeline, examples, outputs, folder.parent / f"{folder.name}.json")
+        console.note(f"boxes as COCO's results: {path}")
     return table
 
 

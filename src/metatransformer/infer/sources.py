@@ -44,13 +44,14 @@ def read_index(
         DataError: see ``data.index``.
         UsageError: a table to learn from without ``target``, or a task for which the modality has nothing.
     """
-    if task is not None and get_task(task.name).dense:
-        if modality.dense is None:
-            able = [name for name in modality_names() if get_modality(name).dense]
+    if task is not None and (wanted := get_task(task.name).kit):
+        kit = modality.kit(wanted)
+        if kit is None:
+            able = [name for name in modality_names() if get_modality(name).kit(wanted)]
             must = f"be one that {modality.name} has; '{task.name}' is of {', '.join(able)}"
             raise UsageError("--task", must=must, found=repr(task.name))
         labels = getattr(task, "labels", "")
-        return modality.dense.index(data, options=options, labelled=labelled, labels=labels, target=target)
+        return kit.index(data, options=options, labelled=labelled, labels=labels, target=target)
     if modality.source.index is not None:
         return modality.source.index(data, target=target, labelled=labelled, header=header, options=options)
     if modality.source.kind == "table":

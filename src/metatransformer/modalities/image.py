@@ -22,6 +22,7 @@ from metatransformer.core.modality import Modality, Stem, Transform
 from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Settings
 from metatransformer.data.records import counted
+from metatransformer.modalities._picture.boxes import picture_boxed
 from metatransformer.modalities._picture.masks import picture_dense
 from metatransformer.modalities._picture.pixels import (
     LOOKED_AT,
@@ -173,4 +174,5 @@ MODALITY = Modality(
     defaults_for={"retrieve": {**DEFAULTS_FOR["retrieve"], "input.mirrored": False}},  # another letter, another logo
     before={"tiles": 1},
     dense=picture_dense(PICTURE_SUFFIXES, more={"input.mirrored": False}),
+    boxed=picture_boxed(PICTURE_SUFFIXES, load=load, more={"input.mirrored": False}),
 )

@@ -55,6 +55,9 @@ def run_controls(
         raise UsageError("controls", must="be scored on a split with targets", found=repr(split))
     target = fitted.loaders[split].target
     assert target is not None
+    if fitted.pipeline.task.kit == "boxed" and "baseline" in names:
+        console.note("no plain baseline: there is none for a task that finds objects")
+        names = tuple(name for name in names if name != "baseline")
     results = {}
     for name in names:
         console.note(f"control '{name}'")
@@ -67,7 +70,7 @@ def control_outputs(fitted: Fitted, name: str, *, split: str, console: Console) 
     """Returns what a control answers on ``split``, in the form of a head's outputs ``[n, outputs]``."""
     if name == "constant":
         return fitted.pipeline.task.constant().expand(len(fitted.loaders[split]), -1)
-    if name == "baseline" and fitted.pipeline.task.dense:
+    if name == "baseline" and fitted.pipeline.task.kit == "dense":
         return forest_answers(fitted, split, console=console)
     if name == "baseline":
         return _baseline(fitted, split)
@@ -95,7 +98,7 @@ def baseline_kind(pipeline: Pipeline) -> str:
 
 def baseline_words(pipeline: Pipeline) -> str:
     """Returns what the plain baseline is, in words."""
-    if pipeline.task.dense:
+    if pipeline.task.kit == "dense":
         return "forest on local features"
     return "plain features, cosine" if pipeline.task.baseline.kind == "vectors" else baseline_kind(pipeline)
 

@@ -253,7 +253,9 @@ def predict(options: Namespace) -> Result:
     from metatransformer.infer.predict import predict as predict_examples
 
     console = Console()
-    require_table(options.out)
+    results = Path(options.out).suffix.lower() == ".json"  # boxes alone, without a table
+    if not results:
+        require_table(options.out)
     if Path(options.out).resolve() in [Path(path).resolve() for path in options.paths]:
         do = "Choose another name."
         raise UsageError(f"--out {options.out}", must="be another file than the input", found="the same", do=do)
@@ -263,6 +265,8 @@ def predict(options: Namespace) -> Result:
     pipeline = pipeline.asked(options.task)
     examples = _unlabelled(pipeline.recipe, options, console=console).examples
     names = [options.task] if options.task else list(pipeline.tasks)
+    if results and [pipeline.tasks[name].kit for name in names] != ["boxed"]:
+        require_table(options.out)
     if options.gallery:
         gallery = _known(options.gallery, pipeline.recipe, console=console)
         for name in names:
@@ -273,7 +277,8 @@ def predict(options: Namespace) -> Result:
     }
     table = side_by_side(tables)
     arranged = arrange(pipeline, examples, table)
-    write_table(options.out, arranged)  # before the pictures, which fewer people wait for
+    if not results:
+        write_table(options.out, arranged)  # before the pictures, which fewer people wait for
     pictures = illustrate(pipeline, examples, table, folder)
     for picture in pictures:
         console.note(f"picture: {picture}")
@@ -464,7 +469,7 @@ def _check_one(options: Namespace, console: Console) -> Result:
 def _brings_labels(recipe: Recipe) -> bool:
     """Returns whether data of a recipe cannot be without what is to be learned."""
     continues, task = get_modality(recipe.modality).source.continues, recipe.task
-    return bool(task.target) or continues or get_task(task.name).dense
+    return bool(task.target) or continues or bool(get_task(task.name).kit)
 
 
 def _check_joint(options: Namespace, console: Console) -> Result:

@@ -285,12 +285,23 @@ def write_mask(path: Path, raw: Callable[[], View], answer: Answer) -> Path:
     return path
 
 
-def paint_mask(axes: Any, raw: View, numbers: np.ndarray, colours: Sequence[Colour]) -> None:
-    """Paints classes over a faint picture on matplotlib axes; where ``numbers`` is -1 nothing is laid over."""
+def _grey(raw: View) -> np.ndarray:
+    """Returns a picture in grey levels of 0..1, ``[h, w, 1]``."""
     pixels = np.asarray(raw.inputs["pixels"], dtype=np.float64)
     grey = pixels.reshape(*pixels.shape[:2], -1).mean(axis=2)
     low, high = np.percentile(grey, (1, 99))
-    grey = np.clip((grey - low) / max(high - low, 1e-9), 0, 1)[..., None]
+    return np.clip((grey - low) / max(high - low, 1e-9), 0, 1)[..., None]
+
+
+def paint_grey(axes: Any, raw: View) -> None:
+    """Paints a picture in grey on matplotlib axes."""
+    axes.imshow(_grey(raw), cmap="gray", vmin=-0.2, vmax=1.0)
+    axes.axis("off")
+
+
+def paint_mask(axes: Any, raw: View, numbers: np.ndarray, colours: Sequence[Colour]) -> None:
+    """Paints classes over a faint picture on matplotlib axes; where ``numbers`` is -1 nothing is laid over."""
+    grey = _grey(raw)
     over = np.array(colours, dtype=np.float64)[numbers.clip(min=0)] / 255
     shown = np.where((numbers >= 0)[..., None], 0.4 * grey + 0.6 * over, grey)
     axes.imshow(shown)
@@ -301,8 +312,8 @@ def picture_dense(suffixes: tuple[str, ...], *, more: Mapping[str, Any] = NOTHIN
     """Returns what pictures of files that end so have for dense tasks, with ``more`` defaults."""
     return Dense(
         index=partial(index_masks, suffixes=suffixes),
-        places=_sides,
-        shape=_shape,
+        places=picture_sides,
+        shape=picture_shape,
         at=at_pixels,
         local=local_pixels,
         cut=_cut,
@@ -320,10 +331,12 @@ def _cut(transform: Transform, inputs: Mapping[str, Tensor]) -> Sequence[Cut] | 
     return cut_pixels(inputs, tile=transform.tile_, patch=transform.patch) if transform.tile_ else None
 
 
-def _sides(raw: View, view: View, transform: Transform) -> np.ndarray:
+def picture_sides(raw: View, view: View, transform: Transform) -> np.ndarray:
+    """Returns a picture's height and width."""
     del view, transform
     return np.array(np.asarray(raw.inputs["pixels"]).shape[:2])
 
 
-def _shape(places: np.ndarray) -> tuple[int, ...]:
+def picture_shape(places: np.ndarray) -> tuple[int, ...]:
+    """Returns ``(h, w)``."""
     return tuple(places.tolist())

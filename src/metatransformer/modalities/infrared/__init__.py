@@ -26,6 +26,7 @@ from metatransformer.core.modality import Modality, Stem, Transform
 from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Settings
 from metatransformer.data.records import counted
+from metatransformer.modalities._picture.boxes import picture_boxed
 from metatransformer.modalities._picture.masks import picture_dense
 from metatransformer.modalities._picture.pixels import (
     RULES,
@@ -340,6 +341,7 @@ MODALITY = Modality(
     defaults_for=DEFAULTS_FOR,
     before={"tiles": 1},
     dense=picture_dense(SUFFIXES),
+    boxed=picture_boxed(SUFFIXES, load=load),
     requires=("tifffile",),
     extra="infrared",
 )

@@ -27,6 +27,7 @@ from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Settings
 from metatransformer.data.folder import accepts
 from metatransformer.data.records import counted
+from metatransformer.modalities._picture.boxes import picture_boxed
 from metatransformer.modalities._picture.masks import picture_dense
 from metatransformer.modalities._picture.pixels import (
     RULES,
@@ -180,6 +181,7 @@ MODALITY = Modality(
     defaults_for=DEFAULTS_FOR,
     before={"tiles": 1},
     dense=picture_dense(SUFFIXES),
+    boxed=picture_boxed(SUFFIXES, load=load),
     requires=("pydicom", "pylibjpeg"),
     extra="xray",
 )
