@@ -349,7 +349,7 @@ def test_an_unknown_row_is_refused_with_the_nearest():
     with pytest.raises(UsageError, match="a row of 'metatransformer bench paper'"):
         suite.choose("real12", only=["imagenet-1k"])
     assert [row.name for row in suite.choose("real12", only=["fsdd", "esol", "fsdd"])] == ["fsdd", "esol"]
-    with pytest.raises(UsageError, match="SUITE: must be one of real12, paper; found real13"):
+    with pytest.raises(UsageError, match="SUITE: must be one of real12, tasks, paper; found real13"):
         suite.choose("real13", only=[])
 
 

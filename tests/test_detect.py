@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,13 @@ from faster_coco_eval import COCO, COCOeval_faster
 from PIL import Image
 
 from metatransformer import DataError
+from metatransformer.bench.datasets import DATA_SETS
+from metatransformer.bench.row import Plan, Results, run_row
+from metatransformer.bench.table import markdown, summarise
 from metatransformer.core.boxes import BoxLabels, named_ids
 from metatransformer.core.errors import UnlabelledError, UsageError
 from metatransformer.fit.boxes import change_of
+from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.nn.boxes import generous_overlap, overlap, suppress
 from metatransformer.nn.detector import Cells, Detector, Directions, Truth, assign, loss_of
@@ -598,3 +603,18 @@ def test_other_pictures_are_learned_alike(tmp_path: Path, capsys, modality: str)
     words = ["fit", data, "--modality", modality, "--task", "detect", "--encoder", "test", "--out", tmp_path / "run"]
     status, told, err = run([*words, *QUICK], capsys)
     assert status == 0 and "ap" in told["metrics"]["test"], err
+
+
+def test_a_benchmark_row_has_controls_and_no_plain_baseline(tmp_path: Path):
+    data = cells(tmp_path / "data", count=4)
+    small = {**dict(setting.split("=") for setting in QUICK[2:]), "input.size": 64}
+    row = replace(DATA_SETS["bccd"], folds=lambda root: [list(index(root).records)], sha256="", overrides=small)
+    plan = Plan("test", 1, 1, quick=False, overrides=("head.read=[1]",))
+    results = Results(tmp_path / "row.jsonl")
+    run_row(row, data=data, plan=plan, results=results, console=Console(quiet=True))
+    assert [line["variant"] for line in results.lines] == ["pretrained", "identity", "constant", "random"]
+    found = summarise(results.lines, metrics=row.metrics)
+    about = {"name": "bccd", "summary": "", "modality": "image", "metrics": ["ap"], "status": "done", "words": ""}
+    about |= {"split": "", "licence": "", "source": "", "published": [], "tested": 3}
+    text = markdown({"rows": [about | found], "machine": {}, "command": "", "quick": False, "encoder": "test"})
+    assert "random" in text

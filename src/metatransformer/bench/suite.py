@@ -58,7 +58,7 @@ def run_suite(
         folders = ", ".join(row.folder for row in rows[:3]) + (", ..." if len(rows) > 3 else "")
         do = "'metatransformer bench --list' says where to get them."
         raise UsageError(f"--data {data}", must=f"hold data sets in {folders}", found="none of them", do=do)
-    require_libraries(row.strong for row in there)
+    require_libraries(row.strong for row in there if row.strong)
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}", must="be a folder", found="a file")
     out.mkdir(parents=True, exist_ok=True)

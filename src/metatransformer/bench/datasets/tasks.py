@@ -1,4 +1,4 @@
-"""Data sets of tasks that answer for every place of a sample, or that find samples: ``metatransformer bench tasks``."""
+"""Data sets of tasks that answer for every place of a sample, find objects or find samples: ``metatransformer bench tasks``."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,13 +17,13 @@ OMNIGLOT = "retrieval/omniglot"
 UNSEEN = "alphabets of small2 that are not in small1: drawers 1 to 4 ask, 5 to 20 are the gallery"
 
 
-def _labelled(modality: str, folder: str) -> Callable[[Path], list[Fold]]:
-    """Returns what reads samples with a class for every place, and their splits where the data brings them."""
+def _labelled(modality: str, folder: str, *, kit: str = "dense") -> Callable[[Path], list[Fold]]:
+    """Returns what reads samples with labels of their parts, and their splits where the data brings them."""
 
     def folds(root: Path) -> list[Fold]:
-        dense = get_modality(modality).dense
-        assert dense is not None, modality
-        return [list(dense.index(root / folder, options=None, labelled=True).records)]
+        found = get_modality(modality).kit(kit)
+        assert found is not None, modality
+        return [list(found.index(root / folder, options=None, labelled=True).records)]
 
     return folds
 
@@ -120,5 +120,23 @@ DATA_SETS = (
         suite="tasks",
         sha256="5dacc89434ff59eaff152110a7c23bc5ed0e995e49423bb925c61e185df95894",
         fetch="python/images_background_small[12].zip; protocol.csv (file, alphabet, character, drawer, part).",
+    ),
+    DataSet(
+        name="bccd",
+        title="Blood cells, boxes",
+        modality="image",
+        task="detect",
+        summary="BCCD, red and white blood cells and platelets in 364 pictures",
+        folds=_labelled("image", "detection/bccd", kit="boxed"),
+        metrics=("ap", "ap50"),
+        licence="MIT",
+        source="https://github.com/Shenggan/BCCD_Dataset",
+        folder="detection/bccd",
+        split="official lists train, val, test",
+        trunks=1,
+        strong="",
+        sha256="38f54334e0a2cd9579bc446113d29a07bada49e86bb0b71935f3c93e597e05c9",
+        fetch="Take BCCD/ of the source, and write COCO files instances_train.json, ... beside it.",
+        suite="tasks",
     ),
 )
