@@ -1,4 +1,4 @@
-"""Data sets of tasks that answer for every place of a sample, find objects or find samples: ``metatransformer bench tasks``."""
+"""Data sets whose task is about places of a sample, objects in it, or like samples: ``metatransformer bench tasks``."""
 
 from collections.abc import Callable
 from dataclasses import replace
