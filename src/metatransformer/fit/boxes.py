@@ -271,6 +271,8 @@ def fit_boxes(fitted: Fitted, context: Context) -> None:
     fitted.outcome.history, fitted.outcome.kept = progress.history, progress.kept
     pipeline.model.eval()
     outputs = fitted.outputs["val"] = answers_of_grids(pipeline, grids)
+    assert trainer.val.target is not None
+    pipeline.task.calibrate(outputs, trainer.val.target)  # from which score on boxes are painted
     keep = keeping_boxes(fitted, "val", context)
     for row, answer in enumerate(outputs) if keep is not None else ():
         keep(row, answer.numpy())

@@ -216,7 +216,8 @@ class Trainer:
         if seconds > WORTH and not self.clock.limited:
             size = f", {memory_gb():.1f} GB of memory so far" if memory_gb() else ""
             plan = f"{self.epochs} epochs of {self.steps_per_epoch:,} steps"
-            self.console.note(f"about {duration(seconds)} of training, {plan}{size}; --minutes N ends sooner")
+            sooner = "" if any(task.kit for task in self.pipeline.tasks.values()) else "; --minutes N ends sooner"
+            self.console.note(f"about {duration(seconds)} of training, {plan}{size}{sooner}")
 
     def _time_is_up(self) -> bool:
         """Returns whether training must end now, so that time is left for what comes after it."""
