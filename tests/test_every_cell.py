@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from common import SMALL, TINY, make_values, run
 
+from metatransformer.core.boxes import BoxLabels
 from metatransformer.core.labels import PlaceLabels
 from metatransformer.core.samples import Record
 from metatransformer.data.index import Index
@@ -28,6 +29,7 @@ SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 6
 SETTINGS: dict[str, dict[str, Any]] = {
     "multilabel": {"task.target": "one,two"},
     "segment": {"task.places": 600, "head.centres": 0, "data.batch_size": 4},
+    "detect": {"head.centres": 0, "data.batch_size": 4, "optim.epochs": 1, "task.width": 8},
     "forecast": {"input.lookback": 24, "input.horizon": 6},
 }
 CELLS = [(name, task) for name in modality_names() for task in tasks_of(get_modality(name))]
@@ -41,12 +43,20 @@ def halves(name: str, value: Any) -> PlaceLabels:
     return PlaceLabels(name, partial(np.array, (np.arange(size) * 2 // size).reshape(shape)))
 
 
+def corner(name: str, value: Any, row: int) -> BoxLabels:
+    """Returns the upper left quarter of a sample as its one object."""
+    h, w = get_modality(name).load(Record("", value=value))["pixels"].shape[:2]
+    box = np.array([[0, 0, w / 2, h / 2]])
+    return BoxLabels(name, box, np.array([row % 2]), np.array([h * w / 4]), np.zeros(1, dtype=bool), row, (h, w))
+
+
 TARGETS: dict[str, Callable[[int, str, Any], Any]] = {
     "classify": lambda row, name, value: "ab"[row % 2],
     "regress": lambda row, name, value: row % 2 + row / 100,
     "multilabel": lambda row, name, value: (row % 2, row // 2 % 2),
     "retrieve": lambda row, name, value: f"{'ab'[row % 2]} of {SPLITS[row]}",
     "segment": lambda row, name, value: halves(name, value),
+    "detect": lambda row, name, value: corner(name, value, row),
 }
 
 
@@ -65,7 +75,7 @@ def index_of(name: str, task: str, recipe: Recipe) -> Index:
 @pytest.mark.parametrize(("name", "task"), CELLS)
 def test_every_listed_task_of_every_modality(name: str, task: str):
     own = {**get_modality(name).synthetic, **TINY.get(name, {})} if task in TARGETS else {}
-    small = {key: value for key, value in SMALL.items() if key != "head.features" or not get_task(task).dense}
+    small = {key: value for key, value in SMALL.items() if key != "head.features" or not get_task(task).kit}
     settings = {**small, **own, "task.name": task, **SETTINGS.get(task, {})}
     recipe = make_recipe(name, base={}, overrides=settings)
     examples, recipe = prepared(index_of(name, task, recipe), recipe, console=QUIET)
@@ -82,4 +92,5 @@ def test_the_command_lists_them(capsys: pytest.CaptureFixture[str]):
     assert "other tasks" in err
     assert {task for name, task in CELLS if name == "audio"} == {"classify", "multilabel", "regress", "retrieve"}
     assert {"segment"} <= {task for name, task in CELLS if name == "pointcloud"}
+    assert [name for name, task in CELLS if task == "detect"] == ["image", "infrared", "xray"]
     assert [name for name, task in CELLS if task == "forecast"] == ["timeseries"]

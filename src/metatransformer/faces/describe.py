@@ -35,7 +35,7 @@ def tasks_of(modality: Modality) -> list[str]:
     found = []
     for name in task_names():
         task = get_task(name)
-        able = modality.dense is not None if task.dense else not task.sequential or modality.task == name
+        able = modality.kit(task.kit) is not None if task.kit else not task.sequential or modality.task == name
         found += [name] if able else []
     return found
 
