@@ -70,7 +70,7 @@ class Reader:
         for name, field in self.modality.fields.items():
             field.check(view.inputs[name], where=f"{record.key}: {name}")
         view = dataclasses.replace(view, plain=self.modality.plain(raw, view)) if self.plain else view
-        kit = self.modality.kit(self.kit)
+        kit = self.modality.kit(self.kit) if self.kit else None
         if kit is None:
             return view
         places = kit.places(raw, view, self.transform)
@@ -305,14 +305,12 @@ def make_reader(recipe: Recipe, name: str, *, stem: Stem) -> Reader:
     """Returns the reader of an input, which has learned nothing yet.
 
     Raises:
-        UsageError: a setting that means nothing for these tasks, or tasks that cannot be learned of one input.
+        UsageError: a setting that means nothing for these tasks.
     """
     modality, options = get_modality(recipe.inputs[name].modality), recipe.inputs[name].options
-    kits = {get_task(task.name).kit for own, task in recipe.tasks.items() if name in recipe.inputs_of(own)} - {""}
-    if len(kits) > 1:
-        must = "have at most one task of places or of objects, or learn from several data sets"
-        raise UsageError("recipe key 'tasks'", must=must, found=", ".join(recipe.tasks))
-    kit = next(iter(kits), "")
+    tasks = recipe.tasks.items()
+    kits = (kit for own, task in tasks if (kit := get_task(task.name).kit) and name in recipe.inputs_of(own))
+    kit = next(kits, "")
     for key in () if kit == "dense" or modality.dense is None else modality.dense.settings:
         if getattr(options, key) != getattr(modality.options, key):  # of a dataclass, its default
             must = "be left alone but for a task that answers for every place"

@@ -178,6 +178,9 @@ def _require_settings(pipeline: Pipeline) -> None:
         if pipeline.recipe.head.hidden:
             found = str(pipeline.recipe.head.hidden)
             raise UsageError("head.hidden", must="be 0 in tune mode 'tokens', which solves its heads", found=found)
+    if len({task.kit for task in pipeline.tasks.values()} - {""}) > 1:
+        must = "have at most one task of places or of objects, or learn from several data sets"
+        raise UsageError("recipe key 'tasks'", must=must, found=", ".join(pipeline.tasks))
     for part in map(pipeline.of_task, pipeline.tasks):
         if part.task.kit:
             REQUIRES[part.task.kit](part)
