@@ -253,13 +253,14 @@ def predict(options: Namespace) -> Result:
     from metatransformer.infer.predict import predict as predict_examples
 
     console = Console()
-    results = Path(options.out).suffix.lower() == ".json"  # boxes alone, without a table
+    zero_shot = options.classes or options.templates
+    results = not zero_shot and Path(options.out).suffix.lower() == ".json"  # boxes alone, without a table
     if not results:
         require_table(options.out)
     if Path(options.out).resolve() in [Path(path).resolve() for path in options.paths]:
         do = "Choose another name."
         raise UsageError(f"--out {options.out}", must="be another file than the input", found="the same", do=do)
-    if options.classes or options.templates:
+    if zero_shot:
         return _zero_shot(options, console)
     pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
     pipeline = pipeline.asked(options.task)
