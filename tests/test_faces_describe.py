@@ -7,7 +7,7 @@ import pytest
 
 from metatransformer.core.errors import UsageError
 from metatransformer.faces.describe import describe, example, markdown_table, modality_table
-from metatransformer.modalities import get_modality, modality_module, modality_names
+from metatransformer.modalities import get_modality, modality_module, modality_names, usable_modalities
 
 
 @pytest.mark.parametrize("name", modality_names())
@@ -38,7 +38,7 @@ def test_modality_module_is_where_the_constant_stands() -> None:
 
 
 def test_tables_have_one_row_a_modality() -> None:
-    columns, rows = modality_table()
+    columns, rows = modality_table(usable_modalities())
     assert [row[0] for row in rows] == modality_names()
     assert all(len(row) == len(columns) for row in rows)
     lines = markdown_table().splitlines()
@@ -51,4 +51,4 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
     assert all("pip install 'metatransformer[audio]'" in row for row in audio)
     monkeypatch.setattr("metatransformer.faces.describe.missing_packages", lambda names: list(names))
     needy = [name for name in modality_names() if get_modality(name).requires]
-    assert [row[0] for row in modality_table()[1] if row[-1].startswith("pip install")] == needy
+    assert [row[0] for row in modality_table(usable_modalities())[1] if row[-1].startswith("pip install")] == needy

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from metatransformer.core.modality import Modality
 from metatransformer.machine.versions import missing_packages
-from metatransformer.modalities import get_modality, modality_module, modality_names, usable_modalities
+from metatransformer.modalities import get_modality, modality_module, modality_names
 from metatransformer.recipe import Recipe
 from metatransformer.tasks import get_task, task_names
 
@@ -18,10 +18,10 @@ SHORT = ("modality", "files", "task, metric", "other tasks", "tune", "needs")
 COLUMNS = ("modality", "data", "files", "taken from the trunk", "task, metric", "tune", "needs")
 
 
-def modality_table() -> tuple[list[str], list[tuple[str, ...]]]:
+def modality_table(modalities: Iterable[Modality]) -> tuple[list[str], list[tuple[str, ...]]]:
     """Returns the columns and one short row a modality; the last column says what is still to be installed here."""
     rows = []
-    for modality in usable_modalities():
+    for modality in modalities:
         state = "installed" if modality.requires else "-"
         if missing_packages(modality.requires):
             state = _needs(modality)

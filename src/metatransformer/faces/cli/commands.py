@@ -537,19 +537,19 @@ def _as_learned(data: Dataset, console: Console) -> tuple[Examples, list[tuple[s
 def modalities(options: Namespace) -> Result:
     """Lists the modalities, or describes one."""
     from metatransformer.faces.describe import describe, modality_table, tasks_of
-    from metatransformer.modalities import get_modality, modality_names
+    from metatransformer.modalities import modality_names, usable_modalities
 
     console = Console()
     if options.name:
         console.note(describe(options.name))
         return {"modality": options.name}, 0
-    columns, rows = modality_table()
+    usable = usable_modalities()
+    columns, rows = modality_table(usable)
     console.table("modalities", columns, rows)
     console.note(
         "several in one table: --inputs photo=image,notes=text(title),rest=tabular(age,dose); see 'fit --help'"
     )
-    names = modality_names()
-    return {"modalities": names, "tasks": {name: tasks_of(get_modality(name)) for name in names}}, 0
+    return {"modalities": modality_names(), "tasks": {one.name: tasks_of(one) for one in usable}}, 0
 
 
 def weights(options: Namespace) -> Result:
