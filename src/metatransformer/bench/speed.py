@@ -166,11 +166,15 @@ def _plain_loop(model: Any, files: Sequence[Path]) -> np.ndarray:
     """Returns vectors as a script of a few lines has them: open, resize, stack, run."""
     found = []
     for start in range(0, len(files), BATCH):
-        pictures = [Image.open(file).convert("RGB").resize((SIDE, SIDE)) for file in files[start : start + BATCH]]
-        pixels = np.stack([np.asarray(picture, dtype=np.float32) for picture in pictures]) / 127.5 - 1
+        pixels = np.stack([_pixels(file) for file in files[start : start + BATCH]])
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         found.append(model(pixel_values=x).last_hidden_state[:, 0])
     return torch.cat(found).numpy()
+
+
+def _pixels(file: Path) -> np.ndarray:
+    with Image.open(file) as picture:
+        return np.asarray(picture.convert("RGB").resize((SIDE, SIDE)), dtype=np.float32) / 127.5 - 1
 
 
 def _cosine(one: np.ndarray, other: np.ndarray) -> float:

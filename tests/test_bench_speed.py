@@ -1,0 +1,44 @@
+"""The benchmark of speed: turns, ratios, and what the command refuses."""
+
+from pathlib import Path
+
+import pytest
+from common import Run, assert_one_message
+from PIL import Image
+
+from metatransformer.bench.speed import SHAPES, Line, make_photographs, take_turns
+
+
+def test_ways_take_turns_and_the_first_turn_is_not_counted():
+    calls: list[str] = []
+    times = take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, turns=2)
+    assert calls == ["a", "b"] * 3 and {name: len(seconds) for name, seconds in times.items()} == {"a": 2, "b": 2}
+
+
+def test_a_ratio_is_of_times_of_one_turn():
+    line = Line("work", "theirs", "ours", ((4.0, 6.0, 9.0), (2.0, 2.0, 9.0)), samples=12)
+    assert line.ratios == [1.0, 2.0, 3.0]
+    assert line.cells() == ("work", "theirs", "3.0", "ours", "6.0", "2.00 (1.00..3.00)", "")
+
+
+def test_photographs_are_of_mixed_shape(tmp_path: Path):
+    files = make_photographs(tmp_path / "photos", count=len(SHAPES) + 1)
+    found = []
+    for file in files:
+        with Image.open(file) as picture:
+            found.append(picture.size)
+    assert found == [*SHAPES, SHAPES[0]]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "bench speed: must get --out, a folder for the results; found none"),
+        (["--out", "x", "--seeds", "3"], "bench speed: must get only --out and --quick; found --seeds"),
+        (["--out", "x", "head.read=[1]"], "bench speed: must get only --out and --quick; found head.read"),
+    ],
+)
+def test_what_it_has_no_use_for_is_refused(words: list[str], message: str, call: Run):
+    status, _, err = call(["bench", "speed", *words])
+    assert status == 2
+    assert_one_message(err, message.replace("[", r"\[").replace("(", r"\("))
