@@ -185,7 +185,7 @@ def test_what_is_wrong_is_said(counts: Path, tmp_path: Path, capsys, more: list[
 def test_it_is_listed_and_its_scores_are_known(counts: Path, capsys):
     with pytest.raises(SystemExit):
         run(["fit", "--help"], capsys)
-    assert "classify, counts, forecast, multilabel, regress" in " ".join(capsys.readouterr().out.split())
+    assert "classify, counts, detect, forecast, multilabel, regress" in " ".join(capsys.readouterr().out.split())
     assert not known_score("deviance").higher and known_score("of nobody").higher
 
 
