@@ -131,7 +131,8 @@ def of_trunk(name: str, size: Size, *, files: Sequence[Path], weights: Path, tur
     vectors: dict[str, np.ndarray] = {}
     precisions: list[Literal["float32", "bfloat16"]] = ["float32", _native()]
     for precision in dict.fromkeys(precisions):
-        embedder = Embedder("image", encoder=str(weights), precision=precision, recipe={"input.size": SIDE})
+        alike = {"input.size": SIDE, "input.mirrored": False}  # as the loop: the default reads the mirror image as well
+        embedder = Embedder("image", encoder=str(weights), precision=precision, recipe=alike)
         embedder.fit([str(files[0])])
         loops[precision] = lambda e=embedder, p=precision: vectors.__setitem__(p, e.transform([*map(str, files)]))
     times = take_turns(loops, turns=turns)

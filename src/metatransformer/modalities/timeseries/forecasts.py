@@ -84,7 +84,8 @@ def _picture(window: Window, prediction: np.ndarray, quantiles: Mapping[str, np.
     if future is not None:
         axes.plot(times, [series.values[now - 1], *future.values], color="#1c2430", linewidth=1.2, label="truth")
     names = list(quantiles)
-    for low, high in zip(names[: len(names) // 2], reversed(names), strict=False):
+    half = len(names) // 2
+    for low, high in zip(names[:half], names[::-1][:half], strict=True):
         bottom, top = in_unit(window, quantiles[low]), in_unit(window, quantiles[high])
         words = f"{low.removeprefix('quantile_')} to {high.removeprefix('quantile_')}"
         axes.fill_between(times[1:], bottom, top, color="#c0392b", alpha=0.18, linewidth=0, label=words)
