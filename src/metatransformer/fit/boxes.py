@@ -20,14 +20,15 @@ from torch import Tensor
 
 from metatransformer.core.batch import Batch, Part, Target
 from metatransformer.core.boxes import BoxLabels
-from metatransformer.core.errors import UsageError
+from metatransformer.core.modality import Boxed
 from metatransformer.core.samples import Record, View
 from metatransformer.data.write import atomic_file
 from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted, suffix_of
 from metatransformer.fit.train import Trainer
-from metatransformer.infer.boxes import answers_to, box_head, box_task, boxed_of, read_grids
+from metatransformer.infer.boxes import answers_to, box_head, box_task, read_grids
 from metatransformer.infer.dense import raw_view
+from metatransformer.infer.kits import kit_of
 from metatransformer.infer.loader import Batches, Loader, Place
 from metatransformer.machine.console import Console
 from metatransformer.model import MetaTransformer
@@ -40,22 +41,6 @@ LEAST_SIDE = 0.5  # of a sample's side that a part of it keeps
 VISIBLE = 0.5  # share of a box that must lie in a part of a sample, for the part to show the object
 SMALL = 1.5  # tokens: where the boxes of a class are narrower in the median that is told
 SHOWN = 6  # samples of a split whose boxes are painted
-
-
-def require_boxes(pipeline: Pipeline) -> None:
-    """Raises UsageError for settings under which a task that finds objects cannot be fitted."""
-    recipe = pipeline.recipe
-    boxed_of(pipeline)
-    for key, must, found, fine in (
-        ("tune", "be 'head'", recipe.tune, recipe.tune == "head"),
-        ("head.readout", "be 'dense'", recipe.head.readout, recipe.head.readout == "dense"),
-        ("head.features", "be 'trunk'", recipe.head.features, recipe.head.features == "trunk"),
-        ("head.centres", "be 0", str(recipe.head.centres), recipe.head.centres == 0),
-        ("run.minutes", "be 0", f"{recipe.run.minutes:g}", recipe.run.minutes == 0),
-        ("optim.folds", "be 'auto' or 0", str(recipe.optim.folds), recipe.optim.folds in ("auto", 0)),
-    ):
-        if not fine:
-            raise UsageError(f"recipe key '{key}'", must=f"{must} for the task '{pipeline.task.name}'", found=found)
 
 
 class Grids(NamedTuple):
@@ -400,7 +385,7 @@ def keeping_boxes(fitted: Fitted, split: str, context: Context) -> Any:
 
 def paint_boxes(pipeline: Pipeline, loader: Loader, row: int, answer: Tensor, path: Path) -> None:
     """Writes a picture of a sample with its true boxes, where they are known, and those that were found."""
-    kit, task, raw = boxed_of(pipeline), box_task(pipeline), raw_view(pipeline, loader, row)
+    kit, task, raw = kit_of(pipeline, Boxed), box_task(pipeline), raw_view(pipeline, loader, row)
     names, colours = task.legend
     labels = loader.examples.targets.get(pipeline.task_name, [None] * len(loader))[row]
     boxes, scores, classes = task.found(answer)

@@ -14,32 +14,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from metatransformer.core.errors import UsageError
+from metatransformer.core.modality import Dense
 from metatransformer.data.write import atomic_file
 from metatransformer.fit.choose import Known
 from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted, refits, suffix_of
 from metatransformer.fit.solve import Lessons, choose_head, take
-from metatransformer.infer.dense import Drawn, Keep, dense_of, dense_task, draw_places, raw_view, write_answer
+from metatransformer.infer.dense import Drawn, Keep, dense_task, draw_places, raw_view, write_answer
 from metatransformer.infer.evaluate import Features, compute_outputs
-from metatransformer.pipeline import Pipeline
+from metatransformer.infer.kits import kit_of
 
 SHOWN = 6  # samples of a split whose answers are painted
-
-
-def require_dense(pipeline: Pipeline) -> None:
-    """Raises UsageError for settings under which a dense task cannot be fitted."""
-    recipe = pipeline.recipe
-    dense_of(pipeline)
-    for key, must, found, fine in (
-        ("tune", "be 'head'", recipe.tune, recipe.tune == "head"),
-        ("head.readout", "be 'dense'", recipe.head.readout, recipe.head.readout == "dense"),
-        ("head.features", "be 'trunk'", recipe.head.features, recipe.head.features == "trunk"),
-        ("run.minutes", "be 0", f"{recipe.run.minutes:g}", recipe.run.minutes == 0),
-        ("optim.folds", "be 'auto' or 0", str(recipe.optim.folds), recipe.optim.folds in ("auto", 0)),
-    ):
-        if not fine:
-            raise UsageError(f"recipe key '{key}'", must=f"{must} for the task '{pipeline.task.name}'", found=found)
 
 
 def fit_places(fitted: Fitted, context: Context) -> None:
@@ -108,7 +93,7 @@ def keeping(fitted: Fitted, split: str, context: Context) -> Keep | None:
 def _paint(fitted: Fitted, split: str, row: int, numbers: np.ndarray, path: Path) -> None:
     """Writes a picture of a sample, its true classes and its answer side by side."""
     pipeline, loader = fitted.pipeline, fitted.loaders[split]
-    dense, task, raw = dense_of(pipeline), dense_task(pipeline), raw_view(pipeline, loader, row)
+    dense, task, raw = kit_of(pipeline, Dense), dense_task(pipeline), raw_view(pipeline, loader, row)
     names, colours = task.legend
     truth = task.numbers(loader.examples.targets[pipeline.task_name][row])
     figure = Figure(figsize=(9.6, 3.2), layout="constrained", dpi=180)

@@ -14,10 +14,10 @@ from metatransformer.core.task import Task
 from metatransformer.data.examples import Examples
 from metatransformer.data.kept import split_table, write_split
 from metatransformer.data.write import write_table
-from metatransformer.fit.boxes import fit_boxes, keeping_boxes, require_boxes
+from metatransformer.fit.boxes import fit_boxes, keeping_boxes
 from metatransformer.fit.by_epochs import fit_by_epochs
 from metatransformer.fit.context import Context
-from metatransformer.fit.dense import fit_places, keeping, require_dense
+from metatransformer.fit.dense import fit_places, keeping
 from metatransformer.fit.fitted import Fitted, suffix_of
 from metatransformer.fit.memo import Memo
 from metatransformer.fit.pace import (
@@ -38,6 +38,7 @@ from metatransformer.fit.store import FeatureStore
 from metatransformer.fit.train import join_processes, wait_for_all
 from metatransformer.infer.boxes import write_results
 from metatransformer.infer.evaluate import compute_outputs, score_outputs
+from metatransformer.infer.kits import require_parts
 from metatransformer.infer.loader import Loader, Place, require_targets
 from metatransformer.infer.sources import examples_of
 from metatransformer.machine.console import Console
@@ -54,7 +55,6 @@ def _nothing_kept(part: Fitted, split: str, context: Context) -> None:
 
 # By what a task needs of a modality (``Task.kit``).
 FITS = {"": fit_head, "dense": fit_places, "boxed": fit_boxes}
-REQUIRES = {"dense": require_dense, "boxed": require_boxes}
 KEEPING = {"": _nothing_kept, "dense": keeping, "boxed": keeping_boxes}
 
 
@@ -183,7 +183,7 @@ def _require_settings(pipeline: Pipeline) -> None:
         raise UsageError("recipe key 'tasks'", must=must, found=", ".join(pipeline.tasks))
     for part in map(pipeline.of_task, pipeline.tasks):
         if part.task.kit:
-            REQUIRES[part.task.kit](part)
+            require_parts(part)
             continue
         if part.task.compares and part.recipe.run.minutes:
             must, found = (

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from metatransformer.core.batch import Batch
 from metatransformer.core.boxes import BoxLabels, named_ids
-from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.errors import DataError
 from metatransformer.core.modality import Boxed
 from metatransformer.core.task import BoxTask
 from metatransformer.data.examples import Examples
 from metatransformer.data.write import atomic_file
 from metatransformer.infer.dense import Keep
+from metatransformer.infer.kits import kit_of, require_one_row
 from metatransformer.infer.loader import Loader, run_batches
 from metatransformer.machine.console import Console
 from metatransformer.nn.detector import BoxHead, answers_of
@@ -37,31 +38,14 @@ def box_head(pipeline: Pipeline) -> BoxHead:
     return pipeline.head
 
 
-def boxed_of(pipeline: Pipeline) -> Boxed:
-    """Returns what the one input of a task that finds objects has for it.
-
-    Raises:
-        UsageError: its modality has nothing, or the task sees several.
-    """
-    (name, *others) = pipeline.recipe.inputs_of(pipeline.task_name)
-    modality = pipeline.route[name].modality
-    if others or modality.boxed is None:
-        found = f"{modality.name}{' and others' if others else ''}"
-        must = f"see one input whose samples hold objects for the task '{pipeline.task.name}'"
-        raise UsageError("the task", must=must, found=found, do="See 'metatransformer modalities'.")
-    return modality.boxed
-
-
 def read_grids(pipeline: Pipeline, loader: Loader, take: Take, *, console: Console, title: str) -> Tensor:
     """Returns what ``take`` makes of the features of all samples' tokens, as rows in the loader's order."""
-    kit, readout = boxed_of(pipeline), pipeline.head.readout
+    kit, readout = kit_of(pipeline, Boxed), pipeline.head.readout
 
     def compute(batch: Batch) -> Tensor:
         layers = pipeline.model.layers(batch, readout)
         first, features = layers[0], readout(layers)
-        if first.samples is not None:
-            must, do = "have one row of tokens a sample for this task", "Set input.mirrored=false."
-            raise UsageError("the input", must=must, found="several", do=do)
+        require_one_row(first)
         (grid,) = (span.grid for span in first.spans)
         (part,) = (batch.parts[name] for name in readout.facts.axes)
         real = first.mask[:, ~first.summaries()].reshape(-1, *grid)

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from metatransformer.core.batch import Batch, Part
-from metatransformer.core.errors import DataError, UsageError
+from metatransformer.core.errors import DataError
 from metatransformer.core.labels import PlaceLabels
 from metatransformer.core.modality import Answer, Cut, Dense
 from metatransformer.core.samples import View
 from metatransformer.core.task import DenseTask
 from metatransformer.core.tokens import Tokens
+from metatransformer.infer.kits import kit_of, require_one_row
 from metatransformer.infer.loader import Loader, run_batches
 from metatransformer.machine.console import Console
 from metatransformer.nn.head import Head
@@ -45,28 +46,13 @@ def dense_task(pipeline: Pipeline) -> DenseTask:
     return pipeline.task
 
 
-def dense_of(pipeline: Pipeline) -> Dense:
-    """Returns what the one input of a dense task has for it.
-
-    Raises:
-        UsageError: its modality has nothing, or the task sees several.
-    """
-    (name, *others) = pipeline.recipe.inputs_of(pipeline.task_name)
-    modality = pipeline.route[name].modality
-    if others or modality.dense is None:
-        found = f"{modality.name}{' and others' if others else ''}"
-        must = f"see one input whose samples have places for the task '{pipeline.task.name}'"
-        raise UsageError("the task", must=must, found=found, do="See 'metatransformer modalities'.")
-    return modality.dense
-
-
 def draw_places(
     pipeline: Pipeline, loader: Loader, *, most: int, balanced: bool, seed: int, console: Console, title: str
 ) -> Drawn:
     """Returns up to ``most`` labelled places of all samples, as many of each; ``balanced`` draws half of them from
     every class that a sample has alike.
     """
-    dense, task = dense_of(pipeline), dense_task(pipeline)
+    dense, task = kit_of(pipeline, Dense), dense_task(pipeline)
     rows = {key: row for row, key in enumerate(loader.examples.keys)}
     each = max(1, most // len(loader))
     labels = loader.examples.targets[pipeline.task_name]
@@ -107,7 +93,7 @@ def answer_places(
 
     ``keep`` is given the classes of each sample as they come.
     """
-    dense, task, head = dense_of(pipeline), dense_task(pipeline), pipeline.head
+    dense, task, head = kit_of(pipeline, Dense), dense_task(pipeline), pipeline.head
     rows = {key: row for row, key in enumerate(loader.examples.keys)}
     labels = loader.examples.targets.get(pipeline.task_name) if loader.tasks else None
 
@@ -160,15 +146,13 @@ def _read(pipeline: Pipeline, batch: Batch) -> tuple[Tokens, Tensor]:
     """Returns the tokens of a batch, and their features ``[B, N, F]``."""
     readout = pipeline.head.readout
     layers = pipeline.model.layers(batch, readout)
-    if layers[0].samples is not None:
-        must, do = "have one row of tokens a sample for this task", "Set input.mirrored=false."
-        raise UsageError("the input", must=must, found="several", do=do)
+    require_one_row(layers[0])
     return layers[0], readout(layers)
 
 
 def _cuts(pipeline: Pipeline, name: str, part: Part, row: int) -> Sequence[Cut] | None:
     """Returns the parts that a sample is read in, None where it is read at once."""
-    cut, transform = dense_of(pipeline).cut, pipeline.route[name].transform
+    cut, transform = kit_of(pipeline, Dense).cut, pipeline.route[name].transform
     if cut is None:
         return None
     inputs = {}
@@ -238,7 +222,7 @@ def write_answer(pipeline: Pipeline, loader: Loader, row: int, numbers: np.ndarr
     Raises:
         DataError: the folder cannot be written to.
     """
-    dense, task = dense_of(pipeline), dense_task(pipeline)
+    dense, task = kit_of(pipeline, Dense), dense_task(pipeline)
     (name,) = pipeline.recipe.inputs_of(pipeline.task_name)
     record = loader.examples.inputs[name][row]
     answer = Answer(numbers, *task.legend, task.codes, None if record is None else record.path)

@@ -10,9 +10,11 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
+from metatransformer.core.modality import Dense
 from metatransformer.core.task import DenseTask
 from metatransformer.fit.fitted import Fitted, refits
-from metatransformer.infer.dense import choose_places, dense_of, dense_task, raw_view
+from metatransformer.infer.dense import choose_places, dense_task, raw_view
+from metatransformer.infer.kits import kit_of
 from metatransformer.machine.console import Console
 
 TREES = 100
@@ -70,4 +72,4 @@ def _local(fitted: Fitted, split: str, row: int, chosen: np.ndarray) -> np.ndarr
     pipeline, loader = fitted.pipeline, fitted.loaders[split]
     places = loader.view(row).places
     assert places is not None, loader.examples.keys[row]
-    return dense_of(pipeline).local(raw_view(pipeline, loader, row), places, chosen)
+    return kit_of(pipeline, Dense).local(raw_view(pipeline, loader, row), places, chosen)
