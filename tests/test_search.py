@@ -1,6 +1,7 @@
 """Search in what ``embed`` wrote: exact against numpy, the right model or a refusal, near duplicates with pictures."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import torch
 from common import run
 from PIL import Image
 
+from metatransformer.core.errors import DataError
 from metatransformer.data.shards import open_shards
 from metatransformer.data.stored import open_stored
+from metatransformer.infer.approximate import nearest_approximately, place_of
 from metatransformer.infer.search import find_duplicates, nearest_rows
 from metatransformer.machine.console import Console
 
@@ -63,6 +66,53 @@ def test_search_is_exact_over_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(rows.numpy(), order)
     np.testing.assert_allclose(cosines.numpy(), np.take_along_axis(near, order, axis=1), rtol=1e-5)
     assert stored.about([100, 3])[0] == ["s100", "s3"]
+
+
+def test_an_index_finds_what_the_exact_search_finds_and_is_built_once(tmp_path: Path):
+    pytest.importorskip("faiss")
+    rng = np.random.default_rng(0)
+    middles = rng.normal(size=(29, 11))
+    vectors = (middles[rng.integers(29, size=997)] + 0.3 * rng.normal(size=(997, 11))).astype(np.float32)
+    stored = open_stored(stored_of(vectors, tmp_path / "index", shard_rows=101))
+    queries = torch.from_numpy(vectors[::83] + 0.01)
+    for _ in range(2):
+        cosines, rows = nearest_approximately(stored, queries, count=5, console=QUIET)
+        exact, wanted = nearest_rows(stored, queries, count=5, console=QUIET)
+        shared = [len({*a} & {*b}) for a, b in zip(rows.tolist(), wanted.tolist(), strict=True)]
+        assert np.mean(shared) > 4.5 and cosines.shape == exact.shape
+        np.testing.assert_allclose(cosines[:, 0], exact[:, 0], atol=2e-3)  # half precision
+    (path,) = (tmp_path / "index").glob("*.faiss")
+    assert path == place_of(stored)
+    every, _ = nearest_approximately(stored, queries, count=997, console=QUIET)
+    assert every.shape == (len(queries), 997) and every.isfinite().all()
+    again = open_stored(stored_of(vectors[:500], tmp_path / "other.parquet", shard_rows=101))
+    assert place_of(again).name.startswith("other.parquet.")
+    path.write_bytes(path.read_bytes()[:99])
+    with pytest.raises(DataError, match="must be an index; found .*Remove the file"):
+        nearest_approximately(stored, queries, count=5, console=QUIET)
+
+
+def test_an_index_without_its_library_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    status, _, err = run(["search", tmp_path / "none", "a.png", "--approximate"], capsys)
+    assert status == 2 and "must have the package 'faiss-cpu' installed" in err and "[index]" in err
+
+
+def test_an_index_by_command(pictures: Path, tmp_path: Path, capsys):
+    pytest.importorskip("faiss")
+    index = tmp_path / "index.parquet"
+    assert run(["embed", pictures, *TINY, "--out", index], capsys)[0] == 0
+    found = []
+    for more in ([], ["--approximate"], ["--approximate"]):
+        status, _, err = run(
+            ["search", index, pictures / "3.png", "--k", 2, "--out", tmp_path / "n.csv", *more], capsys
+        )
+        assert status == 0, err
+        found.append(pd.read_csv(tmp_path / "n.csv")["id"].tolist())
+    assert found[0] == found[1] == found[2]
+    assert len(list(tmp_path.glob("index.parquet.*.faiss"))) == 1
 
 
 def test_duplicates_are_every_pair_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -142,6 +192,7 @@ def test_a_fitted_model_is_found_again_or_refused(pictures: Path, tmp_path: Path
         (["whole", "a.png", "--above", "0.9"], "--above: must go with --duplicates; found 0.9"),
         (["whole", "--duplicates", "--above", "1.5"], r"--above: must lie in \[-1, 1\); found 1.5"),
         (["whole", "a.png", "--out", "near.xyz"], "must end in"),
+        (["whole", "--duplicates", "--approximate"], "--approximate: must go with PATH; found --duplicates"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, words: list[str], message: str):

@@ -5,7 +5,7 @@ Exact, by cosine, and block by block: memory holds two blocks of vectors and one
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,21 @@ from metatransformer.data.examples import Examples
 from metatransformer.data.stored import Stored
 from metatransformer.infer.embed import Embedding, embed, embedding, remade
 from metatransformer.machine.console import Console
-from metatransformer.nn.near import nearest, similarities, unit
+from metatransformer.nn import near as blocks
 from metatransformer.saved import load_pipeline
 
 ABOVE = 0.95  # cosine from which on two samples are told as nearly the same
 MOST_PAIRS = 10_000  # that are listed, the most similar ones
+
+
+class Nearest(Protocol):
+    """A search: ``nearest_rows``, or ``infer.approximate.nearest_approximately``."""
+
+    def __call__(
+        self, stored: Stored, queries: torch.Tensor, *, count: int, console: Console
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns cosines and rows ``[q, count]`` of the nearest vectors, nearest first."""
+        ...
 
 
 def require_settings(*, paths: list[str], duplicates: bool, above: float | None, k: int) -> None:
@@ -65,10 +75,12 @@ def model_of(stored: Stored, *, run: str, device: str, console: Console) -> Embe
     return model
 
 
-def find(stored: Stored, model: Embedding, examples: Examples, *, count: int, console: Console) -> pd.DataFrame:
+def find(
+    stored: Stored, model: Embedding, examples: Examples, *, nearest: Nearest, count: int, console: Console
+) -> pd.DataFrame:
     """Returns the ``count`` nearest of each sample: ``query``, ``rank`` from 1, ``id``, ``similarity``, ``path``."""
     vectors = torch.from_numpy(embed(model, examples, console=console))
-    cosines, rows = nearest_rows(stored, vectors, count=count, console=console)
+    cosines, rows = nearest(stored, vectors, count=count, console=console)
     ids, paths = stored.about(rows.flatten().numpy())
     queries, ranks = len(vectors), cosines.shape[1]
     return pd.DataFrame(
@@ -89,7 +101,7 @@ def nearest_rows(
     best, begun = (torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)), time.monotonic()
     with console.bar("searching", total=len(stored)) as bar:
         for first, block in stored.large_blocks():
-            found, places = nearest(queries, torch.from_numpy(block.copy()), count=count)
+            found, places = blocks.nearest(queries, torch.from_numpy(block.copy()), count=count)
             cosines = torch.cat([best[0], found], dim=1)
             rows = torch.cat([best[1], places + first], dim=1)
             kept, order = cosines.topk(min(count, cosines.shape[1]), dim=1)
@@ -107,7 +119,7 @@ def find_duplicates(stored: Stored, *, above: float | None, console: Console) ->
     total, kept = 0, np.zeros((0, 3))
     with console.bar("comparing", total=len(stored)) as bar:
         for first, block in stored.large_blocks():
-            own = unit(torch.from_numpy(block.copy()))
+            own = blocks.unit(torch.from_numpy(block.copy()))
             for start, others in stored.large_blocks(start=first):
                 found = _alike(own, torch.from_numpy(others.copy()), first=first, start=start, above=above)
                 total += len(found)
@@ -124,7 +136,7 @@ def find_duplicates(stored: Stored, *, above: float | None, console: Console) ->
 def _alike(own: torch.Tensor, others: torch.Tensor, *, first: int, start: int, above: float) -> np.ndarray:
     """Returns row, later row and cosine of pairs ``[n, 3]`` of two blocks."""
     found = []
-    for block, near in similarities(own, others):
+    for block, near in blocks.similarities(own, others):
         pairs = (near >= above).nonzero()
         rows, later = pairs[:, 0] + first + block.start, pairs[:, 1] + start
         ahead = later > rows

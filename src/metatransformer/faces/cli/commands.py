@@ -354,11 +354,14 @@ def search(options: Namespace) -> Result:
     """Finds the nearest of what 'embed' wrote to each input, or pairs of it that are nearly the same."""
     from metatransformer.data.stored import open_stored
     from metatransformer.data.write import require_table, write_table
-    from metatransformer.infer.search import find, find_duplicates, model_of, require_settings
+    from metatransformer.infer.approximate import nearest_approximately, require_index
+    from metatransformer.infer.search import find, find_duplicates, model_of, nearest_rows, require_settings
     from metatransformer.report.pairs import write_pairs
 
     console, out = Console(), options.out
     require_settings(paths=options.paths, duplicates=options.duplicates, above=options.above, k=options.k)
+    if options.approximate:
+        require_index(duplicates=options.duplicates)
     page = options.duplicates and Path(out).suffix == ".html"
     if out and not page:
         require_table(out)
@@ -369,7 +372,8 @@ def search(options: Namespace) -> Result:
     else:
         model = model_of(stored, run=options.model, device=options.device or "auto", console=console)
         examples = _unlabelled(model.pipeline.recipe, options, console=console).examples
-        table, total = find(stored, model, examples, count=options.k, console=console), 0
+        nearest = nearest_approximately if options.approximate else nearest_rows
+        table, total = find(stored, model, examples, nearest=nearest, count=options.k, console=console), 0
         shown, told = ["query", "rank", "id", "similarity"], {"queries": len(examples), "listed": len(table)}
     rows = table[shown].iloc[:SHOWN_ROWS].itertuples(index=False)
     console.table("nearly the same" if options.duplicates else "nearest", shown, rows)

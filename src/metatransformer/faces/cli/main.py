@@ -169,6 +169,7 @@ CLASSES = "names of classes, without training: RUN is a run of pretrain or align
 TEMPLATES = "a text with {} where the class stands, or a file with one a line; default: seven of CLIP's"
 TEXT_SIDE = "what reads texts beside their words: minilm (default), words (nothing else), or a run of pretrain"
 CONCEPT = "the column that is equal where samples show the same; default: the text, or the column group"
+APPROXIMATE = "by an index beside INDEX, for a million vectors and more: built once, may miss some"
 OUT_OF_SEARCH = ".csv, .tsv, .parquet or .jsonl; .html shows pairs of pictures"
 
 COMMANDS: Mapping[str, Command] = {
@@ -277,6 +278,7 @@ COMMANDS: Mapping[str, Command] = {
             ("--k", {"type": int, "default": 10, "metavar": "N", "help": "nearest ones a query; default: %(default)s"}),
             ("--duplicates", {"action": "store_true", "help": "instead of PATH: pairs of INDEX that are alike"}),
             ("--above", {"type": float, "default": None, "metavar": "S", "help": "cosine of pairs; default: 0.95"}),
+            ("--approximate", {"action": "store_true", "help": APPROXIMATE}),
             ("--model", {"default": "", "metavar": "RUN", "help": "the model of INDEX, if it was moved"}),
             DEVICE,
             ("--out", {"default": "", "metavar": "FILE", "help": OUT_OF_SEARCH}),
