@@ -21,7 +21,7 @@ from metatransformer.core.labels import PlaceLabels
 from metatransformer.core.modality import Modality, Stem, Tokenizer, Transform
 from metatransformer.core.readout import Facts, Readout
 from metatransformer.core.samples import Record, View
-from metatransformer.core.task import BoxTask, Task
+from metatransformer.core.task import BoxTask, DenseTask, Task
 from metatransformer.data.examples import Examples
 from metatransformer.data.records import Views
 from metatransformer.data.write import atomic_file, write_json
@@ -31,6 +31,7 @@ from metatransformer.nn.beside import Beside, BesideFacts
 from metatransformer.nn.detector import BoxHead
 from metatransformer.nn.head import Head
 from metatransformer.nn.lowrank import Adapters
+from metatransformer.nn.queries import QueryHead
 from metatransformer.readouts import READOUTS
 from metatransformer.recipe import CHANGING, HeadOptions, Recipe, keeps_trunk, only, to_dict, tune_mode
 from metatransformer.tasks import get_task
@@ -399,6 +400,8 @@ def make_head(options: HeadOptions, readout: Readout, task: Task, *, plan: HeadP
     """Returns an untrained head."""
     if isinstance(task, BoxTask):
         return BoxHead(readout, classes=task.outputs, width=task.width)
+    if isinstance(task, DenseTask) and task.decoder == "queries":
+        return QueryHead(readout, classes=task.outputs, width=task.width)
     head = Head(
         readout,
         outputs=task.outputs,

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +25,9 @@ from metatransformer.core.samples import Record, View
 from metatransformer.data.write import atomic_file
 from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted, suffix_of
+from metatransformer.fit.grids import Grids, grids_of, learn_directions, padded
 from metatransformer.fit.train import Trainer
-from metatransformer.infer.boxes import answers_to, box_head, box_task, read_grids
+from metatransformer.infer.boxes import answers_to, box_task, read_grids
 from metatransformer.infer.dense import raw_view
 from metatransformer.infer.kits import kit_of
 from metatransformer.infer.loader import Batches, Loader, Place
@@ -35,29 +36,10 @@ from metatransformer.model import MetaTransformer
 from metatransformer.nn.detector import BoxHead, Truth, loss_of
 from metatransformer.pipeline import Pipeline, Reader
 
-DRAWN = 60_000  # tokens that directions are learned from
-PILOT = 32  # samples that they are drawn of
 LEAST_SIDE = 0.5  # of a sample's side that a part of it keeps
 VISIBLE = 0.5  # share of a box that must lie in a part of a sample, for the part to show the object
 SMALL = 1.5  # tokens: where the boxes of a class are narrower in the median that is told
 SHOWN = 6  # samples of a split whose boxes are painted
-
-
-class Grids(NamedTuple):
-    """The reduced tokens of samples, in the order in which they came: ``tokens`` [N, K] in half precision, of sample i
-    ``shapes[i]`` (h, w) from ``starts[i]`` on; ``sides[i]`` are its height and width in pixels.
-    """
-
-    tokens: np.ndarray
-    shapes: np.ndarray
-    starts: np.ndarray
-    sides: np.ndarray
-
-    def grid(self, row: int) -> Tensor:
-        """Returns the tokens of a sample, ``[h, w, K]``."""
-        height, width = self.shapes[row].tolist()
-        part = self.tokens[self.starts[row] : self.starts[row] + height * width]
-        return torch.from_numpy(np.array(part)).reshape(height, width, -1)
 
 
 @dataclass(frozen=True)
@@ -177,17 +159,6 @@ class Copies:
         return Batch(tuple(self.keys[row] for _, row in places), {self.input: part}, {self.name: Target(target)})
 
 
-def padded(grids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Returns grids side by side ``[B, h, w, K]``, and where they are real ``[B, h, w]``."""
-    height, width = (max(grid.shape[axis] for grid in grids) for axis in (0, 1))
-    tokens = grids[0].new_zeros(len(grids), height, width, grids[0].shape[2])
-    real = torch.zeros(len(grids), height, width, dtype=torch.bool)
-    for row, grid in enumerate(grids):
-        tokens[row, : grid.shape[0], : grid.shape[1]] = grid
-        real[row, : grid.shape[0], : grid.shape[1]] = True
-    return tokens, real
-
-
 @dataclass(frozen=True)
 class Finding:
     """The loss of a detector on a batch of ``Copies``."""
@@ -236,7 +207,7 @@ def answers_of_grids(pipeline: Pipeline, grids: Grids) -> Tensor:
 def fit_boxes(fitted: Fitted, context: Context) -> None:
     """Trains the head of the one task, keeps the best epoch by the validation split, and leaves its answers to that."""
     pipeline = fitted.pipeline
-    _learn_directions(fitted, context)
+    learn_directions(fitted, read=read_grids, context=context)
     (name,) = pipeline.recipe.inputs_of(pipeline.task_name)
     flips = bool(getattr(pipeline.recipe.inputs[name].options, "flip", False))
     count = 1 + (box_task(pipeline).copies if pipeline.recipe.data.augment else 0)
@@ -263,90 +234,17 @@ def fit_boxes(fitted: Fitted, context: Context) -> None:
         keep(row, answer.numpy())
 
 
-def _file(fitted: Fitted, context: Context, name: str) -> Path | None:
-    """Returns where something is kept that a killed run finds again, None where nothing is."""
-    if context.run is None or not context.run.writes:
-        return None
-    return context.run.checkpoint.parent / f"features-{fitted.pipeline.task_name}-{name}.pt"
-
-
-def _learn_directions(fitted: Fitted, context: Context) -> None:
-    """Lets the head learn along which directions tokens vary most, from some training samples."""
-    head, train, path = box_head(fitted.pipeline), fitted.loaders["train"], _file(fitted, context, "directions")
-    if path is not None and path.is_file():
-        head.norm.load_state_dict(torch.load(path, weights_only=True))
-        return
-    seed = fitted.pipeline.recipe.run.seed
-    some = np.random.default_rng(seed).permutation(len(train))[:PILOT].tolist()
-    part, found = train.part(some, tasks={}), []
-    each, generator = -(-DRAWN // len(some)), torch.Generator().manual_seed(seed)
-
-    def take(keys: Sequence[str], features: Tensor, real: Tensor, sides: Sequence[tuple[int, int]]) -> Tensor:
-        del sides
-        for tokens, there in zip(features.cpu(), real.cpu(), strict=True):
-            known = tokens[there]
-            found.append(known[torch.randperm(len(known), generator=generator)[:each]])
-        return torch.zeros(len(keys), 1)
-
-    read_grids(fitted.pipeline, part, take, console=context.console, title="directions of tokens")
-    share = head.norm.to("cpu").learn(torch.cat(found))
-    kept, features = head.norm.axes.shape[1], head.readout.features
-    context.console.note(f"{kept} of {features:,} directions of a token keep {share:.0%} of its variance")
-    if path is not None:
-        path.parent.mkdir(exist_ok=True)
-        with atomic_file(path) as temporary:
-            torch.save(head.norm.state_dict(), temporary)
-
-
 def _grids(fitted: Fitted, split: str, *, copy: int, flips: bool, context: Context) -> Grids:
-    """Returns the reduced tokens of a split, from the run folder when a killed run left them there."""
-    pipeline, loader = fitted.pipeline, fitted.loaders[split]
-    title = f"tokens, {split}" + (f", copy {copy}" if copy else "")
-    path = _file(fitted, context, f"{split}-{copy}")
-    if path is not None and path.is_file() and path.with_suffix(".f16").is_file():
-        shapes, starts, sides = (column.numpy() for column in torch.load(path, weights_only=True))
-        kept = box_head(pipeline).norm.axes.shape[1]
-        return Grids(np.memmap(path.with_suffix(".f16"), np.float16, "r").reshape(-1, kept), shapes, starts, sides)
+    """Returns the reduced tokens of a split, or of a changed copy of it."""
+    loader, seed = fitted.loaders[split], fitted.pipeline.recipe.run.seed
     if copy:
-        seed = pipeline.recipe.run.seed
         route = {
             name: Changed(own.modality, own.transform, False, own.kit, copy=copy, flips=flips, seed=seed)
             for name, own in loader.route.items()
         }
         loader = Loader(route, loader.examples, cache_mb=0, tasks={})
-    return _computed(pipeline, loader, path, console=context.console, title=title)
-
-
-def _computed(pipeline: Pipeline, loader: Loader, path: Path | None, *, console: Console, title: str) -> Grids:
-    """Returns the reduced tokens of samples; with a ``path`` they lie in a file beside it, not in memory."""
-    head, rows = box_head(pipeline), {key: row for row, key in enumerate(loader.examples.keys)}
-    shapes, sides = (np.zeros((len(loader), 2), dtype=np.int64) for _ in range(2))
-    starts, parts, done = np.zeros(len(loader), dtype=np.int64), [], 0
-    kept = None if path is None else path.with_suffix(".f16")
-    if kept is not None:
-        kept.unlink(missing_ok=True)
-
-    def take(keys: Sequence[str], features: Tensor, real: Tensor, own: Sequence[tuple[int, int]]) -> Tensor:
-        nonlocal done
-        for key, tokens, there, side in zip(keys, head.reduced(features).cpu(), real.cpu(), own, strict=True):
-            row, grid = rows[key], tokens[there].numpy()
-            shapes[row] = int(there.any(dim=1).sum()), int(there.any(dim=0).sum())
-            starts[row], sides[row] = done, side
-            done += len(grid)
-            if kept is None:
-                parts.append(grid)
-            else:
-                with kept.open("ab") as file:
-                    file.write(grid.tobytes())
-        return torch.zeros(len(keys), 1)
-
-    read_grids(pipeline, loader, take, console=console, title=title)
-    if path is None or kept is None:
-        return Grids(np.concatenate(parts), shapes, starts, sides)
-    with atomic_file(path) as temporary:
-        torch.save(tuple(map(torch.from_numpy, (shapes, starts, sides))), temporary)
-    width = head.norm.axes.shape[1]
-    return Grids(np.memmap(kept, np.float16, "r").reshape(-1, width), shapes, starts, sides)
+    title = f"tokens, {split}" + (f", copy {copy}" if copy else "")
+    return grids_of(fitted, loader, f"{split}-{copy}", read=read_grids, context=context, title=title)
 
 
 def _tell_small(fitted: Fitted, grids: Grids, console: Console) -> None:

@@ -19,6 +19,7 @@ from metatransformer.data.write import atomic_file
 from metatransformer.fit.choose import Known
 from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted, refits, suffix_of
+from metatransformer.fit.queries import fit_queries
 from metatransformer.fit.solve import Lessons, choose_head, take
 from metatransformer.infer.dense import Drawn, Keep, dense_task, draw_places, raw_view, write_answer
 from metatransformer.infer.evaluate import Features, compute_outputs
@@ -28,8 +29,13 @@ SHOWN = 6  # samples of a split whose answers are painted
 
 
 def fit_places(fitted: Fitted, context: Context) -> None:
-    """Solves the head of the one task, keeps the best by the validation split, and leaves its answers to that split."""
+    """Solves the head of the one task, keeps the best by the validation split, and leaves its answers to that split; or
+    trains it, where it is not solved.
+    """
     pipeline, task = fitted.pipeline, dense_task(fitted.pipeline)
+    if not pipeline.head.solved:
+        fit_queries(fitted, context)
+        return
     drawn = {split: _drawn(fitted, split, context) for split in ("train", "val")}
     known, held_out = (Known(Features(part.features), part.target) for part in drawn.values())
     single = replace(fitted, pipeline=replace(pipeline, tasks={pipeline.task_name: task.places}))

@@ -1,7 +1,7 @@
 """Boxes of the objects in samples: what a head says of the cells of a grid, in each sample's own pixels."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,15 +15,11 @@ from metatransformer.core.task import BoxTask
 from metatransformer.data.examples import Examples
 from metatransformer.data.write import atomic_file
 from metatransformer.infer.dense import Keep
-from metatransformer.infer.kits import kit_of, require_one_row
+from metatransformer.infer.kits import Take, kit_of, require_one_row
 from metatransformer.infer.loader import Loader, run_batches
 from metatransformer.machine.console import Console
 from metatransformer.nn.detector import BoxHead, answers_of
 from metatransformer.pipeline import Pipeline
-
-# What is done with the tokens of a batch: its keys, [B, h, w, K], which of them are real [B, h, w], and each sample's
-# height and width in pixels.
-Take = Callable[[Sequence[str], Tensor, Tensor, Sequence[tuple[int, int]]], Tensor]
 
 
 def box_task(pipeline: Pipeline) -> BoxTask:

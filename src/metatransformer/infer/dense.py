@@ -21,10 +21,11 @@ from metatransformer.core.modality import Answer, Cut, Dense
 from metatransformer.core.samples import View
 from metatransformer.core.task import DenseTask
 from metatransformer.core.tokens import Tokens
-from metatransformer.infer.kits import kit_of, require_one_row
+from metatransformer.infer.kits import Take, kit_of, require_one_row
 from metatransformer.infer.loader import Loader, run_batches
 from metatransformer.machine.console import Console
 from metatransformer.nn.head import Head
+from metatransformer.nn.queries import QueryHead
 from metatransformer.pipeline import Pipeline
 
 AT_ONCE = 4096  # places that have features of their own
@@ -62,6 +63,7 @@ def draw_places(
         drawn = []
         for key, tokens, places in _grids(pipeline, batch):
             row = rows[key]
+            labels[row].require(dense.shape(places))
             chosen, classes = choose_places(task, labels[row], count=each, balanced=balanced, seed=(seed, row))
             found[row] = torch.from_numpy(classes)
             drawn.append(_known_by(dense, tokens, places, chosen))
@@ -103,10 +105,27 @@ def answer_places(
             classes = _outputs(dense, head, tokens, places).argmax(dim=-1)
             numbers = classes.cpu().numpy().reshape(dense.shape(places))
             truth = labels[rows[key]] if labels is not None else None
+            if truth is not None:
+                truth.require(dense.shape(places))
             answers.append(task.answer(numbers, None if truth is None else task.numbers(truth)))
             if keep is not None:
                 keep(rows[key], numbers)
         return torch.stack(answers)
+
+    return run_batches(compute, pipeline, loader, console=console, title=title)
+
+
+def read_grids(pipeline: Pipeline, loader: Loader, take: Take, *, console: Console, title: str) -> Tensor:
+    """Returns what ``take`` makes of the features of all samples' tokens, as rows in the loader's order."""
+    dense = kit_of(pipeline, Dense)
+
+    def compute(batch: Batch) -> Tensor:
+        found = []
+        for key, tokens, places in _grids(pipeline, batch):
+            height, width = dense.shape(places)
+            real = torch.ones(1, *tokens.shape[:2], dtype=torch.bool)
+            found.append(take([key], tokens[None], real, [(height, width)]))
+        return torch.cat(found)
 
     return run_batches(compute, pipeline, loader, console=console, title=title)
 
@@ -121,6 +140,8 @@ def _known_by(dense: Dense, tokens: Tensor, places: np.ndarray, chosen: np.ndarr
 
 def _outputs(dense: Dense, head: Head, tokens: Tensor, places: np.ndarray) -> Tensor:
     """Returns the head's outputs at all places of a sample ``[n, C]``."""
+    if isinstance(head, QueryHead):
+        return dense.at(head.map_of(tokens), places, None)
     if dense.plain is None:
         outputs = head.predict(tokens.reshape(-1, tokens.shape[-1])).reshape(*tokens.shape[:-1], -1)
         return dense.at(outputs, places, None)

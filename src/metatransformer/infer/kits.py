@@ -1,13 +1,21 @@
 """What tasks whose answers are of parts of a sample need: of their one input, and of the settings."""
 
+from collections.abc import Callable, Sequence
 from typing import TypeVar
+
+from torch import Tensor
 
 from metatransformer.core.errors import UsageError
 from metatransformer.core.modality import Kit
 from metatransformer.core.tokens import Tokens
+from metatransformer.nn.queries import QueryHead
 from metatransformer.pipeline import Pipeline
 
 OneKit = TypeVar("OneKit", bound=Kit)
+
+# What is done with the tokens of a batch: its keys, [B, h, w, K], which of them are real [B, h, w], and each sample's
+# height and width in pixels.
+Take = Callable[[Sequence[str], Tensor, Tensor, Sequence[tuple[int, int]]], Tensor]
 
 
 def kit_of(pipeline: Pipeline, kind: type[OneKit]) -> OneKit:
@@ -48,3 +56,7 @@ def require_parts(pipeline: Pipeline) -> None:
         if not fine:
             must = f"{must} for the task '{pipeline.task.name}'" + ", whose head is trained" * (key == "head.centres")
             raise UsageError(f"recipe key '{key}'", must=must, found=found)
+    readout = pipeline.head.readout
+    if isinstance(pipeline.head, QueryHead) and (readout.direct or [*readout.facts.axes.values()] != [2]):
+        must, do = "be 'solved' but for pictures, whose tokens lie on a grid", "Leave task.decoder alone."
+        raise UsageError("recipe key 'task.decoder'", must=must, found="'queries'", do=do)

@@ -5,7 +5,7 @@ Exact, by cosine, and block by block: memory holds two blocks of vectors and one
 
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ ABOVE = 0.95  # cosine from which on two samples are told as nearly the same
 MOST_PAIRS = 10_000  # that are listed, the most similar ones
 
 
+@runtime_checkable
 class Nearest(Protocol):
     """A search: ``nearest_rows``, or ``infer.approximate.nearest_approximately``."""
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from metatransformer.core.readout import Readout
 from metatransformer.nn.boxes import generous_overlap, inside, overlap, suppress
-from metatransformer.nn.head import Head
+from metatransformer.nn.grid import GridHead, Mix, doubled
 
 STRIDES = (0.5, 1.0, 2.0, 4.0)  # tokens that a cell of each level is wide
 REACH = 2.0  # cells from the middle to each edge of a box before anything is learned
@@ -26,7 +26,6 @@ LIKELY = 0.01  # what a fresh head says of every class, so that the many empty c
 TOP = 10  # cells that learn an object
 SHARP = 6.0  # how much more a cell's overlap counts than its score when cells are chosen
 BOX_WEIGHT = 2.0  # of the loss of boxes beside that of classes
-KEPT = 192  # directions of a token's features that a detector is given
 LOOKED_AT = 1000  # answers of a sample that are compared with each other
 
 
@@ -51,22 +50,6 @@ class Truth:
     boxes: Tensor
     classes: Tensor
     unknown: Tensor
-
-
-class Mix(nn.Module):
-    """What neighbours say (a depthwise convolution), then two layers at each place, beside the input itself."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.near = nn.Conv2d(width, width, 5, padding=2, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.wide = nn.Linear(width, 2 * width)
-        self.back = nn.Linear(2 * width, width)
-
-    def forward(self, x: Float[Tensor, "B h w C"], mask: Float[Tensor, "B h w 1"]) -> Float[Tensor, "B h w C"]:
-        """Returns the places; ``mask`` is 0 in the padding."""
-        near = self.near((x * mask).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return x + self.back(F.gelu(self.wide(self.norm(near))))
 
 
 class Detector(nn.Module):
@@ -99,7 +82,7 @@ class Detector(nn.Module):
         x = self.start(self.dropout(tokens))
         for mix in self.mixes:
             x = mix(x, mask)
-        parts = [self._level(_doubled(self.finer(x)), _doubled(mask.expand(*mask.shape[:3], 4)), level=0)]
+        parts = [self._level(doubled(self.finer(x)), doubled(mask.expand(*mask.shape[:3], 4)), level=0)]
         for level, layer in enumerate(self.others, start=1):
             if level > 1:
                 x, mask = _halved(x, mask)
@@ -124,13 +107,6 @@ class Detector(nn.Module):
         boxes = torch.cat([middles - reach[..., :2], middles + reach[..., 2:]], dim=-1)
         widths = torch.full_like(middles[:, 0], stride)
         return Cells(logits, boxes, mask.flatten(1) > 0, middles, widths)
-
-
-def _doubled(x: Float[Tensor, "B h w C"]) -> Tensor:
-    """Returns each place as 2 x 2 places of a quarter of its channels, ``[B, 2 h, 2 w, C / 4]``."""
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height, width, 2, 2, channels // 4).permute(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, 2 * height, 2 * width, channels // 4)
 
 
 def _halved(x: Float[Tensor, "B h w C"], mask: Float[Tensor, "B h w 1"]) -> tuple[Tensor, Tensor]:
@@ -192,55 +168,14 @@ def loss_of(cells: Cells, truths: list[Truth]) -> Tensor:
     return (classes_loss + BOX_WEIGHT * boxes_loss) / total.clamp(min=1.0)
 
 
-class Directions(nn.Module):
-    """Features along the directions in which training tokens varied most, each of deviation 1."""
-
-    mean: Tensor
-    axes: Tensor
-
-    def __init__(self, features: int, *, kept: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("axes", torch.eye(features, kept))
-
-    def forward(self, x: Float[Tensor, "... F"]) -> Float[Tensor, "... K"]:
-        """Returns the coordinates."""
-        return (x - self.mean) @ self.axes
-
-    @torch.no_grad()
-    def learn(self, x: Float[Tensor, "n F"]) -> float:
-        """Learns mean and directions from tokens, and returns which share of their variance is kept."""
-        x = x.double()
-        mean = x.mean(dim=0)
-        values, vectors = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))
-        kept = self.axes.shape[1]
-        self.mean.copy_(mean)
-        # What hardly varies is noise: it is not blown up to the size of the rest.
-        scale = values[-kept:].clamp(min=1e-4 * float(values[-1])).sqrt()
-        self.axes.copy_((vectors[:, -kept:] / scale).flip(1))
-        return float(values[-kept:].sum() / values.sum().clamp(min=1e-12))
-
-
-class BoxHead(Head):
+class BoxHead(GridHead):
     """A head whose answers are boxes: the tokens of a readout, along few directions, through a ``Detector``."""
 
-    norm: Directions
     net: Detector
 
     def __init__(self, readout: Readout, *, classes: int, width: int) -> None:
-        super().__init__(readout, outputs=classes, solved=False)
-        kept = min(KEPT, readout.features)
-        self.norm = Directions(readout.features, kept=kept)
-        self.net = Detector(kept, classes, width=width)
-
-    @property
-    def centres(self) -> int:
-        """None: it compares with no training samples."""
-        return 0
-
-    def reduced(self, features: Float[Tensor, "... F"]) -> Float[Tensor, "... K"]:
-        """Returns what the detector is given of tokens, in half precision, as it is kept for training."""
-        return self.norm(features).half()
+        super().__init__(readout, outputs=classes)
+        self.net = Detector(self.kept, classes, width=width)
 
     def cells(self, tokens: Float[Tensor, "B h w K"], real: Bool[Tensor, "B h w"]) -> Cells:
         """Returns what every cell says of ``reduced`` tokens, in float32 throughout."""
