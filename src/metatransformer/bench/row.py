@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from metatransformer.bench.datasets import DATA_SETS, DataSet, Fold
 from metatransformer.bench.strong import strong_baseline
+from metatransformer.bench.unet import unet_answers
 from metatransformer.core.errors import MetaTransformerError, UsageError
 from metatransformer.core.samples import ROLES, Record
 from metatransformer.data.examples import Examples
@@ -34,9 +36,15 @@ from metatransformer.infer.sources import prepared
 from metatransformer.machine.about import revision
 from metatransformer.machine.console import Console
 from metatransformer.recipe import Recipe, make_recipe, with_tune
-from metatransformer.report.controls import baseline_words, control_outputs, with_random_trunk, without_trunk
+from metatransformer.report.controls import (
+    baseline_words,
+    control_outputs,
+    scores_beside,
+    with_random_trunk,
+    without_trunk,
+)
 
-BASELINES = ("constant", "baseline", "strong")
+BASELINES = ("constant", "baseline", "strong", "unet")
 QUICK_RECORDS = {"train": 600, "test": 300, "val": 200}  # at most that many of each split with --quick
 QUICK_IDENTITIES = 20  # of those to learn from, and of those to find
 
@@ -109,7 +117,8 @@ def _run_models(
     seed = recipe.run.seed
     for variant, changed in _variants(data_set, recipe, plan, fold=fold):
         # Baselines need the data of a fit, not its model: the cheapest one gives it.
-        beside = BASELINES if data_set.strong else BASELINES[:1]  # of some tasks there are no plain ones
+        absent = {"strong" if not data_set.strong else "", "unet" if not data_set.unet else ""}
+        beside = [name for name in BASELINES if name not in absent]
         names = [variant, *(beside if variant == "identity" and seed == 0 else ())]
         if all(results.has(name, fold=fold, seed=seed) for name in names):
             continue
@@ -129,14 +138,17 @@ def _run_baseline(
 ) -> None:
     start = time.monotonic()
     if name == "strong":
-        method, outputs = strong_baseline(data_set.strong, fitted, quick=plan.quick, console=console)
+        method, answers = strong_baseline(data_set.strong, fitted, quick=plan.quick, console=console)
+        scores, outputs = scores_beside(fitted, answers, split="test")
+    elif name == "unet":
+        seconds = next(x["seconds"] for x in results.lines if (x["variant"], x["fold"]) == ("pretrained", fold))
+        method, outputs = unet_answers(fitted, seconds=seconds, console=console)
+        scores, outputs = scores_beside(fitted, lambda split: outputs, split="test")
     else:
         method = name if name == "constant" else baseline_words(fitted.pipeline)
-        outputs = control_outputs(fitted, name, split="test", console=console)
+        scores, outputs = scores_beside(fitted, partial(control_outputs, fitted, name, console=console), split="test")
     more = {"method": method, "seconds": time.monotonic() - start, **_answers(fitted, outputs)}
-    target = fitted.loaders["test"].target
-    assert target is not None
-    results.add(name, fold=fold, seed=0, scores=fitted.pipeline.task.metrics(outputs, target), more=more)
+    results.add(name, fold=fold, seed=0, scores=scores, more=more)
 
 
 def _variants(data_set: DataSet, recipe: Recipe, plan: Plan, *, fold: int) -> Iterator[tuple[str, Recipe]]:

@@ -79,8 +79,11 @@ def require_libraries(specs: Iterable[str]) -> None:
                 raise MissingDependencyError(NEEDS[kind][1], extra="bench", purpose=purpose)
 
 
-def strong_baseline(spec: str, fitted: Fitted, *, quick: bool = False, console: Console) -> tuple[str, Tensor]:
-    """Returns what was chosen, in words, and its answers on the test split in the form of a head's outputs.
+Answers = Callable[[str], Tensor]  # of a split, in the form of a head's outputs
+
+
+def strong_baseline(spec: str, fitted: Fitted, *, quick: bool = False, console: Console) -> tuple[str, Answers]:
+    """Returns what was chosen, in words, and what it answers to a split.
 
     With ``quick`` the validation split chooses also where there are few samples.
 
@@ -101,11 +104,11 @@ def strong_baseline(spec: str, fitted: Fitted, *, quick: bool = False, console: 
             best, chosen = score, one
     assert chosen is not None
     _fit(chosen, fitted, splits=known)
-    return chosen.words, as_outputs(chosen.model, task, chosen.features["test"])
+    return chosen.words, lambda split: as_outputs(chosen.model, task, chosen.features[split])
 
 
-def _strong_places(spec: str, fitted: Fitted, *, console: Console) -> tuple[str, Tensor]:
-    """Returns what is chosen on places of the validation split, in words, and its answers to the test split."""
+def _strong_places(spec: str, fitted: Fitted, *, console: Console) -> tuple[str, Answers]:
+    """Returns what is chosen on places of the validation split, in words, and what it answers to a split."""
     kind, _, names = spec.partition(":")
     tried = {"forest": plain_forest, "boosting": lambda: HistGradientBoostingClassifier(max_iter=200, random_state=0)}
     for name in (kind, *names.split(",")):
@@ -122,7 +125,7 @@ def _strong_places(spec: str, fitted: Fitted, *, console: Console) -> tuple[str,
     if len(known_splits(fitted.pipeline)) == 2:
         x, y = np.concatenate([x, held_out]), np.concatenate([y, truth])
     model = fit_on_places(tried[name](), task, x, y)
-    return f"local + {name}", answers_of(model, fitted, "test", console=console)
+    return f"local + {name}", lambda split: answers_of(model, fitted, split, console=console)
 
 
 class _Choice(NamedTuple):
@@ -209,6 +212,8 @@ def _candidates(name: str, task: Task, *, sparse: bool, width: int) -> list[tupl
         return [(f"ridge classifier alpha={a:g}", _after([StandardScaler()], m)) for a, m in pairs]
     if name == "ridge":
         return [(f"ridge alpha={a:g}", _after(near, Ridge(alpha=a))) for a in (1.0, 10.0, 100.0, 1000.0)]
+    if name == "seasonal":
+        return [("the last 24 rows again", make_pipeline(Seasonal(24, task.outputs)))]
     if name == "svm":
         kind = (lambda c: SVC(C=c, class_weight=weight)) if classify else (lambda c: SVR(C=c))
         return [(f"RBF-SVM C={c:g}", _after(near, kind(c))) for c in (1.0, 10.0, 100.0)]
@@ -225,7 +230,7 @@ def _candidates(name: str, task: Task, *, sparse: bool, width: int) -> list[tupl
             models = [MultiOutputRegressor(model) for model in models]
         settings = [*(f"rate {r:g}" for r in rates), "as it comes"]
         return [(f"gradient boosting, {how}", model) for how, model in zip(settings, models, strict=True)]
-    known = ("logistic", "ridge", "svm", "forest", "boosting")
+    known = ("logistic", "ridge", "seasonal", "svm", "forest", "boosting")
     raise UsageError("strong baseline", must="be known", found=name, do=nearest(name, known))
 
 
@@ -259,6 +264,24 @@ class _Vectors(BaseEstimator):
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Returns the vectors."""
         return self.fitted_.transform(x)
+
+
+class Seasonal(BaseEstimator):
+    """What stood in the last ``rows`` of a window comes again and again; of a shorter window all of it."""
+
+    def __init__(self, rows: int, horizon: int) -> None:
+        self.rows, self.horizon = rows, horizon
+
+    def fit(self, x: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> "Seasonal":
+        """Learns nothing."""
+        del x, y, sample_weight
+        self.fitted_ = True
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Returns the next values ``[n, horizon]`` of windows ``[n, lookback]``."""
+        last = x[:, -min(self.rows, x.shape[1]) :]
+        return np.tile(last, -(-self.horizon // last.shape[1]))[:, : self.horizon]
 
 
 def _after(steps: list[Any], model: Any) -> Any:

@@ -132,6 +132,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     parts.append(f"{IN_WORDS}\n\n{table(HEAD, verdicts(done))}")
     if modes := _modes(done):
         parts.append("\n".join(["Other tune modes (seed 0):", "", *modes]))
+    if networks := _networks(done):
+        parts.append("\n".join(["A small U-Net from scratch, of as many minutes as the fit took:", "", *networks]))
     if published := _published(results["rows"]):
         parts.append("\n".join(["Published figures (not run here):", "", *published]))
     if missing := [row for row in results["rows"] if row["status"] != "done"]:
@@ -192,6 +194,15 @@ def figure(row: Mapping[str, Any], name: str, metric: str) -> str:
     score = row["scores"][name][metric]
     text = f"{score['mean']:.3f}"
     return text if score["runs"] == 1 else f"{text} ({score['low']:.3f}..{score['high']:.3f})"
+
+
+def _networks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for row in rows:
+        if "unet" in row["scores"]:
+            told = ", ".join(f"{metric} {figure(row, 'unet', metric)}" for metric in row["metrics"])
+            lines.append(f"* {row['name']}: {told} ({row['methods']['unet']}, {row['spent']['unet'] / 60:.1f} minutes)")
+    return lines
 
 
 def _modes(rows: Sequence[Mapping[str, Any]]) -> list[str]:

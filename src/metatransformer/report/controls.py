@@ -4,8 +4,10 @@ The majority or mean, a plain baseline on raw features by scikit-learn, the same
 recipe with no trunk. "The frozen pretrained trunk helps" is the difference, also where there is none.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,9 +35,11 @@ from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe, tune_mode
+from metatransformer.report.objects import forest_boxes
 from metatransformer.report.places import forest_answers
 
 CONTROLS = ("constant", "baseline", "random", "identity")
+FORESTS = {"dense": forest_answers, "boxed": forest_boxes}  # plain baselines, by what a task needs of a modality
 MAX_FEATURES = 200  # beyond it principal components are taken
 
 PENALTIES = np.logspace(-1, 5, 13)  # of ridge regression, chosen by leaving single samples out
@@ -53,28 +57,39 @@ def run_controls(
         raise UsageError("controls", must=f"be among {', '.join(CONTROLS)}", found=bad[0])
     if split not in fitted.metrics:
         raise UsageError("controls", must="be scored on a split with targets", found=repr(split))
-    target = fitted.loaders[split].target
-    assert target is not None
-    if fitted.pipeline.task.kit == "boxed" and "baseline" in names:
-        console.note("no plain baseline: there is none for a task that finds objects")
-        names = tuple(name for name in names if name != "baseline")
     results = {}
     for name in names:
         console.note(f"control '{name}'")
-        outputs = control_outputs(fitted, name, split=split, console=console)
-        results[name] = fitted.pipeline.task.metrics(outputs, target)
+        if name in ("random", "identity"):
+            results[name] = _other_trunk(fitted, name, console).metrics[split]
+        else:
+            answers = partial(control_outputs, fitted, name, console=console)
+            results[name] = scores_beside(fitted, answers, split=split)[0]
     return results
 
 
-def control_outputs(fitted: Fitted, name: str, *, split: str, console: Console) -> torch.Tensor:
-    """Returns what a control answers on ``split``, in the form of a head's outputs ``[n, outputs]``."""
+def scores_beside(
+    fitted: Fitted, answers: Callable[[str], torch.Tensor], *, split: str
+) -> tuple[dict[str, float], torch.Tensor]:
+    """Returns the scores of what another model answers to a split, and the answers: what a task learns from answers to
+    the validation split is learned from the other model's.
+    """
+    task, outputs = copy.deepcopy(fitted.pipeline.task), answers(split)
+    target, held_out = fitted.loaders[split].target, fitted.loaders["val"].target
+    assert target is not None and held_out is not None
+    if task.calibrated:
+        task.calibrate(outputs if split == "val" else answers("val"), held_out)
+    return task.metrics(outputs, target), outputs
+
+
+def control_outputs(fitted: Fitted, name: str, split: str, *, console: Console) -> torch.Tensor:
+    """Returns what the constant answer or the plain baseline answers to ``split``, as a head's outputs
+    ``[n, outputs]``.
+    """
     if name == "constant":
         return fitted.pipeline.task.constant().expand(len(fitted.loaders[split]), -1)
-    if name == "baseline" and fitted.pipeline.task.kit == "dense":
-        return forest_answers(fitted, split, console=console)
-    if name == "baseline":
-        return _baseline(fitted, split)
-    return _other_trunk(fitted, name, split, console)
+    kit = fitted.pipeline.task.kit
+    return FORESTS[kit](fitted, split, console=console) if kit else _baseline(fitted, split)
 
 
 def _baseline(fitted: Fitted, split: str) -> torch.Tensor:
@@ -98,8 +113,8 @@ def baseline_kind(pipeline: Pipeline) -> str:
 
 def baseline_words(pipeline: Pipeline) -> str:
     """Returns what the plain baseline is, in words."""
-    if pipeline.task.kit == "dense":
-        return "forest on local features"
+    if pipeline.task.kit:
+        return "forest on local features" + ", regions and peaks" * (pipeline.task.kit == "boxed")
     return "plain features, cosine" if pipeline.task.baseline.kind == "vectors" else baseline_kind(pipeline)
 
 
@@ -253,11 +268,11 @@ def as_outputs(model: Any, task: Task, x: Any) -> torch.Tensor:
     return torch.from_numpy(np.log(probability))
 
 
-def _other_trunk(fitted: Fitted, kind: str, split: str, console: Console) -> torch.Tensor:
+def _other_trunk(fitted: Fitted, kind: str, console: Console) -> Fitted:
     """Trains the same recipe on a random trunk or on none, with the pretrained trunk's own front end."""
     recipe = fitted.pipeline.recipe
     changed = with_random_trunk(recipe, seed=recipe.run.seed) if kind == "random" else without_trunk(recipe)
-    return fit(fitted.examples, changed, console=console).outputs[split]
+    return fit(fitted.examples, changed, console=console)
 
 
 def with_random_trunk(recipe: Recipe, *, seed: int) -> Recipe:

