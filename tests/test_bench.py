@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from common import make_records, run
 
 from metatransformer.bench import strong, suite
@@ -19,8 +20,9 @@ from metatransformer.bench.datasets import DATA_SETS, DataSet, digest
 from metatransformer.bench.paired import paired_error
 from metatransformer.bench.processes import RowProcesses, termination_interrupts
 from metatransformer.bench.row import Plan, Results, _alone, _fewer, run_row
-from metatransformer.bench.strong import require_libraries
+from metatransformer.bench.strong import Seasonal, require_libraries
 from metatransformer.bench.table import _modes, markdown, summarise
+from metatransformer.bench.unet import PART, UNet, _part
 from metatransformer.core.errors import MissingDependencyError, UsageError
 from metatransformer.core.labels import PlaceLabels
 from metatransformer.core.samples import Record
@@ -264,19 +266,43 @@ SMALL = {"head.read": [-1], "task.places": 500, "input.size": 56}
 )
 def test_rows_of_other_tasks(tmp_path: Path, folds: Any, task: str, metric: str, spec: str, methods: dict[str, str]):
     overrides = {name: value for name, value in SMALL.items() if task == "segment" or name != "task.places"}
-    row = replace(TOY, folds=folds, task=task, metrics=(metric,), strong=spec, modes=(), overrides=overrides)
+    own = {"metrics": (metric,), "strong": spec, "unet": task == "segment"}
+    row = replace(TOY, folds=folds, task=task, **own, modes=(), overrides=overrides)
     for quick in (False, True):
         results = Results(tmp_path / f"row-{quick}.jsonl")
         plan = replace(PLAN, quick=quick, trunks=1)
         run_row(row, data=tmp_path, plan=plan, results=results, console=Console(quiet=True))
     found = {line["variant"]: line for line in results.lines}
-    assert set(found) == {"pretrained", "constant", "baseline", "strong", "identity", "random"}
+    networks = {"unet"} if task == "segment" else set()
+    assert set(found) == {"pretrained", "constant", "baseline", "strong", "identity", "random"} | networks
     assert all(found[name]["method"].startswith(methods[name]) for name in methods)
     for name in ("baseline", "strong"):
         assert found[name]["scores"][metric] > found["constant"]["scores"][metric]
     row_of = {"name": "toys", "summary": "", "modality": "image", "metrics": [metric], "status": "done", "words": ""}
     row_of |= {"split": "", "licence": "", "source": "", "published": [], **summarise(results.lines, metrics=(metric,))}
-    assert f"| toys | {metric} |" in told([row_of])
+    text = told([row_of])
+    assert f"| toys | {metric} |" in text
+    assert ("A small U-Net from scratch" in text) == ("U-Net, " in text) == (task == "segment")
+
+
+def test_a_unet_sees_parts_of_pictures_with_their_classes():
+    net = UNet(3, 5).eval()
+    assert net(torch.zeros(2, 3, 24, 40)).shape == (2, 5, 24, 40)
+    across = torch.arange(300).repeat(200, 1)
+    seen = set()
+    for seed in range(20):
+        pixels, classes = _part(across[None].half(), across.to(torch.int16), np.random.default_rng(seed))
+        assert pixels.shape == (1, PART, PART) and torch.equal(pixels[0].round(), classes.half().float())
+        seen.add(bool(classes[0, 0] > classes[0, 1]))
+    assert seen == {True, False}  # mirrored or not
+    pixels, classes = _part(across[None, :50, :60].half(), across[:50, :60].to(torch.int16), np.random.default_rng(0))
+    assert pixels.shape == (1, PART, PART) and (classes == -1).sum() == PART**2 - 50 * 60
+
+
+def test_a_season_comes_again():
+    x = np.arange(10).reshape(2, 5)
+    assert Seasonal(3, 7).fit(x, x).predict(x).tolist() == [[2, 3, 4, 2, 3, 4, 2], [7, 8, 9, 7, 8, 9, 7]]
+    assert Seasonal(24, 2).fit(x, x).predict(x).tolist() == [[0, 1], [5, 6]]
 
 
 def test_a_quick_run_keeps_identities_whole(monkeypatch: pytest.MonkeyPatch):

@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from common import run
 from faster_coco_eval import COCO, COCOeval_faster
 from PIL import Image
 
+import metatransformer as mt
 from metatransformer import DataError
 from metatransformer.bench.datasets import DATA_SETS
 from metatransformer.bench.row import Plan, Results, run_row
@@ -23,7 +25,9 @@ from metatransformer.fit.boxes import change_of
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.nn.boxes import generous_overlap, overlap, suppress
-from metatransformer.nn.detector import Cells, Detector, Directions, Truth, assign, loss_of
+from metatransformer.nn.detector import Cells, Detector, Truth, assign, loss_of
+from metatransformer.nn.grid import Directions
+from metatransformer.report.objects import PEAKS, boxes_of, pixel_classes
 from metatransformer.tasks.detect import Detect, DetectOptions
 
 W, H = 64, 48
@@ -298,6 +302,33 @@ def test_a_part_and_a_mirror_image_move_boxes_with_the_pixels():
     assert not change_of("a", (31, 43), copy=1, flips=False, seed=0).mirrored
 
 
+# --- the plain baseline ----------------------------------------------------------------------------------------------
+
+
+def test_a_pixel_is_of_the_smallest_box_in_whose_ellipse_it_lies():
+    truth = labels([[0, 0, 8, 8], [2, 2, 4, 4], [0, 8, 12, 20]], [5, 0, 5], crowd=[False, False, True])
+    truth = replace(truth, size=(20, 12))
+    found = pixel_classes(truth, np.array([1, 0, 1]), (20, 12), ground=2)
+    assert found[3, 3] == found[2, 2] == 0 and found[5, 5] == 1  # the corner of the small box is within its ellipse
+    assert found[0, 0] == 2 and found[14, 6] == -1 and found[8, 0] == 2
+    small = pixel_classes(truth, np.array([1, 0, 1]), (10, 6), ground=2)
+    assert small[1, 1] == 0 and small[7, 3] == -1
+
+
+def test_objects_are_regions_or_peaks_by_hand():
+    chance = np.zeros((10, 20))
+    chance[2:5, 3:7], chance[8, 8:11] = 0.8, 0.9
+    chance[3, 4] = 1.0
+    found = boxes_of(chance, np.array([2.0, 3.0]), size=np.array([8.0, 9.0]), way=0.5)
+    assert found.boxes.tolist() == [[6, 6, 14, 15]]  # the other one has but three pixels
+    assert found.scores == pytest.approx([(11 * 0.8 + 1) / 12])
+    peaks = boxes_of(chance, np.array([2.0, 3.0]), size=np.array([8.0, 9.0]), way=PEAKS)
+    assert [9.0, 10.5] in ((peaks.boxes[:, :2] + peaks.boxes[:, 2:]) / 2).tolist()
+    assert (peaks.boxes[:, 2:] - peaks.boxes[:, :2] == [8, 9]).all()
+    nothing = boxes_of(np.zeros((3, 4)), np.ones(2), size=np.ones(2), way=0.5)
+    assert nothing.boxes.shape == (0, 4) and nothing.scores.shape == (0,)
+
+
 # --- the detector -----------------------------------------------------------------------------------------------------
 
 
@@ -538,6 +569,28 @@ def test_from_pictures_with_boxes_to_results_that_evaluators_load(tmp_path: Path
     truth.loadRes(str(tmp_path / "p.json"))
 
 
+def test_a_detector_in_python_answers_as_the_command(tmp_path: Path, capsys):
+    data = cells(tmp_path / "data", count=4)
+    given = dict(setting.split("=") for setting in QUICK if "=" in setting)
+    recipe = {key: yaml.safe_load(value) for key, value in given.items() if key.split(".")[0] != "run"}
+    epochs = recipe.pop("optim.epochs")
+    own = mt.Detector("image", encoder="test", device="cpu", epochs=epochs, recipe=recipe).fit(data)
+    assert own.score(data) == pytest.approx(own.metrics_["val"]["ap"] if "test" not in own.metrics_ else
+                                            own.metrics_["test"]["ap"], abs=1e-3)  # fmt: skip
+    own.save(tmp_path / "model")
+    loaded = mt.load(tmp_path / "model", device="cpu")
+    assert isinstance(loaded, mt.Detector) and loaded.threshold_ == own.threshold_
+    pictures = sorted((data / "images").iterdir())[:3]
+    status, _, err = run(["predict", tmp_path / "model", *pictures, "--out", tmp_path / "p.json"], capsys)
+    assert status == 0, err
+    listed, table = json.loads((tmp_path / "p.json").read_text()), loaded.predict(pictures)
+    pd.testing.assert_frame_equal(table, own.predict(pictures))
+    assert table["id"].tolist() == [one["category_id"] for one in listed] and set(table["class"]) <= {"bright", "dark"}
+    boxes = np.array([one["bbox"] for one in listed])
+    np.testing.assert_allclose(table[["x1", "y1"]], boxes[:, :2], atol=0.01)
+    np.testing.assert_allclose(table[["x2", "y2"]], boxes[:, :2] + boxes[:, 2:], atol=0.01)
+
+
 def test_a_killed_run_continues_with_the_same_result(tmp_path: Path, capsys, monkeypatch):
     data, words = cells(tmp_path / "data", count=4), ["--modality", "image", "--task", "detect", "--encoder", "test"]
     status, whole, err = run(["fit", data, *words, "--out", tmp_path / "a", *QUICK], capsys)
@@ -565,7 +618,8 @@ def test_controls_stand_beside_a_detection(tmp_path: Path, capsys):
     data, words = cells(tmp_path / "data", count=4), ["--modality", "image", "--task", "detect", "--controls"]
     status, told, err = run(["fit", data, *words, "--encoder", "test", "--out", tmp_path / "run", *QUICK], capsys)
     assert status == 0, err
-    assert set(told["controls"]) == {"constant", "random", "identity"} and told["controls"]["constant"]["ap"] == 0
+    assert set(told["controls"]) == {"constant", "baseline", "random", "identity"}
+    assert told["controls"]["constant"]["ap"] == 0 and told["controls"]["baseline"]["ap50"] > 0.5
 
 
 def test_a_picture_of_another_size_is_named_by_check_and_fit(tmp_path: Path, capsys):
@@ -603,14 +657,15 @@ def test_other_pictures_are_learned_alike(tmp_path: Path, capsys, modality: str)
     assert status == 0 and "ap" in told["metrics"]["test"], err
 
 
-def test_a_benchmark_row_has_controls_and_no_plain_baseline(tmp_path: Path):
+def test_a_benchmark_row_has_controls_and_a_plain_baseline(tmp_path: Path):
     data = cells(tmp_path / "data", count=4)
     small = {**dict(setting.split("=") for setting in QUICK[2:]), "input.size": 64}
     row = replace(DATA_SETS["bccd"], folds=lambda root: [list(index(root).records)], sha256="", overrides=small)
     plan = Plan("test", 1, 1, quick=False, overrides=("head.read=[1]",))
     results = Results(tmp_path / "row.jsonl")
     run_row(row, data=data, plan=plan, results=results, console=Console(quiet=True))
-    assert [line["variant"] for line in results.lines] == ["pretrained", "identity", "constant", "random"]
+    assert [line["variant"] for line in results.lines] == ["pretrained", "identity", "constant", "baseline", "random"]
+    assert results.lines[3]["method"] == "forest on local features, regions and peaks"
     found = summarise(results.lines, metrics=row.metrics)
     about = {"name": "bccd", "summary": "", "modality": "image", "metrics": ["ap"], "status": "done", "words": ""}
     about |= {"split": "", "licence": "", "source": "", "published": [], "tested": 3}

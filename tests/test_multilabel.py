@@ -160,7 +160,7 @@ def test_command_line_learns_several_labels(tmp_path: Path, capsys):
     assert status == 0, err
     found = pd.read_csv(tmp_path / "p.csv")
     assert list(found.columns) == ["key", "prediction", "p(toxic)", "p(polar)", "p(large)"] and len(found) == 13
-    with pytest.raises(UsageError, match="to be loaded in Python; found a model of the task 'multilabel'"):
+    with pytest.raises(UsageError, match="to be loaded in Python; found one of the task 'multilabel'"):
         load(out)
     with pytest.raises(DataError, match="--task .multilabel for several columns"):
         Classifier("graph", encoder="test", target="toxic,polar").fit(table)

@@ -2,6 +2,8 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,9 @@ from common import run, words_of
 from sklearn.metrics import mean_pinball_loss
 
 from metatransformer.core.errors import UsageError
+from metatransformer.fit.fitted import Fitted
 from metatransformer.recipe import make_recipe
+from metatransformer.report.controls import scores_beside
 from metatransformer.tasks.forecast import Forecast, ForecastOptions
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -52,6 +56,20 @@ def test_the_pinball_loss_is_scikit_learns():
         for q in LEVELS
     ]
     assert task.metrics(outputs, target)["pinball"] == pytest.approx(np.mean(losses), rel=1e-6)
+
+
+def test_another_model_has_quantiles_of_its_own():
+    task, outputs, target = calibrated(4001)
+    rng = torch.Generator().manual_seed(1)
+    known = {"val": task.goal(target), "test": task.goal(target)}
+    known = {split: goal + 50 + torch.randn(goal.shape, generator=rng) for split, goal in known.items()}
+    loaders = {split: SimpleNamespace(target=target) for split in known}
+    fitted: Any = object.__new__(Fitted)
+    fitted.pipeline, fitted.loaders = SimpleNamespace(task=task), loaders
+    before = task.offsets_.clone()
+    scores, answers = scores_beside(fitted, known.__getitem__, split="test")
+    assert answers is known["test"] and torch.equal(task.offsets_, before)
+    assert scores["coverage"] > 0.5 > task.metrics(known["test"], target)["coverage"] == 0
 
 
 def test_a_saved_task_keeps_them_and_few_windows_are_told():

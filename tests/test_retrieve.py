@@ -216,6 +216,23 @@ def test_a_manifest_is_learned_scored_and_told(fitted: Path, manifest: Path, tmp
     assert near.loc[1:, "similarity_1"].gt(0.999).all()
 
 
+def test_a_retriever_in_python_answers_as_the_command(fitted: Path, manifest: Path, tmp_path: Path, capsys):
+    own = mt.load(fitted, device="cpu")
+    assert isinstance(own, mt.Retriever)
+    asked = sorted(manifest.parent.rglob("*.png"))[:3]
+    status, _, err = run(["predict", fitted, *asked, "--out", tmp_path / "p.parquet"], capsys)
+    assert status == 0, err
+    told = pd.read_parquet(tmp_path / "p.parquet")
+    found = own.predict(asked)
+    assert found["nearest_1"].tolist() == told["nearest_1"].tolist() and list(found.columns) == list(told.columns)
+    status, scored, err = run(["evaluate", fitted], capsys)
+    assert status == 0 and own.score(manifest) == pytest.approx(scored["metrics"]["r1"]), err
+    again = own.predict([manifest.parent / "p9" / "2.png"], gallery=manifest)
+    assert again["nearest_1"].tolist() == ["p9/2.png"] and (again["similarity_1"] > 0.999).all()  # itself
+    learned = mt.Retriever(**own.get_params()).fit(manifest)
+    assert learned.score(manifest) == pytest.approx(own.score(manifest))
+
+
 def test_a_gallery_of_ones_own(fitted: Path, manifest: Path, tmp_path: Path, capsys):
     words = ["predict", fitted, manifest.parent / "p1" / "0.png", "--out", tmp_path / "near.csv", "--gallery"]
     status, _, err = run([*words, manifest.parent], capsys)

@@ -12,6 +12,7 @@ from common import run, tiny_pipeline
 from PIL import Image
 from sklearn.metrics import accuracy_score, jaccard_score, recall_score
 
+import metatransformer as mt
 from metatransformer import DataError
 from metatransformer.core.batch import Part
 from metatransformer.core.errors import UnlabelledError, UsageError
@@ -19,6 +20,7 @@ from metatransformer.core.labels import Legend, PlaceLabels
 from metatransformer.core.modality import Answer, Cut
 from metatransformer.core.samples import View
 from metatransformer.data.legend import find_legend, read_legend
+from metatransformer.fit.queries import MaskTrainer
 from metatransformer.infer.dense import _joined
 from metatransformer.modalities._picture.coco import draw_shapes
 from metatransformer.modalities._picture.local import local_pixels
@@ -36,6 +38,7 @@ from metatransformer.modalities.pointcloud.dense import (
     write_points,
 )
 from metatransformer.modalities.pointcloud.read import read_cloud
+from metatransformer.nn.queries import Decoder
 from metatransformer.nn.views import Dots, view_frames
 from metatransformer.tasks.segment import Places, Segment, SegmentOptions
 from metatransformer.trunk import load_encoder
@@ -416,6 +419,103 @@ def test_from_pictures_with_masks_to_masks_of_new_pictures(tmp_path: Path, capsy
         np.testing.assert_array_equal(read_mask(Path(file), {}), read_mask(same, {}))
 
 
+def test_a_segmenter_in_python_answers_as_the_command(tmp_path: Path, capsys):
+    data = discs(tmp_path / "data")
+    recipe = {"input.size": 64, "head.read": [1, -1], "head.centres": 0, "task.places": 600}
+    own = mt.Segmenter("image", encoder="test", device="cpu", recipe=recipe).fit(data)
+    assert own.classes_ == {0: "ground", 1: "disc"} and own.score(data) > 0.8
+    own.save(tmp_path / "model")
+    loaded = mt.load(tmp_path / "model", device="cpu")
+    assert isinstance(loaded, mt.Segmenter)
+    files = sorted((data / "test" / "images").iterdir())
+    status, _, err = run(["predict", tmp_path / "model", *files, "--out", tmp_path / "p.csv"], capsys)
+    assert status == 0, err
+    written = [read_mask(Path(file), {}) for file in pd.read_csv(tmp_path / "p.csv")["file"]]
+    for mine, theirs, command in zip(own.predict(files), loaded.predict(files), written, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+        np.testing.assert_array_equal(mine, command)
+    pictures = [np.asarray(Image.open(path)) for path in sorted((data / "train" / "images").iterdir())]
+    masks = [7 * (picture > 125) for picture in pictures]
+    other = mt.Segmenter("image", encoder="test", device="cpu", recipe=recipe).fit(pictures, masks)
+    assert other.classes_ == {0: "0", 7: "7"} and other.score(pictures, masks) > 0.8
+    assert set(np.unique(other.predict(pictures[:1])[0])) <= {0, 7}
+    with pytest.raises(UsageError, match=r"y\[0\]: must be whole numbers, one a place; found float64"):
+        other.fit(pictures, [mask / 2 for mask in masks])
+    with pytest.raises(DataError, match="must label .* as its sample has"):
+        other.fit(pictures, [mask[1:] for mask in masks])
+
+
+QUERIES = [*QUICK, "task.decoder=queries", "task.width=16", "optim.epochs=12", "optim.lr=1e-2", "data.batch_size=4"]
+
+
+def test_padding_changes_no_mask():
+    torch.manual_seed(0)
+    net = Decoder(11, 3, width=16).eval()
+    tokens = torch.randn(1, 5, 7, 11)
+    wide, real = torch.randn(1, 8, 9, 11), torch.zeros(1, 8, 9, dtype=torch.bool)
+    wide[:, :5, :7], real[:, :5, :7] = tokens, True
+    with torch.no_grad():
+        alone, padded = net(tokens, torch.ones(1, 5, 7, dtype=torch.bool)), net(wide, real)
+    assert alone.shape == (1, 10, 14, 3)
+    torch.testing.assert_close(padded[:, :10, :14], alone)
+
+
+def test_a_mask_is_how_well_its_query_goes_with_the_tokens():
+    """Without rounds and neighbours, by hand: the scalar product of each class's query with each finer token."""
+    torch.manual_seed(0)
+    net = Decoder(5, 3, width=8, depth=0).eval()
+    tokens = torch.randn(2, 3, 2, 5)
+    with torch.no_grad():
+        found = net(tokens, torch.ones(2, 3, 2, dtype=torch.bool))
+        four = net.finer(net.start(tokens))[1, 2, 0]  # of one token: its four parts, row by row
+        parts = [torch.nn.functional.gelu(net.norm(part)) for part in four.reshape(4, 8)]
+        masks = net.masks(net.queries)
+    for place, part in zip(((4, 0), (4, 1), (5, 0), (5, 1)), parts, strict=True):
+        torch.testing.assert_close(found[1, *place], (masks @ part) / 8**0.5)
+
+
+def test_masks_from_queries_from_pictures_to_masks(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    data, words = discs(tmp_path / "data"), ["--modality", "image", "--task", "segment", "--encoder", "test"]
+    status, whole, err = run(["fit", data, *words, "--out", tmp_path / "a", *QUERIES], capsys)
+    assert status == 0 and "directions of a token keep" in err and "epoch 12/12" in err, err
+    assert whole["metrics"]["test"]["mean_iou"] > 0.8
+    status, scored, err = run(["evaluate", tmp_path / "a"], capsys)
+    assert status == 0 and scored["metrics"] == pytest.approx(whole["metrics"]["test"], abs=1e-6), err
+    status, _, err = run(["predict", tmp_path / "a", data / "test" / "images", "--out", tmp_path / "p.csv"], capsys)
+    assert status == 0, err
+    for file, key in zip(*pd.read_csv(tmp_path / "p.csv")[["file", "key"]].T.to_numpy(), strict=True):
+        same = tmp_path / "a" / "masks" / "test" / "test" / "images" / key
+        np.testing.assert_array_equal(read_mask(Path(file), {}), read_mask(same, {}))
+
+    scores, calls = MaskTrainer._scores, []
+
+    def stops(self):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return scores(self)
+
+    monkeypatch.setattr(MaskTrainer, "_scores", stops)
+    status, _, _ = run(["fit", data, *words, "--out", tmp_path / "b", *QUERIES], capsys)
+    assert status != 0 and (tmp_path / "b" / "checkpoints" / "last.pt").is_file()
+    monkeypatch.setattr(MaskTrainer, "_scores", scores)
+    status, again, err = run(["fit", data, *words, "--out", tmp_path / "b", *QUERIES], capsys)
+    assert status == 0 and "continuing after epoch 1" in err and "tokens, train:" not in err, err
+    assert again["metrics"] == whole["metrics"]
+
+
+def test_masks_from_queries_have_their_own_settings(tmp_path: Path, capsys):
+    data = discs(tmp_path / "data")
+    words = ["fit", data, "--modality", "image", "--task", "segment", "--encoder", "test", "--out", tmp_path / "run"]
+    for setting, said in (
+        ("head.centres=9", "'head.centres': must be 0 for the task 'segment', whose head is trained"),
+        ("task.width=0", "'task.width': must be at least 1"),
+        ("task.decoder=other", "task.decoder"),
+    ):
+        status, _, err = run([*words, *QUERIES, setting], capsys)
+        assert status == 2 and said in err, err
+
+
 def test_controls_stand_beside_a_dense_score(tmp_path: Path, capsys):
     data, words = discs(tmp_path / "data"), ["--modality", "image", "--task", "segment", "--controls"]
     status, told, err = run(["fit", data, *words, "--encoder", "test", "--out", tmp_path / "run", *QUICK], capsys)
@@ -603,6 +703,9 @@ def test_from_clouds_with_labels_to_labelled_clouds(tmp_path: Path, capsys):
     status, told, err = run(["fit", tmp_path / "data", *words, "--encoder", "test", "--out", out, *small], capsys)
     assert status == 0, err
     assert told["metrics"]["test"]["mean_iou"] > 0.9
+    asked = ["fit", tmp_path / "data", *words, "--encoder", "test", "--out", tmp_path / "other", *small]
+    status, _, err = run([*asked, "head.centres=0", "task.decoder=queries"], capsys)
+    assert status == 2 and "'task.decoder': must be 'solved' but for pictures" in err, err
     status, _, err = run(["predict", out, tmp_path / "data" / "test" / "5.txt", "--out", tmp_path / "p.csv"], capsys)
     assert status == 0, err
     cloud = read_cloud(pd.read_csv(tmp_path / "p.csv")["file"][0])

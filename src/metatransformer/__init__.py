@@ -22,7 +22,9 @@ from metatransformer.core.errors import (
 if TYPE_CHECKING:
     from metatransformer.faces.describe import describe
     from metatransformer.faces.embedder import Embedder, embed
-    from metatransformer.faces.sklearn import Classifier, Forecaster, Regressor, load
+    from metatransformer.faces.load import load
+    from metatransformer.faces.parts import Detector, Retriever, Segmenter
+    from metatransformer.faces.sklearn import Classifier, Forecaster, Regressor
     from metatransformer.pairs.space import similarity, zero_shot
     from metatransformer.trunk import list_encoders
 
@@ -31,12 +33,15 @@ __version__ = "0.1.0"
 __all__ = [
     "Classifier",
     "DataError",
+    "Detector",
     "Embedder",
     "Forecaster",
     "MetaTransformerError",
     "MissingDependencyError",
     "NotFittedError",
     "Regressor",
+    "Retriever",
+    "Segmenter",
     "UsageError",
     "WeightsError",
     "__version__",
@@ -50,13 +55,16 @@ __all__ = [
 
 _PLACES = {
     "Classifier": "metatransformer.faces.sklearn",
+    "Detector": "metatransformer.faces.parts",
     "Embedder": "metatransformer.faces.embedder",
     "Forecaster": "metatransformer.faces.sklearn",
     "Regressor": "metatransformer.faces.sklearn",
+    "Retriever": "metatransformer.faces.parts",
+    "Segmenter": "metatransformer.faces.parts",
     "describe": "metatransformer.faces.describe",
     "embed": "metatransformer.faces.embedder",
     "list_encoders": "metatransformer.trunk",
-    "load": "metatransformer.faces.sklearn",
+    "load": "metatransformer.faces.load",
     "similarity": "metatransformer.pairs.space",
     "zero_shot": "metatransformer.pairs.space",
 }

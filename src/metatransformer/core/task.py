@@ -76,7 +76,8 @@ class Told(NamedTuple):
 class Task(ABC):
     """One kind of target; ``name`` is how it is found, ``title`` what it is called in a report.
 
-    ``scores`` are those of ``metrics`` that can be chosen, the default first; ``options`` its settings.
+    ``scores`` are those of ``metrics`` that can be chosen, the default first, ``told`` others of which something is
+    known; ``options`` its settings.
 
     ``squared`` says that ``loss`` is the plain mean of squared errors over all outputs, so that linear heads have a
     closed form; ``ranks`` that outputs are log odds of classes, ``log_loss`` is among the metrics, and least squares on
@@ -91,13 +92,15 @@ class Task(ABC):
     ``kit`` names what a modality must have for the task (``Modality.kit``), where its answers are of parts of a sample:
     "dense" for one at every place (``DenseTask``), "boxed" for objects in it (``BoxTask``).
 
-    ``estimator`` is the class of ``faces.sklearn`` that loads a model of this task: "Classifier" where ``decode`` has a
-    column ``p(NAME)`` for each of the ``classes`` in ``state``, "Regressor" where a prediction is one number.
+    ``estimator`` is the class of ``faces.load`` that loads a model of this task: "Classifier" where ``decode`` has a
+    column ``p(NAME)`` for each of the ``classes`` in ``state``, "Regressor" where a prediction is one number,
+    "Segmenter" of a ``DenseTask``, "Detector" of a ``BoxTask``, "Retriever" of one that compares.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     scores: ClassVar[Mapping[str, Score]]
+    told: ClassVar[Mapping[str, Score]] = {}
     options: ClassVar[type[TaskOptions]] = TaskOptions
     kit: ClassVar[str] = ""
     squared: ClassVar[bool] = False
@@ -199,6 +202,11 @@ class Task(ABC):
         """Learns from answers to the validation split what an answer leaves open; most tasks have nothing to learn."""
         del outputs, target
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether scores rest on what ``calibrate`` learned."""
+        return False
+
     def remember(self, outputs: Tensor, keys: Sequence[str], targets: Sequence[Any]) -> None:
         """Keeps answered samples that later answers are made of; only tasks that compare need any."""
         del outputs, keys, targets
@@ -286,7 +294,7 @@ class Task(ABC):
 
     def words(self, metric: str) -> str:
         """Returns the name of one of ``metrics`` as people write it."""
-        known = self.scores.get(metric, Score()).words
+        known = {**self.told, **self.scores}.get(metric, Score()).words
         return known or metric.replace("_", " ")
 
 
@@ -295,10 +303,14 @@ class DenseTask(Task):
 
     A head has ``outputs`` a place and is solved for ``places``, on up to ``drawn`` of them. What ``loss``, ``metrics``,
     ``decode`` and the like are given of a whole sample are the numbers that ``answer`` keeps of it.
+
+    ``decoder`` "queries" asks for a trained head of this ``width`` instead, which answers for a whole sample at once.
     """
 
     kit = "dense"
     drawn: int
+    decoder: str
+    width: int
 
     @property
     @abstractmethod
@@ -356,6 +368,11 @@ class BoxTask(Task):
     @abstractmethod
     def legend(self) -> tuple[Sequence[str], Sequence[Colour]]:
         """The names of the classes, and their colours."""
+
+    @property
+    @abstractmethod
+    def ids(self) -> Sequence[int]:
+        """The ids of the categories in the user's own labels."""
 
     @abstractmethod
     def numbers(self, labels: BoxLabels) -> np.ndarray:

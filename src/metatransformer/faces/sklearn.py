@@ -1,4 +1,4 @@
-"""The scikit-learn face: one estimator a kind of answer, and ``load`` for what they and ``Embedder`` saved.
+"""The scikit-learn face: one estimator a kind of answer.
 
 Constructors only store; ``fit`` learns into names that end in ``_``. Wherever there is an ``X``, it is what a user has:
 a folder, a manifest or table file, a list of paths, a list or array of samples (the first axis counts them), or a
@@ -25,7 +25,6 @@ from metatransformer.data.kept import read_split, split_table, write_split
 from metatransformer.data.records import listing
 from metatransformer.data.write import write_json
 from metatransformer.faces.arguments import flat_keys, keywords_of, labelled, not_fitted, recipe_of, unlabelled
-from metatransformer.faces.embedder import Embedder, embedder_of
 from metatransformer.fit.fit import fit
 from metatransformer.infer.embed import FEATURES, embed, embedding
 from metatransformer.infer.evaluate import compute_outputs, doubt_gaps
@@ -35,7 +34,6 @@ from metatransformer.infer.sources import split_dataset
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline
 from metatransformer.recipe import Recipe
-from metatransformer.saved import load_pipeline, saved_model
 from metatransformer.tasks import get_task
 
 LABELS = "labels.json"  # beside model.json: the class labels in their own type; the task knows them as text
@@ -352,37 +350,3 @@ class Forecaster(_Estimator):
         defaults = {"input.rows": [0.85, 0.15, 0.0]}  # nothing is kept for a test: score on other rows
         keywords = self._keywords() | lengths
         return recipe_of(self.modality, defaults=defaults, keywords=keywords, given=self.recipe)
-
-
-def load(
-    folder: str | os.PathLike[str], *, task: str = "", encoder: str = "", device: str = "auto"
-) -> Classifier | Regressor | Forecaster | Embedder:
-    """Returns the fitted estimator that a run, the command line or ``save`` left in a folder.
-
-    ``task`` names one of a model of several. ``encoder`` names the place of the trunk where it is no longer the one of
-    training; ``device`` is where it will run, whatever it was trained on.
-
-    Raises:
-        DataError: the folder holds no model, or a damaged one.
-        WeightsError: the trunk found is not the one that the model was trained on.
-    """
-    place = saved_model(Path(folder))
-    pipeline = load_pipeline(place, encoder=encoder, device=device).asked(task)
-    pipeline = pipeline.of_task(task) if task else pipeline
-    if not pipeline.tasks:
-        return embedder_of(pipeline)
-    kinds = {kind.__name__: kind for kind in (Classifier, Regressor, Forecaster)}
-    if pipeline.task.estimator not in kinds:
-        raise UsageError(
-            folder,
-            must="hold a classifier, regressor or forecaster to be loaded in Python",
-            found=f"a model of the task '{pipeline.task.name}'",
-            do="Use 'metatransformer predict' and 'evaluate' on the folder.",
-        )
-    kind = kinds[pipeline.task.estimator]
-    arguments = kind._arguments(pipeline.recipe)
-    if encoder:
-        arguments["encoder"] = encoder
-    estimator = kind(**arguments)
-    estimator._take(pipeline, place)
-    return estimator

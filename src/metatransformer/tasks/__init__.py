@@ -20,4 +20,5 @@ def known_score(metric: str) -> "Score":
     """Returns what the tasks know of a metric by its name; of one that none has, that more is better."""
     from metatransformer.core.task import Score  # takes a second, for torch; the names alone are wanted by --help
 
-    return next((task.scores[metric] for task in TASKS.usable() if metric in task.scores), Score())
+    known = ({**task.told, **task.scores} for task in TASKS.usable())
+    return next((scores[metric] for scores in known if metric in scores), Score())

@@ -84,6 +84,7 @@ class Detect(BoxTask):
     title = "detection"
     scores = SCORES
     options = DetectOptions
+    estimator = "Detector"
     constant_words = "nothing found"
 
     def __init__(self, options: DetectOptions | None = None) -> None:
@@ -120,6 +121,11 @@ class Detect(BoxTask):
 
     def _ignored(self, number: int, names: Mapping[int, str]) -> bool:
         return names.get(number, "") in self.ignore or str(number) in self.ignore
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """The ids of the categories in the user's own labels."""
+        return self.ids_
 
     def numbers(self, labels: BoxLabels) -> np.ndarray:
         """Returns the number of the class of each box, -1 where it is not learned.

@@ -52,6 +52,7 @@ class Forecast(Task):
         "mae": Score(higher=False, error="distance", words="MAE"),
         "rmse": Score(higher=False, error="distance", words="RMSE"),
     }
+    told = {"pinball": Score(higher=False, words="pinball loss"), "coverage": Score()}
     options = ForecastOptions
     squared = True
     sequential = True
@@ -120,6 +121,11 @@ class Forecast(Task):
             "rmse": float((error * target[:, -1:]).square().mean().sqrt()),
             **beside,
         }
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether there are quantiles."""
+        return bool(self.quantiles)
 
     def calibrate(self, outputs: Tensor, target: Tensor) -> None:
         """Learns what is to be added for each quantile at each step."""

@@ -81,6 +81,7 @@ class Retrieve(Task):
         "minp": Score(error="share", words="mINP"),
     }
     options = RetrieveOptions
+    estimator = "Retriever"
     compares = True
     constant_words = "all alike"
 

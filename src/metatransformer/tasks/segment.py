@@ -8,7 +8,7 @@ were answered, row by row. Every score follows from tallies, and a data set's fi
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from metatransformer.core.errors import DataError, nearest
 from metatransformer.core.figures import Confusion, Rows, Section
 from metatransformer.core.labels import IGNORED, Colour, Legend, PlaceLabels, is_no_class
+from metatransformer.core.settings import Rule, Settings
 from metatransformer.core.task import DenseTask, Score, TaskOptions
 from metatransformer.tasks.classify import Classify
 
@@ -32,15 +33,26 @@ SCORES = {
 
 
 @dataclass(frozen=True)
-class SegmentOptions(TaskOptions):
+class SegmentOptions(TaskOptions, Settings):
     """``ignore`` names classes, or codes, that are neither learned nor scored, beside 255 and what is called void,
     unlabelled or the like. ``labels`` is a label map, where it does not stand beside the data as labels.txt or the
     like. ``places`` is how many places of all training samples together a head is solved on.
+
+    ``decoder``: "solved" in closed form, or "queries", masks from a query a class, trained by epochs on the frozen
+    tokens of pictures; ``width`` is its own.
     """
 
     ignore: tuple[str, ...] = ()
     labels: str = ""
     places: int = 60_000
+    decoder: Literal["solved", "queries"] = "solved"
+    width: int = 128
+
+    key = "recipe key 'task.{}'"
+    rules = (
+        Rule("places", "be at least 1", lambda own: own.places >= 1),
+        Rule("width", "be at least 1", lambda own: own.width >= 1),
+    )
 
 
 class Segment(DenseTask):
@@ -53,11 +65,13 @@ class Segment(DenseTask):
     title = "segmentation"
     scores = SCORES
     options = SegmentOptions
+    estimator = "Segmenter"
 
     def __init__(self, options: SegmentOptions | None = None) -> None:
         super().__init__(options)
         options = options or SegmentOptions(name=self.name)
         self.ignore, self.drawn = options.ignore, options.places
+        self.decoder, self.width = options.decoder, options.width
         self.classes_: list[str] = []
         self.codes_: list[int] = []
         self.counts_: list[int] = []
