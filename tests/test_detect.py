@@ -641,10 +641,17 @@ def test_settings_that_detection_has_no_use_for_are_refused(tmp_path: Path, caps
         ("head.centres=9", "'head.centres': must be 0"),
         ("--minutes=5", "'run.minutes': must be 0"),
         ("task.least=0", "task.least"),
+        (
+            "task.ignore=[brigt]",
+            "'task.ignore': must name classes, or their codes; found 'brigt'. Did you",
+        ),
         ("input.mirrored=true", "Set input.mirrored=false"),
     ):
         status, _, err = run([*words, *QUICK, setting], capsys)
         assert status == 2 and said in err, err
+    (data / "instances_train.json").write_text("")
+    status, _, err = run([*words, *QUICK], capsys)
+    assert status == 2 and "instances_train.json: must be a COCO file, in JSON" in err, err
     status, _, err = run(["fit", data, "--modality", "text", "--task", "detect", "--out", tmp_path / "run"], capsys)
     assert status == 2 and re.search("'detect' is of image, infrared, xray", err), err
 

@@ -620,6 +620,25 @@ def test_settings_that_a_dense_task_has_no_use_for_are_refused(tmp_path: Path, c
     assert status == 2 and "'segment' is of image" in err, err
 
 
+def test_what_a_person_mistypes_is_named(tmp_path: Path, capsys):
+    data = discs(tmp_path / "data")
+    words = ["fit", data, "--modality", "image", "--task", "segment", "--encoder", "test", "--out", tmp_path / "run"]
+    for setting, said in (
+        (
+            "task.ignore=[grond]",
+            "'task.ignore': must name classes, or their codes; found 'grond'. Did you",
+        ),
+        ("task.labels=none.txt", "none.txt: must be a label map, a text in UTF-8; found 'No such file or directory'"),
+        ("task.places=0", "'task.places': must be at least 1"),
+    ):
+        status, _, err = run([*words, *QUICK, setting], capsys)
+        assert status == 2 and said in err, err
+    table = tmp_path / "m.csv"
+    table.write_text("path,mask\ndata/train/images/0.png,data/train/masks/0.png\ndata/train/images/1.png,\n")
+    status, _, err = run(["fit", table, *words[2:], *QUICK], capsys)
+    assert status == 2 and "m.csv, row 2, column 'mask': must name a file; found nothing in 1 row" in err, err
+
+
 def test_modalities_that_have_places_have_all_of_it():
     assert MODALITY.dense is not None and MODALITY.dense.suffix == ".png"
 

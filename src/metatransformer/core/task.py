@@ -6,7 +6,7 @@ that nothing outside asks which task it is.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -296,6 +296,19 @@ class Task(ABC):
         """Returns the name of one of ``metrics`` as people write it."""
         known = {**self.told, **self.scores}.get(metric, Score()).words
         return known or metric.replace("_", " ")
+
+
+def require_named(ignored: Sequence[str], names: Iterable[str]) -> None:
+    """Raises UsageError where a class is to be left out (``task.ignore``) that nothing is called by; codes may be any.
+
+    Raises:
+        UsageError: a name that is none.
+    """
+    known = {*names}
+    for name in ignored:
+        if name not in known and not name.isdecimal():
+            must = "name classes, or their codes"
+            raise UsageError("recipe key 'task.ignore'", must=must, found=repr(name), do=nearest(name, known))
 
 
 class DenseTask(Task):

@@ -44,8 +44,9 @@ def read_legend(path: Path) -> Legend:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        do = "See docs/design.md for the spellings."
-        raise DataError(path, must="be a label map, a text in UTF-8", found=f"'{error}'", do=do) from error
+        found = error.strerror if isinstance(error, OSError) else "other bytes"
+        do = "Name a text with a class in each line, such as '3 Road' or 'Road,128,64,128'."
+        raise DataError(path, must="be a label map, a text in UTF-8", found=f"'{found}'", do=do) from error
     rows = list(_json_rows(text, path) if path.suffix.lower() == ".json" else _text_rows(text.splitlines()))
     names: dict[int, str] = {}
     colours: dict[int, Colour] = {}

@@ -20,7 +20,7 @@ from metatransformer.core.errors import DataError, nearest
 from metatransformer.core.figures import Lines, Rows, Section
 from metatransformer.core.labels import Colour
 from metatransformer.core.settings import Rule, Settings
-from metatransformer.core.task import BoxTask, Score, TaskOptions
+from metatransformer.core.task import BoxTask, Score, TaskOptions, require_named
 from metatransformer.nn.boxes import overlap
 
 SCORES = {
@@ -111,6 +111,7 @@ class Detect(BoxTask):
         counts, names = Counter[int](), targets[0].names
         for target in targets:
             counts.update(target.categories[~target.crowd].tolist())
+        require_named(self.ignore, names.values())
         known = [number for number in sorted(counts) if not self._ignored(number, names)]
         if not known:
             raise DataError("training labels", must="hold boxes", found=f"none in {len(targets):,} samples")

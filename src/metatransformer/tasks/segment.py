@@ -18,7 +18,7 @@ from metatransformer.core.errors import DataError, nearest
 from metatransformer.core.figures import Confusion, Rows, Section
 from metatransformer.core.labels import IGNORED, Colour, Legend, PlaceLabels, is_no_class
 from metatransformer.core.settings import Rule, Settings
-from metatransformer.core.task import DenseTask, Score, TaskOptions
+from metatransformer.core.task import DenseTask, Score, TaskOptions, require_named
 from metatransformer.tasks.classify import Classify
 
 HALF = 128  # from where on a grey mask of two classes says the second
@@ -95,6 +95,7 @@ class Segment(DenseTask):
             dark = sum(count for code, count in counts.items() if code < HALF)
             counts = Counter({0: dark, IGNORED: counts.total() - dark})
             legend = Legend({0: "background", IGNORED: "foreground"}, legend.colours)
+        require_named(self.ignore, [*legend.names.values(), *(str(code) for code in counts)])
         known = [code for code in sorted(counts) if not self._ignored(code, legend)]
         self.codes_, self.counts_ = known, [counts[code] for code in known]
         self.classes_ = [legend.names.get(code, str(code)) for code in known]

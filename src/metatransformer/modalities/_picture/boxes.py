@@ -209,8 +209,15 @@ _KEYS = ("images", "annotations", "categories")
 def coco_files(folder: Path) -> list[Path]:
     """Returns the COCO files of a folder, directly inside or in ``annotations`` or in the folders of splits."""
     places = [folder, folder / "annotations", *(path for path in sorted(folder.iterdir()) if split_name(path.name))]
-    found = [path for place in places if place.is_dir() for path in sorted(place.glob("*.json"))]
-    return [path for path in found if all(f'"{key}"' in path.read_text("utf-8", errors="replace") for key in _KEYS)]
+    texts = {
+        path: path.read_text("utf-8", errors="replace")
+        for place in places
+        if place.is_dir()
+        for path in sorted(place.glob("*.json"))
+    }
+    found = [path for path, text in texts.items() if all(f'"{key}"' in text for key in _KEYS)]
+    # Beside others an empty one is a damaged one.
+    return [path for path, text in texts.items() if path in found or (found and not text.strip())]
 
 
 def read_coco(files: Sequence[Path], *, size_of: Size, labelled: bool) -> Read:

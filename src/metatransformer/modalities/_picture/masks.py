@@ -154,6 +154,10 @@ def _index_manifest(sheet: Sheet, *, suffixes: tuple[str, ...], labelled: bool, 
     column = target or "mask"
     if "path" not in frame.columns and "image" in frame.columns:
         frame = frame.rename(columns={"image": "path"})
+    for name in ("path", column) if labelled else ("path",):
+        if name in frame.columns and (bare := frame[name].isna().to_numpy().nonzero()[0]).size:
+            where, do = f"{sheet.where}, row {bare[0] + 1}, column '{name}'", "Fill the cells, or remove the rows."
+            raise DataError(where, must="name a file", found=f"nothing in {counted(bare.size, 'row')}", do=do)
     root = Path.cwd() if sheet.path is None else sheet.path.parent
     named = Sheet(frame=frame.assign(path=[str(root / str(path)) for path in frame["path"]]))
     index = index_manifest(named, suffixes=suffixes, label_column=column, require_labels=labelled)
