@@ -1,5 +1,6 @@
 """``metatransformer embed``: what it writes, goes on with, and refuses."""
 
+import importlib.util
 import shutil
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ from common import Run, assert_one_message
 
 import metatransformer as mt
 import metatransformer.infer.embed as embed_module
+
+NEEDS_OPENVINO = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs the extra openvino")
 
 
 def test_embed_writes_one_vector_for_each_file(pictures: Path, tmp_path: Path, call: Run):
@@ -49,6 +52,25 @@ def test_embed_takes_half_precision_where_it_proves_itself(
     found, right = (np.stack(pd.read_parquet(tmp_path / name)["embedding"]) for name in ("e.parquet", "f.parquet"))
     assert np.array_equal(found, right) == (kept == "float32")
     np.testing.assert_allclose(found, right, atol=0.05)
+
+
+@NEEDS_OPENVINO
+def test_every_backend_gives_nearly_the_same_vectors_and_predictions(
+    pictures: Path, trained: Path, tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(embed_module, "CONVERTS", 24)  # what "auto" asks for
+    words = ["embed", pictures, *IMAGE, *SETTINGS, "--out"]
+    assert call([*words, tmp_path / "e.parquet", "--backend", "eager"])[0] == 0
+    status, _, err = call([*words, tmp_path / "o.parquet"])
+    assert status == 0 and "backend openvino: the first batch takes a while" in err
+    one, other = (np.stack(pd.read_parquet(tmp_path / name)["embedding"]) for name in ("e.parquet", "o.parquet"))
+    assert not np.array_equal(one, other)
+    np.testing.assert_allclose(one, other, atol=1e-4)
+    for name in ("eager", "openvino"):
+        assert call(["predict", trained, pictures / "a", "--out", tmp_path / f"{name}.csv", "--backend", name])[0] == 0
+        assert call(["evaluate", trained, "--backend", name])[0] == 0
+    eager, openvino = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("eager", "openvino"))
+    assert eager["prediction"].tolist() == openvino["prediction"].tolist()
 
 
 def test_embed_by_a_trained_model(pictures: Path, trained: Path, tmp_path: Path, call: Run):

@@ -19,7 +19,7 @@ from metatransformer.saved import load_pipeline
 
 PACKAGE = str(ROOT / "src" / "metatransformer")
 QUIET = Console(quiet=True)
-MOST = {"command": (224, 49), "loading": (72, 25), "predicting": (116, 33)}  # functions, files
+MOST = {"command": (227, 52), "loading": (72, 25), "predicting": (120, 34)}  # functions, files
 
 
 def entered(action: Callable[[], object]) -> tuple[int, int]:

@@ -28,6 +28,7 @@ PUBLIC = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "backend",
     "describe",
     "embed",
     "list_encoders",

@@ -259,19 +259,43 @@ def test_wrong_arguments_are_named():
         EncoderConfig(width=21, depth=1, heads=3, hidden=29, activation="relu")
 
 
-def test_many_rows_run_through_the_blocks_in_parts(monkeypatch: pytest.MonkeyPatch):
-    encoder, x = trained(), draw(7, 11, 21)
-    mask = torch.ones(7, 11, dtype=torch.bool)
-    mask[5, 3:] = False
-    with torch.no_grad():
-        whole = encoder.read(tokens(x, mask), after=(0, 2))
-        monkeypatch.setattr("metatransformer.trunk.encoder.MOST_TOKENS", 23)  # two rows at once
-        seen: list[int] = []
-        encoder.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-        parts = encoder.read(tokens(x, mask), after=(0, 2))
-    assert seen == [2, 2, 2, 1]
-    for one, other in zip(whole, parts, strict=True):
-        torch.testing.assert_close(one.x[mask], other.x[mask], **TOLERANCE)
-    seen.clear()
-    encoder.read(tokens(x.requires_grad_(True), mask), after=(2,))
-    assert seen == [7]  # gradients: the caller's batch is what it is
+def in_bfloat16(encoder: Encoder, x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return encoder.encode(tokens(x)).x
+
+
+def as_autocast(encoder: Encoder, x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return encoder(x, None, after=(3,))[0]
+
+
+def test_frozen_weights_are_converted_once_and_nothing_changes_by_it():
+    encoder, x = trained(), draw(2, 7, 21)
+    encoder.freeze()
+    before = encoder.bytes_hash()
+    torch.testing.assert_close(in_bfloat16(encoder, x), as_autocast(encoder, x), atol=0, rtol=0)
+    kept = encoder._made
+    in_bfloat16(encoder, x)
+    assert encoder._made is kept is not None
+    assert encoder.bytes_hash() == before
+    assert all(parameter.dtype == torch.float32 for parameter in encoder.parameters())
+    with torch.no_grad():  # weights that somebody changed are seen
+        encoder.blocks[1].mlp.fc1.weight.mul_(2)
+    torch.testing.assert_close(in_bfloat16(encoder, x), as_autocast(encoder, x), atol=0, rtol=0)
+    encoder.load_state_dict(trained(seed=6).state_dict())
+    torch.testing.assert_close(in_bfloat16(encoder, x), as_autocast(encoder, x), atol=0, rtol=0)
+
+
+def test_gradients_through_converted_weights_are_those_of_autocast():
+    encoder, one, other = trained(), draw(2, 7, 21).requires_grad_(), draw(2, 7, 21).requires_grad_()
+    encoder.freeze()
+    in_bfloat16(encoder, one).sum().backward()
+    as_autocast(encoder, other).sum().backward()
+    torch.testing.assert_close(one.grad, other.grad, atol=0, rtol=0)
+
+
+def test_a_trunk_that_learns_is_not_converted_once():
+    encoder = trained()
+    in_bfloat16(encoder, draw(2, 7, 21)).sum().backward()
+    assert encoder._made is None
+    assert encoder.blocks[0].attn.qkv.weight.grad is not None

@@ -22,10 +22,10 @@ from metatransformer.trunk import (
     load_encoder,
     locate,
 )
+from metatransformer.trunk.cache import cache_folder
 from metatransformer.trunk.catalog import CLIP, IMAGENET
 from metatransformer.trunk.encoder import EncoderConfig
 from metatransformer.trunk.files import file_sha256
-from metatransformer.trunk.resolve import cache_folder
 
 ADDRESS = "someone/tiny"
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from metatransformer.faces.sklearn import Classifier, Forecaster, Regressor
     from metatransformer.pairs.space import similarity, zero_shot
     from metatransformer.trunk import list_encoders
+    from metatransformer.trunk.backends import backend
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "backend",
     "describe",
     "embed",
     "list_encoders",
@@ -61,6 +63,7 @@ _PLACES = {
     "Regressor": "metatransformer.faces.sklearn",
     "Retriever": "metatransformer.faces.parts",
     "Segmenter": "metatransformer.faces.parts",
+    "backend": "metatransformer.trunk.backends",
     "describe": "metatransformer.faces.describe",
     "embed": "metatransformer.faces.embedder",
     "list_encoders": "metatransformer.trunk",

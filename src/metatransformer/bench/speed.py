@@ -12,7 +12,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +24,7 @@ from PIL import Image
 
 from metatransformer.core.batch import collate
 from metatransformer.core.errors import MissingDependencyError
+from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.write import atomic_file, write_json
 from metatransformer.faces.embedder import Embedder
 from metatransformer.fit.memo import Memo
@@ -33,6 +36,7 @@ from metatransformer.machine.console import Console
 from metatransformer.machine.device import choose_precision
 from metatransformer.pipeline import Pipeline
 from metatransformer.trunk import load_encoder
+from metatransformer.trunk.backends import backend
 
 SIDE = 224
 BATCH = 32
@@ -40,6 +44,7 @@ SHAPES = ((640, 480), (480, 640), (800, 600), (500, 500), (1024, 683), (375, 500
 LENGTHS = (64, 256, 1024, 4096, 8192)  # tokens of one row
 QUIET = Console(quiet=True)
 CPU = torch.device("cpu")
+Precision = Literal["float32", "bfloat16"]
 
 
 class Size(NamedTuple):
@@ -129,22 +134,40 @@ def of_trunk(name: str, size: Size, *, files: Sequence[Path], weights: Path, tur
     peer.save_pretrained(weights)
     loops = {"transformers, float32": lambda: _plain_loop(peer, files)}
     vectors: dict[str, np.ndarray] = {}
-    precisions: list[Literal["float32", "bfloat16"]] = ["float32", _native()]
-    for precision in dict.fromkeys(precisions):
+    for way, precision in _ways():
         alike = {"input.size": SIDE, "input.mirrored": False}  # as the loop: the default reads the mirror image as well
         embedder = Embedder("image", encoder=str(weights), precision=precision, recipe=alike)
         embedder.fit([str(files[0])])
-        loops[precision] = lambda e=embedder, p=precision: vectors.__setitem__(p, e.transform([*map(str, files)]))
+        loops[_told(way, precision)] = partial(_embed, embedder, files, way, vectors, _told(way, precision))
     times = take_turns(loops, turns=turns)
-    for precision in list(loops)[1:]:
-        cosine = _cosine(vectors[precision], vectors["float32"])
-        note = "" if precision == "float32" else f"cosine to float32 {cosine:.5f} or more"
-        seconds = times["transformers, float32"], times[precision]
-        yield Line(f"{name}: {len(files)} JPEG files", "transformers, float32", precision, seconds, len(files), note)
-    yield _ceiling(name, size, weights, turns=turns)
+    for told in list(loops)[1:]:
+        note = (
+            "" if told == "float32" else f"cosine to float32 {_cosine(vectors[told], vectors['float32']):.5f} or more"
+        )
+        seconds = times["transformers, float32"], times[told]
+        yield Line(f"{name}: {len(files)} JPEG files", "transformers, float32", told, seconds, len(files), note)
+    yield from _ceilings(name, size, weights, turns=turns)
 
 
-def _native() -> Literal["float32", "bfloat16"]:
+def _embed(embedder: Embedder, files: Sequence[Path], way: str, vectors: dict[str, np.ndarray], told: str) -> None:
+    with backend(way):
+        vectors[told] = embedder.transform([*map(str, files)])
+
+
+def _ways() -> list[tuple[str, Precision]]:
+    """Returns the backends and precisions that this machine has, float32 by the layers as they stand first."""
+    native = _native()
+    ways: list[tuple[str, Precision]] = [("eager", "float32"), ("eager", native)]
+    if find_spec("openvino") is not None:
+        ways.append(("openvino", native))
+    return list(dict.fromkeys(ways))
+
+
+def _told(way: str, precision: str) -> str:
+    return precision if way == "eager" else f"{precision}, {way}"
+
+
+def _native() -> Precision:
     return "bfloat16" if choose_precision("auto", device=CPU) == torch.bfloat16 else "float32"
 
 
@@ -184,33 +207,32 @@ def _cosine(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @torch.no_grad()
-def _ceiling(name: str, size: Size, weights: Path, *, turns: int) -> Line:
-    """Returns a matrix product of as many operations as the trunk has, beside the trunk."""
+def _ceilings(name: str, size: Size, weights: Path, *, turns: int) -> Iterator[Line]:
+    """Yields a matrix product of as many operations as the trunk has, beside the trunk, by each backend."""
     encoder = load_encoder(str(weights)).encoder
-    tokens, depth = (SIDE // size.patch) ** 2 + 1, encoder.config.depth
-    x = torch.randn(BATCH, tokens, size.width)
-    dtype = getattr(torch, _native())
-    left, right = (
-        torch.randn(BATCH * tokens, size.width, dtype=dtype),
-        torch.randn(size.width, 4 * size.width, dtype=dtype),
-    )
-    operations = BATCH * tokens * depth * (24 * size.width**2 + 4 * tokens * size.width)
-    products = operations / (2 * BATCH * tokens * 4 * size.width**2)
+    tokens, depth, native = (SIDE // size.patch) ** 2 + 1, encoder.config.depth, _native()
+    x, rows = torch.randn(BATCH, tokens, size.width), BATCH * tokens
+    full = Tokens(x, torch.ones(BATCH, tokens, dtype=torch.bool), (Span("image", 0, tokens),))
+    dtype = getattr(torch, native)
+    left, right = torch.randn(rows, size.width).to(dtype), torch.randn(size.width, 4 * size.width).to(dtype)
+    operations = rows * depth * (24 * size.width**2 + 4 * tokens * size.width)
+    products = operations / (2 * rows * 4 * size.width**2)
 
-    def trunk() -> None:
-        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-            encoder(x, None, after=(depth,), adapters=None)
+    def trunk(way: str) -> None:
+        with backend(way), torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            encoder.encode(full)
 
     def product() -> None:
         for _ in range(round(products)):
             torch.mm(left, right)
 
-    times = take_turns({"product": product, "trunk": trunk}, turns=turns)
-    rate = operations / min(times["trunk"]) / 1e9
-    note = f"{rate:,.0f} GFLOP/s, {min(times['product']) / min(times['trunk']):.0%} of the products'"
-    return Line(
-        f"{name}: trunk alone, {_native()}", "matrix products", "trunk", (times["product"], times["trunk"]), BATCH, note
-    )
+    ways = [way for way, precision in _ways() if precision == native]
+    times = take_turns({"product": product, **{way: partial(trunk, way) for way in ways}}, turns=turns)
+    for way in ways:
+        rate = operations / min(times[way]) / 1e9
+        note = f"{rate:,.0f} GFLOP/s, {min(times['product']) / min(times[way]):.0%} of the products'"
+        seconds = times["product"], times[way]
+        yield Line(f"{name}: trunk alone, {native}", "matrix products", way, seconds, BATCH, note)
 
 
 def of_ragged(weights: Path, *, turns: int, count: int) -> list[Line]:
@@ -246,11 +268,14 @@ def _loader(pipeline: Pipeline, data: Any) -> Loader:
 
 @torch.no_grad()
 def _in_arrival_order(pipeline: Pipeline, loader: Loader, readout: Any) -> None:
-    dtype, size = getattr(torch, _native()), pipeline.recipe.data.batch_size
+    """Computes batches as they come, each padded to its longest sample, as a plain loop does."""
+    dtype, size, model = getattr(torch, _native()), pipeline.recipe.data.batch_size, pipeline.model
     for start in range(0, len(loader), size):
         samples = [loader.sample(place) for place in range(start, min(start + size, len(loader)))]
         with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-            pipeline.model.read_out(collate(samples, fields=loader.fields), readout)
+            tokens = model.tokenize(collate(samples, fields=loader.fields))
+            layers = model.encoder(tokens.x, tokens.mask, after=readout.blocks)
+            readout([replace(tokens, x=x) for x in layers])
 
 
 def of_store(weights: Path, files: Sequence[Path], *, folder: Path) -> Line:

@@ -26,7 +26,7 @@ from metatransformer.modalities import get_modality, modality_names, usable_moda
 from metatransformer.pipeline import build_pipeline
 from metatransformer.recipe import make_recipe
 from metatransformer.trunk import list_encoders, load_encoder, locate
-from metatransformer.trunk.resolve import cache_folder
+from metatransformer.trunk.cache import cache_folder
 
 PACKAGES = (
     "metatransformer",

@@ -24,7 +24,7 @@ from metatransformer.data.identity import value_digests
 from metatransformer.data.write import atomic_file
 from metatransformer.infer.evaluate import Features
 from metatransformer.machine.console import Console
-from metatransformer.trunk.resolve import cache_folder
+from metatransformer.trunk.cache import cache_folder
 
 VARIABLE = "METATRANSFORMER_FEATURES_GB"
 MOST_GB = 5.0

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from metatransformer.nn.pool import POOLS
 from metatransformer.pipeline import Pipeline, Reader, assemble, fit_reader, make_reader, readout_of
 from metatransformer.recipe import HeadOptions, Recipe, to_dict
 from metatransformer.trunk import Pretrained, load_encoder
+from metatransformer.trunk.backends import backend as computed_by
 from metatransformer.trunk.encoder import bytes_hash
 
 FEATURES = "features"  # what the head of the pipeline's task predicts from
 GAINS = 128  # samples from which bfloat16 is worth its proof
+CONVERTS = 4000  # from which OpenVINO is worth the half minute that it takes to convert a trunk
 PROBED = 16  # samples of it, and the least
 FAITHFUL = 0.999  # cosine that they must have
 OUTPUTS = "outputs"  # what it answers, where that is a vector
@@ -40,7 +43,7 @@ class Embedding:
 
     "outputs" are the vectors of a task that compares, behind the readout of its head. ``run`` is the folder that the
     pipeline was loaded from, ``task`` the one of several that was asked for; one that was made on the spot has none,
-    and is told by its recipe.
+    and is told by its recipe. ``backend`` computes its trunk.
     """
 
     pipeline: Pipeline
@@ -48,6 +51,7 @@ class Embedding:
     pool: str
     run: str = ""
     task: str = ""
+    backend: str = "eager"
 
     @property
     def width(self) -> int:
@@ -161,19 +165,27 @@ def embedding(pipeline: Pipeline, *, pool: str, run: str = "", task: str = "", p
     return Embedding(pipeline, readout_of(options, tokenizers, trunk=pipeline.trunk), pool, run, task)
 
 
-def settled(model: Embedding, examples: Examples, *, console: Console) -> Embedding:
-    """Returns the embedding in bfloat16 instead of "auto" where the device multiplies it natively, there are enough
-    samples to gain by it, and some of them have nearly the vectors that they have in float32; else in float32.
+def settled(model: Embedding, examples: Examples, *, backend: str = "eager", console: Console) -> Embedding:
+    """Returns the embedding by a backend, and in bfloat16 instead of "auto" where the device multiplies it natively,
+    there are enough samples to gain by it, and some of them have nearly the vectors that they have in float32; else in
+    float32. The backend "auto" is OpenVINO where it is installed and there are samples enough.
     """
-    run = model.pipeline.recipe.run
+    run, count = model.pipeline.recipe.run, len(examples)
+    device = choose_device(run.device)
+    if backend == "auto":
+        converts = count >= CONVERTS and device.type == "cpu" and find_spec("openvino") is not None
+        backend = "openvino" if converts and model.pipeline.model.adapters is None else "eager"
+    if backend != "eager":
+        console.note(f"backend {backend}: the first batch takes a while (--backend eager begins at once)")
+    model = replace(model, backend=backend)
     if run.precision != "auto":
         return model
     exact, fast = (replace(model, pipeline=_in_precision(model.pipeline, name)) for name in ("float32", "bfloat16"))
-    native = choose_precision("auto", device=choose_device(run.device)) == torch.bfloat16
-    if not native or len(examples) < GAINS:
+    if count < GAINS or choose_precision("auto", device=device) != torch.bfloat16:
         return exact
-    some, quiet = examples.take(np.linspace(0, len(examples) - 1, PROBED).astype(int)), Console(quiet=True)
-    one, other = (unit(torch.from_numpy(embed(each, some, console=quiet))) for each in (exact, fast))
+    some, quiet = examples.take(np.linspace(0, count - 1, PROBED).astype(int)), Console(quiet=True)
+    pair = replace(exact, backend="eager"), fast
+    one, other = (unit(torch.from_numpy(embed(each, some, console=quiet))) for each in pair)
     nearness = float((one * other).sum(dim=1).min())
     found = f"cosine {nearness:.5f} or more to float32 on {PROBED} samples"
     if nearness < FAITHFUL:
@@ -198,9 +210,10 @@ def _own_pools(pipeline: Pipeline) -> tuple[str, ...]:
 def embed(model: Embedding, examples: Examples, *, console: Console) -> np.ndarray:
     """Returns one vector a sample, float32 ``[n, D]``, in the order of the samples."""
     loader = Loader(model.pipeline.route, examples, cache_mb=0, tasks={})
-    if model.pool == OUTPUTS:
-        return unit(compute_outputs(model.pipeline, loader, console=console, title="embedding")).numpy()
-    return read_out(model.pipeline, model.readout, loader, console=console, title="embedding").numpy()
+    with computed_by(model.backend):
+        if model.pool == OUTPUTS:
+            return unit(compute_outputs(model.pipeline, loader, console=console, title="embedding")).numpy()
+        return read_out(model.pipeline, model.readout, loader, console=console, title="embedding").numpy()
 
 
 def embed_to(model: Embedding, examples: Examples, out: Path, *, console: Console) -> tuple[Path, int]:

@@ -18,10 +18,10 @@ from metatransformer.core.errors import UsageError, WeightsError, nearest
 from metatransformer.modalities.text.subwords import SubWords
 from metatransformer.nn.block import MLP, Attention
 from metatransformer.trunk import fetch
+from metatransformer.trunk.cache import cache_folder
 from metatransformer.trunk.convert import fuse
 from metatransformer.trunk.encoder import digest
 from metatransformer.trunk.files import decoding, file_sha256
-from metatransformer.trunk.resolve import cache_folder
 from metatransformer.trunk.words import KNOWN_WORDS, WordEntry
 
 MOST = 256  # sub-words of a text; the published model was trained with no more

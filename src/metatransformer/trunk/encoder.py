@@ -5,8 +5,9 @@ freeze, train; nothing initialises parameters after loading.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,15 +18,14 @@ from metatransformer.core.errors import UsageError, WeightsError
 from metatransformer.core.tokens import Tokens
 from metatransformer.nn.block import ACTIVATIONS, Block, Mask
 from metatransformer.nn.lowrank import Adapters
+from metatransformer.trunk.backends import Compiled, OpenVINO, chosen_backend
+from metatransformer.trunk.ragged import Layers, run_ragged
 
 # Relative tolerance between the stored and the measured fingerprint. Float32 sums differ between
 # processors by about 1e-5. On focus-s14 the smallest effect of a wrong setting is 2.9e-3 (GELU's
 # tanh approximation; eps and head count: above 7e-2); a shallow trunk may not tell those two GELUs
 # apart (tests/test_trunk_encoder.py, tests/test_trunk_golden.py).
 FINGERPRINT_TOLERANCE = 2e-4
-# Tokens that run through the blocks at once where no gradient is asked for: many windows of long texts would else
-# take gigabytes for what lies between two layers.
-MOST_TOKENS = 2**16
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ class Encoder(Trunk):
         super().__init__(config)
         self.is_frozen = False
         self._as_shared: tuple[int, ...] | None = None  # torch's counts of changes in place, then
+        self._made: tuple[object, dict[tuple[object, ...], Any]] | None = None  # of which weights, and what of them
 
     @property
     def is_shared(self) -> bool:
@@ -125,16 +126,51 @@ class Encoder(Trunk):
             raise UsageError("encoder blocks", must=f"lie in 0..{self.config.depth}", found=f"{bad[0]}")
         if not tokens.mask.any(dim=1).all():
             raise UsageError("encoder", must="get at least one real token a sample", found="none")
-        mask = None if tokens.mask.all() else tokens.mask  # the attention kernel is faster without one
-        rows, count = tokens.x.shape[:2]
-        most = max(1, MOST_TOKENS // count)
-        if rows <= most or torch.is_grad_enabled():
-            return [replace(tokens, x=x) for x in self(tokens.x, mask, after=after, adapters=adapters)]
-        parts = [
-            self(tokens.x[i : i + most], None if mask is None else mask[i : i + most], after=after, adapters=adapters)
-            for i in range(0, rows, most)
-        ]
-        return [replace(tokens, x=torch.cat(layer)) for layer in zip(*parts, strict=True)]
+        layers = self._layers(tokens.x.device.type, after=after, adapters=adapters)
+        return [replace(tokens, x=x) for x in run_ragged(layers, tokens.x, tokens.mask)]
+
+    def _layers(self, device: str, *, after: Sequence[int], adapters: Adapters | None) -> Layers:
+        """Returns the layers as this call computes them: a frozen trunk's by the chosen backend, and under autocast
+        with linear weights that were converted once (equal bit for bit, half a trunk more of memory).
+
+        Raises:
+            UsageError: the backend cannot compute adapters.
+        """
+        name, lower = chosen_backend(), torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if lower else torch.float32
+        if name == "eager" or torch.is_grad_enabled():
+            frozen = not any(parameter.requires_grad for parameter in self.parameters())
+            layers = self._kept((dtype,), lambda: self._lower(dtype)) if lower and frozen else self
+            return partial(layers, after=after, adapters=adapters)
+        if adapters is not None:
+            raise UsageError(f"backend {name}", must="compute a model without adapters", found="some")
+        if name == "compile":
+            return self._kept((name, dtype, *after), lambda: Compiled(self._lower(dtype), after))
+        return self._kept((name, dtype, *after), lambda: self._converted(after, dtype))
+
+    def _converted(self, after: Sequence[int], dtype: torch.dtype) -> OpenVINO:
+        identity = f"{self.bytes_hash()} {self.config}"
+        return OpenVINO(self, after, width=self.config.width, dtype=dtype, identity=identity)
+
+    def _kept(self, key: tuple[object, ...], make: Callable[[], Any]) -> Any:
+        """Returns what was made of these very weights, or makes it."""
+        weights = tuple((parameter.data_ptr(), parameter._version) for parameter in self.parameters())
+        if self._made is None or self._made[0] != weights:
+            self._made = weights, {}
+        made = self._made[1]
+        if key not in made:
+            made[key] = make()
+        return made[key]
+
+    def _lower(self, dtype: torch.dtype) -> Trunk:
+        """Returns the layers with linear weights of this type."""
+        linear = [name for name, module in self.named_modules() if isinstance(module, nn.Linear)]
+        lower = {f"{name}.{kind}" for name in linear for kind in ("weight", "bias")}
+        with torch.device("meta"):
+            layers = Trunk(self.config)
+        weights = {name: value.to(dtype) if name in lower else value for name, value in self.state_dict().items()}
+        layers.load_state_dict(weights, assign=True)
+        return layers.requires_grad_(False).eval()
 
     def initialize(self, *, seed: int) -> None:
         """Draws every parameter anew: linear weights from a truncated normal of deviation 0.02, biases 0, norms 1.
@@ -188,7 +224,7 @@ class Encoder(Trunk):
         return UsageError("a trunk that models share", must="stay as it was loaded", found=found, do=do)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_as_shared": None}  # of a copy (deepcopy, pickle), which nobody shares yet
+        return {**self.__dict__, "_as_shared": None, "_made": None}  # of a copy, which nobody shares yet
 
     def train(self, mode: bool = True) -> "Encoder":
         """Sets training mode, except on a frozen trunk, which stays in evaluation mode."""

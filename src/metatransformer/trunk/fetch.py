@@ -14,10 +14,10 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
 from metatransformer.core.errors import WeightsError
+from metatransformer.trunk.cache import CACHE_VARIABLE
 from metatransformer.trunk.catalog import WeightSource
 from metatransformer.trunk.files import file_sha256
 
-CACHE_VARIABLE = "METATRANSFORMER_CACHE"
 REMEDY = "Delete it: it is fetched again at the next use."  # for a damaged file in a cache
 
 

@@ -4,7 +4,6 @@ Order of work: find, read, convert, build, verify the fingerprint, freeze, write
 parameters after loading. What somebody here uses already is not read again.
 """
 
-import os
 from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from huggingface_hub import constants as hub_constants
 from metatransformer.core.errors import WeightsError
 from metatransformer.trunk import fetch
 from metatransformer.trunk.build import read_weights, recognise
+from metatransformer.trunk.cache import cache_folder
 from metatransformer.trunk.catalog import KNOWN, WeightEntry
 from metatransformer.trunk.files import file_sha256, write_canonical
 from metatransformer.trunk.made import make
@@ -30,19 +30,6 @@ class Place(NamedTuple):
     place: str
     found: bool
     detail: str
-
-
-def cache_folder(cache_dir: Path | None = None) -> Path:
-    """Returns where converted weights are kept.
-
-    That is the argument, ``$METATRANSFORMER_CACHE``, or ``metatransformer`` in the user's cache.
-    """
-    if cache_dir is not None:
-        return cache_dir
-    if told := os.environ.get(fetch.CACHE_VARIABLE):
-        return Path(told).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "metatransformer"
 
 
 def load_encoder(name: str, *, cache_dir: Path | None = None) -> Pretrained:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from metatransformer.core.errors import UsageError, WeightsError, nearest
 from metatransformer.trunk import WeightSource, fetch
+from metatransformer.trunk.cache import cache_folder
 from metatransformer.trunk.encoder import digest
 from metatransformer.trunk.files import damaged, decoding, read_record, read_tensors, write_cached
-from metatransformer.trunk.resolve import cache_folder
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from metatransformer.pipeline import Pipeline, make_reader
 from metatransformer.recipe import Recipe, make_recipe, merged, parse_inputs, parse_overrides, read_recipe, to_dict
 from metatransformer.saved import load_pipeline, saved_model
 from metatransformer.tasks import get_task
+from metatransformer.trunk.backends import backend
 
 Result = tuple[dict[str, Any], int]
 BY_KIND = {"classes": "classify", "numbers": "regress"}  # what is learned of a column, by what it holds
@@ -216,7 +217,8 @@ def _evaluated(pipeline: Pipeline, run: Path, options: Namespace, console: Conso
     for name in [options.task] if options.task else pipeline.tasks:
         part = pipeline.of_task(name)
         loader = Loader(part.route, chosen, cache_mb=0, tasks=part.tasks).of_task(name)
-        scores[name] = score(part, loader, console=console, title="scoring")
+        with backend(options.backend):
+            scores[name] = score(part, loader, console=console, title="scoring")
         title = "scores" if list(pipeline.tasks) == [part.task.name] else f"scores, {name}"
         show_scores({split or "all": scores[name]}, {}, task=part.task, split=split, title=title, console=console)
     return {"by_task": scores, "samples": len(chosen), "split": split or "all"}
@@ -261,21 +263,23 @@ def predict(options: Namespace) -> Result:
         do = "Choose another name."
         raise UsageError(f"--out {options.out}", must="be another file than the input", found="the same", do=do)
     if zero_shot:
-        return _zero_shot(options, console)
+        with backend(options.backend):
+            return _zero_shot(options, console)
     pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
     pipeline = pipeline.asked(options.task)
     examples = _unlabelled(pipeline.recipe, options, console=console).examples
     names = [options.task] if options.task else list(pipeline.tasks)
     if results and [pipeline.tasks[name].kit for name in names] != ["boxed"]:
         require_table(options.out)
-    if options.gallery:
-        gallery = _known(options.gallery, pipeline.recipe, console=console)
-        for name in names:
-            search_in(pipeline.of_task(name), gallery, console=console)
-    folder = Path(options.out).with_suffix("")
-    tables = {
-        name: predict_examples(pipeline.of_task(name), examples, console=console, folder=folder) for name in names
-    }
+    parts, folder = {name: pipeline.of_task(name) for name in names}, Path(options.out).with_suffix("")
+    with backend(options.backend):
+        if options.gallery:
+            gallery = _known(options.gallery, pipeline.recipe, console=console)
+            for part in parts.values():
+                search_in(part, gallery, console=console)
+        tables = {
+            name: predict_examples(part, examples, console=console, folder=folder) for name, part in parts.items()
+        }
     table = side_by_side(tables)
     arranged = arrange(pipeline, examples, table)
     if not results:
@@ -343,7 +347,7 @@ def embed(options: Namespace) -> Result:
         examples, trunk = found.examples, load_encoder(found.recipe.encoder)
         pipeline = untrained(found.recipe, trunk=trunk, examples=examples, learned=False, console=console)
         model = embedding(pipeline, pool=options.pool or "summary")
-    model = settled(model, examples, console=console)
+    model = settled(model, examples, backend=options.backend, console=console)
     place, done = embed_to(model, examples, Path(options.out), console=console)
     rows = len(examples)
     console.note(f"{rows} vectors of width {model.width} in {place}")

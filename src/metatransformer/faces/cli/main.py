@@ -152,6 +152,10 @@ TARGET = ("--target", {"default": "", "metavar": "COL", "help": TARGET_WORDS})
 ONE_TASK = ("--task", {"default": "", "metavar": "T", "help": "one of the tasks of a model of several; default: all"})
 PRECISION = "auto (default): bfloat16 where the processor gains by it and some vectors prove nearly the same"
 DEVICE = ("--device", {"default": "", "metavar": "D", "help": "auto (default), cpu, cuda, cuda:N or mps"})
+BACKENDS = ("eager", "compile", "openvino")
+COMPUTED = "what computes the trunk: eager (default), compile (torch), or openvino (an extra; fastest on CPUs)"
+CHOSEN = "auto (default): openvino for thousands of samples on a CPU, where it is installed, else eager; or compile"
+BACKEND = ("--backend", {"default": "eager", "choices": BACKENDS, "help": COMPUTED})
 DATA = ("data", {"metavar": "DATA"})
 RUN = ("run", {"metavar": "RUN", "help": "a run folder or a saved model"})
 PATHS = ("paths", {"nargs": "+", "metavar": "PATH", "help": "files, folders, a manifest or a table"})
@@ -236,6 +240,7 @@ COMMANDS: Mapping[str, Command] = {
             TARGET,
             TRUNK,
             DEVICE,
+            BACKEND,
         ),
     ),
     "predict": Command(
@@ -250,6 +255,7 @@ COMMANDS: Mapping[str, Command] = {
             ("--templates", {"default": "", "metavar": "T", "help": TEMPLATES}),
             TRUNK,
             DEVICE,
+            BACKEND,
         ),
     ),
     "embed": Command(
@@ -265,6 +271,7 @@ COMMANDS: Mapping[str, Command] = {
             DEVICE,
             ("--pool", {"default": "", "help": POOLS}),
             ("--precision", {"default": "auto", "choices": ("auto", "float32", "bfloat16"), "help": PRECISION}),
+            ("--backend", {"default": "auto", "choices": ("auto", *BACKENDS), "help": CHOSEN}),
             ("--out", {"required": True, "metavar": "FILE", "help": ".parquet for one file, else a folder of shards"}),
         ),
         lambda: EMBED_EPILOG,

@@ -1,0 +1,141 @@
+"""Ways to compute the layers of a frozen trunk: as they stand, compiled by torch, or by OpenVINO (an extra).
+
+A way belongs to a call and not to a saved model; what learns is always computed by the layers as they stand. Both
+others are made once for what is read and for batches with and without padding, and then take batches of any size.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from metatransformer.core.errors import MissingDependencyError, UsageError
+from metatransformer.trunk.cache import cache_folder
+
+BACKENDS = ("eager", "compile", "openvino")
+_CHOSEN: ContextVar[str] = ContextVar("backend", default="eager")
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Lets frozen trunks be computed by "eager" (the layers as they stand), "compile" (torch, seconds to minutes until
+    the first answer, needs a C++ compiler) or "openvino" (on a CPU, in the precision of the call).
+
+    Raises:
+        UsageError: another name.
+        MissingDependencyError: OpenVINO is not installed.
+    """
+    if name not in BACKENDS:
+        raise UsageError("backend", must=f"be one of {', '.join(BACKENDS)}", found=repr(name))
+    if name == "openvino":
+        _openvino()
+    token = _CHOSEN.set(name)
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(token)
+
+
+def chosen_backend() -> str:
+    """Returns the way that the caller asked for."""
+    return _CHOSEN.get()
+
+
+class _Reading(nn.Module):
+    """The layers read after fixed blocks, with a mask or without."""
+
+    def __init__(self, trunk: nn.Module, after: Sequence[int]) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.after = tuple(after)
+
+    def forward(self, x: Tensor, *masks: Tensor) -> list[Tensor]:
+        """Returns tokens after each of the blocks."""
+        return self.trunk(x, masks[0] if masks else None, after=self.after)
+
+
+class Compiled:
+    """The layers as torch compiles them."""
+
+    def __init__(self, trunk: nn.Module, after: Sequence[int]) -> None:
+        self.layers = torch.compile(_Reading(trunk, after), dynamic=True)
+
+    def __call__(self, x: Tensor, mask: Tensor | None) -> list[Tensor]:
+        """Returns tokens after each of the blocks."""
+        return self.layers(x, *(() if mask is None else (mask,)))
+
+
+class OpenVINO:
+    """The layers as OpenVINO computes them on a CPU, in ``dtype``; what it converted is kept in the cache.
+
+    ``identity`` tells its weights and shape.
+    """
+
+    def __init__(
+        self, trunk: nn.Module, after: Sequence[int], *, width: int, dtype: torch.dtype, identity: str
+    ) -> None:
+        self._reading, self._width, self._dtype = _Reading(trunk, after).eval(), width, dtype
+        told = f"{identity} {tuple(after)} {_openvino().__version__}"
+        self._name = hashlib.sha256(told.encode()).hexdigest()[:32]
+        self._made: dict[bool, Any] = {}
+
+    def __call__(self, x: Tensor, mask: Tensor | None) -> list[Tensor]:
+        """Returns tokens after each of the blocks.
+
+        Raises:
+            UsageError: the tokens are not on a CPU.
+        """
+        if x.device.type != "cpu":
+            raise UsageError("backend openvino", must="run on the device 'cpu'", found=str(x.device))
+        masked = mask is not None
+        if masked not in self._made:
+            self._made[masked] = self._compiled(masked)
+        given = [x.float().numpy()] + ([] if mask is None else [mask.numpy()])
+        return [torch.from_numpy(values) for values in self._made[masked](given).values()]
+
+    def _compiled(self, masked: bool) -> Any:
+        """Returns what computes batches with or without padding."""
+        openvino = _openvino()
+        file = cache_folder() / "openvino" / f"{self._name}{'-masked' if masked else ''}.xml"
+        if not file.is_file():
+            self._convert(file, masked)
+        core = openvino.Core()
+        hint = "bf16" if self._dtype == torch.bfloat16 else "f32"
+        settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        return core.compile_model(core.read_model(file), "CPU", settings)
+
+    def _convert(self, file: Path, masked: bool) -> None:
+        """Writes the graph and its weights, each whole or not at all."""
+        openvino = _openvino()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        axes = {0: torch.export.Dim("rows", min=1, max=2**20), 1: torch.export.Dim("count", min=1, max=2**20)}
+        given = torch.zeros(2, 3, self._width), torch.ones(2, 3, dtype=torch.bool)
+        shapes = {"x": axes, "masks": (axes,)} if masked else {"x": axes}
+        with warnings.catch_warnings(), torch.autocast("cpu", enabled=False):
+            warnings.simplefilter("ignore")  # of torch's exporter, for those who wrote it
+            exported = torch.export.export(self._reading, given[: 1 + masked], dynamic_shapes=shapes)
+            graph = openvino.convert_model(exported)
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            written = Path(folder) / file.name
+            openvino.save_model(graph, written, compress_to_fp16=False)
+            for suffix in (".bin", ".xml"):  # who finds the graph finds its weights
+                os.replace(written.with_suffix(suffix), file.with_suffix(suffix))
+
+
+def _openvino() -> Any:
+    """Returns OpenVINO, which sends nothing about its use: the package that would is hidden from it."""
+    cast(dict[str, Any], sys.modules).setdefault("openvino_telemetry", None)
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingDependencyError("openvino", extra="openvino", purpose="backend openvino") from error
+    return openvino

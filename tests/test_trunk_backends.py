@@ -1,0 +1,102 @@
+"""Compiled trunks: what they compute is what the layers compute, and a wish that cannot be had is refused."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from common import ROOT
+from test_trunk_encoder import draw, tokens, trained
+
+from metatransformer.core.errors import MissingDependencyError, UsageError
+from metatransformer.nn.lowrank import Adapters
+from metatransformer.trunk.backends import backend, chosen_backend
+
+CLOSE = {"atol": 2e-4, "rtol": 2e-4}  # float32 in another order, on values of order 10
+
+NEEDS_OPENVINO = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs the extra openvino")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("METATRANSFORMER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def padded() -> tuple[torch.Tensor, torch.Tensor]:
+    mask = torch.ones(5, 9, dtype=torch.bool)
+    mask[1, 6:] = mask[3, 2:] = False
+    return draw(5, 9, 21), mask
+
+
+def check_batches(name: str) -> None:
+    encoder = trained()
+    encoder.freeze()
+    x, mask = padded()
+    with torch.no_grad():
+        for rows, count in ((5, 9), (1, 3), (2, 9)):
+            for given in (tokens(x[:rows, :count], mask[:rows, :count]), tokens(x[:rows, :count])):
+                expected = encoder.read(given, after=(1, 3))
+                with backend(name):
+                    found = encoder.read(given, after=(1, 3))
+                for one, other in zip(found, expected, strict=True):
+                    torch.testing.assert_close(one.x, other.x, **CLOSE)
+    assert chosen_backend() == "eager"
+
+
+@NEEDS_OPENVINO
+def test_openvino_takes_batches_of_any_size_with_padding_and_without(cache: Path):
+    check_batches("openvino")
+    assert len(list((cache / "openvino").glob("*.xml"))) == 2
+
+
+def test_compiled_layers_take_batches_of_any_size_with_padding_and_without():
+    # In a process of its own: the compiler cannot see through the types that are checked in tests.
+    code = "from test_trunk_backends import check_batches; check_batches('compile')"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "tests", capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+
+
+@NEEDS_OPENVINO
+def test_openvino_in_bfloat16_follows_changed_weights_and_keeps_what_it_converted(cache: Path):
+    encoder = trained()
+    encoder.freeze()
+    x, _ = padded()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        with backend("openvino"):
+            one = encoder.encode(tokens(x)).x
+            files = sorted(path.name for path in (cache / "openvino").iterdir())
+            encoder.load_state_dict(trained(seed=6).state_dict())
+            other = encoder.encode(tokens(x)).x
+        expected = encoder.encode(tokens(x)).x
+    assert [Path(name).suffix for name in files] == [".bin", ".xml"]
+    assert len(list((cache / "openvino").iterdir())) == 4
+    assert not torch.allclose(one, other, atol=0.5)
+    torch.testing.assert_close(other, expected, atol=0.3, rtol=0.05)
+    assert "openvino_telemetry" in sys.modules and sys.modules["openvino_telemetry"] is None
+
+
+def test_training_is_done_by_the_layers_themselves():
+    encoder = trained()
+    with backend("compile"):
+        encoder.encode(tokens(draw(2, 5, 21))).x.sum().backward()
+    assert encoder._made is None
+
+
+def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch):
+    with (
+        pytest.raises(UsageError, match="backend: must be one of eager, compile, openvino; found 'onnx'"),
+        backend("onnx"),
+    ):
+        pass
+    encoder = trained()
+    adapters = Adapters(encoder, rank=2, depth=3)
+    with torch.no_grad(), backend("compile"), pytest.raises(UsageError, match="must compute a model without adapters"):
+        encoder.encode(tokens(draw(2, 5, 21)), adapters=adapters)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingDependencyError, match=r"metatransformer\[openvino\]"), backend("openvino"):
+        pass
