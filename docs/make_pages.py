@@ -1,4 +1,5 @@
-"""Remakes docs/modalities/*.md in place: runs every command and program that a page shows and pastes what it printed.
+"""Remakes docs/modalities/*.md and docs/tasks/*.md in place: runs each command and program there, and pastes what it
+printed.
 
     python docs/make_pages.py --data DATA [NAME ...]
 
@@ -29,7 +30,7 @@ from PIL import Image
 
 from metatransformer.faces.cli import main as main_of_package
 
-PAGES = Path(__file__).parent / "modalities"
+FOLDERS = [Path(__file__).parent / name for name in ("modalities", "tasks")]
 LARGEST = 60_000  # bytes of a picture
 PART = re.compile(
     r"<!-- data: (?P<source>\S+) as (?P<name>\S+) -->"
@@ -53,22 +54,22 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="pages; default: all")
     options = parser.parse_args()
     failed = []
-    for name in options.names or sorted(path.stem for path in PAGES.glob("*.md")):
-        page = PAGES / f"{name}.md"
+    pages = [page for folder in FOLDERS for page in sorted(folder.glob("*.md"))]
+    for page in [page for page in pages if not options.names or page.stem in options.names]:
         try:
-            text = remade(page.read_text(encoding="utf-8"), data=options.data.resolve())
+            text = remade(page.read_text(encoding="utf-8"), data=options.data.resolve(), beside=page.parent)
         except PageError as error:
-            failed.append(f"{name}: {error}")
+            failed.append(f"{page.stem}: {error}")
         else:
             page.write_text(text, encoding="utf-8")
     raise SystemExit("\n".join(failed))
 
 
-def remade(text: str, *, data: Path) -> str:
-    """Returns a page with fresh outputs; its pictures are written."""
+def remade(text: str, *, data: Path, beside: Path) -> str:
+    """Returns a page with fresh outputs; its pictures are written ``beside`` it."""
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         place = Path(folder)
-        text = PART.sub(lambda part: _remade_part(part, place=place, data=data), text)
+        text = PART.sub(lambda part: _remade_part(part, place=place, data=data, beside=beside), text)
         text = text.replace(f"{folder}/", "")  # where a person is, who types these commands
         for private in (folder, str(data), str(Path.home())):
             if private in text:
@@ -76,7 +77,7 @@ def remade(text: str, *, data: Path) -> str:
     return text
 
 
-def _remade_part(part: re.Match[str], *, place: Path, data: Path) -> str:
+def _remade_part(part: re.Match[str], *, place: Path, data: Path, beside: Path) -> str:
     whole = part.group(0)
     if part["source"]:
         (place / part["name"]).symlink_to(data / part["source"])
@@ -92,7 +93,7 @@ def _remade_part(part: re.Match[str], *, place: Path, data: Path) -> str:
         blocks = [f"$ {command}\n{_command(command, status=status)}" for command in commands]
         return "\n".join([head, *blocks]) + "```"
     else:
-        _write_picture(place / part["report"], heading=part["heading"], to=PAGES / part["picture"])
+        _write_picture(place / part["report"], heading=part["heading"], to=beside / part["picture"])
         return f"{part['mark']}\n![{part['words']}]({part['picture']})"
     return whole
 

@@ -1,4 +1,4 @@
-"""The pages of the modalities say what is true: commands parse, settings exist with the defaults that are named."""
+"""The pages of modalities and tasks say what is true: commands parse, settings exist with the defaults they name."""
 
 import re
 import shlex
@@ -72,3 +72,33 @@ def test_a_page_is_whole(name: str):
     assert bool(pictures) == all(with_output)
     for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
         assert (PAGES / link).exists(), link
+
+
+TASKS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs/tasks").glob("*.md"))}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_page_of_a_task_is_whole_and_says_what_is_true(name: str):
+    text = TASKS[name]
+    assert f"(docs/tasks/{name}.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+    headings = re.findall("^## (.*?)(?::.*)?$", text, flags=re.MULTILINE)
+    assert headings == ["Files", "Settings", "Example", "When something is wrong"]
+    found = list(commands(text))
+    assert {words[0] for words in found} == {"check", "fit", "evaluate", "predict"}
+    for words in found:
+        overrides = [word for word in words if OVERRIDE.match(word)]
+        _parser().parse_args([word for word in words if word not in overrides])
+        make_recipe("image", base={}, overrides=[f"task.name={name}", *overrides])
+    recipe = to_dict(make_recipe("image", base={}, overrides=[f"task.name={name}"]))
+    known = {key: _value(value) for key, value in flat_keys(recipe).items()} | {"task.ignore": "[]"}
+    rows = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| `(.*?)` \|", text, flags=re.MULTILINE)
+    assert len(rows) >= 3
+    assert [(key, said, known[key]) for key, said in rows if known[key] != said] == []
+    shown = re.findall("```console[^\n]*\n(.*?)```", text, flags=re.DOTALL)
+    with_output = [block.count("\n") > block.count("$ metatransformer") for block in shown]
+    assert all(with_output) or not any(with_output), f"half made: run docs/make_pages.py {name}"
+    pictures = re.findall(r"!\[[^\]]+\]\((\S+)\)", text)
+    assert bool(pictures) == all(with_output)
+    assert all((ROOT / "docs/tasks" / picture).stat().st_size < 60_000 for picture in pictures)
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        assert (ROOT / "docs/tasks" / link).exists(), link
