@@ -54,6 +54,22 @@ def test_embed_takes_half_precision_where_it_proves_itself(
     np.testing.assert_allclose(found, right, atol=0.05)
 
 
+def test_embed_in_parts_equals_embed_in_one(pictures: Path, tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(embed_module, "open_shards", partial(embed_module.open_shards, shard_rows=5))
+    words = ["embed", pictures, *IMAGE, *SETTINGS, "--out"]
+    assert call([*words, tmp_path / "one.parquet"])[0] == 0
+    out, told = tmp_path / "parts.parquet", []
+    for part in ("2/2", "1/2"):
+        status, result, err = call([*words, out, "--shard", part])
+        assert status == 0 and not out.exists(), err
+        told.append((result["rows"], result["missing"]))
+    assert told == [(10, 14), (24, 0)] and "the same command without --shard completes" in err
+    status, result, _ = call([*words, out])
+    assert status == 0 and result["done_before"] == 24
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "one.parquet"), pd.read_parquet(out), atol=1e-5)
+    assert call([*words, out, "--shard", "3/2"])[0] == 2
+
+
 @NEEDS_OPENVINO
 def test_every_backend_gives_nearly_the_same_vectors_and_predictions(
     pictures: Path, trained: Path, tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch

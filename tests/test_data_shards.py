@@ -3,18 +3,19 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from metatransformer.core.errors import DataError, UsageError
-from metatransformer.data.shards import EmbeddingShards, open_shards
+from metatransformer.data.shards import WHOLE, EmbeddingShards, Part, open_shards, parse_part
 
 IDS = [f"a/{i}.png" for i in range(11)]
 VECTORS = np.random.default_rng(0).normal(size=(11, 3)).astype(np.float32)
 
 
-def start(out, *, ids=tuple(IDS), encoder="test", **more: str) -> EmbeddingShards:
+def start(out, *, ids=tuple(IDS), encoder="test", rows=5, part=WHOLE, **more: str) -> EmbeddingShards:
     return open_shards(
         out,
         ids=ids,
@@ -22,7 +23,8 @@ def start(out, *, ids=tuple(IDS), encoder="test", **more: str) -> EmbeddingShard
         modality="image",
         width=3,
         metadata={"encoder": encoder, "pooling": "mean", **more},
-        shard_rows=5,
+        shard_rows=rows,
+        part=part,
     )
 
 
@@ -127,3 +129,29 @@ def test_damaged_shard_is_named_and_ids_must_differ(tmp_path):
     assert shards.path(0).is_file() and not shards.out.exists()
     with pytest.raises(DataError, match="unique ids; found 'x' more than once"):
         start(tmp_path / "b", ids=["x", "y", "x"])
+
+
+@pytest.mark.parametrize("name", ["emb", "emb.parquet"])
+def test_processes_make_each_shard_once_and_a_last_call_completes(tmp_path, name):
+    parts = [start(tmp_path / name, rows=2, part=Part(number, 3)) for number in (1, 2, 3)]
+    assert sorted(shard for part in parts for shard in part.pending()) == list(range(parts[0].count))
+    torn = parts[0].folder / ".part-00001-of-00006.parquet.tmp.1"
+    torn.write_bytes(b"half")  # which another process is writing
+    for part in parts[1:]:
+        for shard in part.pending():
+            write(part, shard)
+    assert start(tmp_path / name, rows=2, part=Part(2, 3)).missing() == parts[0].pending() and torn.exists()
+    last = start(tmp_path / name, rows=2)
+    assert last.pending() == parts[0].pending() and not torn.exists()  # killed, or never begun: it is made now
+    for shard in last.pending():
+        write(last, shard)
+    out = last.finish()
+    files = [out] if out.is_file() else sorted(out.glob("part-*"))
+    assert [row for file in files for row in pd.read_parquet(file)["id"]] == IDS
+
+
+@pytest.mark.parametrize("text", ["", "3", "0/3", "4/3", "1/0", "-1/3", "a/b", "1/3/5"])
+def test_a_part_is_one_of_as_many(text):
+    assert parse_part("3/3") == Part(3, 3)
+    with pytest.raises(UsageError, match="--shard: must be I/N with 1 <= I <= N, as 3/8; found"):
+        parse_part(text)

@@ -37,9 +37,11 @@ from metatransformer.machine.device import choose_precision
 from metatransformer.pipeline import Pipeline
 from metatransformer.trunk import load_encoder
 from metatransformer.trunk.backends import backend
+from metatransformer.trunk.encoder import Encoder, EncoderConfig
 
 SIDE = 224
 BATCH = 32
+STEP = 16  # samples of a training step
 SHAPES = ((640, 480), (480, 640), (800, 600), (500, 500), (1024, 683), (375, 500))  # width, height of photographs
 LENGTHS = (64, 256, 1024, 4096, 8192)  # tokens of one row
 QUIET = Console(quiet=True)
@@ -107,6 +109,7 @@ def run_speed(out: Path, *, quick: bool, console: Console) -> dict[str, Any]:
                 console.note(" | ".join(line.cells()))
                 lines.append(line)
         lines += of_ragged(weights, turns=turns, count=4 * count)
+        lines.append(of_step(turns=turns))
         lines.append(of_store(weights, files, folder=Path(folder) / "features"))
     long, ready = of_lengths(quick=quick), startup(turns)
     console.table("speed", list(HEAD), [line.cells() for line in lines])
@@ -300,9 +303,7 @@ def of_lengths(*, quick: bool) -> list[tuple[str, str, str]]:
     """Returns tokens a second and peak memory of rows of many tokens, each in a process of its own."""
     rows = []
     for tokens in LENGTHS[:3] if quick else LENGTHS:
-        code = f"from metatransformer.bench.speed import one_row; print(*one_row({tokens}))"
-        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds, peak = map(float, found.stdout.split())
+        seconds, peak = _in_process(f"one_row({tokens})")
         rows.append((f"{tokens:,}", f"{tokens / seconds:,.0f}", f"{peak:,.0f}"))
     return rows
 
@@ -310,8 +311,6 @@ def of_lengths(*, quick: bool) -> list[tuple[str, str, str]]:
 @torch.no_grad()
 def one_row(tokens: int) -> tuple[float, float]:
     """Returns the seconds of one row through a random trunk of the size of ViT-S/14, and the peak memory in MiB."""
-    from metatransformer.trunk.encoder import Encoder, EncoderConfig
-
     encoder = Encoder(EncoderConfig(width=384, depth=12, heads=6, hidden=1536)).eval()
     x, dtype = torch.randn(1, tokens, 384), getattr(torch, _native())
 
@@ -320,7 +319,49 @@ def one_row(tokens: int) -> tuple[float, float]:
             encoder(x, None, after=(12,), adapters=None)
 
     forward()
-    return min(timed(forward) for _ in range(3)), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return min(timed(forward) for _ in range(3)), _peak()
+
+
+def of_step(*, turns: int) -> Line:
+    """Returns a training step in front of a frozen trunk in float32 beside one in the machine's own precision."""
+    ways: list[Precision] = ["float32", _native()]
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    peaks: dict[str, float] = {}
+    for _ in range(turns):
+        for way in dict.fromkeys(ways):
+            seconds, peaks[way] = _in_process(f"one_step({way!r})")
+            times[way].append(seconds)
+    first, last = ways
+    note = f"peak memory {peaks[last] / peaks[first]:.0%} of {peaks[first]:,.0f} MiB"
+    return Line("ViT-B/16: a step of mode ends", first, last, (tuple(times[first]), tuple(times[last])), STEP, note)
+
+
+def one_step(precision: Precision) -> tuple[float, float]:
+    """Returns the seconds of a step of learned tokens in front of a frozen random trunk, and the peak memory in MiB."""
+    encoder = Encoder(EncoderConfig(width=768, depth=12, heads=12, hidden=3072))
+    encoder.freeze()
+    learned, x = torch.nn.Linear(768, 768), torch.randn(STEP, 197, 768)
+    mask, spans, dtype = torch.ones(STEP, 197, dtype=torch.bool), (Span("image", 0, 197),), getattr(torch, precision)
+
+    def step() -> None:
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            loss = encoder.encode(Tokens(learned(x), mask, spans)).x.float().square().mean()
+        loss.backward()
+
+    step()
+    return min(timed(step) for _ in range(3)), _peak()
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _in_process(call: str) -> tuple[float, float]:
+    """Returns two numbers that a function of this module has in a process of its own."""
+    code = f"from metatransformer.bench import speed; print(*speed.{call})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, peak = map(float, found.stdout.split())
+    return seconds, peak
 
 
 def startup(turns: int) -> list[tuple[str, str]]:

@@ -12,12 +12,13 @@ Files: ``out/part-00000-of-00016.parquet`` beside ``out/manifest.json``; or, whe
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,12 +41,35 @@ _DIGESTS = {
 _GO_ON = "Choose another --out, or remove it to start again."
 
 
+class Part(NamedTuple):
+    """The share of a run that one of several processes makes: every ``of``-th shard from the ``number``-th, from 1."""
+
+    number: int
+    of: int
+
+
+WHOLE = Part(1, 1)
+
+
+def parse_part(text: str) -> Part:
+    """Returns the part that ``I/N`` means.
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    part = Part(*map(int, found.groups())) if found else None
+    if part is None or not 1 <= part.number <= part.of:
+        raise UsageError("--shard", must="be I/N with 1 <= I <= N, as 3/8", found=repr(text))
+    return part
+
+
 @dataclass(frozen=True)
 class EmbeddingShards:
     """Where the rows of one embedding run go; made by ``open_shards``.
 
     ``ids`` and ``paths`` are the rows in order, ``width`` is the length d of a vector, ``metadata``
-    is stored in every file's schema. ``folder`` holds the shards.
+    is stored in every file's schema. ``folder`` holds the shards, of which this process makes those of ``part``.
     """
 
     out: Path
@@ -56,6 +80,7 @@ class EmbeddingShards:
     width: int
     shard_rows: int
     metadata: Mapping[str, str]
+    part: Part = WHOLE
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -85,7 +110,11 @@ class EmbeddingShards:
         return self.folder / f"part-{shard:05d}-of-{self.count:05d}.parquet"
 
     def pending(self) -> tuple[int, ...]:
-        """Returns the shards that are still to be made, in order."""
+        """Returns the shards of this process that are still to be made, in order."""
+        return tuple(shard for shard in self.missing() if shard % self.part.of == self.part.number - 1)
+
+    def missing(self) -> tuple[int, ...]:
+        """Returns the shards that no process has finished yet."""
         if self._is_merged():
             return ()
         return tuple(shard for shard in range(self.count) if not self.path(shard).is_file())
@@ -128,7 +157,7 @@ class EmbeddingShards:
             DataError: a shard is damaged, or the disk is full; the shards stay, and a second run
                 only merges.
         """
-        assert not self.pending(), self.pending()
+        assert not self.missing(), self.missing()
         if self.folder != self.out:
             if not self._is_merged():
                 self._merge()
@@ -181,11 +210,13 @@ def open_shards(
     width: int,
     metadata: Mapping[str, str],
     shard_rows: int = 1024,
+    part: Part = WHOLE,
 ) -> EmbeddingShards:
     """Starts an embedding run, or finds the one that was interrupted.
 
-    ``metadata`` holds what makes two embeddings comparable: encoder, sha256, fingerprint, pooling,
-    dtype. 1024 rows of width 768 are 3 MiB: little enough to lose in a kill, enough to read fast.
+    ``part`` is the share of it that this process makes, beside others that share the folder. ``metadata`` holds what
+    makes two embeddings comparable: encoder, sha256, fingerprint, pooling, dtype. 1024 rows of width 768 are 3 MiB:
+    little enough to lose in a kill, enough to read fast.
 
     Raises:
         DataError: ids that are not unique, or no row at all.
@@ -208,7 +239,10 @@ def open_shards(
         width=width,
         shard_rows=shard_rows,
         metadata=dict(metadata),
+        part=part,
     )
+    if part == WHOLE:
+        _remove_torn(folder)
     _claim(target, folder=folder, manifest=shards.manifest)
     return shards
 
@@ -227,6 +261,18 @@ def _claim(target: Path, *, folder: Path, manifest: dict[str, Any]) -> None:
         raise UsageError(place, must=_difference(found, manifest, names=names), found="another run's", do=_GO_ON)
 
 
+def _is_torn(place: Path) -> bool:
+    """Returns whether a file is one that is being written, or that a killed run left."""
+    return place.match(".*.tmp.*")
+
+
+def _remove_torn(folder: Path) -> None:
+    """Removes what a killed run left; a run in parts leaves it, for another process may be writing it."""
+    for place in folder.iterdir() if folder.is_dir() else ():
+        if _is_torn(place):
+            place.unlink()
+
+
 def _has_shards(folder: Path) -> bool:
     return any(folder.glob("part-*.parquet"))
 
@@ -239,11 +285,9 @@ def _existing(target: Path, *, folder: Path) -> dict[str, Any] | None:
         raise UsageError(folder, must="be a folder or end in .parquet", found="a file", do=_GO_ON)
     if not folder.is_dir():
         return None
-    for leftover in folder.glob(".*.tmp.*"):  # a killed run's torn file
-        leftover.unlink()
     manifest = folder / "manifest.json"
     if not manifest.is_file():
-        if any(folder.iterdir()):
+        if any(not _is_torn(place) for place in folder.iterdir()):
             raise UsageError(
                 folder,
                 must="be new, empty or an earlier run's folder",

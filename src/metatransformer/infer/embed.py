@@ -14,7 +14,7 @@ from torch import nn
 from metatransformer.core.errors import MetaTransformerError, UsageError
 from metatransformer.core.readout import Readout
 from metatransformer.data.examples import Examples
-from metatransformer.data.shards import open_shards
+from metatransformer.data.shards import WHOLE, Part, open_shards
 from metatransformer.infer.evaluate import compute_outputs, read_out
 from metatransformer.infer.loader import Loader
 from metatransformer.infer.sources import require_seen
@@ -216,10 +216,14 @@ def embed(model: Embedding, examples: Examples, *, console: Console) -> np.ndarr
         return read_out(model.pipeline, model.readout, loader, console=console, title="embedding").numpy()
 
 
-def embed_to(model: Embedding, examples: Examples, out: Path, *, console: Console) -> tuple[Path, int]:
-    """Writes vectors and ids as Parquet; returns the place and how many rows an earlier, killed call had finished.
+def embed_to(
+    model: Embedding, examples: Examples, out: Path, *, part: Part = WHOLE, console: Console
+) -> tuple[Path, int, int]:
+    """Writes vectors and ids as Parquet; returns the place, how many rows an earlier, killed call had finished, and how
+    many other processes still have to make where this one makes a ``part``.
 
-    Each shard is written whole or not at all, and the same call again continues behind the last one.
+    Each shard is written whole or not at all, and the same call again continues behind the last one. Only a call that
+    makes all of them puts the shards into one file.
     """
     records = [next(iter(examples.inputs.values()))[row] for row in range(len(examples))]
     shards = open_shards(
@@ -229,16 +233,19 @@ def embed_to(model: Embedding, examples: Examples, out: Path, *, console: Consol
         modality=" + ".join(reader.modality.name for reader in model.pipeline.route.values()),
         width=model.width,
         metadata={**model.metadata(), "data": examples.identity()},
+        part=part,
     )
     pending = shards.pending()
-    done = len(examples) - sum(len(shards.rows(shard)) for shard in pending)
+    done = len(examples) - sum(len(shards.rows(shard)) for shard in shards.missing())
     if done:
         console.note(f"{done} of {len(examples)} rows are done already")
     for shard in pending:
         try:
-            part = examples.take(shards.rows(shard))
-            shards.write(shard, embeddings=embed(model, part, console=console))
+            rows = examples.take(shards.rows(shard))
+            shards.write(shard, embeddings=embed(model, rows, console=console))
         except MetaTransformerError:
-            shards.abandon()
+            if part == WHOLE:
+                shards.abandon()
             raise
-    return shards.finish(), done
+    left = sum(len(shards.rows(shard)) for shard in shards.missing())
+    return (shards.finish() if part == WHOLE else shards.folder), done, left

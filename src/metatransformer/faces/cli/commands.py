@@ -12,6 +12,7 @@ from metatransformer.core.errors import DataError, MetaTransformerError, Unlabel
 from metatransformer.core.task import Task
 from metatransformer.data.examples import Examples
 from metatransformer.data.records import Index
+from metatransformer.data.shards import WHOLE, parse_part
 from metatransformer.data.target import kind_of
 from metatransformer.fit.fitted import Fitted, suffix_of
 from metatransformer.infer.embed import embed_to, embedding, settled, untrained
@@ -331,6 +332,7 @@ def embed(options: Namespace) -> Result:
     console = Console()
     if bool(options.model) == bool(options.modality or options.inputs):
         raise UsageError("embed", must="get either --modality, --inputs or --model", found="both or neither")
+    part = parse_part(options.shard) if options.shard else WHOLE
     if options.task and not options.model:
         raise UsageError("--task", must="go with --model: what is not trained has no tasks", found=repr(options.task))
     if options.model:
@@ -348,10 +350,16 @@ def embed(options: Namespace) -> Result:
         pipeline = untrained(found.recipe, trunk=trunk, examples=examples, learned=False, console=console)
         model = embedding(pipeline, pool=options.pool or "summary")
     model = settled(model, examples, backend=options.backend, console=console)
-    place, done = embed_to(model, examples, Path(options.out), console=console)
-    rows = len(examples)
+    place, done, left = embed_to(model, examples, Path(options.out), part=part, console=console)
+    rows, told = len(examples), {"out": str(place), "width": model.width, "done_before": done}
+    if part != WHOLE:
+        rest = f"others still make {left} of {rows} rows" if left else "all rows are there"
+        console.note(
+            f"shard {options.shard} is done; {rest} (the same command without --shard completes {options.out})"
+        )
+        return {**told, "rows": rows - left, "missing": left}, 0
     console.note(f"{rows} vectors of width {model.width} in {place}")
-    return {"out": str(place), "rows": rows, "width": model.width, "done_before": done}, 0
+    return {**told, "rows": rows}, 0
 
 
 def search(options: Namespace) -> Result:

@@ -89,6 +89,7 @@ A model (--model) knows its inputs.
   metatransformer embed clips/ --modality audio --encoder focus-s14 --out vectors.parquet
   metatransformer embed homes.csv --inputs front=image,kitchen=image --encoder focus-s14 --out vectors.parquet
   metatransformer embed homes.csv --model run --out vectors.parquet
+  metatransformer embed million/ --modality image --out vectors --shard 3/8     on the third of eight machines
 """
 
 BENCH_EPILOG = """\
@@ -152,6 +153,7 @@ TARGET = ("--target", {"default": "", "metavar": "COL", "help": TARGET_WORDS})
 ONE_TASK = ("--task", {"default": "", "metavar": "T", "help": "one of the tasks of a model of several; default: all"})
 PRECISION = "auto (default): bfloat16 where the processor gains by it and some vectors prove nearly the same"
 DEVICE = ("--device", {"default": "", "metavar": "D", "help": "auto (default), cpu, cuda, cuda:N or mps"})
+SHARD = "make the I-th of N parts, beside other processes or machines that see the same --out; then call it without"
 BACKENDS = ("eager", "compile", "openvino")
 COMPUTED = "what computes the trunk: eager (default), compile (torch), or openvino (an extra; fastest on CPUs)"
 CHOSEN = "auto (default): openvino for thousands of samples on a CPU, where it is installed, else eager; or compile"
@@ -272,6 +274,7 @@ COMMANDS: Mapping[str, Command] = {
             ("--pool", {"default": "", "help": POOLS}),
             ("--precision", {"default": "auto", "choices": ("auto", "float32", "bfloat16"), "help": PRECISION}),
             ("--backend", {"default": "auto", "choices": ("auto", *BACKENDS), "help": CHOSEN}),
+            ("--shard", {"default": "", "metavar": "I/N", "help": SHARD}),
             ("--out", {"required": True, "metavar": "FILE", "help": ".parquet for one file, else a folder of shards"}),
         ),
         lambda: EMBED_EPILOG,
