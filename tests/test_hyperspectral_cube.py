@@ -301,6 +301,8 @@ def test_units_of_wavelengths():
 def test_which_array_is_the_cube(tmp_path: Path):
     path = tmp_path / "scene.mat"
     scipy.io.savemat(path, {"a": np.ones((3, 5, 7)), "b": np.ones((3, 5, 2)), "gt": np.ones((3, 5))})
+    scipy.io.savemat(tmp_path / "shares.mat", {"S": np.ones((3, 5, 2)), "Y": np.ones((3, 5, 16))})
+    assert find_cube(list_arrays(tmp_path / "shares.mat"), variable="").name == "Y"
     with pytest.raises(DataError, match="must hold one cube .*found scene.mat:a .*input.variable"):
         find_cube(list_arrays(path), variable="")
     assert find_cube(list_arrays(path), variable="b").shape == (3, 5, 2)

@@ -31,6 +31,7 @@ from metatransformer.modalities.hyperspectral.envi import open_envi
 KEPT = 4  # files kept in memory at a time
 MOST_BANDS = 8192  # the covariance of more takes half a gigabyte and minutes
 _WAVES = re.compile(r"(.*\.)?(wave|wl|lambda)[^.]*", re.IGNORECASE)
+FEWER = 8  # times more bands than shares of end-members that lie beside a cube
 _CLASSES = 64  # so few different whole numbers over a whole matrix are labels
 # Nanometres in one unit.
 _LENGTHS = {
@@ -188,6 +189,9 @@ def find_cube(entries: Sequence[Entry], *, variable: str) -> Entry:
         if axes == 2 and len(found) > 1:  # beside spectra stand wavelengths and labels, never a larger matrix
             largest = max(np.prod(entry.shape) for entry in found)
             found = [entry for entry in found if np.prod(entry.shape) == largest]
+        if axes == 3 and len({entry.shape[:2] for entry in found}) == 1:  # shares of end-members may lie beside it
+            *others, most = sorted(found, key=lambda entry: entry.shape[2])
+            found = [most] if all(FEWER * entry.shape[2] <= most.shape[2] for entry in others) else found
         if len(found) == 1:
             return found[0]
         if found:

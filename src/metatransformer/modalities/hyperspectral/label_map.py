@@ -146,6 +146,9 @@ def _paint(path: Path, panels: Sequence[tuple[str, np.ndarray]], *, scene: Scene
         figure.colorbar(image, ax=figure.axes, shrink=0.8)
     else:
         handles = [Patch(color=c, label=name) for c, name in zip(class_colours(len(names)), names, strict=True)]
+        if any(title.startswith("errors") for title, _ in panels):
+            gap = Patch(alpha=0, label="")
+            handles += [gap, *(Patch(color=c, label=name) for c, name in zip(ERRORS, ("right", "wrong"), strict=True))]
         figure.legend(handles=handles, loc="outside right center", fontsize=8, frameon=False)
     if scene.title:
         figure.suptitle(scene.title, fontsize=9, x=0.01, ha="left")
