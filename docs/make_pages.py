@@ -141,7 +141,7 @@ def _write_picture(report: Path, *, heading: str, to: Path) -> None:
     picture.quantize(128).save(to, optimize=True)
     while to.stat().st_size > LARGEST:  # of photographs
         picture = picture.resize((picture.width * 4 // 5, picture.height * 4 // 5))
-        picture.quantize(64).save(to, optimize=True)
+        picture.quantize(128).save(to, optimize=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from metatransformer.fit.queries import MaskTrainer
 from metatransformer.infer.dense import _joined
 from metatransformer.modalities._picture.coco import draw_shapes
 from metatransformer.modalities._picture.local import local_pixels
-from metatransformer.modalities._picture.masks import at_pixels, index_masks, read_mask, write_mask
+from metatransformer.modalities._picture.masks import at_pixels, index_masks, paint_mask, read_mask, write_mask
 from metatransformer.modalities._picture.tiles import cut_pixels
 from metatransformer.modalities.image import MODALITY
 from metatransformer.modalities.pointcloud import ROWS, VIEWS, load
@@ -523,6 +524,18 @@ def test_controls_stand_beside_a_dense_score(tmp_path: Path, capsys):
     assert set(told["controls"]) == {"constant", "baseline", "random", "identity"}
     assert told["controls"]["constant"]["mean_iou"] < told["controls"]["baseline"]["mean_iou"]
     assert told["controls"]["baseline"]["mean_iou"] > 0.9  # the disc is bright
+
+
+def test_ground_that_is_black_is_not_painted_over():
+    shown: list[np.ndarray] = []
+    axes = SimpleNamespace(imshow=shown.append, axis=lambda _: None)
+    picture = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
+    paint_mask(axes, View("", {"pixels": picture}), np.array([[0, 1, 1], [-1, 0, 1]]), [(0, 0, 0), (255, 0, 0)])
+    (found,) = shown
+    grey = np.clip((picture.astype(float) - 2) / 196, 0, 1)  # from its first to its 99th percentile
+    np.testing.assert_allclose(found[0, 0], grey[0, 0])
+    np.testing.assert_allclose(found[1, :2], np.repeat(grey[1, :2, None], 3, axis=1), atol=1e-9)
+    np.testing.assert_allclose(found[0, 1], 0.4 * grey[0, 1] + np.array([0.6, 0, 0]))
 
 
 def test_a_plain_model_knows_a_pixel_by_its_place_its_values_and_filters_around_it():

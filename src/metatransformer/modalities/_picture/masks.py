@@ -304,10 +304,11 @@ def paint_grey(axes: Any, raw: View) -> None:
 
 
 def paint_mask(axes: Any, raw: View, numbers: np.ndarray, colours: Sequence[Colour]) -> None:
-    """Paints classes over a faint picture on matplotlib axes; where ``numbers`` is -1 nothing is laid over."""
-    grey = _grey(raw)
-    over = np.array(colours, dtype=np.float64)[numbers.clip(min=0)] / 255
-    shown = np.where((numbers >= 0)[..., None], 0.4 * grey + 0.6 * over, grey)
+    """Paints classes over a faint picture on matplotlib axes; black ones, as ground often is, and -1 leave it alone."""
+    grey, chosen = _grey(raw), numbers.clip(min=0)
+    over = np.array(colours, dtype=np.float64)[chosen] / 255
+    painted = (numbers >= 0) & over.any(axis=-1)
+    shown = np.where(painted[..., None], 0.4 * grey + 0.6 * over, grey)
     axes.imshow(shown)
     axes.axis("off")
 
