@@ -31,7 +31,7 @@ import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from common import CLI_IMAGE, CLI_SETTINGS, Run, make_records, run  # noqa: E402
-from pairs_common import draw_pairs, words_for  # noqa: E402
+from pairs_common import align_words, draw_concepts, draw_pairs, pair_words, split_concepts, words_for  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from metatransformer.faces.cli import main  # noqa: E402
@@ -104,3 +104,31 @@ def pretrained(pair_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     out = tmp_path_factory.mktemp("pretrained") / "run"
     assert main([str(word) for word in words_for(pair_table, out, {})]) == 0
     return out
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a table of 24 concepts, three pictures of each, and what each is called."""
+    return draw_concepts(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture(scope="session")
+def seen(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the same table with a split in which 12 concepts are held out."""
+    return split_concepts(drawn, tmp_path_factory.mktemp("seen") / "seen.csv")
+
+
+@pytest.fixture(scope="session")
+def aligned(seen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a run that aligned pictures with words."""
+    out = tmp_path_factory.mktemp("aligned") / "run"
+    assert main([str(word) for word in align_words(seen, out, "--concept", "concept", "--controls")]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def paired(seen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a run that aligned two kinds of pictures, beside ``two.csv`` with the pairs."""
+    folder = tmp_path_factory.mktemp("paired")
+    assert main([str(word) for word in pair_words(seen, folder)]) == 0
+    return folder / "run"

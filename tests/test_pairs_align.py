@@ -9,70 +9,16 @@ import pandas as pd
 import pytest
 import torch
 from common import Run
-from PIL import Image
+from pairs_common import HUES, align_words
 
 import metatransformer as mt
 from metatransformer.core.errors import UsageError, WeightsError
-from metatransformer.pairs.align import _split, among, read_aligned
+from metatransformer.pairs.align import _split, among
+from metatransformer.pairs.ledger import read_aligned
 from metatransformer.pairs.project import Maps, basis_of, fit_maps, folds_of, refine, shuffled, solve
 from metatransformer.pairs.recall import both_ways
 from metatransformer.pairs.sentences import Bert
 from metatransformer.pairs.texts import Bag, make_side
-
-HUES = ("red", "green", "blue", "grey")
-SIZES = ("small", "large", "wide", "tall", "hollow", "thick")
-RGB = {"red": (220, 30, 30), "green": (30, 190, 40), "blue": (30, 60, 220), "grey": (120, 120, 120)}
-BOXES = {"small": (8, 16, 8, 16), "large": (2, 22, 2, 22), "wide": (9, 15, 1, 23), "tall": (1, 23, 9, 15)}
-BOXES |= {"hollow": (3, 21, 3, 21), "thick": (6, 18, 2, 22)}
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of 24 concepts, three pictures of each, and what each is called."""
-    folder = tmp_path_factory.mktemp("drawn")
-    rng, rows = np.random.default_rng(0), []
-    for hue in HUES:
-        for size in SIZES:
-            for number in range(3):
-                pixels = rng.integers(235, 256, (24, 24, 3), dtype=np.uint8)
-                top, bottom, left, right = BOXES[size]
-                pixels[top:bottom, left:right] = RGB[hue]
-                if size == "hollow":
-                    pixels[7:17, 7:17] = 250
-                name = f"{hue}-{size}-{number}.png"
-                Image.fromarray(pixels).save(folder / name)
-                rows.append((name, f"{size} and {hue}", f"{hue}/{size}"))
-    pd.DataFrame(rows, columns=["file", "text", "concept"]).to_csv(folder / "pairs.csv", index=False)
-    return folder / "pairs.csv"
-
-
-def words_for(table: Path, out: Path, *more: object) -> list[object]:
-    inputs = "picture=image(file),words=text(text)"
-    words = ["align", table, "--inputs", inputs, "--encoder", "test", "--out", out, "--text", "words"]
-    return [*words, "--device", "cpu", "inputs.picture.size=24", "inputs.picture.mirrored=false", *more]
-
-
-@pytest.fixture(scope="module")
-def seen(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same table with a split in which 12 concepts are held out, some of each hue and size."""
-    table = pd.read_csv(drawn)
-    table["file"] = [str(drawn.parent / name) for name in table["file"]]
-    hues, sizes = (table["concept"].str.split("/").str[part] for part in (0, 1))
-    odd = (hues.map(HUES.index) + sizes.map(SIZES.index)) % 2
-    table["split"] = np.where(odd == 1, "test", "train")
-    place = tmp_path_factory.mktemp("seen") / "seen.csv"
-    table.to_csv(place, index=False)
-    return place
-
-
-@pytest.fixture(scope="module")
-def aligned(seen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from metatransformer.faces.cli import main
-
-    out = tmp_path_factory.mktemp("aligned") / "run"
-    told = [str(word) for word in words_for(seen, out, "--concept", "concept", "--controls")]
-    assert main(told) == 0
-    return out
 
 
 def test_the_ledger_tells_pair_fingerprints_and_scores_beside_chance_and_controls(aligned: Path):
@@ -130,7 +76,7 @@ def test_what_is_not_above_chance_is_refused_with_its_figure(aligned: Path, tmp_
     ],
 )
 def test_bad_questions_are_refused(words, message: str, seen: Path, tmp_path: Path, call: Run):
-    status, _, err = call([*words_for(seen, tmp_path / "run"), *words])
+    status, _, err = call([*align_words(seen, tmp_path / "run"), *words])
     assert status == 2 and message in " ".join(err.split()), err
 
 
@@ -138,24 +84,18 @@ def test_a_concept_on_both_sides_of_a_split_is_refused(seen: Path, tmp_path: Pat
     table = pd.read_csv(seen)
     table.loc[0, "split"] = "test" if table.loc[0, "split"] == "train" else "train"
     table.to_csv(tmp_path / "mixed.csv", index=False)
-    status, _, err = call(words_for(tmp_path / "mixed.csv", tmp_path / "run", "--concept", "concept"))
+    status, _, err = call(align_words(tmp_path / "mixed.csv", tmp_path / "run", "--concept", "concept"))
     assert status == 2 and "must have each concept on one side; found 1 on both" in " ".join(err.split())
 
 
-def test_two_kinds_of_samples_are_aligned_without_texts(seen: Path, tmp_path: Path, call: Run):
-    table = pd.read_csv(seen).rename(columns={"concept": "group"})
-    table["other"] = table["file"].str.replace("-0.png", "-1.png")
-    table.to_csv(tmp_path / "two.csv", index=False)
-    inputs = "one=image(file),other=infrared(other)"
-    words = ["align", tmp_path / "two.csv", "--inputs", inputs, "--encoder", "test", "--out", tmp_path / "run"]
-    words += ["inputs.one.size=24", "inputs.one.mirrored=false", "inputs.other.size=24", "--device", "cpu"]
-    status, told, err = call(words)
-    assert status == 0, err
+def test_two_kinds_of_samples_are_aligned_without_texts(paired: Path, seen: Path, tmp_path: Path, call: Run):
+    told = json.loads((paired / "ledger.json").read_text(encoding="utf-8"))
+    table = pd.read_csv(paired.parent / "two.csv")
     assert told["scores"]["one to other R@1"] > 3 * told["chance"]["one to other R@1"]
     files = table["file"].tolist()[:4]
-    near = mt.similarity(files, table["other"].unique().tolist()[:3], encoder=str(tmp_path / "run"), device="cpu")
+    near = mt.similarity(files, table["other"].unique().tolist()[:3], encoder=str(paired), device="cpu")
     assert near.shape == (4, 3) and near[0, :2].max() > near[0, 2]  # two of the same concept, one of another
-    status, _, err = call(["predict", tmp_path / "run", seen, "--classes", "a,b", "--out", tmp_path / "p.csv"])
+    status, _, err = call(["predict", paired, seen, "--classes", "a,b", "--out", tmp_path / "p.csv"])
     assert status == 2 and "must have aligned samples with texts; found image and infrared" in " ".join(err.split())
 
 

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from metatransformer.core.errors import DataError, UsageError
 from metatransformer.infer.loader import Place
 from metatransformer.modalities._picture.read import decode_image
 from metatransformer.pairs.order import Order
-from metatransformer.pairs.read import Pairs, Wanted, label_of, read_pairs
+from metatransformer.pairs.read import Pairs, Tars, Wanted, label_of, read_pairs
+from metatransformer.pairs.scans import Scans
 
 TEXTS = ["a red square", "a blue one", "a red square", "green", "Un carré", "a dark  Blue one"]
 MORE = [{"language": "fr" if "carr" in text else "en", "similarity": 0.2 + 0.05 * n} for n, text in enumerate(TEXTS)]
@@ -198,3 +201,89 @@ def test_pairs_are_mixed_within_windows_of_whole_shards():
     for start in range(0, 80, 16):
         assert len(set((rows[start : start + 16] // 8).tolist())) == 2
     assert sorted(rows.tolist()) == list(range(80))
+
+
+# --- what an earlier start found --------------------------------------------------------------------------------------
+
+
+def test_a_later_start_looks_through_what_changed_and_nothing_else(shards: Path, tmp_path: Path, monkeypatch):
+    parts = samples(0, 4)
+    del parts[1][1]["txt"]
+    write_tar(shards / "00000.tar", parts)
+    wanted, looked = Wanted(least_words=2, duplicates="pairs"), []
+    look = Tars.look
+
+    def counted(self, shard: int, *, columns):
+        looked.append(shard)
+        return look(self, shard, columns=columns)
+
+    monkeypatch.setattr(Tars, "look", counted)
+
+    def start(wanted: Wanted = wanted) -> tuple[Pairs, Scans]:
+        looked.clear()
+        scans = Scans(tmp_path / "index")
+        return read_pairs(str(shards), wanted, scans=scans), scans
+
+    first, scans = start()
+    assert sorted(looked) == [0, 1] and scans.found == 0 and len(list((tmp_path / "index").iterdir())) == 2
+    again, scans = start()
+    assert not looked and scans.found == 2
+    assert content(again) == content(first) and again.identity() == first.identity()
+    assert again.left_out == first.left_out == {"too short a text": 1} and again.broken == first.broken != ()
+    write_tar(shards / "00001.tar", samples(3, 6))
+    again, scans = start()
+    assert looked == [1] and scans.found == 1 and content(again) == content(read_pairs(str(shards), wanted))
+    scans.clean()
+    assert len(list((tmp_path / "index").iterdir())) == 2  # that of the old shard is gone
+    start(Wanted(least_words=2, duplicates="all"))
+    assert sorted(looked) == [0, 1]  # asked for otherwise
+    for path in (tmp_path / "index").iterdir():
+        path.write_bytes(path.read_bytes()[:50])
+    again, _ = start()
+    assert sorted(looked) == [0, 1] and content(again) == content(read_pairs(str(shards), wanted))
+
+
+def test_groups_of_parquet_are_found_again_and_a_manifest_is_read_anew(tmp_path: Path):
+    frame = pd.DataFrame({"image": [png(n) for n in range(6)], "text": TEXTS})
+    frame.to_parquet(tmp_path / "bytes.parquet", row_group_size=4)
+    for number in range(6):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    pd.DataFrame({"path": [f"{n}.png" for n in range(6)], "text": TEXTS}).to_csv(tmp_path / "pairs.csv", index=False)
+    for name, found in (("bytes.parquet", 2), ("pairs.csv", 0)):
+        for _ in range(2):
+            scans = Scans(tmp_path / "index")
+            assert content(read_pairs(str(tmp_path / name), Wanted(), scans=scans)) == EXPECTED
+        assert scans.found == found
+
+
+def test_what_is_kept_is_bounded_and_a_full_disk_only_costs_time(shards: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("metatransformer.pairs.scans.MOST_BYTES", 1)
+    scans = Scans(tmp_path / "index")
+    assert content(read_pairs(str(shards), Wanted(), workers=1, scans=scans)) == EXPECTED
+    assert scans.full and len(list((tmp_path / "index").iterdir())) == 1
+    (tmp_path / "file").write_bytes(b"")
+    scans = Scans(tmp_path / "file" / "index")  # cannot be made
+    assert content(read_pairs(str(shards), Wanted(), scans=scans)) == EXPECTED and scans.full
+
+
+TWO = """
+import sys
+from pathlib import Path
+from metatransformer.pairs.read import Wanted, read_pairs
+from metatransformer.pairs.scans import Scans
+for _ in range(20):
+    scans = Scans(Path(sys.argv[2]))
+    print(read_pairs(sys.argv[1], Wanted(), scans=scans, first=float(sys.argv[3])).identity())
+    for path in scans.folder.glob("*.npz"):
+        path.unlink(missing_ok=True)
+"""
+
+
+def test_two_processes_write_the_same_scans_without_harm(shards: Path, tmp_path: Path):
+    for number in range(2, 8):
+        write_tar(shards / f"{number:05}.tar", samples(0, 6))
+    words = [sys.executable, "-c", TWO, str(shards), str(tmp_path / "index")]
+    both = [subprocess.Popen([*words, first], stdout=subprocess.PIPE, text=True) for first in ("0", "0.5")]
+    told = [process.communicate()[0].split() for process in both]
+    expected = read_pairs(str(shards), Wanted()).identity()
+    assert [process.returncode for process in both] == [0, 0] and told == [[expected] * 20] * 2

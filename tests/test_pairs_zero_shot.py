@@ -16,9 +16,11 @@ from test_trunk_layouts import randomize
 
 import metatransformer as mt
 from metatransformer.core.errors import UsageError, WeightsError
+from metatransformer.data.stored import Stored
+from metatransformer.pairs.across import _require_summary
 from metatransformer.pairs.files import read_towers
 from metatransformer.pairs.foreign import read_foreign
-from metatransformer.pairs.space import open_space
+from metatransformer.pairs.space import Space, open_space
 from metatransformer.pairs.zero_shot import class_vectors, shares
 from metatransformer.trunk import WeightSource, fetch
 from metatransformer.trunk.names import Given, parse_name
@@ -194,6 +196,73 @@ def test_siglip_of_transformers_gives_equal_vectors(tmp_path: Path):
         assert torch.allclose(loaded.towers.of_pictures(pixels), out.image_embeds, **TOLERANCE)
         near = loaded.towers.scale * out.image_embeds @ out.text_embeds.T + loaded.towers.bias
         assert torch.allclose(near, out.logits_per_image, **TOLERANCE)
+
+
+def test_siglip_of_open_clip_on_pictures_of_timm_gives_equal_vectors(tmp_path: Path):
+    """Their names, written from a model of transformers that computes the same."""
+    shape = {**SHAPE, "hidden_size": 64, "num_attention_heads": 1}
+    text = {**shape, "vocab_size": WORDS, "max_position_embeddings": CONTEXT, "projection_size": 64}
+    config = transformers.SiglipConfig(text_config=text, vision_config={**shape, "image_size": 10, "patch_size": 5})
+    model = randomize(transformers.SiglipModel(config))
+    state = {timm_name(name): tensor for name, tensor in model.state_dict().items()}
+    for name in [name for name in state if ".q_proj." in name]:
+        parts = [state.pop(name.replace(".q_proj.", f".{letter}_proj.")) for letter in "qkv"]
+        joined = name.replace(".q_proj.", ".qkv." if "visual" in name else ".in_proj_")
+        state[joined] = torch.cat(parts)
+    for leaf in ("weight", "bias"):
+        both = state.pop(f"visual.trunk.attn_pool.in_proj_{leaf}")
+        state[f"visual.trunk.attn_pool.q.{leaf}"], state[f"visual.trunk.attn_pool.kv.{leaf}"] = both[:64], both[64:]
+    state["visual.trunk.pos_embed"] = state["visual.trunk.pos_embed"][None]
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "open_clip_model.safetensors")
+    cfg = {"embed_dim": 64, "text_cfg": {"heads": 1}, "vision_cfg": {"timm_model_name": "vit_base_patch16_siglip_224"}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg}), encoding="utf-8")
+    save_tokenizer(tmp_path)
+    loaded = read_foreign(f"{tmp_path}/", given(tmp_path), ways="")
+    ids, pixels = torch.from_numpy(loaded.words(["A red Square", "blue"])[0]), pictures()
+    with torch.no_grad():
+        out = model(input_ids=ids, pixel_values=normalised(pixels, (0.5,) * 3, (0.5,) * 3))
+        assert torch.allclose(loaded.towers.of_texts(ids), out.text_embeds, **TOLERANCE)
+        assert torch.allclose(loaded.towers.of_pictures(pixels), out.image_embeds, **TOLERANCE)
+        near = loaded.towers.scale * out.image_embeds @ out.text_embeds.T + loaded.towers.bias
+        assert torch.allclose(near, out.logits_per_image, **TOLERANCE)
+    with pytest.raises(UsageError, match="must be pooled as the tower does; found vectors pooled by 'summary'"):
+        require_summary_of(open_space(f"{tmp_path}/", device="cpu"))
+
+
+def require_summary_of(space: Space) -> None:
+    pictures, _ = space.beside_texts()
+    manifest = {"sha256": pictures.about["sha256"], "pooling": "summary"}
+    _require_summary(Stored(Path("index"), (), manifest), pictures, where="here")
+
+
+def timm_name(name: str) -> str:
+    """What OpenCLIP and timm call a tensor of SigLIP that transformers calls ``name``."""
+    pairs = {
+        "vision_model.embeddings.patch_embedding": "visual.trunk.patch_embed.proj",
+        "vision_model.embeddings.position_embedding.weight": "visual.trunk.pos_embed",
+        "vision_model.encoder.layers": "visual.trunk.blocks",
+        "vision_model.post_layernorm": "visual.trunk.norm",
+        "vision_model.head.probe": "visual.trunk.attn_pool.latent",
+        "vision_model.head.attention.in_proj": "visual.trunk.attn_pool.in_proj",
+        "vision_model.head.attention.out_proj": "visual.trunk.attn_pool.proj",
+        "vision_model.head.layernorm": "visual.trunk.attn_pool.norm",
+        "vision_model.head": "visual.trunk.attn_pool",
+        "text_model.embeddings.token_embedding": "text.token_embedding",
+        "text_model.embeddings.position_embedding.weight": "text.positional_embedding",
+        "text_model.encoder.layers": "text.transformer.resblocks",
+        "text_model.final_layer_norm": "text.ln_final",
+        "text_model.head": "text.text_projection",
+    }
+    for theirs, other in pairs.items():
+        name = name.replace(theirs, other)
+    if name.startswith("visual"):
+        return (
+            name.replace("self_attn.out_proj", "attn.proj").replace("self_attn", "attn").replace("layer_norm", "norm")
+        )
+    if name.startswith("text.transformer"):
+        name = name.replace("self_attn", "attn").replace("layer_norm", "ln_")
+        name = name.replace("mlp.fc1", "mlp.c_fc").replace("mlp.fc2", "mlp.c_proj")
+    return name
 
 
 @pytest.mark.parametrize("prefix", ["", "text."])

@@ -29,10 +29,12 @@ PUBLIC = [
     "WeightsError",
     "__version__",
     "backend",
+    "captions",
     "describe",
     "embed",
     "list_encoders",
     "load",
+    "search",
     "similarity",
     "zero_shot",
 ]

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from metatransformer.faces.load import load
     from metatransformer.faces.parts import Detector, Retriever, Segmenter
     from metatransformer.faces.sklearn import Classifier, Forecaster, Regressor
-    from metatransformer.pairs.space import similarity, zero_shot
+    from metatransformer.pairs.across import search
+    from metatransformer.pairs.space import captions, similarity, zero_shot
     from metatransformer.trunk import list_encoders
     from metatransformer.trunk.backends import backend
 
@@ -47,10 +48,12 @@ __all__ = [
     "WeightsError",
     "__version__",
     "backend",
+    "captions",
     "describe",
     "embed",
     "list_encoders",
     "load",
+    "search",
     "similarity",
     "zero_shot",
 ]
@@ -64,10 +67,12 @@ _PLACES = {
     "Retriever": "metatransformer.faces.parts",
     "Segmenter": "metatransformer.faces.parts",
     "backend": "metatransformer.trunk.backends",
+    "captions": "metatransformer.pairs.space",
     "describe": "metatransformer.faces.describe",
     "embed": "metatransformer.faces.embedder",
     "list_encoders": "metatransformer.trunk",
     "load": "metatransformer.faces.load",
+    "search": "metatransformer.pairs.across",
     "similarity": "metatransformer.pairs.space",
     "zero_shot": "metatransformer.pairs.space",
 }

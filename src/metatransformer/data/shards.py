@@ -31,8 +31,9 @@ _FORMAT = 1
 PREFIX = "metatransformer."
 _FILES = (".csv", ".tsv", ".json", ".jsonl", ".npy", ".npz", ".txt", ".pq", ".feather", ".h5", ".xlsx")
 # What may differ between two parts of one run: "model" is the digest that says that vectors are alike. The fingerprint
-# is measured anew on each machine; "run", "task" and "recipe" say how to load the model, older revisions did not.
-LOCAL = {"fingerprint", "run", "task", "recipe"}
+# is measured anew on each machine; "run", "task", "space" and "recipe" say how to load the model, older revisions did
+# not.
+LOCAL = {"fingerprint", "run", "task", "space", "recipe"}
 _DIGESTS = {
     "items": "other items, or the same in another order",
     "data": "files or values that changed since",

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,17 @@ FAITHFUL = 0.999  # cosine that they must have
 OUTPUTS = "outputs"  # what it answers, where that is a vector
 
 
+class Vectors(Protocol):
+    """What makes one vector of ``width`` numbers a sample; ``modality`` is of what, ``metadata`` by what."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def modality(self) -> str: ...
+    def metadata(self) -> dict[str, str]: ...
+    def vectors(self, examples: Examples, console: Console) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class Embedding:
     """A pipeline with the readout that makes one vector of a sample; ``pool`` is its name.
@@ -57,6 +68,15 @@ class Embedding:
     def width(self) -> int:
         """The length of a vector."""
         return self.pipeline.task.outputs if self.pool == OUTPUTS else self.readout.features
+
+    @property
+    def modality(self) -> str:
+        """The modalities of the inputs."""
+        return " + ".join(reader.modality.name for reader in self.pipeline.route.values())
+
+    def vectors(self, examples: Examples, console: Console) -> np.ndarray:
+        """Returns one vector a sample, float32 ``[n, D]``."""
+        return embed(self, examples, console=console)
 
     def metadata(self) -> dict[str, str]:
         """Returns what makes two embeddings comparable, for the files that hold them."""
@@ -217,7 +237,7 @@ def embed(model: Embedding, examples: Examples, *, console: Console) -> np.ndarr
 
 
 def embed_to(
-    model: Embedding, examples: Examples, out: Path, *, part: Part = WHOLE, console: Console
+    model: Vectors, examples: Examples, out: Path, *, part: Part = WHOLE, console: Console
 ) -> tuple[Path, int, int]:
     """Writes vectors and ids as Parquet; returns the place, how many rows an earlier, killed call had finished, and how
     many other processes still have to make where this one makes a ``part``.
@@ -230,7 +250,7 @@ def embed_to(
         out,
         ids=list(examples.keys),
         paths=[None if record is None or record.path is None else str(record.path) for record in records],
-        modality=" + ".join(reader.modality.name for reader in model.pipeline.route.values()),
+        modality=model.modality,
         width=model.width,
         metadata={**model.metadata(), "data": examples.identity()},
         part=part,
@@ -242,7 +262,7 @@ def embed_to(
     for shard in pending:
         try:
             rows = examples.take(shards.rows(shard))
-            shards.write(shard, embeddings=embed(model, rows, console=console))
+            shards.write(shard, embeddings=model.vectors(rows, console))
         except MetaTransformerError:
             if part == WHOLE:
                 shards.abandon()

@@ -26,6 +26,7 @@ from metatransformer.data.manifest import FOLDER, require_files
 from metatransformer.data.records import Index, Records, counted, listing, require_unique
 from metatransformer.data.rows import Columns, row_numbers, sheets_of, split_target, targets_of
 from metatransformer.infer.sources import Dataset, of_index, read_index, read_unlabelled
+from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
 from metatransformer.recipe import InputOptions, Recipe
 
@@ -47,6 +48,18 @@ def read_dataset(data: Any, recipe: Recipe, *, labelled: bool) -> Dataset:
     asked = {"options": recipe.input, "target": recipe.task.target, "header": recipe.data.header, "task": recipe.task}
     index = read_index(get_modality(recipe.modality), data, labelled=True, **asked)
     return of_index(index, recipe).received()
+
+
+def read_told(data: Any, recipe: Recipe, *, labelled: bool, console: Console) -> Dataset:
+    """Returns what ``read_dataset`` does, and prints its notes.
+
+    Raises:
+        MetaTransformerError: what ``read_dataset`` raises.
+    """
+    found = read_dataset(data, recipe, labelled=labelled)
+    for note in found.notes:
+        console.note(note)
+    return found
 
 
 def read_joined(data: Any, recipe: Recipe, *, labelled: bool) -> Dataset:

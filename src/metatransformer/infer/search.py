@@ -4,6 +4,7 @@ Exact, by cosine, and block by block: memory holds two blocks of vectors and one
 """
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,15 +13,15 @@ import pandas as pd
 import torch
 
 from metatransformer.core.errors import DataError, UsageError
-from metatransformer.data.examples import Examples
 from metatransformer.data.stored import Stored
-from metatransformer.infer.embed import Embedding, embed, embedding, remade
+from metatransformer.infer.embed import Embedding, embedding, remade
 from metatransformer.machine.console import Console
 from metatransformer.nn import near as blocks
 from metatransformer.saved import load_pipeline
 
 ABOVE = 0.95  # cosine from which on two samples are told as nearly the same
 MOST_PAIRS = 10_000  # that are listed, the most similar ones
+Mapped = Callable[[torch.Tensor], torch.Tensor]
 
 
 @runtime_checkable
@@ -34,10 +35,15 @@ class Nearest(Protocol):
         ...
 
 
-def require_settings(*, paths: list[str], duplicates: bool, above: float | None, k: int) -> None:
+def require_settings(
+    *, paths: Sequence[str], texts: Sequence[str], duplicates: bool, above: float | None, k: int
+) -> None:
     """Raises UsageError for options of a search that do not go together."""
-    if bool(paths) == duplicates:
-        raise UsageError("search", must="get either PATH or --duplicates", found="both" if paths else "neither")
+    asked = [name for name, given in (("PATH", paths), ("--text", texts), ("--duplicates", duplicates)) if given]
+    if len(asked) != 1:
+        do = "Similarities within and across kinds of data have no common scale." if len(asked) > 1 else ""
+        found = " and ".join(asked) or "none of them"
+        raise UsageError("search", must="get one of PATH, --text and --duplicates", found=found, do=do)
     if k < 1:
         raise UsageError("--k", must="be at least 1", found=str(k))
     if above is not None and not duplicates:
@@ -66,27 +72,33 @@ def model_of(stored: Stored, *, run: str, device: str, console: Console) -> Embe
         do = "Name the model with --model, or embed again."
         raise DataError(stored.place, must="tell its model", found="vectors of an older revision, which did not", do=do)
     model = embedding(pipeline, pool=manifest["pooling"], run=place)
-    if (made := model.identity()) != manifest["model"]:
-        raise UsageError(
-            place or f"encoder '{manifest.get('encoder')}'",
-            must=f"be the model that made {stored.place}, {manifest['model'][:12]}",
-            found=f"another one, {made[:12]}: fitted again, or with other settings",
-            do="Embed again with this model, or name the right one with --model.",
-        )
+    require_same(stored, model.identity(), where=place or f"encoder '{manifest.get('encoder')}'")
     return model
 
 
+def require_same(stored: Stored, made: str, *, where: str) -> None:
+    """Raises UsageError unless ``made`` is the digest of what made the vectors."""
+    if made != (known := stored.manifest["model"]):
+        raise UsageError(
+            where,
+            must=f"be the model that made {stored.place}, {known[:12]}",
+            found=f"another one, {made[:12]}: fitted again, or with other settings",
+            do="Embed again with this model, or name the right one with --model.",
+        )
+
+
 def find(
-    stored: Stored, model: Embedding, examples: Examples, *, nearest: Nearest, count: int, console: Console
+    stored: Stored, keys: Sequence[str], vectors: torch.Tensor, *, nearest: Nearest, count: int, console: Console
 ) -> pd.DataFrame:
-    """Returns the ``count`` nearest of each sample: ``query``, ``rank`` from 1, ``id``, ``similarity``, ``path``."""
-    vectors = torch.from_numpy(embed(model, examples, console=console))
+    """Returns the ``count`` nearest to each of ``vectors`` ``[q, D]``, called ``keys``: ``query``, ``rank`` from 1,
+    ``id``, ``similarity``, ``path``.
+    """
     cosines, rows = nearest(stored, vectors, count=count, console=console)
     ids, paths = stored.about(rows.flatten().numpy())
     queries, ranks = len(vectors), cosines.shape[1]
     return pd.DataFrame(
         {
-            "query": np.repeat(np.array(list(examples.keys), dtype=object), ranks),
+            "query": np.repeat(np.array(list(keys), dtype=object), ranks),
             "rank": np.tile(np.arange(1, ranks + 1), queries),
             "id": ids,
             "similarity": cosines.flatten().double().numpy().round(6),
@@ -96,13 +108,14 @@ def find(
 
 
 def nearest_rows(
-    stored: Stored, queries: torch.Tensor, *, count: int, console: Console
+    stored: Stored, queries: torch.Tensor, *, count: int, console: Console, mapped: Mapped | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns cosines and rows ``[q, count]`` of the nearest vectors to ``queries`` ``[q, D]``, nearest first."""
     best, begun = (torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)), time.monotonic()
     with console.bar("searching", total=len(stored)) as bar:
         for first, block in stored.large_blocks():
-            found, places = blocks.nearest(queries, torch.from_numpy(block.copy()), count=count)
+            vectors = torch.from_numpy(block.copy())
+            found, places = blocks.nearest(queries, vectors if mapped is None else mapped(vectors), count=count)
             cosines = torch.cat([best[0], found], dim=1)
             rows = torch.cat([best[1], places + first], dim=1)
             kept, order = cosines.topk(min(count, cosines.shape[1]), dim=1)

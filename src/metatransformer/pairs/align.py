@@ -7,7 +7,6 @@ on held-out concepts beside chance and controls. Who compares the two later asks
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,31 +18,29 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from metatransformer.core.errors import DataError, UsageError, WeightsError
+from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import Counts
 from metatransformer.data.examples import Column, Examples
 from metatransformer.data.rows import sheets_of
 from metatransformer.data.write import atomic_file, write_json
-from metatransformer.infer.embed import Embedding, embed, remade, untrained
+from metatransformer.infer.embed import Embedding, embed, untrained
 from metatransformer.infer.joined import read_joined
 from metatransformer.infer.loader import Place
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
+from metatransformer.pairs.ledger import LEDGER, MAPS, features_of
 from metatransformer.pairs.page import Table, write_pairs_page
 from metatransformer.pairs.project import Maps, Plan, fit_maps, scores_of, shuffled
 from metatransformer.pairs.read import label_of
 from metatransformer.pairs.recall import RANKS, chance_both_ways, first_of_each
 from metatransformer.pairs.run import PairsRun
-from metatransformer.pairs.texts import Bag, TextSide, load_side, make_side
-from metatransformer.pipeline import readout_of
-from metatransformer.recipe import HeadOptions, Recipe, make_recipe
+from metatransformer.pairs.texts import Bag, TextSide, make_side
+from metatransformer.recipe import Recipe, make_recipe
 from metatransformer.trunk import load_encoder
-from metatransformer.trunk.encoder import require_alike
 
-LEDGER, MAPS, FEATURES = "ledger.json", "aligned.safetensors", "features"
+FEATURES = "features"
 HELD_OUT = 0.2
 LEAST = 10  # concepts on each side of the split
-BLOCKS = (0.5, 0.75, 1.0)  # of the trunk's depth whose features are read: what aligns best often lies before the end
 SPREAD = 1.96  # standard errors above chance, below which nothing was shown
 
 
@@ -106,19 +103,17 @@ def align(
     return told
 
 
+def _score_rows(told: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Returns columns and rows: each score beside chance and controls."""
+    others = told.get("controls", {})
+    columns = [told["scores"], told["chance"], *others.values()]
+    rows = [(name, *(f"{own[name]:.4f}" if name in own else "-" for own in columns)) for name in told["scores"]]
+    return ["held-out concepts", "score", "chance", *others], rows
+
+
 def _tell(told: Mapping[str, Any], run: PairsRun, console: Console) -> None:
     """Prints the scores beside chance and controls, and whether anything was aligned."""
-    others = told.get("controls", {})
-    rows = [
-        (
-            name,
-            f"{value:.3f}",
-            f"{told['chance'][name]:.3f}",
-            *(f"{own[name]:.3f}" if name in own else "-" for own in others.values()),
-        )
-        for name, value in told["scores"].items()
-    ]
-    console.table("alignment", ["held-out concepts", "score", "chance", *others], rows)
+    console.table("alignment", *_score_rows(told))
     if not told["aligned"]:
         console.warn("held-out retrieval is not above chance: nothing was aligned, and nothing will be compared by it")
     console.note(f"run folder: {run.path} (report.html, {LEDGER})")
@@ -217,14 +212,7 @@ def _embedding(
     part = replace(examples, inputs={own: Column(column.take(np.arange(len(column))).records)}, targets={})
     trunk = load_encoder(encoder)
     pipeline = untrained(alone, trunk=trunk, examples=part, learned=True, console=console)
-    tokenizers = {each: pipeline.model.tokenizer(each) for each in pipeline.route}
-    head = replace(HeadOptions(cells=alone.head.cells), read=_blocks(trunk.encoder.config.depth), pool="both")
-    return Embedding(pipeline, readout_of(head, tokenizers, trunk=trunk), "both"), part
-
-
-def _blocks(depth: int) -> tuple[int, ...]:
-    """Returns the numbers of the blocks behind which features are read."""
-    return tuple(sorted({max(0, round(share * depth)) for share in BLOCKS}))
+    return features_of(pipeline), part
 
 
 def _fit(
@@ -348,87 +336,11 @@ def _save(run: PairsRun, maps: Maps, left: Side, right: Side, told: Mapping[str,
     write_json(run.path / LEDGER, {"format": 1, **told, "made_of": made})
 
 
-@dataclass(frozen=True)
-class Aligned:
-    """What ``align`` saved: maps, the ledger entry, and what makes features of each side."""
-
-    maps: Maps
-    ledger: Mapping[str, Any]
-    sides: Sequence[Embedding | TextSide]
-
-    def of_texts(self, texts: list[str]) -> Tensor:
-        """Returns a vector of length 1 a text."""
-        side = self.sides[1]
-        assert isinstance(side, TextSide)
-        return self.maps.of_right(side.vectors(texts))
-
-    def of_left(self, examples: Examples, console: Console) -> Tensor:
-        """Returns a vector of length 1 a sample of the first side."""
-        return self.maps.of_left(self._features(0, examples, console))
-
-    def of_right(self, examples: Examples, console: Console) -> Tensor:
-        """Returns a vector of length 1 a sample of the second side, which are no texts."""
-        return self.maps.of_right(self._features(1, examples, console))
-
-    def _features(self, number: int, examples: Examples, console: Console) -> Tensor:
-        side = self.sides[number]
-        assert isinstance(side, Embedding)
-        return torch.from_numpy(embed(side, examples, console=console)).float()
-
-
-def read_aligned(folder: Path, *, device: str) -> Aligned:
-    """Returns what ``align`` saved.
-
-    Raises:
-        WeightsError: a file is damaged, or an encoder is no longer the one that was aligned.
-        UsageError: nothing was aligned: held-out retrieval was not above chance.
-    """
-    path = folder / LEDGER
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        maps = Maps(**load_file(folder / MAPS), scale=float(told["scale"]))
-        made, about = told["made_of"], told["sides"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        found = f"'{type(error).__name__}: {error}'"
-        raise WeightsError(
-            path, must="be what 'metatransformer align' wrote", found=found, do="Align again."
-        ) from error
-    names = list(about)
-    if not told["aligned"]:
-        key = f"{names[0]} to {names[1]} {told['judged_by']}"
-        found = f"{key} {told['scores'][key]:.3f} where chance has {told['chance'][key]:.3f}"
-        do = "Align with more pairs, or another encoder."
-        raise UsageError(folder, must="have aligned its two sides better than chance", found=found, do=do)
-    sides: list[Embedding | TextSide] = []
-    for name in names:
-        if isinstance(made[name], dict):
-            sides.append(load_side(made[name], where=folder))
-            continue
-        pipeline = remade(made[name], device=device, console=Console(quiet=True))
-        require_alike(about[name]["fingerprint"], pipeline.trunk.fingerprint, where=f"{folder}: {name}")
-        tokenizers = {each: pipeline.model.tokenizer(each) for each in pipeline.route}
-        head = replace(HeadOptions(cells=pipeline.recipe.head.cells), read=_blocks(pipeline.trunk.encoder.config.depth))
-        readout = readout_of(replace(head, pool="both"), tokenizers, trunk=pipeline.trunk)
-        sides.append(Embedding(pipeline, readout, "both"))
-    return Aligned(maps, told, sides)
-
-
 def write_page(run: PairsRun, told: Mapping[str, Any], plan: Plan) -> None:
     """Writes the report: scores beside chance and controls, and what was aligned."""
-    others = told.get("controls", {})
-    rows = [
-        (
-            name,
-            f"{value:.4f}",
-            f"{told['chance'][name]:.4f}",
-            *(f"{own[name]:.4f}" if name in own else "-" for own in others.values()),
-        )
-        for name, value in told["scores"].items()
-    ]
     facts = [(f"{name}: {key}", str(value)) for name, about in told["sides"].items() for key, value in about.items()]
     facts += [(name.replace("_", " "), str(told[name])) for name in told if isinstance(told[name], int | float | str)]
-    tables: list[Table] = [("Held-out concepts", ("score", "value", "chance", *others), rows)]
-    tables.append(("Ledger", ("what", "value"), facts))
+    tables: list[Table] = [("Scores", *_score_rows(told)), ("Ledger", ("what", "value"), facts)]
     names = " and ".join(get_modality(about["modality"]).name for about in told["sides"].values())
     lead = f"{names} aligned from {told['pairs']:,} pairs of {told['concepts']:,} concepts; "
     lead += f"ridge penalty {plan.penalty:g}, {plan.steps} contrastive steps, chosen by folds of whole concepts"

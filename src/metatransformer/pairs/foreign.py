@@ -1,4 +1,4 @@
-"""Both towers out of other libraries' weights: OpenCLIP, and CLIP and SigLIP of transformers.
+"""Both towers out of other libraries' weights: OpenCLIP (also with timm's pictures), CLIP and SigLIP of transformers.
 
 The vision tower is read as every encoder is (``trunk``); here are the names of the text tower, and of what maps both to
 one space. The tokenizer is the ``tokenizer.json`` beside the weights.
@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from metatransformer.core.errors import UsageError, WeightsError
@@ -40,6 +41,7 @@ _OPEN_CLIP = replace(
     },
     requires=(),
 )
+_POOL = "visual.trunk.attn_pool."  # timm's, of SigLIP's pictures
 # What recognises a text tower, its prefix, and its layout.
 _TEXTS = (
     ("text_model.embeddings.token_embedding.weight", "text_model.", _TRANSFORMERS),
@@ -61,7 +63,7 @@ def read_foreign(place: str, spec: Given, *, ways: str) -> Loaded:
     if found is None:
         raise UsageError(place, must="have a text tower", found="an encoder without one", do=ways)
     prefix, layout = found
-    siglip = "text_model.head.weight" in state
+    siglip = any(mark in state for mark in ("text_model.head.weight", f"{_POOL}latent"))
     text = _text(state, prefix, layout, where=str(path))
     tensors = {f"text.{name}": tensor for name, tensor in text.items()} | _maps(state, prefix, where=str(path))
     context, width = text["places"].shape
@@ -118,6 +120,8 @@ def _maps(state: Mapping[str, Tensor], prefix: str, *, where: str) -> dict[str, 
         "text_projection.weight": "text.out.weight",
         "text_model.head.weight": "text.out.weight",
         "text_model.head.bias": "text.out.bias",
+        "text.text_projection.weight": "text.out.weight",
+        "text.text_projection.bias": "text.out.bias",
         "logit_scale": "log_scale",
         "logit_bias": "bias",
     }
@@ -128,9 +132,22 @@ def _maps(state: Mapping[str, Tensor], prefix: str, *, where: str) -> dict[str, 
             found[straight[key]] = tensor.float().reshape(()) if key.startswith("logit") else tensor.float()
         elif key.startswith("vision_model.head."):
             found[f"vision.out.{key.removeprefix('vision_model.head.')}"] = tensor.float()
+    found |= _timm_pool(state)
     if missing := {"text.out.weight", "log_scale"} - found.keys():
         raise WeightsError(where, must="map both towers to one space", found=f"no {', '.join(sorted(missing))}")
     return found
+
+
+def _timm_pool(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns timm's attention over patches in the names of ``AttentionPool``, nothing where there is none."""
+    own = {key.removeprefix(_POOL): tensor.float() for key, tensor in state.items() if key.startswith(_POOL)}
+    names = {"latent": "probe"}
+    for leaf in ("weight", "bias"):
+        if f"q.{leaf}" in own and f"kv.{leaf}" in own:
+            own[f"in_proj_{leaf}"] = torch.cat([own.pop(f"q.{leaf}"), own.pop(f"kv.{leaf}")])
+        names |= {f"in_proj_{leaf}": f"attention.in_proj_{leaf}", f"proj.{leaf}": f"attention.out_proj.{leaf}"}
+        names |= {f"norm.{leaf}": f"layernorm.{leaf}"}
+    return {f"vision.out.{names.get(name, name)}": tensor for name, tensor in own.items()}
 
 
 def _shape(path: Path, text: Mapping[str, Tensor], *, width: int, siglip: bool) -> EncoderConfig:

@@ -6,9 +6,11 @@ all others, and gradients are averaged. What a step does follows from seed and s
 
 import dataclasses
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from metatransformer.pairs.page import write_page
 from metatransformer.pairs.read import Pairs, Wanted, read_pairs
 from metatransformer.pairs.recall import both_ways, chance_both_ways
 from metatransformer.pairs.run import PairsRun
+from metatransformer.pairs.scans import FOLDER, Scans
 from metatransformer.pairs.towers import MOST_SCALE, TextConfig, Towers, VisionConfig, draw_towers
 from metatransformer.pairs.words import Words, choose_words
 from metatransformer.trunk.catalog import CLIP
@@ -258,8 +261,9 @@ def pretrain(
     if options.batch % ours.world:
         raise UsageError("batch", must=f"be a multiple of the {ours.world} processes", found=str(options.batch))
     check = _zero_shot_check(options) if options.zero_shot else None  # refused before the work
-    learned, held = _pairs(place, val, options, console)
     run = PairsRun(out, kind="pretrain", place=ours)
+    run.claim(overwrite=overwrite)  # refused before the work, too
+    learned, held = _pairs(place, val, options, Scans(out / FOLDER), ours, console)
     settings, identity = dataclasses.asdict(options), learned.identity() + (held.identity() if len(held) else "")
     source = str(Path(place).absolute())
     if run.start(settings, identity=identity, source=source, overwrite=overwrite):
@@ -301,16 +305,25 @@ def _tell_each_other(reader: Reader, place: Place) -> None:
     reader.cut, reader.texts = sum(cut for _, cut, _ in told), sum(texts for _, _, texts in told)
 
 
-def _pairs(place: str, val: str, options: PretrainOptions, console: Console) -> tuple[Pairs, Pairs]:
+def _pairs(
+    place: str, val: str, options: PretrainOptions, scans: Scans, ours: Place, console: Console
+) -> tuple[Pairs, Pairs]:
     """Returns pairs to learn from and held-out ones, and says what was left out."""
     wanted = Wanted(**{item.name: getattr(options, item.name) for item in dataclasses.fields(Wanted)})
-    found = read_pairs(place, wanted, workers=options.workers)
+    read = partial(read_pairs, workers=options.workers, scans=scans, first=ours.rank / ours.world)
+    found = read(place, wanted)
     told = [f"{count:,} {name}" for name, count in found.left_out.items()]
     told += [f"{len(found.broken):,} broken (as {found.broken[0]})"] if found.broken else []
     console.note(f"{len(found):,} pairs" + (f"; left out: {', '.join(told)}" if told else ""))
     learned, held = found.apart(0.0 if val else options.held_out, options.most_held_out)
     if val:
-        held = read_pairs(val, dataclasses.replace(wanted, duplicates="all"), workers=options.workers)
+        held = read(val, dataclasses.replace(wanted, duplicates="all"))
+    if scans.found:
+        console.note(f"{scans.found:,} shards are as an earlier start found them")
+    if scans.full:
+        console.warn(f"no room for more of {scans.folder}: a later start will look through the other shards again")
+    if ours.rank == 0:
+        scans.clean()
     if len(learned) < options.batch:
         do = "Set a smaller batch."
         raise UsageError("batch", must=f"be at most the {len(learned):,} pairs", found=f"{options.batch:,}", do=do)
@@ -366,5 +379,6 @@ def _finish(
     told["cut"] = learned.cut / max(1, learned.texts)
     write_page(run, told, trainer, held if len(held.pairs) else None, fingerprint=fingerprint, sha256=sha256)
     run.finish(told)
+    shutil.rmtree(run.path / FOLDER, ignore_errors=True)  # a finished run is not started again
     console.note(f"run folder: {run.path} (report.html); use it with --encoder {run.path}/")
     return told

@@ -29,6 +29,7 @@ from metatransformer.core.errors import DataError, UsageError, nearest
 from metatransformer.data.limits import read_bytes
 from metatransformer.data.table import read_table
 from metatransformer.machine.device import processors
+from metatransformer.pairs.scans import Scan, Scans
 
 PATHS = ("path", "file", "filepath", "file_path", "image_path", "filename", "image")
 TEXTS = ("text", "caption", "captions", "sentence", "title")
@@ -102,19 +103,33 @@ def _number(value: Any) -> float:
 class Shards:
     """Where pairs lie. ``look`` goes through one shard; ``read`` returns bytes and text of one pair.
 
-    What ``look`` cannot use it adds to ``broken``.
+    ``whole`` says that pictures lie in the shards, whose size and time then tell whether anything changed.
     """
+
+    whole = True
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
-        self.broken: list[str] = []
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def look(self, shard: int, *, columns: Sequence[str]) -> list[Pair]:
-        """Returns the pairs of a shard with the columns that are asked for."""
+    def look(self, shard: int, *, columns: Sequence[str]) -> tuple[list[Pair], list[str]]:
+        """Returns the pairs of a shard with the columns that are asked for, and what cannot be used."""
         raise NotImplementedError
+
+    def part(self, shard: int) -> int:
+        """Returns which part of its file a shard is."""
+        del shard
+        return 0
+
+    def known(self, shard: int) -> dict[str, np.ndarray]:
+        """Returns what ``look`` found out beside the pairs, which ``read`` needs."""
+        del shard
+        return {}
+
+    def remember(self, shard: int, known: Mapping[str, np.ndarray]) -> None:
+        """Takes what an earlier ``look`` found out."""
 
     def read(self, shard: int, item: int) -> tuple[bytes, str, Path]:
         """Returns picture, text, and what to call the pair."""
@@ -128,67 +143,36 @@ class Tars(Shards):
         super().__init__(paths)
         self.places: dict[int, np.ndarray] = {}
 
-    def look(self, shard: int, *, columns: Sequence[str]) -> list[Pair]:
-        """Returns the pairs of a shard with the columns that are asked for."""
-        path, places, pairs = self.paths[shard], [], []
+    def look(self, shard: int, *, columns: Sequence[str]) -> tuple[list[Pair], list[str]]:
+        """Returns the pairs of a shard with the columns that are asked for, and what cannot be used."""
+        path, places, pairs, broken = self.paths[shard], [], [], list[str]()
         handle = os.open(path, os.O_RDONLY)
         try:
-            for key, parts in self._samples(path):
+            for key, parts in _samples(path, broken):
                 picture = next((parts[kind] for kind in PICTURES if kind in parts), None)
                 if picture is None or "txt" not in parts:
-                    self.broken.append(f"{path}, {key}: no {'picture' if picture is None else 'text'}")
+                    broken.append(f"{path}, {key}: no {'picture' if picture is None else 'text'}")
                     continue
                 try:
                     text = os.pread(handle, parts["txt"][1], parts["txt"][0]).decode("utf-8").strip()
                     told = json.loads(os.pread(handle, *reversed(parts["json"]))) if columns and "json" in parts else {}
                 except ValueError as error:
-                    self.broken.append(f"{path}, {key}: {error}")
+                    broken.append(f"{path}, {key}: {error}")
                     continue
                 pairs.append(Pair(len(places), text, _later(path, picture), told if isinstance(told, dict) else {}))
                 places.append((*picture, *parts["txt"]))
         finally:
             os.close(handle)
         self.places[shard] = np.array(places, dtype=np.int64).reshape(-1, 4)
-        return pairs
+        return pairs, broken
 
-    def _samples(self, path: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
-        """Yields key and parts (offset and size by ending) of the members that stand together."""
-        key, parts = "", dict[str, tuple[int, int]]()
-        for member in self._members(path):
-            folder, _, name = member.name.rpartition("/")
-            stem, _, kind = name.partition(".")
-            if f"{folder}/{stem}" != key:
-                if parts:
-                    yield key, parts
-                key, parts = f"{folder}/{stem}", {}
-            parts[kind.lower()] = member.offset_data, member.size
-        if parts:
-            yield key, parts
+    def known(self, shard: int) -> dict[str, np.ndarray]:
+        """Returns where the pairs of a shard lie."""
+        return {"places": self.places[shard]}
 
-    def _members(self, path: Path) -> Iterator[tarfile.TarInfo]:
-        """Yields files; what stands behind a damaged place is counted as one broken thing."""
-        try:
-            with foreign(path, "tarfile", must="be a whole .tar file"):
-                tar = tarfile.open(path, "r:")
-        except DataError as error:
-            self.broken.append(str(error))
-            return
-        size = path.stat().st_size
-        with tar:
-            while True:
-                try:
-                    with foreign(path, "tarfile", must="be a whole .tar file"):
-                        member = tar.next()
-                except DataError as error:
-                    self.broken.append(str(error))
-                    return
-                if member is None:
-                    return
-                if member.offset_data + member.size > size:
-                    self.broken.append(f"{path}, {member.name}: cut off")
-                    return
-                if member.isfile():
-                    yield member
+    def remember(self, shard: int, known: Mapping[str, np.ndarray]) -> None:
+        """Takes where the pairs of a shard lie."""
+        self.places[shard] = known["places"]
 
     def read(self, shard: int, item: int) -> tuple[bytes, str, Path]:
         """Returns picture, text, and what to call the pair."""
@@ -201,27 +185,70 @@ class Tars(Shards):
         return picture, text.decode("utf-8").strip(), path / str(item)
 
 
+def _samples(path: Path, broken: list[str]) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
+    """Yields key and parts (offset and size by ending) of the members that stand together."""
+    key, parts = "", dict[str, tuple[int, int]]()
+    for member in _members(path, broken):
+        folder, _, name = member.name.rpartition("/")
+        stem, _, kind = name.partition(".")
+        if f"{folder}/{stem}" != key:
+            if parts:
+                yield key, parts
+            key, parts = f"{folder}/{stem}", {}
+        parts[kind.lower()] = member.offset_data, member.size
+    if parts:
+        yield key, parts
+
+
+def _members(path: Path, broken: list[str]) -> Iterator[tarfile.TarInfo]:
+    """Yields files; what stands behind a damaged place is counted as one broken thing."""
+    try:
+        with foreign(path, "tarfile", must="be a whole .tar file"):
+            tar = tarfile.open(path, "r:")
+    except DataError as error:
+        broken.append(str(error))
+        return
+    size = path.stat().st_size
+    with tar:
+        while True:
+            try:
+                with foreign(path, "tarfile", must="be a whole .tar file"):
+                    member = tar.next()
+            except DataError as error:
+                broken.append(str(error))
+                return
+            if member is None:
+                return
+            if member.offset_data + member.size > size:
+                broken.append(f"{path}, {member.name}: cut off")
+                return
+            if member.isfile():
+                yield member
+
+
 class Listed(Shards):
     """A table with the paths of pictures, which lie beside it, and their texts."""
 
+    whole = False
+
     def __init__(self, path: Path, frame: pd.DataFrame) -> None:
         super().__init__([path])
-        paths, texts = _named(frame.columns, PATHS, path), _named(frame.columns, TEXTS, path)
+        paths, texts = column_among(frame.columns, PATHS, path), column_among(frame.columns, TEXTS, path)
         self.frame, self.files, self.texts = frame, frame[paths].tolist(), frame[texts].tolist()
 
-    def look(self, shard: int, *, columns: Sequence[str]) -> list[Pair]:
-        """Returns the pairs of a shard with the columns that are asked for."""
-        folder, pairs = self.paths[shard].parent, []
+    def look(self, shard: int, *, columns: Sequence[str]) -> tuple[list[Pair], list[str]]:
+        """Returns the pairs of a shard with the columns that are asked for, and what cannot be used."""
+        folder, pairs, broken = self.paths[shard].parent, [], list[str]()
         asked = {name.lower() for name in columns}
         names = [name for name in self.frame.columns if str(name).lower() in asked]
         rows = self.frame[names].to_dict("records") if names else [{}] * len(self.files)
         for item, (file, text, row) in enumerate(zip(self.files, self.texts, rows, strict=True)):
             if pd.isna(file) or pd.isna(text) or not (folder / str(file)).is_file():
-                self.broken.append(f"{self.paths[shard]}, row {item}: no text, or no such file as '{file}'")
+                broken.append(f"{self.paths[shard]}, row {item}: no text, or no such file as '{file}'")
                 continue
             told = {str(name): value for name, value in row.items()}
             pairs.append(Pair(item, str(text).strip(), _later(folder / str(file), None), told))
-        return pairs
+        return pairs, broken
 
     def read(self, shard: int, item: int) -> tuple[bytes, str, Path]:
         """Returns picture, text, and what to call the pair."""
@@ -243,7 +270,7 @@ class Packed(Shards):
                 names = file.schema_arrow.names
         super().__init__([path for path, _ in groups])
         self.groups = [group for _, group in groups]
-        self.picture, self.text = _named(names, BYTES, paths[0]), _named(names, TEXTS, paths[0])
+        self.picture, self.text = column_among(names, BYTES, paths[0]), column_among(names, TEXTS, paths[0])
         self._held: OrderedDict[int, tuple[list[Any], list[Any]]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -254,21 +281,25 @@ class Packed(Shards):
             table = pq.ParquetFile(self.paths[shard]).read_row_group(self.groups[shard], columns=list(names))
             return {name: table.column(name).to_pylist() for name in names}
 
-    def look(self, shard: int, *, columns: Sequence[str]) -> list[Pair]:
-        """Returns the pairs of a shard with the columns that are asked for."""
+    def look(self, shard: int, *, columns: Sequence[str]) -> tuple[list[Pair], list[str]]:
+        """Returns the pairs of a shard with the columns that are asked for, and what cannot be used."""
         import pyarrow.parquet as pq
 
         asked = {name.lower() for name in columns}
         names = [name for name in pq.ParquetFile(self.paths[shard]).schema_arrow.names if name.lower() in asked]
         found = self._columns(shard, [self.text, *names])
-        pairs = []
+        pairs, broken = [], list[str]()
         for item, text in enumerate(found[self.text]):
             if text is None:
-                self.broken.append(f"{self.paths[shard]}, group {self.groups[shard]}, row {item}: no text")
+                broken.append(f"{self.paths[shard]}, group {self.groups[shard]}, row {item}: no text")
                 continue
             told = {name: found[name][item] for name in names}
             pairs.append(Pair(item, str(text).strip(), lambda item=item: self._ends(shard, item), told))
-        return pairs
+        return pairs, broken
+
+    def part(self, shard: int) -> int:
+        """Returns which group of rows a shard is."""
+        return self.groups[shard]
 
     def _ends(self, shard: int, item: int) -> bytes:
         data = self.read(shard, item)[0]
@@ -312,7 +343,12 @@ def _later(path: Path, place: tuple[int, int] | None) -> Callable[[], bytes]:
     return read
 
 
-def _named(columns: Iterable[object], known: Sequence[str], path: Path) -> str:
+def column_among(columns: Iterable[object], known: Sequence[str], path: Path) -> str:
+    """Returns the first of the known names that a table has, whatever its capitals.
+
+    Raises:
+        DataError: it has none.
+    """
     names = {str(name).lower(): str(name) for name in columns}
     found = next((names[name] for name in known if name in names), None)
     if found is None:
@@ -372,37 +408,58 @@ def label_of(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "little", signed=True)
 
 
-def read_pairs(place: str, wanted: Wanted, *, workers: int = 0) -> Pairs:
+def read_pairs(
+    place: str, wanted: Wanted, *, workers: int = 0, scans: Scans | None = None, first: float = 0.0
+) -> Pairs:
     """Returns the pairs that lie at a place and pass the filters.
+
+    ``scans`` holds what an earlier call found, and gets what this one does; ``first`` is the share of the shards behind
+    which it begins, so that several processes do not all look at the same ones.
 
     Raises:
         DataError: nothing there, an unknown kind of file, or no pair that is kept.
         UsageError: a filter asks for a column that is not there.
     """
     source = _open(place)
+    order = np.roll(np.arange(len(source)), -round(first * len(source))).tolist()
     with ThreadPoolExecutor(workers or processors()) as pool:
-        found = list(pool.map(lambda shard: _kept(source, shard, wanted), range(len(source))))
-    columns = [np.concatenate([one[name] for one, _ in found]) for name in ("shard", "item", "label", "twin")]
-    left_out: Counter[str] = Counter()
-    for _, reasons in found:
-        left_out.update(reasons)
-    keep = np.arange(len(columns[0]))
+        found = dict(zip(order, pool.map(lambda shard: _scanned(source, shard, wanted, scans), order), strict=True))
+    shards = [found[shard] for shard in range(len(source))]
+    columns = [np.concatenate([one.columns[name] for one in shards]) for name in ("item", "label", "twin")]
+    own = np.repeat(np.arange(len(shards)), [len(one.columns["item"]) for one in shards])
+    left_out = sum((Counter(one.left_out) for one in shards), Counter[str]())
+    broken = tuple(message for one in shards for message in one.broken)
+    keep = np.arange(len(own))
     if wanted.duplicates != "all":
-        _, keep = np.unique(columns[3], return_index=True)
-        keep = np.sort(keep)
-        left_out["duplicates"] = len(columns[3]) - len(keep)
-    pairs = Pairs(source, *(column[keep] for column in columns[:3]), +left_out, tuple(source.broken))
+        keep = np.sort(np.unique(columns[2], return_index=True)[1])
+        left_out["duplicates"] = len(own) - len(keep)
+    pairs = Pairs(source, *(column[keep] for column in (own, *columns[:2])), +left_out, broken)
     if not len(pairs):
         reasons = ", ".join(f"{count:,} {name}" for name, count in pairs.left_out.items()) or "none at all"
-        broken = f"; {len(pairs.broken):,} broken, as {pairs.broken[0]}" if pairs.broken else ""
-        raise DataError(place, must="hold pairs of a picture and a text", found=reasons + broken)
+        reasons += f"; {len(broken):,} broken, as {broken[0]}" if broken else ""
+        raise DataError(place, must="hold pairs of a picture and a text", found=reasons)
     return pairs
 
 
-def _kept(source: Shards, shard: int, wanted: Wanted) -> tuple[dict[str, np.ndarray], Counter[str]]:
+def _scanned(source: Shards, shard: int, wanted: Wanted, scans: Scans | None) -> Scan:
+    """Returns what is kept of a shard: as an earlier start found it, else looked through now."""
+    if scans is None or not source.whole:
+        return _kept(source, shard, wanted)
+    path = scans.path(source.paths[shard], part=source.part(shard), wanted=wanted)
+    scan = scans.read(path)
+    if scan is None:
+        scan = _kept(source, shard, wanted)
+        scans.write(path, replace(scan, columns={**scan.columns, **source.known(shard)}))
+    else:
+        source.remember(shard, scan.columns)
+    return scan
+
+
+def _kept(source: Shards, shard: int, wanted: Wanted) -> Scan:
     """Returns what is kept of a shard, and how much was left out, by reason."""
     items, labels, twins, reasons = [], [], [], Counter[str]()
-    for pair in source.look(shard, columns=wanted.columns):
+    pairs, broken = source.look(shard, columns=wanted.columns)
+    for pair in pairs:
         if reason := wanted.why_not(pair, where=str(source.paths[shard])):
             reasons[reason] += 1
             continue
@@ -410,8 +467,7 @@ def _kept(source: Shards, shard: int, wanted: Wanted) -> tuple[dict[str, np.ndar
         labels.append(label_of(pair.text))
         twins.append(_twin(pair, labels[-1]) if wanted.duplicates == "pairs" else labels[-1])
     arrays = {"item": items, "label": labels, "twin": twins}
-    found = {name: np.array(values, dtype=np.int64) for name, values in arrays.items()}
-    return {**found, "shard": np.full(len(items), shard, dtype=np.int64)}, reasons
+    return Scan({name: np.array(values, dtype=np.int64) for name, values in arrays.items()}, reasons, broken)
 
 
 def _twin(pair: Pair, label: int) -> int:

@@ -13,6 +13,7 @@ from metatransformer.fit.run import RunFolder
 from metatransformer.fit.train import wait_for_all
 from metatransformer.infer.loader import Place
 from metatransformer.machine.about import about_machine
+from metatransformer.pairs.scans import FOLDER
 
 WRITTEN = (
     *("log.jsonl", "metrics.json", "report.html", "*.safetensors", "ledger.json", ".*.tmp.*"),
@@ -34,8 +35,10 @@ class PairsRun(RunFolder):
             UsageError: the folder holds other files, a finished run, or one of other settings or data.
             DataError: the folder cannot be made.
         """
-        there = self.path.is_dir() and any(not file.match(".*.tmp.*") for file in self.path.iterdir())
-        continues = there and self._continues(settings, identity=identity, overwrite=overwrite)
+        about = self.claim(overwrite=overwrite)
+        continues = about is not None
+        if about is not None:
+            self._require_same(about, settings, identity)
         wait_for_all(self.place)  # nobody writes before everybody has looked
         if self.writes and not continues:
             for pattern in WRITTEN:
@@ -48,7 +51,15 @@ class PairsRun(RunFolder):
         wait_for_all(self.place)
         return continues
 
-    def _continues(self, settings: Mapping[str, Any], *, identity: str, overwrite: bool) -> bool:
+    def claim(self, *, overwrite: bool) -> dict[str, Any] | None:
+        """Returns what an unfinished run says of itself, None where there is none to continue; changes nothing.
+
+        Raises:
+            UsageError: the folder holds other files, a finished run, or one of another command.
+        """
+        files = [file for file in self.path.iterdir() if file.name != FOLDER] if self.path.is_dir() else []
+        if all(file.match(".*.tmp.*") for file in files):
+            return None
         where, do = f"--out {self.path}", "Name another folder, or add --overwrite to replace it."
         if not (self.path / "run.json").is_file():
             raise UsageError(where, must="be a new or empty folder", found="other files in it", do="Name another.")
@@ -57,13 +68,16 @@ class PairsRun(RunFolder):
             found = "a run of another command"
             raise UsageError(where, must=f"be new, or hold a run of '{self.kind}'", found=found, do="Name another.")
         if overwrite:
-            return False
+            return None
         if about["status"] == "done":
             raise UsageError(where, must="not hold a finished run", found=f"one of {about['started']}", do=do)
+        return about
+
+    def _require_same(self, about: Mapping[str, Any], settings: Mapping[str, Any], identity: str) -> None:
         told = {name: tuple(v) if isinstance(v, list) else v for name, v in about["settings"].items()}
         changed = [name for name, value in settings.items() if told.get(name) != value]
         changed += ["the pairs"] if about["identity"] != identity else []
         if changed:
+            where, do = f"--out {self.path}", "Name another folder, or add --overwrite to replace it."
             must = "continue with the settings and pairs that it was started with"
             raise UsageError(where, must=must, found=f"another {', '.join(changed)}", do=do)
-        return True

@@ -70,6 +70,11 @@ class TextSide:
         bag = self.bag.vectors(texts)
         return bag if self.encode is None else torch.cat([bag, self.encode(list(texts))], dim=1)
 
+    def knows(self, text: str) -> bool:
+        """Returns whether anything can be told of a text: an encoder reads all words, a bag those that it has seen."""
+        known = (word in self.bag.weights for word in words_of(text))
+        return any(known) if self.encode is None else bool(text.strip())
+
     def state(self) -> dict[str, Any]:
         """Returns what ``load_side`` takes."""
         return {"name": self.name, "sha256": self.sha256, "bag": dict(self.bag.weights)}

@@ -118,6 +118,15 @@ LAYOUTS = (
             **_norm("norm_pre", "norm_pre"),
         },
     ),
+    replace(  # timm's SigLIP image towers, alone or as OpenCLIP has them: patches are asked by one learned query
+        _TIMM,
+        name="timm-siglip",
+        mark=r"^(?P<prefix>visual\.trunk\.|)attn_pool\.latent$",
+        drops=(*_TIMM.drops, "attn_pool."),
+        outside=("text.", "visual.head.", "logit_scale", "logit_bias"),
+        requires=("stem.patch", "stem.positions", "norm.weight"),
+        activation="gelu_tanh",
+    ),
     replace(  # timm's CLIP image towers
         _TIMM, name="timm-clip", mark=r"^(?P<prefix>)norm_pre\.weight$", eps=1e-5, pixels="clip"
     ),

@@ -15,8 +15,8 @@ from metatransformer.data.records import Index
 from metatransformer.data.shards import WHOLE, parse_part
 from metatransformer.data.target import kind_of
 from metatransformer.fit.fitted import Fitted, suffix_of
-from metatransformer.infer.embed import embed_to, embedding, settled, untrained
-from metatransformer.infer.joined import read_dataset, read_joined
+from metatransformer.infer.embed import Embedding, Vectors, embed_to, embedding, settled, untrained
+from metatransformer.infer.joined import read_joined, read_told
 from metatransformer.infer.sources import (
     Dataset,
     check_apart,
@@ -211,7 +211,7 @@ def _evaluated(pipeline: Pipeline, run: Path, options: Namespace, console: Conso
             must = "be left out for a model of several inputs, whose recipe names what each task learns"
             raise UsageError("--target", must=must, found=repr(options.target))
         recipe = replace(recipe, tasks={pipeline.task_name: replace(recipe.task, target=options.target)})
-    examples = _known(data, recipe, console=console)
+    examples = read_told(data, recipe, labelled=True, console=console).examples
     table, learns_val = read_split(run), any(refits(pipeline.of_task(name)) for name in pipeline.tasks)
     chosen, split = kept_apart(examples, table, split=options.split, learns_val=learns_val, console=console)
     scores: dict[str, dict[str, float]] = {}
@@ -223,14 +223,6 @@ def _evaluated(pipeline: Pipeline, run: Path, options: Namespace, console: Conso
         title = "scores" if list(pipeline.tasks) == [part.task.name] else f"scores, {name}"
         show_scores({split or "all": scores[name]}, {}, task=part.task, split=split, title=title, console=console)
     return {"by_task": scores, "samples": len(chosen), "split": split or "all"}
-
-
-def _known(data: Any, recipe: Recipe, *, console: Console) -> Examples:
-    """Returns samples with what is known of them."""
-    found = read_dataset(data, recipe, labelled=True)
-    for note in found.notes:
-        console.note(note)
-    return found.examples
 
 
 def _data_of(run: Path, console: Console) -> str:
@@ -256,16 +248,16 @@ def predict(options: Namespace) -> Result:
     from metatransformer.infer.predict import predict as predict_examples
 
     console = Console()
-    zero_shot = options.classes or options.templates
-    results = not zero_shot and Path(options.out).suffix.lower() == ".json"  # boxes alone, without a table
+    named = options.classes or options.templates or options.captions or options.k is not None
+    results = not named and Path(options.out).suffix.lower() == ".json"  # boxes alone, without a table
     if not results:
         require_table(options.out)
     if Path(options.out).resolve() in [Path(path).resolve() for path in options.paths]:
         do = "Choose another name."
         raise UsageError(f"--out {options.out}", must="be another file than the input", found="the same", do=do)
-    if zero_shot:
+    if named:
         with backend(options.backend):
-            return _zero_shot(options, console)
+            return _by_names(options, console)
     pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
     pipeline = pipeline.asked(options.task)
     examples = _unlabelled(pipeline.recipe, options, console=console).examples
@@ -275,7 +267,7 @@ def predict(options: Namespace) -> Result:
     parts, folder = {name: pipeline.of_task(name) for name in names}, Path(options.out).with_suffix("")
     with backend(options.backend):
         if options.gallery:
-            gallery = _known(options.gallery, pipeline.recipe, console=console)
+            gallery = read_told(options.gallery, pipeline.recipe, labelled=True, console=console).examples
             for part in parts.values():
                 search_in(part, gallery, console=console)
         tables = {
@@ -293,22 +285,32 @@ def predict(options: Namespace) -> Result:
     return {"out": options.out, "rows": len(arranged), "pictures": [str(picture) for picture in pictures]}, 0
 
 
-def _zero_shot(options: Namespace, console: Console) -> Result:
-    """Writes which of the named classes each input is, without any training."""
+def _by_names(options: Namespace, console: Console) -> Result:
+    """Writes which of the named classes, or which known captions each input is, without any training."""
     from metatransformer.data.write import write_table
-    from metatransformer.pairs.space import zero_shot
+    from metatransformer.pairs.space import captions, zero_shot
 
     if options.task or options.gallery or options.encoder:
         must = "go without --task, --gallery and --encoder: RUN has the encoder"
-        raise UsageError("--classes", must=must, found="one of them")
-    classes = [name.strip() for name in options.classes.split(",") if name.strip()]
+        raise UsageError("--captions" if options.captions else "--classes", must=must, found="one of them")
+    if bool(options.captions) == bool(options.classes or options.templates):
+        must = "get either --captions (with --k) or --classes (with --templates)"
+        raise UsageError("predict", must=must, found="both" if options.captions else "--k alone")
+    if options.classes and (len(options.classes) > 1 or options.k is not None):
+        found = "--k" if options.k is not None else f"{len(options.classes)} of --classes and --labels"
+        raise UsageError("--classes", must="be given once, without --k", found=found)
     paths = options.paths[0] if len(options.paths) == 1 else options.paths
-    given = {"templates": _templates(options.templates), "device": options.device or "auto", "verbose": True}
-    table = zero_shot(paths, classes, encoder=options.run, **given)
+    given = {"encoder": options.run, "device": options.device or "auto", "verbose": True}
+    if options.captions:
+        table, told = captions(paths, options.captions, k=5 if options.k is None else options.k, **given), {}
+    else:
+        classes = [name.strip() for name in (options.classes or [""])[0].split(",") if name.strip()]
+        table, told = zero_shot(paths, classes, templates=_templates(options.templates), **given), {"classes": classes}
     write_table(options.out, table)
-    console.table("first predictions", list(table.columns[:3]), table.iloc[:5, :3].itertuples(index=False))
+    shown = table[["key", "prediction", "similarity_1" if options.captions else "confidence"]]
+    console.table("first predictions", list(shown.columns), shown.iloc[:5].itertuples(index=False))
     console.note(f"{len(table)} predictions in {options.out}")
-    return {"out": options.out, "rows": len(table), "classes": classes}, 0
+    return {"out": options.out, "rows": len(table), **told}, 0
 
 
 def _templates(text: str) -> list[str] | None:
@@ -339,17 +341,14 @@ def embed(options: Namespace) -> Result:
         if options.overrides or options.target:
             found = options.overrides[0] if options.overrides else "--target"
             raise UsageError("embed --model", must="get no recipe overrides: the model has its own", found=found)
-        pipeline = load_pipeline(Path(options.model), encoder=options.encoder, device=options.device or "auto")
-        pipeline = pipeline.asked(options.task)
-        examples = _unlabelled(pipeline.recipe, options, console=console).examples
-        place = str(Path(options.model).resolve())
-        model = embedding(pipeline, pool=options.pool, run=place, task=options.task, precision=options.precision)
+        model, examples = _with_model(options, console)
     else:
         found = _unlabelled(given_recipe(options, first={"run.precision": options.precision}), options, console=console)
         examples, trunk = found.examples, load_encoder(found.recipe.encoder)
         pipeline = untrained(found.recipe, trunk=trunk, examples=examples, learned=False, console=console)
         model = embedding(pipeline, pool=options.pool or "summary")
-    model = settled(model, examples, backend=options.backend, console=console)
+    if isinstance(model, Embedding):
+        model = settled(model, examples, backend=options.backend, console=console)
     place, done, left = embed_to(model, examples, Path(options.out), part=part, console=console)
     rows, told = len(examples), {"out": str(place), "width": model.width, "done_before": done}
     if part != WHOLE:
@@ -362,16 +361,37 @@ def embed(options: Namespace) -> Result:
     return {**told, "rows": rows}, 0
 
 
+def _with_model(options: Namespace, console: Console) -> tuple[Vectors, Examples]:
+    """Returns what a fitted model, or the space of two sides, makes vectors with, and the samples."""
+    from metatransformer.pairs.space import has_space, open_space
+
+    if has_space(options.model):
+        if options.task or options.pool or options.encoder or {options.precision, options.backend} != {"auto"}:
+            must = "go without --task, --pool, --precision, --backend and --encoder where RUN is a space of two sides"
+            raise UsageError("embed --model", must=must, found="one of them")
+        side = open_space(options.model, device=options.device or "auto").side(options.side)
+        return side, _unlabelled(side.recipe, options, console=console).examples
+    if options.side:
+        raise UsageError("--side", must="go with a run of 'align' or 'pretrain'", found=f"--model {options.model}")
+    pipeline = load_pipeline(Path(options.model), encoder=options.encoder, device=options.device or "auto")
+    pipeline = pipeline.asked(options.task)
+    place = str(Path(options.model).resolve())
+    model = embedding(pipeline, pool=options.pool, run=place, task=options.task, precision=options.precision)
+    return model, _unlabelled(pipeline.recipe, options, console=console).examples
+
+
 def search(options: Namespace) -> Result:
     """Finds the nearest of what 'embed' wrote to each input, or pairs of it that are nearly the same."""
     from metatransformer.data.stored import open_stored
     from metatransformer.data.write import require_table, write_table
     from metatransformer.infer.approximate import nearest_approximately, require_index
-    from metatransformer.infer.search import find, find_duplicates, model_of, nearest_rows, require_settings
+    from metatransformer.infer.search import find_duplicates, nearest_rows, require_settings
+    from metatransformer.pairs.across import Asked, nearest_in
     from metatransformer.report.pairs import write_pairs
 
     console, out = Console(), options.out
-    require_settings(paths=options.paths, duplicates=options.duplicates, above=options.above, k=options.k)
+    asked = {"paths": options.paths, "texts": options.text, "duplicates": options.duplicates}
+    require_settings(**asked, above=options.above, k=options.k)
     if options.approximate:
         require_index(duplicates=options.duplicates)
     page = options.duplicates and Path(out).suffix == ".html"
@@ -382,15 +402,22 @@ def search(options: Namespace) -> Result:
         table, total = find_duplicates(stored, above=options.above, console=console)
         shown, told = ["similarity", "id", "twin"], {"pairs": total, "listed": len(table)}
     else:
-        model = model_of(stored, run=options.model, device=options.device or "auto", console=console)
-        examples = _unlabelled(model.pipeline.recipe, options, console=console).examples
-        nearest = nearest_approximately if options.approximate else nearest_rows
-        table, total = find(stored, model, examples, nearest=nearest, count=options.k, console=console), 0
-        shown, told = ["query", "rank", "id", "similarity"], {"queries": len(examples), "listed": len(table)}
+        paths = options.paths[0] if len(options.paths) == 1 else options.paths
+        table = nearest_in(
+            stored,
+            Asked(paths, options.text, options.side),
+            through=options.through,
+            model=options.model,
+            nearest=nearest_approximately if options.approximate else nearest_rows,
+            count=options.k,
+            device=options.device or "auto",
+            console=console,
+        )
+        shown, told = ["query", "rank", "id", "similarity"], {"queries": table["query"].nunique(), "listed": len(table)}
     rows = table[shown].iloc[:SHOWN_ROWS].itertuples(index=False)
     console.table("nearly the same" if options.duplicates else "nearest", shown, rows)
     if page:
-        write_pairs(table, Path(out), stored=stored, total=total, above=options.above)
+        write_pairs(table, Path(out), stored=stored, total=told["pairs"], above=options.above)
     elif out:
         write_table(out, table)
     return {"index": options.index, "rows": len(stored), **told, **({"out": out} if out else {})}, 0
@@ -398,10 +425,8 @@ def search(options: Namespace) -> Result:
 
 def _unlabelled(recipe: Recipe, options: Namespace, *, console: Console) -> Dataset:
     """Returns the samples of the paths: one is a folder, manifest or table, several are a list of files."""
-    found = read_dataset(options.paths[0] if len(options.paths) == 1 else options.paths, recipe, labelled=False)
-    for note in found.notes:
-        console.note(note)
-    return found
+    paths = options.paths[0] if len(options.paths) == 1 else options.paths
+    return read_told(paths, recipe, labelled=False, console=console)
 
 
 def pretrain(options: Namespace) -> Result:

@@ -90,6 +90,20 @@ A model (--model) knows its inputs.
   metatransformer embed homes.csv --inputs front=image,kitchen=image --encoder focus-s14 --out vectors.parquet
   metatransformer embed homes.csv --model run --out vectors.parquet
   metatransformer embed million/ --modality image --out vectors --shard 3/8     on the third of eight machines
+  metatransformer embed photos/ --model RUN --out photos.parquet               RUN of pretrain or align: vectors that
+                                                                               'search --text' can be asked for
+"""
+
+SEARCH_EPILOG = """\
+A list holds similarities within one kind of data, or across two that a run of 'align' or 'pretrain' has brought into
+one space, and never both. Across works in vectors of that space (embed --model RUN), and in plain ones of an encoder
+that came with a text tower. What nothing aligns directly, or no better than chance, is refused.
+
+  metatransformer search vectors.parquet new.jpg --k 5
+  metatransformer search vectors.parquet --duplicates --out twins.html
+  metatransformer embed photos/ --model RUN --out photos.parquet
+  metatransformer search photos.parquet --text "a dog in the snow" --text "a red car"
+  metatransformer search photos.parquet bark.wav --side sound                  RUN aligned photo=image, sound=audio
 """
 
 BENCH_EPILOG = """\
@@ -173,10 +187,18 @@ POOLS += "or outputs of a model that retrieves (its default)"
 GALLERY = "of retrieval: known samples to find the nearest of; default: what 'fit' kept apart"
 CLASSES = "names of classes, without training: RUN is a run of pretrain or align, or weights of CLIP or SigLIP"
 TEMPLATES = "a text with {} where the class stands, or a file with one a line; default: seven of CLIP's"
+CAPTIONS = "known captions, one a line or a table's column text, the nearest of which are told; RUN as for --classes"
+THROUGH = "a run of align or pretrain that may link INDEX with the query, beside its own; several times for several"
 TEXT_SIDE = "what reads texts beside their words: minilm (default), words (nothing else), or a run of pretrain"
 CONCEPT = "the column that is equal where samples show the same; default: the text, or the column group"
 APPROXIMATE = "by an index beside INDEX, for a million vectors and more: built once, may miss some"
 OUT_OF_SEARCH = ".csv, .tsv, .parquet or .jsonl; .html shows pairs of pictures"
+
+
+def _side(usual: str) -> tuple[str, Mapping[str, Any]]:
+    words = f"which of two aligned inputs PATH is of; default: {usual}"
+    return "--side", {"default": "", "metavar": "NAME", "help": words}
+
 
 COMMANDS: Mapping[str, Command] = {
     "demo": Command(
@@ -253,8 +275,11 @@ COMMANDS: Mapping[str, Command] = {
             ("--out", {"required": True, "metavar": "FILE", "help": ".csv, .tsv, .parquet or .jsonl"}),
             ONE_TASK,
             ("--gallery", {"default": "", "metavar": "DATA", "help": GALLERY}),
-            ("--classes", {"default": "", "metavar": "A,B,...", "help": CLASSES}),
+            ("--classes", {"action": "append", "metavar": "A,B,...", "help": CLASSES}),
+            ("--labels", {"action": "append", "dest": "classes", "metavar": "A,B,...", "help": "the same"}),
             ("--templates", {"default": "", "metavar": "T", "help": TEMPLATES}),
+            ("--captions", {"default": "", "metavar": "FILE", "help": CAPTIONS}),
+            ("--k", {"type": int, "metavar": "N", "help": "nearest captions a sample; default: 5"}),
             TRUNK,
             DEVICE,
             BACKEND,
@@ -268,7 +293,8 @@ COMMANDS: Mapping[str, Command] = {
             INPUTS,
             ("--encoder", {"default": "", "metavar": "E", "help": "default: meta-b16"}),
             ("--target", {"default": "", "metavar": "COL", "help": "a column to leave out, such as the label"}),
-            ("--model", {"default": "", "metavar": "RUN", "help": "embed with a trained model instead"}),
+            ("--model", {"default": "", "metavar": "RUN", "help": "a trained model; or a run of pretrain or align"}),
+            _side("the first"),
             ONE_TASK,
             DEVICE,
             ("--pool", {"default": "", "help": POOLS}),
@@ -289,10 +315,14 @@ COMMANDS: Mapping[str, Command] = {
             ("--duplicates", {"action": "store_true", "help": "instead of PATH: pairs of INDEX that are alike"}),
             ("--above", {"type": float, "default": None, "metavar": "S", "help": "cosine of pairs; default: 0.95"}),
             ("--approximate", {"action": "store_true", "help": APPROXIMATE}),
+            ("--text", {"action": "append", "default": [], "metavar": "T", "help": "instead of PATH: words"}),
+            _side("that of INDEX"),
+            ("--through", {"action": "append", "default": [], "metavar": "RUN", "help": THROUGH}),
             ("--model", {"default": "", "metavar": "RUN", "help": "the model of INDEX, if it was moved"}),
             DEVICE,
             ("--out", {"default": "", "metavar": "FILE", "help": OUT_OF_SEARCH}),
         ),
+        lambda: SEARCH_EPILOG,
     ),
     "pretrain": Command(
         "train an encoder of your own on pairs of pictures and texts",
