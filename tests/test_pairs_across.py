@@ -191,6 +191,32 @@ def test_a_pretraining_of_other_weights_is_not_the_one_of_the_index(places, pair
         mt.search(places["plain"], text="red", model=str(tmp_path / "run"), device="cpu")
 
 
+def test_a_space_that_was_moved_is_named(places, aligned: Path, seen: Path, tmp_path: Path, call: Run):
+    shutil.copytree(aligned, tmp_path / "run")
+    file, index = pd.read_csv(seen)["file"][0], tmp_path / "index.parquet"
+    assert call(["embed", file, "--model", tmp_path / "run", "--out", index, "--device", "cpu"])[0] == 0
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with pytest.raises(UsageError, match="must find its space at .*found nothing there. Name where it lies now"):
+        mt.search(index, text="red", device="cpu")
+    assert len(mt.search(index, text="red", model=str(tmp_path / "moved"), device="cpu")) == 1
+
+
+def test_vectors_of_a_fitted_model_are_not_those_of_the_tower(pretrained: Path, pair_table: Path, tmp_path, call: Run):
+    table = pd.read_csv(pair_table)
+    table["path"] = [str(pair_table.parent / name) for name in table["path"]]
+    table["label"] = table.pop("text").str.split().str[1]
+    table.to_csv(tmp_path / "labelled.csv", index=False)
+    words = ["fit", tmp_path / "labelled.csv", "--modality", "image", "--encoder", f"{pretrained}/"]
+    words += ["input.size=16", "head.read=[-1]", "head.features=trunk", "--out", tmp_path / "run", "--device", "cpu"]
+    status, _, err = call(words)
+    assert status == 0, err
+    index = tmp_path / "index.parquet"
+    words = ["embed", pair_table.parent, "--model", tmp_path / "run", "--pool", "summary", "--out", index]
+    assert call([*words, "--device", "cpu"])[0] == 0
+    with pytest.raises(UsageError, match="found vectors pooled by 'summary', of a fitted model"):
+        mt.search(index, text="red", device="cpu")
+
+
 def test_a_search_by_python_asks_for_one_thing(places):
     for given in ({}, {"data": ["x.png"], "text": "red"}):
         with pytest.raises(UsageError, match="search: must get either data or text; found"):

@@ -274,7 +274,7 @@ from metatransformer.pairs.scans import Scans
 for _ in range(20):
     scans = Scans(Path(sys.argv[2]))
     print(read_pairs(sys.argv[1], Wanted(), scans=scans, first=float(sys.argv[3])).identity())
-    for path in scans.folder.glob("*.npz"):
+    for path in scans.folder.glob("[!.]*.npz"):
         path.unlink(missing_ok=True)
 """
 

@@ -306,8 +306,8 @@ def test_a_known_trunk_brings_its_towers_from_the_hub(tmp_path: Path, monkeypatc
         return tmp_path / source.file
 
     monkeypatch.setattr(fetch, "hub_cached", cached)
-    space = open_space("meta-b16", device="cpu")
-    assert space.texts(["a red bar"]).shape == (1, OUTPUTS)
+    pictures, texts = open_space("meta-b16", device="cpu").beside_texts()
+    assert texts.of(["a red bar"]).shape == (1, OUTPUTS) and pictures.about["space"] == "meta-b16"
     assert {address for address, _ in asked} == {"laion/CLIP-ViT-B-16-laion2B-s34B-b88K"} and len(asked) == 3
 
 

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,15 +37,27 @@ FAITHFUL = 0.999  # cosine that they must have
 OUTPUTS = "outputs"  # what it answers, where that is a vector
 
 
+@runtime_checkable
 class Vectors(Protocol):
-    """What makes one vector of ``width`` numbers a sample; ``modality`` is of what, ``metadata`` by what."""
+    """What makes one vector a sample."""
 
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """The length of a vector."""
+        ...
+
     @property
-    def modality(self) -> str: ...
-    def metadata(self) -> dict[str, str]: ...
-    def vectors(self, examples: Examples, console: Console) -> np.ndarray: ...
+    def modality(self) -> str:
+        """What the samples are."""
+        ...
+
+    def metadata(self) -> dict[str, str]:
+        """Returns what makes two vectors comparable, for the files that hold them."""
+        ...
+
+    def vectors(self, examples: Examples, console: Console) -> np.ndarray:
+        """Returns one vector a sample, float32 ``[n, D]``."""
+        ...
 
 
 @dataclass(frozen=True)

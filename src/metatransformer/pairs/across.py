@@ -6,6 +6,7 @@ third kind only is refused: similarities do not pass on from one alignment to th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,22 +109,17 @@ def nearest_in(
         raise UsageError("--side", must="go with samples", found="a text")
     if through and not (asked.texts or asked.side):
         raise UsageError("--through", must="go with --text or --side", found="samples as those of the index")
-    manifest, known = stored.manifest, {"count": count, "console": console}
+    manifest, listed = stored.manifest, partial(find, stored, count=count, console=console)
     if SPACE in manifest:
-        space = open_space(model or manifest[SPACE], device=device)
-        own = next((side for side in space.sides if side.name == manifest["side"]), None)
-        if not isinstance(own, Samples):
-            found = ", ".join(side.name for side in space.sides)
-            raise UsageError(space.place, must=f"have the side '{manifest['side']}' of {stored.place}", found=found)
-        require_same(stored, own.about["model"], where=space.place)
+        space, own = _space_of(stored, model=model, device=device)
         if (side := _asked_side(space, own, asked)) is not None:
-            return find(stored, *_queries(side, asked, console), **known)
+            return listed(*_queries(side, asked, console))
         raise _refusal(stored, asked, [_link(place) for place in (space.place, *through)])
     if not asked.texts and not asked.side:
         made = model_of(stored, run=model, device=device, console=console)
         examples = read_told(asked.data, made.pipeline.recipe, labelled=False, console=console).examples
         vectors = torch.from_numpy(embed(made, examples, console=console))
-        return find(stored, list(examples.keys), vectors, **known)
+        return listed(list(examples.keys), vectors)
     encoder = model or str(manifest.get("encoder", ""))
     places = [*([encoder] if has_space(encoder) else []), *through]
     towers = [place for place in places if not (Path(place) / LEDGER).is_file()]
@@ -133,8 +129,27 @@ def nearest_in(
         out = _require_summary(stored, pictures, where=towers[0])
         do = f"'embed --model {towers[0]}' reads their middle squares, as its training did"
         console.note(f"{stored.place} holds whole pictures; {do}")
-        return find(stored, *_queries(texts, asked, console), **known, mapped=lambda x: unit(x @ out.T))
+        return listed(*_queries(texts, asked, console), mapped=lambda x: unit(x @ out.T))
     raise _refusal(stored, asked, [_link(place) for place in places])
+
+
+def _space_of(stored: Stored, *, model: str, device: str) -> tuple[Space, Samples]:
+    """Returns the space of an index, and the side that it is of.
+
+    Raises:
+        UsageError: it is no longer there, or another one.
+    """
+    place, name = model or stored.manifest[SPACE], stored.manifest["side"]
+    if not model and not has_space(place) and not Path(place).exists():
+        do = "Name where it lies now with --model."
+        raise UsageError(stored.place, must=f"find its space at {place}", found="nothing there", do=do)
+    space = open_space(place, device=device)
+    own = next((side for side in space.sides if side.name == name), None)
+    if not isinstance(own, Samples):
+        found = ", ".join(side.name for side in space.sides)
+        raise UsageError(space.place, must=f"have the side '{name}' of {stored.place}", found=found)
+    require_same(stored, own.about["model"], where=space.place)
+    return space, own
 
 
 def _asked_side(space: Space, own: Samples, asked: Asked) -> Texts | Samples | None:
@@ -173,8 +188,8 @@ def _require_summary(stored: Stored, pictures: Samples, *, where: str) -> torch.
     if manifest.get("sha256") != pictures.about["sha256"]:
         must = f"be of the vision tower in {where}, {pictures.about['sha256'][:12]}"
         raise UsageError(stored.place, must=must, found=f"another encoder's, {manifest.get('sha256', '')[:12]}", do=do)
-    if manifest["pooling"] != "summary" or pictures.out is None:
-        found = f"vectors pooled by '{manifest['pooling']}'"
+    if manifest["pooling"] != "summary" or "run" in manifest or pictures.out is None:
+        found = f"vectors pooled by '{manifest['pooling']}'" + (", of a fitted model" if "run" in manifest else "")
         must = "be pooled as the tower does" if pictures.out is None else "be pooled by 'summary', as the tower does"
         raise UsageError(stored.place, must=must, found=found, do=do)
     return pictures.out
@@ -228,7 +243,7 @@ def _require_fit(stored: Stored, link: Link, kind: str) -> None:
     require_aligned(link.told, where=link.place)
     about = next(about for about in link.told["sides"].values() if about["modality"] == kind)
     found = [float(value) for value in str(stored.manifest.get("fingerprint", "")).split()]
-    if len(found) == len(about.get("fingerprint", [])) and found:
+    if found and about.get("sha256") == stored.manifest.get("sha256"):
         require_alike(about["fingerprint"], found, where=f"{stored.place}, asked through {link.place}")
 
 

@@ -22,7 +22,7 @@ from metatransformer.nn.near import nearest
 from metatransformer.pairs.read import TEXTS, column_among
 
 
-def read_captions(known: str | os.PathLike[str] | Sequence[str], *, console: Console) -> list[str]:
+def read_captions(known: Any, *, console: Console) -> list[str]:
     """Returns the different captions of a list or a file, in their order; what is left out is said.
 
     Raises:

@@ -55,7 +55,8 @@ class Scans:
     def read(self, path: Path) -> Scan | None:
         """Returns what is kept there, None where nothing is or it is damaged."""
         try:
-            with foreign(path, "numpy", must="be what an earlier start kept"), np.load(path) as file:
+            with foreign(path, "numpy", must="be what an earlier start kept"), open(path, "rb") as data:
+                file = np.load(data)
                 columns = {name: file[name] for name in file.files}
             told = json.loads(columns.pop("told").tobytes())
         except (DataError, OSError, KeyError, ValueError):

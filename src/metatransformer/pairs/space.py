@@ -287,7 +287,7 @@ def similarity(data: Any, others: Any, *, encoder: str, device: str = "auto") ->
 
 def captions(
     data: Any,
-    known: str | os.PathLike[str] | Sequence[str],
+    known: Any,
     *,
     encoder: str,
     k: int = 5,
