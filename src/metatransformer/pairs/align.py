@@ -103,11 +103,11 @@ def align(
     return told
 
 
-def _score_rows(told: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, ...]]]:
+def _score_rows(told: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Returns columns and rows: each score beside chance and controls."""
     others = told.get("controls", {})
     columns = [told["scores"], told["chance"], *others.values()]
-    rows = [(name, *(f"{own[name]:.4f}" if name in own else "-" for own in columns)) for name in told["scores"]]
+    rows = [[str(name), *(f"{own[name]:.4f}" if name in own else "-" for own in columns)] for name in told["scores"]]
     return ["held-out concepts", "score", "chance", *others], rows
 
 

@@ -38,7 +38,7 @@ class PairsRun(RunFolder):
         about = self.claim(overwrite=overwrite)
         continues = about is not None
         if about is not None:
-            self._require_same(about, settings, identity)
+            self._require_unchanged(about, settings, identity)
         wait_for_all(self.place)  # nobody writes before everybody has looked
         if self.writes and not continues:
             for pattern in WRITTEN:
@@ -73,7 +73,7 @@ class PairsRun(RunFolder):
             raise UsageError(where, must="not hold a finished run", found=f"one of {about['started']}", do=do)
         return about
 
-    def _require_same(self, about: Mapping[str, Any], settings: Mapping[str, Any], identity: str) -> None:
+    def _require_unchanged(self, about: Mapping[str, Any], settings: Mapping[str, Any], identity: str) -> None:
         told = {name: tuple(v) if isinstance(v, list) else v for name, v in about["settings"].items()}
         changed = [name for name, value in settings.items() if told.get(name) != value]
         changed += ["the pairs"] if about["identity"] != identity else []

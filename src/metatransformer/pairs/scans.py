@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,9 +71,10 @@ class Scans:
         if self.full:
             return
         told = json.dumps({"left_out": scan.left_out, "broken": list(scan.broken)}).encode()
+        columns: dict[str, Any] = {"told": np.frombuffer(told, dtype=np.uint8), **scan.columns}
         try:
             with atomic_file(path) as temporary:
-                np.savez_compressed(temporary, told=np.frombuffer(told, dtype=np.uint8), **scan.columns)
+                np.savez_compressed(temporary, **columns)
                 size = _size(temporary)
             with self._lock:
                 self._bytes += size
