@@ -234,7 +234,7 @@ def test_files_are_no_texts(aligned: Path, seen: Path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--pool", "mean"], "must go without --task, --pool, --precision and --encoder"),
+        (["--pool", "mean"], "must go without --task, --pool, --precision, --backend and --encoder"),
         (["--side", "sound"], "--side: must be one side of"),
     ],
 )

@@ -271,7 +271,7 @@ import sys
 from pathlib import Path
 from metatransformer.pairs.read import Wanted, read_pairs
 from metatransformer.pairs.scans import Scans
-for _ in range(20):
+for _ in range(4):
     scans = Scans(Path(sys.argv[2]))
     print(read_pairs(sys.argv[1], Wanted(), scans=scans, first=float(sys.argv[3])).identity())
     for path in scans.folder.glob("[!.]*.npz"):
@@ -286,4 +286,4 @@ def test_two_processes_write_the_same_scans_without_harm(shards: Path, tmp_path:
     both = [subprocess.Popen([*words, first], stdout=subprocess.PIPE, text=True) for first in ("0", "0.5")]
     told = [process.communicate()[0].split() for process in both]
     expected = read_pairs(str(shards), Wanted()).identity()
-    assert [process.returncode for process in both] == [0, 0] and told == [[expected] * 20] * 2
+    assert [process.returncode for process in both] == [0, 0] and told == [[expected] * 4] * 2

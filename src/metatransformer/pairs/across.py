@@ -109,7 +109,7 @@ def nearest_in(
         raise UsageError("--side", must="go with samples", found="a text")
     if through and not (asked.texts or asked.side):
         raise UsageError("--through", must="go with --text or --side", found="samples as those of the index")
-    manifest, listed = stored.manifest, partial(find, stored, count=count, console=console)
+    manifest, listed = stored.manifest, partial(find, stored, nearest=nearest, count=count, console=console)
     if SPACE in manifest:
         space, own = _space_of(stored, model=model, device=device)
         if (side := _asked_side(space, own, asked)) is not None:
@@ -129,7 +129,11 @@ def nearest_in(
         out = _require_summary(stored, pictures, where=towers[0])
         do = f"'embed --model {towers[0]}' reads their middle squares, as its training did"
         console.note(f"{stored.place} holds whole pictures; {do}")
-        return listed(*_queries(texts, asked, console), mapped=lambda x: unit(x @ out.T))
+        if nearest is not nearest_rows:
+            do = f"Embed again: metatransformer embed PATH... --model {towers[0]} --out INDEX."
+            raise UsageError("--approximate", must="go with vectors of the space", found="plain ones", do=do)
+        mapped = partial(nearest_rows, mapped=lambda x: unit(x @ out.T))
+        return listed(*_queries(texts, asked, console), nearest=mapped)
     raise _refusal(stored, asked, [_link(place) for place in places])
 
 
