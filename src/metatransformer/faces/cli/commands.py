@@ -260,7 +260,7 @@ def predict(options: Namespace) -> Result:
             return _by_names(options, console)
     pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
     pipeline = pipeline.asked(options.task)
-    examples = _unlabelled(pipeline.recipe, options, console=console).examples
+    examples = read_told(options.given, pipeline.recipe, labelled=False, console=console).examples
     names = [options.task] if options.task else list(pipeline.tasks)
     if results and [pipeline.tasks[name].kit for name in names] != ["boxed"]:
         require_table(options.out)
@@ -299,13 +299,15 @@ def _by_names(options: Namespace, console: Console) -> Result:
     if options.classes and (len(options.classes) > 1 or options.k is not None):
         found = "--k" if options.k is not None else f"{len(options.classes)} of --classes and --labels"
         raise UsageError("--classes", must="be given once, without --k", found=found)
-    paths = options.paths[0] if len(options.paths) == 1 else options.paths
     given = {"encoder": options.run, "device": options.device or "auto", "verbose": True}
     if options.captions:
-        table, told = captions(paths, options.captions, k=5 if options.k is None else options.k, **given), {}
+        table, told = captions(options.given, options.captions, k=5 if options.k is None else options.k, **given), {}
     else:
         classes = [name.strip() for name in (options.classes or [""])[0].split(",") if name.strip()]
-        table, told = zero_shot(paths, classes, templates=_templates(options.templates), **given), {"classes": classes}
+        table, told = (
+            zero_shot(options.given, classes, templates=_templates(options.templates), **given),
+            {"classes": classes},
+        )
     write_table(options.out, table)
     shown = table[["key", "prediction", "similarity_1" if options.captions else "confidence"]]
     console.table("first predictions", list(shown.columns), shown.iloc[:5].itertuples(index=False))
@@ -343,7 +345,12 @@ def embed(options: Namespace) -> Result:
             raise UsageError("embed --model", must="get no recipe overrides: the model has its own", found=found)
         model, examples = _with_model(options, console)
     else:
-        found = _unlabelled(given_recipe(options, first={"run.precision": options.precision}), options, console=console)
+        found = read_told(
+            options.given,
+            given_recipe(options, first={"run.precision": options.precision}),
+            labelled=False,
+            console=console,
+        )
         examples, trunk = found.examples, load_encoder(found.recipe.encoder)
         pipeline = untrained(found.recipe, trunk=trunk, examples=examples, learned=False, console=console)
         model = embedding(pipeline, pool=options.pool or "summary")
@@ -370,14 +377,14 @@ def _with_model(options: Namespace, console: Console) -> tuple[Vectors, Examples
             must = "go without --task, --pool, --precision, --backend and --encoder where RUN is a space of two sides"
             raise UsageError("embed --model", must=must, found="one of them")
         side = open_space(options.model, device=options.device or "auto").side(options.side)
-        return side, _unlabelled(side.recipe, options, console=console).examples
+        return side, read_told(options.given, side.recipe, labelled=False, console=console).examples
     if options.side:
         raise UsageError("--side", must="go with a run of 'align' or 'pretrain'", found=f"--model {options.model}")
     pipeline = load_pipeline(Path(options.model), encoder=options.encoder, device=options.device or "auto")
     pipeline = pipeline.asked(options.task)
     place = str(Path(options.model).resolve())
     model = embedding(pipeline, pool=options.pool, run=place, task=options.task, precision=options.precision)
-    return model, _unlabelled(pipeline.recipe, options, console=console).examples
+    return model, read_told(options.given, pipeline.recipe, labelled=False, console=console).examples
 
 
 def search(options: Namespace) -> Result:
@@ -402,10 +409,9 @@ def search(options: Namespace) -> Result:
         table, total = find_duplicates(stored, above=options.above, console=console)
         shown, told = ["similarity", "id", "twin"], {"pairs": total, "listed": len(table)}
     else:
-        paths = options.paths[0] if len(options.paths) == 1 else options.paths
         table = nearest_in(
             stored,
-            Asked(paths, options.text, options.side),
+            Asked(options.given, options.text, options.side),
             through=options.through,
             model=options.model,
             nearest=nearest_approximately if options.approximate else nearest_rows,
@@ -421,12 +427,6 @@ def search(options: Namespace) -> Result:
     elif out:
         write_table(out, table)
     return {"index": options.index, "rows": len(stored), **told, **({"out": out} if out else {})}, 0
-
-
-def _unlabelled(recipe: Recipe, options: Namespace, *, console: Console) -> Dataset:
-    """Returns the samples of the paths: one is a folder, manifest or table, several are a list of files."""
-    paths = options.paths[0] if len(options.paths) == 1 else options.paths
-    return read_told(paths, recipe, labelled=False, console=console)
 
 
 def pretrain(options: Namespace) -> Result:

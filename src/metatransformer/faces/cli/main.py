@@ -400,6 +400,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words, overrides = _without_overrides(words, chosen) if chosen and chosen.overrides else (words, [])
     options = _parser(chosen).parse_args(words)
     options.overrides = overrides
+    paths = getattr(options, "paths", [])
+    options.given = paths[0] if len(paths) == 1 else paths  # one is a folder, manifest or table; several are files
     commands = importlib.import_module("metatransformer.faces.cli.commands")
     try:
         result, status = getattr(commands, options.command)(options)
