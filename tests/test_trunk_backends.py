@@ -97,6 +97,12 @@ def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch):
     adapters = Adapters(encoder, rank=2, depth=3)
     with torch.no_grad(), backend("compile"), pytest.raises(UsageError, match="must compute a model without adapters"):
         encoder.encode(tokens(draw(2, 5, 21)), adapters=adapters)
+    monkeypatch.setenv("PATH", "")
+    with (
+        pytest.raises(UsageError, match="backend compile: must find a C.. compiler; found none of"),
+        backend("compile"),
+    ):
+        pass
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingDependencyError, match=r"metatransformer\[openvino\]"), backend("openvino"):
         pass

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -36,7 +35,7 @@ from metatransformer.machine.console import Console
 from metatransformer.machine.device import choose_precision
 from metatransformer.pipeline import Pipeline
 from metatransformer.trunk import load_encoder
-from metatransformer.trunk.backends import backend
+from metatransformer.trunk.backends import backend, has_openvino
 from metatransformer.trunk.encoder import Encoder, EncoderConfig
 
 SIDE = 224
@@ -161,7 +160,7 @@ def _ways() -> list[tuple[str, Precision]]:
     """Returns the backends and precisions that this machine has, float32 by the layers as they stand first."""
     native = _native()
     ways: list[tuple[str, Precision]] = [("eager", "float32"), ("eager", native)]
-    if find_spec("openvino") is not None:
+    if has_openvino():
         ways.append(("openvino", native))
     return list(dict.fromkeys(ways))
 

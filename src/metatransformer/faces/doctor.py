@@ -26,6 +26,7 @@ from metatransformer.modalities import get_modality, modality_names, usable_moda
 from metatransformer.pipeline import build_pipeline
 from metatransformer.recipe import make_recipe
 from metatransformer.trunk import list_encoders, load_encoder, locate
+from metatransformer.trunk.backends import has_openvino
 from metatransformer.trunk.cache import cache_folder
 
 PACKAGES = (
@@ -98,6 +99,7 @@ def machine_facts() -> dict[str, str]:
         "torch": f"{torch.__version__} ({cuda})",
         "device 'auto'": f"{device}" + (f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""),
         "precision 'auto'": str(precision).removeprefix("torch."),
+        "backends": ", ".join(["eager", "compile", *(["openvino"] if has_openvino() else [])]),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} processors",
         "memory": _memory(),
         "cache folder": f"{cache} ({_free(cache):.1f} GB free)",

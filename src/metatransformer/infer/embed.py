@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,6 +26,7 @@ from metatransformer.pipeline import Pipeline, Reader, assemble, fit_reader, mak
 from metatransformer.recipe import HeadOptions, Recipe, to_dict
 from metatransformer.trunk import Pretrained, load_encoder
 from metatransformer.trunk.backends import backend as computed_by
+from metatransformer.trunk.backends import has_openvino
 from metatransformer.trunk.encoder import bytes_hash
 
 FEATURES = "features"  # what the head of the pipeline's task predicts from
@@ -205,7 +205,7 @@ def settled(model: Embedding, examples: Examples, *, backend: str = "eager", con
     run, count = model.pipeline.recipe.run, len(examples)
     device = choose_device(run.device)
     if backend == "auto":
-        converts = count >= CONVERTS and device.type == "cpu" and find_spec("openvino") is not None
+        converts = count >= CONVERTS and device.type == "cpu" and has_openvino()
         backend = "openvino" if converts and model.pipeline.model.adapters is None else "eager"
     if backend != "eager":
         console.note(f"backend {backend}: the first batch takes a while (--backend eager begins at once)")

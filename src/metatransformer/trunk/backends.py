@@ -6,12 +6,14 @@ others are made once for what is read and for batches with and without padding, 
 
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from metatransformer.core.errors import MissingDependencyError, UsageError
 from metatransformer.trunk.cache import cache_folder
 
 BACKENDS = ("eager", "compile", "openvino")
+COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")  # where torch looks for one
 _CHOSEN: ContextVar[str] = ContextVar("backend", default="eager")
 
 
@@ -31,11 +34,14 @@ def backend(name: str) -> Iterator[None]:
     the first answer, needs a C++ compiler) or "openvino" (on a CPU, in the precision of the call).
 
     Raises:
-        UsageError: another name.
+        UsageError: another name, or no C++ compiler.
         MissingDependencyError: OpenVINO is not installed.
     """
     if name not in BACKENDS:
         raise UsageError("backend", must=f"be one of {', '.join(BACKENDS)}", found=repr(name))
+    if name == "compile" and not any(map(shutil.which, COMPILERS)):
+        do = "Install one, or use the backend eager or openvino."
+        raise UsageError("backend compile", must="find a C++ compiler", found=f"none of {', '.join(COMPILERS)}", do=do)
     if name == "openvino":
         _openvino()
     token = _CHOSEN.set(name)
@@ -48,6 +54,11 @@ def backend(name: str) -> Iterator[None]:
 def chosen_backend() -> str:
     """Returns the way that the caller asked for."""
     return _CHOSEN.get()
+
+
+def has_openvino() -> bool:
+    """Returns whether OpenVINO is installed, without importing it."""
+    return find_spec("openvino") is not None
 
 
 class _Reading(nn.Module):
