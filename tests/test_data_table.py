@@ -267,3 +267,9 @@ def test_old_times_of_parquet_keep_their_year(tmp_path):
     pq.write_table(pa.table({"t": times}), tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
     found = read_table(tmp_path / "a.parquet", header=True)["t"]
     assert found.dt.year.tolist() == [9999, 2024] and str(found[1]) == "2024-02-29 12:00:00"
+
+
+@pytest.mark.parametrize("digits", [400, 5000])  # 5000: more than Python turns into a whole number
+def test_a_number_of_thousands_of_digits_is_no_whole_number(tmp_path: Path, digits: int):
+    found = read_table(written(tmp_path, f"n,m\n1,a\n{'9' * digits},b\n"), header=True)
+    assert found["n"].dtype.kind == "f" or found["n"].tolist()[1] == "9" * digits

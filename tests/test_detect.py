@@ -210,6 +210,9 @@ def test_what_is_no_coco_file_is_named(tmp_path: Path, content: str):
         ("cup 0.5 0.5 0.1 0.1", "must begin with the number of a class"),
         ("0 0.5 0.5", "must be class x y width height"),
         ("0 a b c d", "must hold numbers"),
+        ("0 0.5 nan 0.1 0.1", "must be of finite numbers"),
+        ("9" * 5000 + " 0.5 0.5 0.1 0.1", "must begin with the number of a class"),
+        ("\u00b2 0.5 0.5 0.1 0.1", "must begin with the number of a class"),
         ("0 0.5 0.5 -0.1 0.1", "must have sides of at least 0"),
     ],
 )
@@ -234,6 +237,7 @@ def test_a_yolo_polygon_is_its_box(tmp_path: Path):
         ("<annotation>", "must be an XML file of Pascal VOC"),
         ("<html></html>", "found <html>"),
         ("<annotation><size><width>64</width></size></annotation>", "size/height"),
+        ("<annotation><size><width>64</width><height>\u00b2</height></size></annotation>", "size/height"),
         (
             "<annotation><size><width>64</width><height>48</height></size><object><name>a</name></object></annotation>",
             "object 1: must have a bndbox",

@@ -303,9 +303,11 @@ def test_a_tu_set_numbers_in_whole_numbers_and_says_what_its_labels_are(tmp_path
         (tmp_path / path.name).write_bytes(path.read_bytes())
     assert "of the labels -1, 1 (classes: --task classify)" in indexed(tmp_path, labelled=True).notes[0]
     (path,) = tmp_path.glob("*_graph_indicator.txt")
-    path.write_text("1.5\n" + path.read_text().split("\n", 1)[1])
-    with pytest.raises(DataError, match="_graph_indicator.txt, row 1: must hold whole numbers; found 1.5"):
-        indexed(tmp_path)
+    rest = path.read_text().split("\n", 1)[1]
+    for text, found in (("1.5", "1.5"), ("1e30", r"1e\+30")):
+        path.write_text(f"{text}\n{rest}")
+        with pytest.raises(DataError, match=f"_graph_indicator.txt, row 1: must hold whole numbers; found {found}"):
+            indexed(tmp_path)
 
 
 def test_scaffold_split_keeps_scaffolds_together():

@@ -146,7 +146,7 @@ def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array | None:
 def _whole_numbers(column: pa.Array) -> np.ndarray | None:
     try:
         whole = np.asarray(pd.to_numeric(pd.Series(column.drop_null().to_pylist(), dtype=object)))
-    except OverflowError:  # hundreds of digits
+    except (OverflowError, ValueError):  # hundreds of digits; thousands
         return None
     if whole.dtype.kind not in "iu":
         return None

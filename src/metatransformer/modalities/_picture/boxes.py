@@ -37,6 +37,7 @@ from metatransformer.modalities._picture.read import FORMATS, open_picture, requ
 
 Size = Callable[[Path], tuple[int, int]]  # (h, w) of a picture
 BEYOND = 1.0  # pixels over the edge of a picture that a box may reach without a word: labels count from 0 or from 1
+WHOLE = re.compile(r"[0-9]{1,18}")
 _YOLO_LISTS = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 # BCCD (frozen focus-s14, validation split); docs/log.md.
 DEFAULTS: dict[str, Any] = {
@@ -327,7 +328,7 @@ def _annotate(pictures: Mapping[Any, Found], entry: Mapping[str, Any], names: Ma
 def _numbers(values: Any, where: str, *, must: str) -> list[float]:
     try:
         found = [float(value) for value in values]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = []
     if len(found) != 4:
         raise DataError(where, must=must, found=repr(values)[:60])
@@ -335,7 +336,7 @@ def _numbers(values: Any, where: str, *, must: str) -> list[float]:
 
 
 def _whole(value: Any, where: object, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -(2**53) < value < 2**53 or value % 1:
         raise DataError(where, must=f"have a whole number as {what}", found=repr(value))
     return int(value)
 
@@ -395,7 +396,7 @@ def _voc_file(
     size = []
     for side in ("height", "width"):
         text = tree.findtext(f"size/{side}") or ""
-        if not text.strip().isdigit() or not int(text):
+        if not WHOLE.fullmatch(text.strip()) or not int(text):
             raise DataError(file, must=f"say the picture's size/{side} in pixels", found=repr(text))
         size.append(int(text))
     objects = []
@@ -491,7 +492,7 @@ def _yolo_file(found: Found, label: Path, classes: Mapping[int, str], source: st
         if not cells:
             continue
         where = f"{label}, line {row + 1}"
-        if not cells[0].isdigit():
+        if not WHOLE.fullmatch(cells[0]):
             raise DataError(where, must="begin with the number of a class", found=repr(line[:60]))
         category = int(cells[0])
         if classes and category not in classes:

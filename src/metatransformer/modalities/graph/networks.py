@@ -282,7 +282,7 @@ def _optional(path: Path, *, rows: int) -> np.ndarray | None:
 
 def _whole(path: Path, *, width: int) -> np.ndarray:
     table = _table(path, width=width)
-    if (bad := np.argwhere(table != np.round(table))).size:
+    if (bad := np.argwhere((table != np.round(table)) | (np.abs(table) > 2**53))).size:
         row, column = bad[0]
         raise DataError(f"{path}, row {row + 1}", must="hold whole numbers", found=f"{table[row, column]:g}")
     return table.astype(int)
