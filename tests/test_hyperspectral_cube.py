@@ -320,3 +320,14 @@ def test_cut_files_are_refused_with_their_name(name: str, size: int, tmp_path: P
     path.write_bytes((FOLDER / name).read_bytes()[:size])
     with pytest.raises(DataError, match=name):
         read_cube(path, variable="")
+
+
+@pytest.mark.parametrize("value", [1e31, 3e38, float("inf"), float("nan")])
+def test_a_number_beyond_all_measures_was_not_measured(value: float):
+    cube = cube_from_array(np.array([[[0.5, value]]], dtype=np.float32), where="a.tif", about={})
+    assert cube.is_measured(cube.values).tolist() == [[[True, False]]] and cube.largest == 0.5
+
+
+def test_wavelengths_beyond_all_numbers_are_refused():
+    with pytest.raises(DataError, match="must be wavelengths of 100 to 100,000 nm; found 0.45 to 1e.308"):
+        wavelengths_nm(np.array([0.45, 1e308]), unit="micrometers", where="a.hdr")

@@ -7,6 +7,7 @@ Sources: zlib's technical notes (DEFLATE, 1032:1); TIFF 6.0 for PackBits and LZW
 
 import gzip
 import io
+import operator
 import os
 import zlib
 from collections.abc import Iterable
@@ -43,9 +44,17 @@ class Bounded(io.BufferedReader):
         self._size = path.stat().st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Returns the next bytes, at most ``size``; all that are left where it is negative or None."""
+        """Returns the next bytes, at most ``size``; all that are left where it is negative or None.
+
+        Raises:
+            DataError: a decoder asks for a number of bytes that is no whole one, as a header claimed it.
+        """
         left = max(0, self._size - self.tell())
-        return super().read(left if size is None or size < 0 else min(size, left))
+        try:
+            wanted = left if size is None else operator.index(size)
+        except TypeError as error:
+            raise DataError(self.name, must="state lengths as whole numbers", found=repr(size)) from error
+        return super().read(left if wanted < 0 else min(wanted, left))
 
 
 def require_pixels(where: object, *, height: int, width: int) -> None:

@@ -194,7 +194,8 @@ class HyperspectralTransform(Transform):
         cube, (rows, columns) = view.inputs["cube"], self._window(view)
         places = self._places(view)
         chosen = three_bands(len(places), nm=() if self.bands_ is None else self.bands_.nm)
-        values = np.nan_to_num(cube.values[rows, columns][:, :, places[chosen]].astype(np.float64))
+        values = cube.values[rows, columns][:, :, places[chosen]]
+        values = np.where(cube.is_measured(values), values, 0).astype(np.float64)
         if self.mean_.size:
             level = (values - self.mean_[chosen]) / self.scale_[chosen]
         else:
@@ -215,7 +216,7 @@ class HyperspectralTransform(Transform):
         if self.bands_ is not None:
             self.bands_.require_same(cube, raw["names"], key=view.key, alone=reach == 0)
         places = self._places(view)
-        own = cube.values[row, column, places].astype(np.float64)
+        own = cube.values[row, column, places]
         if (gaps := np.flatnonzero(~cube.is_measured(own))).size:
             raise DataError(
                 view.key,
@@ -223,6 +224,7 @@ class HyperspectralTransform(Transform):
                 found=f"{own[gaps[0]]:g} in band {places[gaps[0]] + 1}",
                 do="Leave the pixel out, or the band by input.skip_bands.",
             )
+        own = own.astype(np.float64)
         if not cube.neighbours or reach == 0:
             return own[None]
         rows, columns = self._window(view)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from metatransformer.core.errors import DataError
+from metatransformer.data.limits import MOST_VALUE
 from metatransformer.data.records import listing
 from metatransformer.modalities._picture.pixels import is_number
 from metatransformer.modalities.hyperspectral.arrays import (
@@ -71,8 +72,10 @@ class Cube:
         return self.values.shape[2]
 
     def is_measured(self, values: np.ndarray) -> np.ndarray:
-        """Returns which of some values are measurements: neither NaN nor infinite nor the number for "no data"."""
-        known = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, dtype=bool)
+        """Returns which of some values are measurements: neither NaN nor beyond all measures nor the number for "no
+        data".
+        """
+        known = np.abs(values) <= MOST_VALUE if values.dtype.kind == "f" else np.ones(values.shape, dtype=bool)
         return known if self.no_data is None else known & ~is_number(values, self.no_data)
 
     @cached_property
@@ -267,12 +270,12 @@ def wavelengths_nm(values: np.ndarray, *, unit: str, where: str) -> np.ndarray:
     if known and known not in (*_LENGTHS, *_WAVENUMBERS):
         raise DataError(where, must=f"be in one of {', '.join((*_LENGTHS, *_WAVENUMBERS))}", found=f"'{unit}'")
     values = np.asarray(values, dtype=float)
-    if known in _WAVENUMBERS:
-        with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
+        if known in _WAVENUMBERS:
             found = 1e7 / values
-    else:
-        factor = _LENGTHS[known] if known else 1e3 if values.size and np.nanmax(values) < 100 else 1.0
-        found = values * factor
+        else:
+            factor = _LENGTHS[known] if known else 1e3 if values.size and np.nanmax(values) < 100 else 1.0
+            found = values * factor
     if not np.isfinite(found).all() or found.min() < 100 or found.max() > 1e5:
         raise DataError(
             where, must="be wavelengths of 100 to 100,000 nm", found=f"{values.min():g} to {values.max():g}"
