@@ -188,6 +188,24 @@ def test_windows_are_whole_at_any_rate(rate_hz: float):
     assert all(abs(len(record.value.motion.values) - 3 * rate_hz) <= 1 for record in found)
 
 
+def test_a_recording_of_centuries_is_refused_before_its_windows_are_laid_out():
+    motion = Motion(np.zeros((4, 1)), ("x",), ("",), times_s=np.array([0.0, 1.0, 2.0, 1e12]))
+    with pytest.raises(DataError, match="a: must have at most 10,000,000 windows; found 1e.12 s in 4 rows"):
+        cut_stretch(Stretch("a", Record("a"), motion), cut=WindowCut().settled(timed=True), labelled=False)
+
+
+@pytest.mark.parametrize("time", ["inf", "-inf"])
+def test_a_time_without_end_is_named(tmp_path: Path, time: str):
+    (tmp_path / "a.csv").write_text(f"time_s,x,y\n0,1,2\n0.1,1,2\n{time},1,2\n")
+    with pytest.raises(DataError, match=r"a.csv, line 4, column 'time_s': must be a time in every row; found -?inf"):
+        load_motion(Record("a", path=tmp_path / "a.csv"))
+
+
+def test_half_a_character_in_a_name_is_no_end(tmp_path: Path):
+    (tmp_path / "a.json").write_text('[{"\\ud800": 1, "y": 2}, {"\\ud800": 3, "y": 4}]')
+    assert load_motion(Record("a", path=tmp_path / "a.json"))["values"].tolist() == [[1, 2], [3, 4]]
+
+
 # --- what stays a file a record
 
 

@@ -146,6 +146,9 @@ def seconds_of(column: pd.Series, *, title: str, unit: str, where: object, row: 
             found=f"{counted(len(missing), 'row')} without one",
         )
     values = column.dt.total_seconds().to_numpy() if column.dtype.kind == "m" else column_numbers(column)
+    if values is not None and (odd := np.flatnonzero(~np.isfinite(values)).tolist()):
+        place = f"{where}, {word} {odd[0] + first}, column '{title}'"
+        raise DataError(place, must="be a time in every row", found=f"{values[odd[0]]:g}")
     if values is None:
         seconds = _clock(column, title=title, where=where)
     elif column.dtype.kind == "m":

@@ -39,7 +39,7 @@ from metatransformer.modalities._recording.channels import (
 )
 
 MOTION_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet", ".npy", ".json", ".ts")
-FASTEST_HZ = 1e9  # what says more is no rate
+SLOWEST_HZ, FASTEST_HZ = 1e-9, 1e9  # what says less or more is no rate
 _RATES = ("rate_hz", "sampling_rate_hz", "sampling_rate", "sample_rate", "frequency", "rate", "fs")
 
 
@@ -140,7 +140,8 @@ def motion_from_array(array: np.ndarray, *, where: object, rate_hz: float = 0.0)
             found=f"{array.dtype} of shape {array.shape}",
         )
     names = tuple(f"axis_{i + 1}" for i in range(array.shape[1]))
-    values = array.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # NaN of a kind that signals
+        values = array.astype(np.float64)
     _require_finite(values, names=names, where=where, row=("time step", 0))
     return Motion(values, names, ("",) * len(names), rate_hz=rate_hz)
 
@@ -317,9 +318,14 @@ def _spread(frame: pd.DataFrame, *, where: object) -> pd.DataFrame:
 
 
 def _flat_frame(steps: Sequence[Mapping[Any, Any]], *, where: object) -> pd.DataFrame:
-    rows = [dict(_flat(step)) for step in steps]
+    rows = [{_sound(name): value for name, value in _flat(step)} for step in steps]
     _require_same_keys(rows, where=where)
     return pd.DataFrame(rows)
+
+
+def _sound(name: Any) -> Any:
+    """Returns a name without halves of characters, which JSON can spell and no table can hold."""
+    return name.encode("utf-8", "replace").decode() if isinstance(name, str) else name
 
 
 def _series(node: Any, *, rate_hz: float) -> Iterator[tuple[list[Any], float]]:
@@ -336,7 +342,7 @@ def _series(node: Any, *, rate_hz: float) -> Iterator[tuple[list[Any], float]]:
 
 
 def _is_rate(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < FASTEST_HZ
+    return isinstance(value, int | float) and not isinstance(value, bool) and SLOWEST_HZ < value < FASTEST_HZ
 
 
 def _is_plain(values: Iterable[Any]) -> bool:

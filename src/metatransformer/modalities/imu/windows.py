@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from metatransformer.core.errors import DataError
 from metatransformer.core.samples import Record
 from metatransformer.data.limits import MOST_VALUE
 from metatransformer.data.records import counted
@@ -19,6 +20,7 @@ from metatransformer.modalities._recording.motion import Motion
 
 # Between the 2.56 s of UCI HAR and the 10 s of WISDM, as PAMAP2 is usually cut; 128 steps is UCI HAR's window.
 WINDOW_S, WINDOW_STEPS = 5.0, 128.0
+MOST_WINDOWS = 10_000_000  # of one recording: 290 days at the usual step
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,11 @@ def cut_stretch(stretch: Stretch, *, cut: WindowCut, labelled: bool) -> tuple[li
     times, timed = stretch.times(cut), stretch.is_timed(cut)
     if len(times) < 2:
         return [], Counter({"shorter than a window": 1})
-    tick = float(np.median(np.diff(times)))
+    tick, duration = float(np.median(np.diff(times))), float(times[-1] - times[0])
+    if duration > MOST_WINDOWS * cut.step:
+        found = f"{duration:g} s in {counted(len(times), 'row')}, at a step of {cut.step:g} s"
+        must = f"have at most {MOST_WINDOWS:,} windows"
+        raise DataError(stretch.name, must=must, found=found, do="Look at the unit of the times, or set input.step_s.")
     starts = _starts(float(times[-1]) + tick, cut=cut, labelled=labelled, tick=tick)
     if not len(starts):
         return [], Counter({"shorter than a window": 1})
