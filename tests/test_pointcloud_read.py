@@ -480,3 +480,23 @@ def test_las_that_announces_more_than_it_holds_is_refused_before_it_is_unpacked(
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match="must be a whole LAS or LAZ file; found 'a (header|table)"):
         read_cloud(tmp_path / name)
+
+
+def test_values_of_no_bytes_are_refused_however_many_are_announced(tmp_path: Path):
+    header = b"{'descr': [], 'fortran_order': False, 'shape': (2147483648, 5, 3)}"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(DataError, match="a.npy: must hold numbers; found values of the type .*, which have no bytes"):
+        read_cloud(tmp_path / "a.npy")
+
+
+def test_a_surface_beyond_all_measures_is_refused(tmp_path: Path):
+    (tmp_path / "a.off").write_text("OFF\n3 1 0\n0 0 0\n1e300 0 0\n0 1e300 0\n3 0 1 2\n")
+    cloud = read_cloud(tmp_path / "a.off")
+    with pytest.raises(DataError, match=r"must have faces with an area; found corners at up to 1e\+300"):
+        sampled(cloud, count=8, seed=0, where="a.off")
+
+
+def test_a_line_of_quotes_alone_is_no_end(tmp_path: Path):
+    (tmp_path / "a.txt").write_text('1;2;3\n"\n4;5;6\n')
+    with pytest.raises(DataError, match="a.txt"):
+        read_cloud(tmp_path / "a.txt")

@@ -243,3 +243,9 @@ def test_nothing_is_opened_but_tables(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_bytes(os.urandom(17))
     assert len(indexed(tmp_path).records) == 1
+
+
+@pytest.mark.parametrize("length", [300, 4000, 5000])  # of a name a system takes 255 letters
+def test_texts_longer_than_a_name_may_be_are_texts(length: int):
+    given = ["word " * (length // 5), "short"]
+    assert texts(indexed(given)) == given

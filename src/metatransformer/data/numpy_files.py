@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from metatransformer.core.border import foreign
+from metatransformer.core.errors import DataError
 from metatransformer.data.limits import DEFLATE, require_room
 
 _HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
@@ -25,7 +26,9 @@ def map_npy(path: Path) -> np.ndarray:
     with foreign(
         path, "numpy", must="be a whole NPY file of numbers", do="Copy it again, or save it anew with numpy.save."
     ):
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    _require_bytes(path, array.dtype)
+    return array
 
 
 def list_npz(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -42,6 +45,7 @@ def list_npz(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
                     shape, _, kind = _HEADERS[np.lib.format.read_magic(file)](file)
                 found[name.removesuffix(".npy")] = (shape, kind)
     for name, (shape, kind) in found.items():
+        _require_bytes(f"{path}, '{name}'", kind)
         require_room(path, shape=shape, bytes_each=kind.itemsize, what=f"values of '{name}'", ratio=DEFLATE)
     return found
 
@@ -55,6 +59,12 @@ def read_npz(path: Path, name: str) -> np.ndarray:
     list_npz(path)
     with _border(path, "NPZ"), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return archive[name]
+
+
+def _require_bytes(where: object, kind: np.dtype[Any]) -> None:
+    """Raises DataError for values of no bytes, of which a file of any size can announce billions."""
+    if not kind.itemsize:
+        raise DataError(where, must="hold numbers", found=f"values of the type {kind}, which have no bytes")
 
 
 def _border(path: Path, kind: str) -> foreign:

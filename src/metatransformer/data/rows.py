@@ -101,7 +101,7 @@ def index_sheet(
 
 def sheets_of(data: Any) -> tuple[Sequence[Sheet], list[str]]:
     """Returns the tables in what was handed in, and notes on those that are left."""
-    is_file = isinstance(data, str | os.PathLike) and not Path(data).is_dir()
+    is_file = isinstance(data, str | os.PathLike) and not os.path.isdir(data)
     must = "be a table file, a folder of them, a DataFrame, a list of dictionaries or an array [rows, columns]"
     given = Sheet(Path(data)) if is_file else recognise(data, must=must, do="")
     if isinstance(given, Folder):

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,7 +140,7 @@ def _without_repetition(X: Any, *, modality: Modality) -> list[str]:
     if not listed or modality.source.parts or not all(isinstance(item, str | os.PathLike) for item in X):
         return []
     once = list(dict.fromkeys(map(str, X)))
-    return once if len(once) < len(X) and not any(Path(name).is_dir() for name in once) else []
+    return once if len(once) < len(X) and not any(map(os.path.isdir, once)) else []
 
 
 def _plain_labels(y: Any) -> list[Any]:

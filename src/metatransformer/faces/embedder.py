@@ -207,7 +207,7 @@ def _is_single(x: Any, modality: Modality) -> bool:
     """Returns whether ``x`` is one sample: an array, a mapping of arrays, or a file that the modality reads."""
     if isinstance(x, str | os.PathLike):
         suffixes = (*modality.source.suffixes, *modality.source.inside)
-        return Path(x).is_file() and accepts(Path(x).name, suffixes=suffixes)
+        return os.path.isfile(x) and accepts(Path(x).name, suffixes=suffixes)
     return isinstance(x, Mapping) or (isinstance(x, np.ndarray) and x.dtype.kind not in "OUS")
 
 

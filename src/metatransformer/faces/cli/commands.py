@@ -1,5 +1,6 @@
 """The commands: each takes the parsed options and returns its JSON result and the exit status."""
 
+import os
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -322,7 +323,7 @@ def _templates(text: str) -> list[str] | None:
 
     if not text or "{}" in text:
         return [text] if text else None
-    if not Path(text).is_file():
+    if not os.path.isfile(text):
         must = "be a text with {} where the class stands, or a file with one a line"
         raise UsageError("--templates", must=must, found=repr(text))
     lines = decode(read_bytes(Path(text)), path=Path(text)).splitlines()

@@ -11,7 +11,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from metatransformer.core.errors import MetaTransformerError
@@ -427,7 +426,7 @@ def _without_overrides(words: list[str], command: Command) -> tuple[list[str], l
     chosen = [
         position
         for position, word in enumerate(words)
-        if OVERRIDE.match(word) and not Path(word).exists() and not takes_value(words[position - 1])
+        if OVERRIDE.match(word) and not os.path.exists(word) and not takes_value(words[position - 1])
     ]
     rest = [word for position, word in enumerate(words) if position not in chosen]
     return rest, [words[position] for position in chosen]

@@ -102,7 +102,7 @@ def _split(line: str, separator: str | None, *, width: int) -> list[str]:
     else:
         fields = line.split(separator)
     fields = [field.strip(" '") for field in fields]
-    return fields[:-1] if not fields[-1] and len(fields) != width else fields
+    return fields[:-1] if fields and not fields[-1] and len(fields) != width else fields
 
 
 def _number(field: str, *, comma: bool) -> float | None:

@@ -238,9 +238,16 @@ def _from_columns(table: np.ndarray, *, where: object) -> Cloud:
     names = [_canonical(name) for name in kinds]
     top = _top([kind for name, kind in zip(names, kinds.values(), strict=True) if name in _GROUPS["colors"]])
     flat = table.reshape(-1)
-    parts = (flat[i : i + _ROWS] for i in range(0, len(flat), _ROWS))
-    chunks = (np.stack([part[name].astype(np.float64) for name in kinds], axis=1) for part in parts if kinds)
+    count = len(flat) if kinds else 0  # rows of nothing can be billions in a file of a few bytes
+    parts = (flat[i : i + _ROWS] for i in range(0, count, _ROWS))
+    chunks = (_beside([part[name] for name in kinds]) for part in parts)
     return _gathered(chunks, names=names, where=where, top=top)
+
+
+def _beside(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns columns as one table of float64."""
+    with np.errstate(invalid="ignore"):  # NaN of a kind that signals
+        return np.stack([column.astype(np.float64) for column in columns], axis=1)
 
 
 def _from_arrays(arrays: Mapping[str, np.ndarray], *, where: object) -> Cloud:
@@ -284,10 +291,13 @@ def sampled(cloud: Cloud, *, count: int, seed: int, where: object) -> Cloud:
     """
     assert cloud.faces is not None
     corners = cloud.points[cloud.faces]  # [m, 3 corners, 3]
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    double = np.linalg.norm(cross, axis=1)
-    if not double.sum() > 0:
-        raise DataError(where, must="have faces with an area", found="none")
+    with np.errstate(over="ignore", invalid="ignore"):
+        cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        double = np.linalg.norm(cross, axis=1)
+        whole = float(double.sum())
+    if not 0 < whole < np.inf:
+        found = "none" if whole == 0 else f"corners at up to {np.abs(cloud.points).max():g}"
+        raise DataError(where, must="have faces with an area", found=found)
     rng = np.random.default_rng(seed)
     which = rng.choice(len(double), size=count, p=double / double.sum())
     u, v = rng.random((2, count, 1))

@@ -53,6 +53,7 @@ from metatransformer.data.columns import (
     common_words,
     parse_number,
 )
+from metatransformer.data.limits import MOST_VALUE
 from metatransformer.data.records import Views, objects
 from metatransformer.data.spelled import spelled_styles
 from metatransformer.data.table import TABLE_SUFFIXES
@@ -302,6 +303,11 @@ def _has_decimal_comma(table: Mapping[str, Cells]) -> bool:
 
 
 def _number_column(column: Column, values: np.ndarray, *, bins: int) -> Column:
+    if (largest := float(np.abs(values).max())) > MOST_VALUE:
+        do = "Correct it, or leave the column out."
+        raise DataError(
+            f"column '{column.name}'", must=f"hold numbers up to {MOST_VALUE:g}", found=f"{largest:g}", do=do
+        )
     # Where the only two states are one value and "missing", there is no spread to divide by.
     column = replace(column, mean=float(values.mean()), scale=float(values.std()) or 1.0)
     standard = (values - column.mean) / column.scale

@@ -5,6 +5,7 @@ quotation mark may be a letter (GLUE) or a bracket around a field (spreadsheets)
 tells which.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -307,7 +308,7 @@ def _are_files(items: Sequence[Any]) -> bool:
 
 
 def _is_file(text: str) -> bool:
-    return len(text) < 4096 and "\0" not in text and Path(text).is_file()
+    return os.path.isfile(text)  # False also of what cannot be a name
 
 
 def _looks_like_file(text: str) -> bool:
