@@ -57,6 +57,13 @@ def test_pixels_are_counted_before_they_are_decoded():
         require_pixels("a.png", height=10_000, width=20_000)
 
 
+@pytest.mark.parametrize(("height", "width"), [(8_388_621, 17), (13, 2_097_169)])
+def test_a_strip_of_millions_is_refused_before_it_is_decoded(height: int, width: int):
+    with pytest.raises(DataError, match=f"a: must have sides of at most 300,000 pixels; found {width:,} x {height:,}"):
+        require_pixels("a", height=height, width=width)
+    require_pixels("a", height=300_000, width=17)
+
+
 def test_a_header_may_announce_what_the_file_can_hold(tmp_path: Path):
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(60))

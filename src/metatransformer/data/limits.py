@@ -16,6 +16,7 @@ from pathlib import Path
 
 from metatransformer.core.errors import DataError, UsageError
 
+MOST_SIDE = 300_000  # of one picture; a strip of millions x 20 is a damaged header, and half a gigabyte
 MOST_PIXELS = 178_956_970  # of one picture: 13,377 x 13,377; in RGB half a gigabyte
 
 MOST_VALUE = 1e30  # of a measured value: beyond it nothing was measured, and its square leaves single precision
@@ -58,7 +59,12 @@ class Bounded(io.BufferedReader):
 
 
 def require_pixels(where: object, *, height: int, width: int) -> None:
-    """Raises DataError for a picture of more pixels than ``MOST_PIXELS``, before it is decoded."""
+    """Raises DataError for a picture of more pixels than ``MOST_PIXELS``, or ``MOST_SIDE`` on a side, before it is
+    decoded.
+    """
+    if max(height, width) > MOST_SIDE:
+        must, found = f"have sides of at most {MOST_SIDE:,} pixels", f"{width:,} x {height:,}"
+        raise DataError(where, must=must, found=found, do="Cut it into pieces.")
     if height * width > MOST_PIXELS:
         raise too_many_pixels(where, found=f"{width:,} x {height:,}")
 
