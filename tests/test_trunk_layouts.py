@@ -225,13 +225,14 @@ def test_positions_that_fill_no_square_and_odd_kernels_are_refused():
 
 def test_an_unknown_layout_lists_the_known_ones():
     message = refused({"conv.weight": torch.zeros(3), "fc.bias": torch.zeros(2)})
-    assert "known layout (canonical, timm-clip, timm, meta-transformer, open_clip" in message
+    assert "known layout (canonical, timm-siglip, timm-clip, timm, meta-transformer, open_clip" in message
     assert "found 2 tensors named like conv.weight, fc.bias" in message
 
 
 def test_each_layout_is_detected_by_one_mark_only():
     keys = {
         "canonical": "stem.patch",
+        "timm-siglip": "attn_pool.latent",
         "timm-clip": "norm_pre.weight",
         "timm": "blocks.0.attn.qkv.weight",
         "meta-transformer": "0.attn.qkv.weight",
