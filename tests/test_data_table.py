@@ -273,3 +273,14 @@ def test_old_times_of_parquet_keep_their_year(tmp_path):
 def test_a_number_of_thousands_of_digits_is_no_whole_number(tmp_path: Path, digits: int):
     found = read_table(written(tmp_path, f"n,m\n1,a\n{'9' * digits},b\n"), header=True)
     assert found["n"].dtype.kind == "f" or found["n"].tolist()[1] == "9" * digits
+
+
+def test_texts_of_parquet_that_are_no_texts_are_refused(tmp_path: Path):
+    column = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.array([0, 2], pa.int32()).buffers()[1], pa.py_buffer(b"a\xff")]
+    )
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    with pytest.raises(
+        DataError, match="a.parquet: must be a whole Parquet file; found a damaged one .pyarrow: .*UTF8"
+    ):
+        read_table(tmp_path / "a.parquet", header=True)

@@ -239,6 +239,8 @@ def _read_parquet(path: Path, *, rows: bool = True) -> pd.DataFrame:
             require_room(path, shape=shape, bytes_each=8, what="cells", ratio=DEFLATE)
         require_unpacked(path, size=sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups)))
         # Older times are kept in 96 bits: as nanoseconds, years beyond 2262 would come out as others.
-        frame = _with_texts(pq.read_table(path, coerce_int96_timestamp_unit="us")).to_pandas()
+        table = pq.read_table(path, coerce_int96_timestamp_unit="us")
+        table.validate(full=True)  # texts that are none would be noticed by the first that looks at them
+        frame = _with_texts(table).to_pandas()
         coded = {name: kind.categories.dtype for name, kind in frame.dtypes.items() if kind.name == "category"}
         return frame.astype(coded)  # how a column is packed says nothing of what it holds
