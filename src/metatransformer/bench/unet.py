@@ -1,7 +1,7 @@
 """A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) from scratch: segmentation without a trunk."""
 
 import time
-from itertools import count
+from itertools import count, pairwise
 
 import numpy as np
 import torch
@@ -24,9 +24,8 @@ class UNet(nn.Module):
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        pairs = zip((channels, *WIDTHS), WIDTHS, strict=False)
-        self.down = nn.ModuleList(_block(a, b) for a, b in pairs)
-        self.up = nn.ModuleList(_block(a + b, a) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False))
+        self.down = nn.ModuleList(_block(a, b) for a, b in pairwise((channels, *WIDTHS)))
+        self.up = nn.ModuleList(_block(a + b, a) for a, b in pairwise(WIDTHS))
         self.last = nn.Conv2d(WIDTHS[0], classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ and without a trunk. Some strong baselines need: pip install 'metatransformer[be
   metatransformer bench --list
   metatransformer bench --data DATA --out results --quick
   metatransformer bench speed --out speed                this machine's speed beside a plain transformers loop
-  metatransformer bench tasks --data DATA --out other    segmentation and retrieval
+  metatransformer bench tasks --data DATA --out other    segmentation, detection, retrieval, bands
   metatransformer bench --data DATA --out results --only fsdd adult --seeds 3
   metatransformer bench --data DATA --out other --only fsdd head.read=[0.25]    another recipe, another folder
 """
