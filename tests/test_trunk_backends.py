@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from common import ROOT
 from test_trunk_encoder import draw, tokens, trained
 
+import metatransformer as mt
 from metatransformer.core.errors import MissingDependencyError, UsageError
 from metatransformer.nn.lowrank import Adapters
 from metatransformer.trunk.backends import backend, chosen_backend
@@ -59,6 +61,19 @@ def test_compiled_layers_take_batches_of_any_size_with_padding_and_without():
         [sys.executable, "-c", code], cwd=ROOT / "tests", capture_output=True, text=True, check=False
     )
     assert found.returncode == 0, found.stderr
+
+
+@NEEDS_OPENVINO
+def test_vectors_from_python_are_computed_by_the_backend_of_their_block(cache: Path):
+    pictures = np.random.default_rng(0).integers(0, 256, size=(3, 28, 28, 3), dtype=np.uint8)
+    embedder = mt.Embedder("image", encoder="test", recipe={"input.size": 28}).fit(pictures)
+    expected = embedder.transform(pictures), mt.embed(pictures[0], modality="image", encoder="test")
+    assert not (cache / "openvino").exists()
+    with mt.backend("openvino"):
+        found = embedder.transform(pictures), mt.embed(pictures[0], modality="image", encoder="test")
+    assert list((cache / "openvino").glob("*.xml"))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, **CLOSE)
 
 
 @NEEDS_OPENVINO

@@ -26,7 +26,7 @@ from metatransformer.pipeline import Pipeline, Reader, assemble, fit_reader, mak
 from metatransformer.recipe import HeadOptions, Recipe, to_dict
 from metatransformer.trunk import Pretrained, load_encoder
 from metatransformer.trunk.backends import backend as computed_by
-from metatransformer.trunk.backends import has_openvino
+from metatransformer.trunk.backends import chosen_backend, has_openvino
 from metatransformer.trunk.encoder import bytes_hash
 
 FEATURES = "features"  # what the head of the pipeline's task predicts from
@@ -66,7 +66,7 @@ class Embedding:
 
     "outputs" are the vectors of a task that compares, behind the readout of its head. ``run`` is the folder that the
     pipeline was loaded from, ``task`` the one of several that was asked for; one that was made on the spot has none,
-    and is told by its recipe. ``backend`` computes its trunk.
+    and is told by its recipe. ``backend`` computes its trunk, None: the one that the caller chose.
     """
 
     pipeline: Pipeline
@@ -74,7 +74,7 @@ class Embedding:
     pool: str
     run: str = ""
     task: str = ""
-    backend: str = "eager"
+    backend: str | None = None
 
     @property
     def width(self) -> int:
@@ -242,7 +242,7 @@ def _own_pools(pipeline: Pipeline) -> tuple[str, ...]:
 def embed(model: Embedding, examples: Examples, *, console: Console) -> np.ndarray:
     """Returns one vector a sample, float32 ``[n, D]``, in the order of the samples."""
     loader = Loader(model.pipeline.route, examples, cache_mb=0, tasks={})
-    with computed_by(model.backend):
+    with computed_by(model.backend or chosen_backend()):
         if model.pool == OUTPUTS:
             return unit(compute_outputs(model.pipeline, loader, console=console, title="embedding")).numpy()
         return read_out(model.pipeline, model.readout, loader, console=console, title="embedding").numpy()
