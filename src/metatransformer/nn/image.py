@@ -68,13 +68,13 @@ class PictureTokenizer(Tokenizer):
         """
         pixels = inputs["pixels"].permute(0, 3, 1, 2)  # [B, C, H, W]
         if pixels.dtype == torch.uint8:
-            pixels = pixels.float() / 255
+            pixels = pixels.float().div_(255)
         mask, samples = masks["pixels"], None
         if self.mirrored:
             samples = torch.arange(len(pixels), device=pixels.device).repeat_interleave(2)
             pixels = torch.stack([pixels, mirror(pixels, mask)], dim=1).flatten(0, 1)  # [2 B, C, H, W]
             mask = mask.repeat_interleave(2, dim=0)
-        x, real = self.patches((pixels - self.mean) / self.std, mask)
+        x, real = self.patches((pixels - self.mean).div_(self.std), mask)
         grid = (x.shape[1], x.shape[2])
         x = (x + self.positions(real)).flatten(1, 2)  # [B, h, w, D] -> [B, h w, D]
         x, mask = self.summary(x, real.flatten(1, 2))
