@@ -27,6 +27,7 @@ FLOORS = {
     "fit": 7,
     "pairs": 7,
     "report": 7,
+    "serve": 8,
     "faces": 8,
     "bench": 8,
     "__main__": 9,

@@ -99,11 +99,15 @@ class Folder:
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """A table: a file, or one in memory (``frame``); ``split`` is what its name says of all its rows."""
+    """A table: a file, or one in memory (``frame``); ``split`` is what its name says of all its rows.
+
+    ``strings``: its texts are data and never name files, as where a stranger wrote it; in a frame a ``Path`` does.
+    """
 
     path: Path | None = None
     frame: pd.DataFrame | None = None
     split: str | None = None
+    strings: bool = False
 
     @property
     def where(self) -> object:
@@ -126,7 +130,7 @@ class Sheet:
     @property
     def lists_files(self) -> bool:
         """Whether it is a manifest: it has a column 'path'."""
-        return "path" in self.columns
+        return not self.strings and "path" in self.columns
 
     def read(self, *, header: bool, text: bool = False, missing: Collection[str] = MISSING) -> pd.DataFrame:
         """Returns its rows; a file's as ``read_table`` does."""

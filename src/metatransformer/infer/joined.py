@@ -234,11 +234,12 @@ def _input(rows: _Rows, name: str, one: InputOptions) -> tuple[np.ndarray, Index
     where = f"{rows.sheet.where}, column '{columns[0]}'"
     if len(columns) == 1 and rows.sheet.path is None and not isinstance(values[0], str | os.PathLike | Number):
         return _placed(there, rows), _one_each(modality, values, one=one, count=len(there), where=where)
-    if modality.source.kind == "files" or _names_files(values, modality):
+    if modality.source.kind == "files" or (not rows.sheet.strings and _names_files(values, modality)):
         if len(columns) > 1:
             raise UsageError(f"recipe key 'inputs.{name}.from'", must="name one column", found=listing(columns))
         return _files(rows, columns[0], there, values, modality=modality, one=one)
-    return _placed(there, rows), _one_each(modality, present, one=one, count=len(there), where=where)
+    table = Sheet(frame=present, strings=rows.sheet.strings)
+    return _placed(there, rows), _one_each(modality, table, one=one, count=len(there), where=where)
 
 
 def _is_there(cell: Any) -> bool:
@@ -259,7 +260,8 @@ def _files(
 ) -> tuple[np.ndarray, Index]:
     """Returns one record a different file, or one an array of a DataFrame."""
     where = f"{rows.sheet.where}, column '{column}'"
-    if not isinstance(values[0], str | os.PathLike):
+    named = (os.PathLike,) if rows.sheet.strings else (str, os.PathLike)
+    if not all(isinstance(value, named) for value in (values if rows.sheet.strings else values[:1])):
         must = f"name files ({', '.join(modality.source.suffixes[:4])}, ...)"
         row = rows.sheet.rows.name(int(there[0]))
         raise DataError(f"{row}, column '{column}'", must=must, found=f"{values[0]!r}")

@@ -117,6 +117,14 @@ class Loader:
         name = next(iter(self.tasks), "")
         return self.encoded[name] if len(self.rows.get(name, ())) == len(self) else None
 
+    @staticmethod
+    def of_samples(route: Route, examples: Examples, samples: Sequence[Sample]) -> "Loader":
+        """Returns a loader, without targets, of samples that were read elsewhere."""
+        loader = Loader(route, examples, cache_mb=0, tasks={}, workers=1)
+        loader._cache = dict(enumerate(samples))
+        loader._sizes = np.array([sample.nbytes for sample in samples], dtype=float)
+        return loader
+
     def of_task(self, name: str) -> "Loader":
         """Returns a loader of the samples whose target of this task is known, of all where none is."""
         rows = self.rows.get(name)

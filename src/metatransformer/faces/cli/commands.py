@@ -9,7 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from metatransformer.core.errors import DataError, MetaTransformerError, UnlabelledError, UsageError
+from metatransformer.core.errors import (
+    DataError,
+    MetaTransformerError,
+    MissingDependencyError,
+    UnlabelledError,
+    UsageError,
+)
 from metatransformer.core.task import Task
 from metatransformer.data.examples import Examples
 from metatransformer.data.records import Index
@@ -29,6 +35,7 @@ from metatransformer.infer.sources import (
     split_dataset,
 )
 from metatransformer.machine.console import Console
+from metatransformer.machine.versions import missing_packages
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, make_reader
 from metatransformer.recipe import Recipe, make_recipe, merged, parse_inputs, parse_overrides, read_recipe, to_dict
@@ -428,6 +435,37 @@ def search(options: Namespace) -> Result:
     elif out:
         write_table(out, table)
     return {"index": options.index, "rows": len(stored), **told, **({"out": out} if out else {})}, 0
+
+
+def serve(options: Namespace) -> Result:
+    """Answers over HTTP until it is stopped."""
+    if missing := missing_packages(("fastapi", "uvicorn", "prometheus_client", "python_multipart")):
+        raise MissingDependencyError(missing[0], extra="serve", purpose="serve")
+    from metatransformer.serve.app import make_app
+    from metatransformer.serve.hosted import load_hosted, load_index
+    from metatransformer.serve.limits import MB, Limits
+    from metatransformer.serve.run import read_token, run
+
+    console, device = Console(), options.device or "auto"
+    limits = Limits(
+        body_bytes=int(options.body_mb * MB),
+        files=options.files,
+        samples=options.samples,
+        queue=options.queue,
+        wait_s=options.wait_ms / 1000,
+        tokens=options.tokens,
+        decoders=options.decoders,
+    )
+    token = read_token(options.token_file, os.environ)
+    given = {"trunk": options.trunk, "encoder": options.encoder, "device": device, "console": console}
+    hosted = load_hosted(options.runs, **given)
+    index = load_index(options.index, model=options.model, device=device, console=console) if options.index else None
+    app = make_app(hosted, index=index, limits=limits, token=token, urls=options.urls, backend=options.backend)
+    console.note(f"http://{options.host}:{options.port}/docs (SIGTERM or Ctrl-C ends it)")
+    if not token and options.host not in ("127.0.0.1", "::1", "localhost"):
+        console.warn("everybody who reaches this address may ask: no token is set")
+    run(app, host=options.host, port=options.port, queue=options.queue)
+    return {"served": list(hosted)}, 0
 
 
 def pretrain(options: Namespace) -> Result:

@@ -147,6 +147,17 @@ RUN/ledger.json says what was aligned, from how many pairs, and how well beside 
 """
 
 
+SERVE_EPILOG = """\
+RUN is a run folder or a saved model, or NAME=RUN; runs of one trunk share it. Routes: /predict, /v1/embeddings (in
+OpenAI's form), /neighbours, /models, /modalities, /health, /metrics, /docs. See docs/serve.md.
+
+  metatransformer serve run
+  metatransformer serve photos=run reviews=other/run --encoder focus-s14 --port 8000
+  metatransformer serve run --index vectors.parquet --token-file token.txt --host 0.0.0.0
+  curl -F files=@x.jpg http://127.0.0.1:8000/predict
+"""
+
+
 class Command(NamedTuple):
     """One command: its arguments, each as argparse takes it; ``overrides`` says whether it takes ``key.sub=value``."""
 
@@ -191,6 +202,10 @@ THROUGH = "a run of align or pretrain that may link INDEX with the query, beside
 TEXT_SIDE = "what reads texts beside their words: minilm (default), words (nothing else), or a run of pretrain"
 CONCEPT = "the column that is equal where samples show the same; default: the text, or the column group"
 APPROXIMATE = "by an index beside INDEX, for a million vectors and more: built once, may miss some"
+SERVE_TOKEN = "who asks must send 'Authorization: Bearer TOKEN'; or METATRANSFORMER_SERVE_TOKEN in the environment"
+SERVE_QUEUE = "requests that wait or are answered, beyond which 503 is said; default: %(default)s"
+SERVE_WAIT = "for others to be answered in one batch; default: %(default)g"
+SERVE_DECODERS = "processes that read files; default: one for every two processors"
 OUT_OF_SEARCH = ".csv, .tsv, .parquet or .jsonl; .html shows pairs of pictures"
 
 
@@ -322,6 +337,33 @@ COMMANDS: Mapping[str, Command] = {
             ("--out", {"default": "", "metavar": "FILE", "help": OUT_OF_SEARCH}),
         ),
         lambda: SEARCH_EPILOG,
+    ),
+    "serve": Command(
+        "answer over HTTP with trained models, or with vectors of an encoder",
+        (
+            ("runs", {"nargs": "*", "metavar": "RUN", "help": "run folders or saved models, or NAME=RUN"}),
+            ("--encoder", {"default": "", "metavar": "E", "help": "also plain vectors by this encoder"}),
+            ("--trunk", {"default": "", "metavar": "PATH", "help": "the trunk's file of the runs, if it was moved"}),
+            ("--index", {"default": "", "metavar": "INDEX", "help": "what 'embed' wrote, for /neighbours"}),
+            ("--model", {"default": "", "metavar": "RUN", "help": "the model of INDEX, if it was moved"}),
+            ("--host", {"default": "127.0.0.1", "metavar": "H", "help": "default: %(default)s, this machine alone"}),
+            ("--port", {"type": int, "default": 8000, "metavar": "N", "help": "default: %(default)s"}),
+            ("--token-file", {"default": "", "metavar": "FILE", "help": SERVE_TOKEN}),
+            ("--urls", {"action": "store_true", "help": 'let requests name public files: {"url": ...}'}),
+            (
+                "--body-mb",
+                {"type": float, "default": 32.0, "metavar": "N", "help": "of a request; default: %(default)g"},
+            ),
+            ("--files", {"type": int, "default": 64, "metavar": "N", "help": "of a request; default: %(default)s"}),
+            ("--samples", {"type": int, "default": 1000, "metavar": "N", "help": "the same; default: %(default)s"}),
+            ("--queue", {"type": int, "default": 64, "metavar": "N", "help": SERVE_QUEUE}),
+            ("--wait-ms", {"type": float, "default": 8.0, "metavar": "N", "help": SERVE_WAIT}),
+            ("--tokens", {"type": int, "default": 4096, "metavar": "N", "help": "in one batch; default: %(default)s"}),
+            ("--decoders", {"type": int, "default": 0, "metavar": "N", "help": SERVE_DECODERS}),
+            DEVICE,
+            BACKEND,
+        ),
+        lambda: SERVE_EPILOG,
     ),
     "pretrain": Command(
         "train an encoder of your own on pairs of pictures and texts",

@@ -54,7 +54,8 @@ def index_motion(
     """
     name = target or "label"
     given = recognise(data)
-    if isinstance(given, Sheet) and given.frame is not None and not {"path", *PATHS} & set(given.columns):
+    whole = isinstance(given, Sheet) and (given.strings or not {"path", *PATHS} & set(given.columns))
+    if whole and given.frame is not None:
         found = Index(Records(["recording"], values=[given.frame]))
         long = sample == "window" or (sample == "auto" and name in given.columns)
     else:

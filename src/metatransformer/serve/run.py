@@ -1,0 +1,96 @@
+"""The server as a process: uvicorn with deadlines for what uvicorn waits for without end."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from metatransformer.core.errors import UsageError
+
+VARIABLE = "METATRANSFORMER_SERVE_TOKEN"
+HEADERS_S = 10.0  # from the connection to the end of the request's headers
+LEAST = 16  # letters of a token
+
+
+class _Prompt(H11Protocol):
+    """A connection that ends when no whole headers have come in time."""
+
+    _watch: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Begins to watch."""
+        super().connection_made(transport)
+        self._watch = self.loop.call_later(HEADERS_S, self._end)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends watching."""
+        if self._watch is not None:
+            self._watch.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Watches for the next request of the connection."""
+        super().on_response_complete()
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = self.loop.call_later(HEADERS_S, self._end)
+
+    def _end(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+
+def read_token(file: str, environment: Mapping[str, str]) -> str:
+    """Returns the token of a file, or of the environment; "" where there is none.
+
+    Raises:
+        UsageError: it cannot be read, or is too short to keep anybody out.
+    """
+    where = f"--token-file {file}" if file else VARIABLE
+    if file:
+        try:
+            token = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(where, must="be a readable text file", found=f"'{error}'") from error
+    else:
+        token = environment.get(VARIABLE, "").strip()
+    if (file or token) and (len(token) < LEAST or not token.isascii() or not token.isprintable() or " " in token):
+        must, do = f"hold at least {LEAST} letters or digits without blanks", "For example: openssl rand -hex 32"
+        raise UsageError(where, must=must, found=f"{len(token)} of them or others", do=do)
+    return token
+
+
+def run(app: FastAPI, *, host: str, port: int, queue: int) -> None:
+    """Serves until SIGTERM or SIGINT; what was begun is answered first.
+
+    Raises:
+        UsageError: the address cannot be had.
+    """
+    os.environ.pop(VARIABLE, None)  # who reads files is not to find it
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=_Prompt,
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=16 * queue,
+        timeout_keep_alive=int(HEADERS_S),
+        timeout_graceful_shutdown=60,
+        h11_max_incomplete_event_size=2**15,
+    )
+    server = uvicorn.Server(config)
+    try:
+        server.run()
+    except SystemExit as error:  # uvicorn's word for an address that cannot be had
+        raise UsageError(f"--host {host} --port {port}", must="be free for a server", found="that it is not") from error
+    if not server.started:
+        raise UsageError(f"--host {host} --port {port}", must="be free for a server", found="that it is not")
