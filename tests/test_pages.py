@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -83,14 +84,17 @@ def test_a_page_of_a_task_is_whole_and_says_what_is_true(name: str):
     assert f"(docs/tasks/{name}.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
     headings = re.findall("^## (.*?)(?::.*)?$", text, flags=re.MULTILINE)
     assert headings == ["Files", "Settings", "Example", "When something is wrong"]
-    found = list(commands(text))
+    found, modality = list(commands(text)), {"forecast": "timeseries"}.get(name, "image")
     assert {words[0] for words in found} == {"check", "fit", "evaluate", "predict"}
     for words in found:
-        overrides = [word for word in words if OVERRIDE.match(word)]
+        overrides = [word for before, word in pairwise(words) if OVERRIDE.match(word) and before != "--inputs"]
         _parser().parse_args([word for word in words if word not in overrides])
-        make_recipe("image", base={}, overrides=[f"task.name={name}", *overrides])
-    recipe = to_dict(make_recipe("image", base={}, overrides=[f"task.name={name}"]))
-    known = {key: _value(value) for key, value in flat_keys(recipe).items()} | {"task.ignore": "[]"}
+        make_recipe(modality, base={}, overrides=[f"task.name={name}", *overrides])
+    recipe = to_dict(make_recipe(modality, base={}, overrides=[f"task.name={name}"]))
+    known = {key: _value(value) for key, value in flat_keys(recipe).items()} | {
+        "task.ignore": "[]",
+        "task.quantiles": "[]",
+    }
     rows = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| `(.*?)` \|", text, flags=re.MULTILINE)
     assert len(rows) >= 3
     assert [(key, said, known[key]) for key, said in rows if known[key] != said] == []
