@@ -229,6 +229,17 @@ class RunOptions(Settings):
     )
 
 
+@dataclass(frozen=True)
+class LogOptions(Settings):
+    """Who is told of a run beside ``log.jsonl``; the last three are extras. ``project`` is what they file it under."""
+
+    to: tuple[Literal["tensorboard", "mlflow", "trackio", "wandb"], ...] = ("tensorboard",)
+    project: str = "metatransformer"
+
+    key = "recipe key 'log.{}'"
+    rules = (Rule("project", "be named", lambda own: bool(own.project)),)
+
+
 Fusion = Literal["auto", "tokens", "features", "choose"]
 
 
@@ -274,6 +285,7 @@ class Recipe:
     optim: OptimOptions = field(default_factory=OptimOptions)
     data: DataOptions = field(default_factory=DataOptions)
     run: RunOptions = field(default_factory=RunOptions)
+    log: LogOptions = field(default_factory=LogOptions)
     sets: Mapping[str, SetOptions] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -333,7 +345,9 @@ class Recipe:
                 data=part.data,
             )
             sets |= part.sets or {name: own}
-        return cls(inputs=inputs, tasks=tasks, encoder=first.encoder, tune="head", run=first.run, sets=sets)
+        return cls(
+            inputs=inputs, tasks=tasks, encoder=first.encoder, tune="head", run=first.run, log=first.log, sets=sets
+        )
 
     @property
     def input(self) -> Any:
@@ -776,6 +790,8 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
         tree["fusion"] = recipe.fusion
     usual = len(tasks) == 1 and recipe.task.name in tasks
     tree |= {"task": tasks[recipe.task.name]} if usual else {"tasks": tasks}
+    if recipe.log != LogOptions():
+        tree["log"] = _plain(recipe.log)
     if recipe.sets:
         return tree | {"sets": {name: _plain(own) for name, own in recipe.sets.items()}, "run": _plain(recipe.run)}
     return tree | {name: _plain(getattr(recipe, name)) for name in ("head", "optim", "data", "run")}

@@ -23,6 +23,7 @@ from metatransformer.fit.fit import parts_of, require_unchanged, say_what_learns
 from metatransformer.fit.fitted import Fitted
 from metatransformer.fit.memo import Memo
 from metatransformer.fit.run import RunFolder
+from metatransformer.fit.trackers import require_trackers
 from metatransformer.infer.loader import Batches, Loader, Place
 from metatransformer.machine.console import Console
 from metatransformer.machine.device import choose_device
@@ -110,6 +111,7 @@ def fit_jointly(
     parts = {name: parts_of(examples, recipe.of_set(name)) for name, examples in sets.items()}
     trunk = load_encoder(recipe.encoder)
     identity = {f"data of {name}": examples.identity() for name, examples in sets.items()} | {"weights": trunk.sha256}
+    require_trackers(recipe.log)
     run = RunFolder(out, place=Place())
     run.check(recipe, identity=identity, overwrite=overwrite)
     pipeline = joint_pipeline(recipe, trunk=trunk, train={name: own["train"] for name, own in parts.items()})

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import SPLITS
 from metatransformer.data.write import append_bytes, atomic_file, write_json
 from metatransformer.fit.board import add_scalars
+from metatransformer.fit.trackers import Tracker, flat, open_trackers
 from metatransformer.infer.loader import Place
 from metatransformer.machine.about import about_machine
-from metatransformer.recipe import Recipe, to_dict, to_yaml
+from metatransformer.recipe import LogOptions, Recipe, to_dict, to_yaml
 
 # What a run leaves behind beside run.json, as patterns below its folder; {} is the suffix of a task among several.
 WRITTEN = (
@@ -160,7 +162,7 @@ class RunFolder:
     def _require_alike(self, recipe: Recipe, identity: Mapping[str, str]) -> None:
         about = self.about()
         changed = [key for key, value in identity.items() if about["identity"].get(key) != value]
-        if about["recipe"] != to_dict(recipe):
+        if about["recipe"] | {"log": {}} != to_dict(recipe) | {"log": {}}:  # who is told changes no result
             changed.append("recipe")
         if changed:
             raise UsageError(
@@ -192,9 +194,12 @@ class RunFolder:
         ended = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(self.path / "run.json", self.about() | {"status": "done", "ended": ended})
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        scores = _numbers(flat(metrics.get("metrics", {}), "/"))
+        for tracker in self._trackers:
+            tracker.end(scores)
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Appends one line to ``log.jsonl`` and its numbers to TensorBoard at ``line["step"]``.
+        """Appends one line to ``log.jsonl`` and tells its numbers to the trackers of ``log.to`` at ``line["step"]``.
 
         Raises:
             DataError: the disk is full.
@@ -203,10 +208,20 @@ class RunFolder:
             return
         append_bytes(self.log_file, (json.dumps(line) + "\n").encode())
         self._show(line)
+        for tracker in self._trackers:
+            tracker.add(_numbers(line), step=line["step"])
+
+    @cached_property
+    def _trackers(self) -> list[Tracker]:
+        return open_trackers(self.path, self.about())
+
+    @cached_property
+    def _on_board(self) -> bool:
+        return "tensorboard" in self.about().get("recipe", {}).get("log", {}).get("to", LogOptions.to)
 
     def _show(self, line: Mapping[str, Any]) -> None:
-        values = {key: value for key, value in line.items() if isinstance(value, float)}
-        add_scalars(self.path / "tensorboard", values, step=line["step"])
+        if self._on_board:
+            add_scalars(self.path / "tensorboard", _numbers(line), step=line["step"])
 
     def rewind_log(self, lines: int) -> None:
         """Drops what was logged after the checkpoint that a run continues from."""
@@ -243,6 +258,10 @@ class RunFolder:
                 found=str(error).splitlines()[0],
                 do="Start again with --overwrite.",
             ) from error
+
+
+def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in line.items() if isinstance(value, float)}
 
 
 def source_of(folder: Path) -> str:
