@@ -158,13 +158,25 @@ OpenAI's form), /neighbours, /models, /modalities, /health, /metrics, /docs. See
 """
 
 
+COMPLETION_EPILOG = """\
+The script is written once, after an update again:
+
+  metatransformer completion bash > ~/.local/share/bash-completion/completions/metatransformer
+  metatransformer completion zsh > ~/.zfunc/_metatransformer      with fpath+=~/.zfunc before compinit in ~/.zshrc
+  metatransformer completion fish > ~/.config/fish/completions/metatransformer.fish
+"""
+
+
 class Command(NamedTuple):
-    """One command: its arguments, each as argparse takes it; ``overrides`` says whether it takes ``key.sub=value``."""
+    """One command: its arguments, each as argparse takes it; ``overrides`` says whether it takes ``key.sub=value``;
+    ``module`` is where it stands.
+    """
 
     summary: str
     arguments: Sequence[tuple[str, Mapping[str, Any]]] = ()
     epilog: Callable[[], str] = str
     overrides: bool = False
+    module: str = "commands"
 
 
 MODALITY = ("--modality", {"default": "", "metavar": "M", "help": "see 'metatransformer modalities'"})
@@ -430,6 +442,12 @@ COMMANDS: Mapping[str, Command] = {
         lambda: BENCH_EPILOG,
         overrides=True,
     ),
+    "completion": Command(
+        "print a script that completes commands, names and files in your shell",
+        (("shell", {"choices": ("bash", "zsh", "fish")}),),
+        lambda: COMPLETION_EPILOG,
+        module="completion",
+    ),
     "doctor": Command("check this installation: versions, device, optional libraries, a self-test"),
 }
 
@@ -443,7 +461,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.overrides = overrides
     paths = getattr(options, "paths", [])
     options.given = paths[0] if len(paths) == 1 else paths  # one is a folder, manifest or table; several are files
-    commands = importlib.import_module("metatransformer.faces.cli.commands")
+    module = COMMANDS[options.command].module
+    commands = importlib.import_module(f"metatransformer.faces.cli.{module}")
     try:
         result, status = getattr(commands, options.command)(options)
     except MetaTransformerError as error:
@@ -452,7 +471,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was finished is on disk, the same command continues", file=sys.stderr)
         return 130
-    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, the first one speaks for all
+    # Of the processes that torchrun starts, the first one speaks for all.
+    if result is not None and os.environ.get("RANK", "0") == "0":
         print(json.dumps(result), flush=True)
     return status
 
