@@ -45,7 +45,7 @@ from metatransformer.infer.sources import examples_of
 from metatransformer.machine.console import Console
 from metatransformer.machine.device import choose_device
 from metatransformer.pipeline import Pipeline, Route, build_pipeline, make_task, plain_inputs
-from metatransformer.recipe import LogOptions, Recipe, keeps_trunk
+from metatransformer.recipe import Recipe, keeps_trunk
 from metatransformer.trunk import Pretrained, load_encoder
 from metatransformer.trunk.encoder import Encoder
 
@@ -86,10 +86,7 @@ def fit(
     place = join_processes()
     if clock.limited and place.world > 1:
         raise UsageError("run.minutes", must="be 0 for several processes", found=f"{recipe.run.minutes:g}")
-    if out is None and recipe.log != LogOptions():
-        found = ", ".join(recipe.log.to) or "nothing"
-        raise UsageError("recipe key 'log.to'", must="be left out where no run folder is written", found=found)
-    require_trackers(recipe.log)
+    require_trackers(recipe.log, out)
     console = console if place.rank == 0 else Console(quiet=True)
     parts = parts_of(examples, recipe)
     trunk = load_encoder(recipe.encoder)

@@ -111,7 +111,7 @@ def fit_jointly(
     parts = {name: parts_of(examples, recipe.of_set(name)) for name, examples in sets.items()}
     trunk = load_encoder(recipe.encoder)
     identity = {f"data of {name}": examples.identity() for name, examples in sets.items()} | {"weights": trunk.sha256}
-    require_trackers(recipe.log)
+    require_trackers(recipe.log, out)
     run = RunFolder(out, place=Place())
     run.check(recipe, identity=identity, overwrite=overwrite)
     pipeline = joint_pipeline(recipe, trunk=trunk, train={name: own["train"] for name, own in parts.items()})

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from metatransformer.core.errors import MissingDependencyError
+from metatransformer.core.errors import MissingDependencyError, UsageError
 from metatransformer.recipe import LogOptions
 
 ADAPTERS = {"mlflow": "mlflow", "trackio": "trackio", "wandb": "wandb"}  # the package that each adapter imports
@@ -43,8 +43,16 @@ class Tracker(Protocol):
         ...
 
 
-def require_trackers(log: LogOptions) -> None:
-    """Raises MissingDependencyError for a tracker whose package is not installed."""
+def require_trackers(log: LogOptions, out: Path | None) -> None:
+    """Says before any work whether what is asked for can be.
+
+    Raises:
+        UsageError: there is no run folder, and so nothing to tell.
+        MissingDependencyError: a tracker's package is not installed.
+    """
+    if out is None and log != LogOptions():
+        found = ", ".join(log.to) or "nothing"
+        raise UsageError("recipe key 'log.to'", must="be left out where no run folder is written", found=found)
     for name in log.to:
         if name in ADAPTERS and importlib.util.find_spec(ADAPTERS[name]) is None:
             raise MissingDependencyError(ADAPTERS[name], extra=name, purpose=f"recipe key 'log.to', {name}")
