@@ -36,12 +36,3 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     client.execute()
     assert all(cell.execution_count for cell in book.cells if cell.cell_type == "code")
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_holds_its_outputs_and_they_are_small(path: Path):
-    assert path.stat().st_size < 40_000
-    code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    assert all(cell.execution_count for cell in code) and any(cell.outputs for cell in code)
-    said = str([output for cell in code for output in cell.outputs])
-    assert "/tmp/" not in said and "/home/" not in said and "error" not in said
