@@ -20,7 +20,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch.profiler import ProfilerActivity, profile
 
+from metatransformer.bench.speed_figure import speed_figure
 from metatransformer.core.batch import collate
 from metatransformer.core.errors import MissingDependencyError
 from metatransformer.core.tokens import Span, Tokens
@@ -43,6 +45,14 @@ BATCH = 32
 STEP = 16  # samples of a training step
 SHAPES = ((640, 480), (480, 640), (800, 600), (500, 500), (1024, 683), (375, 500))  # width, height of photographs
 LENGTHS = (64, 256, 1024, 4096, 8192)  # tokens of one row
+BATCHES = (1, 4, 16, 64)  # rows of 257 tokens
+# The parts of a profile, by what torch calls its operations.
+PARTS = {
+    "matrix products": ("addmm", "mm", "bmm", "linear", "convolution"),
+    "attention": ("attention",),
+    "GELU": ("gelu",),
+    "normalisation": ("layer_norm",),
+}
 QUIET = Console(quiet=True)
 CPU = torch.device("cpu")
 Precision = Literal["float32", "bfloat16"]
@@ -110,11 +120,21 @@ def run_speed(out: Path, *, quick: bool, console: Console) -> dict[str, Any]:
         lines += of_ragged(weights, turns=turns, count=4 * count)
         lines.append(of_step(turns=turns))
         lines.append(of_store(weights, files, folder=Path(folder) / "features"))
-    long, ready = of_lengths(quick=quick), startup(turns)
+        shares = of_parts(weights, files)
+    costs = "tokens a second", "peak memory, MiB"
+    tables = {
+        "where the time of embed goes, ViT-S/14, eager": (("part", "share of the time"), shares),
+        "one row of many tokens, ViT-S/14": (
+            ("tokens", "tokens a second", "peak memory, MiB"),
+            of_lengths(quick=quick),
+        ),
+        "rows together, ViT-S/14": (("rows of 257 tokens", *costs), of_batches()),
+        "start, seconds over the bare interpreter": (("command", "least of turns"), startup(turns)),
+    }
     console.table("speed", list(HEAD), [line.cells() for line in lines])
-    console.table("one row of many tokens, ViT-S/14", ["tokens", "tokens a second", "peak memory, MiB"], long)
-    console.table("start, seconds over the bare interpreter", ["command", "least of turns"], ready)
-    return _write(out, lines, long=long, ready=ready)
+    for title, (head, rows) in tables.items():
+        console.table(title, list(head), rows)
+    return _write(out, lines, tables)
 
 
 def make_photographs(folder: Path, *, count: int) -> list[Path]:
@@ -297,25 +317,47 @@ def of_store(weights: Path, files: Sequence[Path], *, folder: Path) -> Line:
     return Line(what, "first fit", "a later fit", ((first,), (second,)), len(files))
 
 
-@torch.no_grad()
+def of_parts(weights: Path, files: Sequence[Path]) -> list[tuple[str, str]]:
+    """Returns which shares of the time of ``embed`` its operations take; the rest waits for files, copies and adds."""
+    embedder = Embedder("image", encoder=str(weights), precision=_native(), recipe={"input.size": SIDE})
+    embedder.fit([str(files[0])]).transform([*map(str, files[:2])])
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        whole = timed(lambda: embedder.transform([*map(str, files)]))
+    spent = dict.fromkeys(PARTS, 0.0)
+    for event in seen.key_averages():
+        found = [part for part, names in PARTS.items() if any(name in event.key for name in names)]
+        if found:
+            spent[found[-1]] += event.self_cpu_time_total / 1e6
+    spent["reading, copies, sums, Python"] = whole - sum(spent.values())
+    return [(part, f"{seconds / whole:.0%}") for part, seconds in spent.items()]
+
+
 def of_lengths(*, quick: bool) -> list[tuple[str, str, str]]:
     """Returns tokens a second and peak memory of rows of many tokens, each in a process of its own."""
-    rows = []
-    for tokens in LENGTHS[:3] if quick else LENGTHS:
-        seconds, peak = _in_process(f"one_row({tokens})")
-        rows.append((f"{tokens:,}", f"{tokens / seconds:,.0f}", f"{peak:,.0f}"))
-    return rows
+    return [_of_rows(1, tokens, told=tokens) for tokens in (LENGTHS[:3] if quick else LENGTHS)]
+
+
+def of_batches() -> list[tuple[str, str, str]]:
+    """Returns tokens a second and peak memory by the number of rows of a picture that run together."""
+    return [_of_rows(rows, 257, told=rows) for rows in BATCHES]
+
+
+def _of_rows(rows: int, tokens: int, *, told: int) -> tuple[str, str, str]:
+    seconds, peak = _in_process(f"some_rows({rows}, {tokens})")
+    return f"{told:,}", f"{rows * tokens / seconds:,.0f}", f"{peak:,.0f}"
 
 
 @torch.no_grad()
-def one_row(tokens: int) -> tuple[float, float]:
-    """Returns the seconds of one row through a random trunk of the size of ViT-S/14, and the peak memory in MiB."""
+def some_rows(rows: int, tokens: int) -> tuple[float, float]:
+    """Returns the seconds of rows through a random trunk of the size of ViT-S/14, and the peak memory in MiB."""
     encoder = Encoder(EncoderConfig(width=384, depth=12, heads=6, hidden=1536)).eval()
-    x, dtype = torch.randn(1, tokens, 384), getattr(torch, _native())
+    encoder.freeze()
+    x, dtype = torch.randn(rows, tokens, 384), getattr(torch, _native())
+    full = Tokens(x, torch.ones(rows, tokens, dtype=torch.bool), (Span("image", 0, tokens),))
 
     def forward() -> None:
         with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-            encoder(x, None, after=(12,), adapters=None)
+            encoder.encode(full)
 
     forward()
     return min(timed(forward) for _ in range(3)), _peak()
@@ -397,18 +439,19 @@ def timed(way: Callable[[], object]) -> float:
 
 
 def _write(
-    out: Path, lines: Sequence[Line], *, long: Sequence[Sequence[str]], ready: Sequence[Sequence[str]]
+    out: Path, lines: Sequence[Line], tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[str]]]]
 ) -> dict[str, Any]:
     about = {**about_machine(), "processors": str(os.cpu_count())}
     rows = [{"work": line.what, "beside": line.other, "ours": line.ours, "ratios": line.ratios, "seconds": line.seconds,
              "samples": line.samples, "note": line.note} for line in lines]  # fmt: skip
-    tables = [(HEAD, [line.cells() for line in lines]), (("tokens of one row", "a second", "peak memory, MiB"), long),
-              (("start", "seconds over the bare interpreter"), ready)]  # fmt: skip
-    text = "\n\n".join(_markdown(head, cells) for head, cells in tables)
+    parts = [_markdown(HEAD, [line.cells() for line in lines])]
+    parts += [f"{title}\n\n{_markdown(*table)}" for title, table in tables.items()]
     words = ", ".join(f"{name} {value}" for name, value in about.items() if value)
     with atomic_file(out / "results.md") as temporary:
-        temporary.write_text(f"{text}\n\n{words}\n", encoding="utf-8")
-    write_json(out / "results.json", {"rows": rows, "lengths": long, "start": ready, "about": about})
+        temporary.write_text("\n\n".join([*parts, words]) + "\n", encoding="utf-8")
+    with atomic_file(out / "results.png") as temporary:
+        temporary.write_bytes(speed_figure([(f"{line.what}, {line.ours}", line.ratios) for line in lines]))
+    write_json(out / "results.json", {"rows": rows, "tables": {n: list(t) for n, t in tables.items()}, "about": about})
     told = {f"{line.what}, {line.ours}": round(statistics.median(line.ratios), 3) for line in lines}
     return {"out": str(out), "rows": told}
 
