@@ -335,6 +335,22 @@ def test_all_formats_hold_the_same_mesh(name: str):
     np.testing.assert_allclose(mesh.bounds, reference.bounds)
 
 
+def test_gltf_that_claims_more_than_it_holds_is_refused_before_memory_is_asked_for(tmp_path: Path):
+    data = trimesh.creation.box((1, 2, 3)).export(file_type="glb")
+    length = struct.unpack_from("<I", data, 12)[0]
+    (tmp_path / "chunk.glb").write_bytes(data[:12] + struct.pack("<I", 2**31) + data[16:])
+    text = data[20 : 20 + length].replace(b'"count":36', b'"count":2147483647').replace(b'"bufferView":0,', b"")
+    text += b" " * (-len(text) % 4)
+    whole = data[:12] + struct.pack("<I", len(text)) + data[16:20] + text + data[20 + length :]
+    (tmp_path / "accessor.glb").write_bytes(whole)
+    for name, fault in (
+        ("chunk", "a chunk of 2,147,483,648 bytes"),
+        ("accessor", "an accessor of 2,147,483,647 values"),
+    ):
+        with pytest.raises(DataError, match=f"{name}.glb: must be a whole glTF file; .*{fault}"):
+            read_cloud(tmp_path / f"{name}.glb")
+
+
 def test_glb_is_read(tmp_path: Path):
     trimesh.creation.box((1, 2, 3)).export(tmp_path / "box.glb")
     cloud = read_cloud(tmp_path / "box.glb")
