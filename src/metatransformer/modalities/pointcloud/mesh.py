@@ -110,9 +110,9 @@ def _read_by_trimesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
         import trimesh
     except ImportError as error:
         raise MissingDependencyError("trimesh", extra="pointcloud", purpose=f"reading {path}") from error
+    if fault := _fault(path):
+        raise DataError(path, must="be a whole glTF file", found=fault, do="Export the mesh again.")
     with foreign(path, "trimesh", must="be a whole glTF file", do="Export the mesh again."):
-        if fault := _fault(path):
-            raise ValueError(fault)
         mesh = trimesh.load_mesh(path, process=False, skip_materials=True)  # nothing is merged or repaired
         vertices, faces = np.array(mesh.vertices, dtype=np.float64), np.array(mesh.faces, dtype=np.int64)
     if not len(faces):
@@ -126,9 +126,9 @@ def _fault(path: Path) -> str:
     trimesh reserves memory for as many bytes as a chunk claims, and fills accessors without data with zeros. Source:
     glTF 2.0, sections 4.4 (binary layout) and 3.6 (accessors).
     """
-    data, size = path.read_bytes(), path.stat().st_size
+    text, size = path.read_bytes(), path.stat().st_size
     if path.suffix.lower() == ".glb":
-        place, text = 12, b""
+        data, place, text = text, 12, b""
         while len(head := data[place : place + 8]) == 8:
             (length,) = struct.unpack("<I4x", head)
             if place + 8 + length > size:
@@ -136,9 +136,11 @@ def _fault(path: Path) -> str:
             text = text or data[place + 8 : place + 8 + length]
             place += 8 + length
     else:
-        text = data
         size += sum(file.stat().st_size for file in path.parent.glob("*.bin"))
-    counts = [one.get("count") for one in json.loads(text).get("accessors", [])]
+    try:
+        counts = [one["count"] for one in json.loads(text)["accessors"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""  # trimesh says what is wrong
     return next((f"an accessor of {n:,} values" for n in counts if isinstance(n, int) and n > _PACKED * size), "")
 
 
