@@ -20,7 +20,7 @@ from metatransformer.infer.predict import predict
 from metatransformer.machine.console import Console
 from metatransformer.saved import load_pipeline
 from metatransformer.serve.app import make_app
-from metatransformer.serve.hosted import load_hosted
+from metatransformer.serve.hosted import load_hosted, load_index
 from metatransformer.serve.limits import Limits
 
 QUIET = Console(quiet=True)
@@ -186,3 +186,18 @@ def test_answers_are_json_whatever_a_stranger_calls_things(client: TestClient):
     answer = client.post("/predict", content=json.dumps({"inputs": [in_json(b"x", "\ud800\n.png")]}),
                          headers={"content-type": "application/json"})  # fmt: skip
     assert answer.status_code == 422 and "message" in answer.json()["error"]
+
+
+def test_finds_neighbours_in_what_embed_wrote(trained: Path, pictures: Path, tmp_path: Path):
+    out = tmp_path / "vectors.parquet"
+    assert main(["embed", str(pictures), "--model", str(trained), "--out", str(out), "--device", "cpu"]) == 0
+    index = load_index(str(out), model="", device="cpu", console=QUIET)
+    path = sorted(pictures.rglob("*.png"))[3]
+    with TestClient(make_app({}, index=index, limits=LIMITS)) as client:
+        answer = client.post("/neighbours", files={"files": ("x.png", path.read_bytes())}, data={"k": "3"})
+        assert answer.status_code == 200, answer.text
+        near = answer.json()["neighbours"]
+        assert [one["rank"] for one in near] == [1, 2, 3] and near[0]["query"] == "x.png"
+        assert near[0]["id"] == path.relative_to(pictures).as_posix() and near[0]["similarity"] > 0.999
+        assert str(pictures) not in answer.text
+        assert client.post("/neighbours", json={"inputs": [in_json(png())], "k": 0}).status_code == 422

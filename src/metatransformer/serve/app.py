@@ -40,6 +40,7 @@ T = TypeVar("T")
 FOLDERS = re.compile(r"(?<![\w./:])/(?:[^\s/'\"]+/)+")  # of a path: where things lie here concerns nobody
 FIELDS = {"model", "modality", "inputs", "rows"}
 MOST_NEAREST = 100
+DECODED = 4  # times what one request may decode to: beyond it others wait to be read
 
 
 @dataclass
@@ -55,6 +56,8 @@ class Server:
     metrics: Metrics
     root: Path
     inside: int = 0
+    decoded: int = 0  # bytes of samples that wait for their answer
+    freed: asyncio.Event = field(default_factory=asyncio.Event)
     seconds: float = 1.0  # that a request took, lately
 
     @property
@@ -82,8 +85,22 @@ class Server:
             self.metrics.waiting.set(self.inside)
             self.seconds += 0.1 * (time.monotonic() - begun - self.seconds)
 
-    async def read(self, hosted: Hosted, sent: "Sent") -> Read:
-        """Returns the samples of a request."""
+    @asynccontextmanager
+    async def samples(self, hosted: Hosted, sent: "Sent") -> AsyncIterator[Read]:
+        """Yields the samples of a request, read when those of others leave room for them."""
+        while self.decoded > DECODED * self.limits.sample_bytes:
+            self.freed.clear()
+            await self.freed.wait()
+        read = await self._read(hosted, sent)
+        size = sum(sample.nbytes for sample in read.samples)
+        self.decoded += size
+        try:
+            yield read
+        finally:
+            self.decoded -= size
+            self.freed.set()
+
+    async def _read(self, hosted: Hosted, sent: "Sent") -> Read:
         uploads, most = sent.uploads, self.limits.body_bytes
         urls = list(dict.fromkeys(urls_in(sent.fields.get("inputs"))))
         if urls and not self.urls:
@@ -229,7 +246,9 @@ def _add_facts(app: FastAPI) -> None:
     @app.get("/health", summary="Whether it answers", responses=pages.example(pages.HEALTH))
     async def health(request: Request) -> Response:
         server = _server(request)
-        return _json({"status": "ok", "models": len(server.hosted), "sandbox": server.decoders.held})
+        told = {"models": len(server.hosted), "sandbox": server.decoders.held}
+        alive = server.engine.alive
+        return _json({"status": "ok" if alive else "broken", **told}, status=200 if alive else 503)
 
     @app.get("/metrics", summary="Counts for Prometheus", response_class=Response)
     async def metrics(request: Request) -> Response:
@@ -259,9 +278,9 @@ def _add_models(app: FastAPI) -> None:
         async def made(server: Server, sent: Sent) -> dict[str, Any]:
             sent.require_known(FIELDS)
             one = _chosen(server, sent, trained=True)
-            read = await server.read(one, sent)
-            outputs = await server.answer(one, read, vectors=False)
-            found = await asyncio.to_thread(predictions, one, read, outputs, sent.uploads)
+            async with server.samples(one, sent) as read:
+                outputs = await server.answer(one, read, vectors=False)
+                found = await asyncio.to_thread(predictions, one, read, outputs, sent.uploads)
             notes = [_shown(note, sent.uploads) for note in read.notes]
             return {"model": one.name, "predictions": found, "notes": notes}
 
@@ -288,9 +307,9 @@ async def _embeddings(server: Server, sent: Sent) -> dict[str, Any]:
     given = sent.fields["inputs"]
     if isinstance(given, list) and given and all(isinstance(item, int) for item in given):
         raise DataError("'input'", must="be texts, objects or numbers in nested lists", found="numbers of tokens")
-    read = await server.read(one, sent)
-    vectors = (await server.answer(one, read, vectors=True))[""].numpy()[:, :dimensions]
-    count = int(server.engine.tokens(one, read.samples).sum().round())
+    async with server.samples(one, sent) as read:
+        vectors = (await server.answer(one, read, vectors=True))[""].numpy()[:, :dimensions]
+        count = int(server.engine.tokens(one, read.samples).sum().round())
     data = [{"object": "embedding", "index": n, "embedding": encoded(v, form=form)} for n, v in enumerate(vectors)]
     return {
         "object": "list",
@@ -306,11 +325,11 @@ async def _neighbours(server: Server, sent: Sent) -> dict[str, Any]:
         raise Problem(404, "this server has no index: start it with --index FILE.", kind="unknown")
     index = server.index
     count = sent.number("k", low=1, high=MOST_NEAREST, usual=10)
-    read = await server.read(index.hosted, sent)
-    vectors = (await server.answer(index.hosted, read, vectors=True))[""]
+    async with server.samples(index.hosted, sent) as read:
+        vectors = (await server.answer(index.hosted, read, vectors=True))[""]
     keys = [_shown(key, sent.uploads) for key in read.examples.keys]
-    near = lambda: find(index.stored, keys, vectors, nearest=nearest_rows, count=count, console=Console(quiet=True))  # noqa: E731
-    table = await asyncio.to_thread(near)
+    asked = {"nearest": nearest_rows, "count": count, "console": Console(quiet=True)}
+    table = await asyncio.to_thread(find, index.stored, keys, vectors, **asked)
     shown = table[["query", "rank", "id", "similarity"]]  # where files lie concerns nobody
     rows = [dict(zip(shown.columns, map(plain, row), strict=True)) for row in shown.itertuples(index=False, name=None)]
     return {"index": len(index.stored), "neighbours": rows}

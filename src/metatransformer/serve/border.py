@@ -27,6 +27,7 @@ HEADERS = (
     ),
 )
 BODIES = 4  # times the queue: so many requests may be coming in at once
+WHOLE = 16  # times the largest body: so many bytes of all of them may be held
 
 
 class Border:
@@ -36,6 +37,7 @@ class Border:
         self._app, self._limits, self._metrics = app, limits, metrics
         self._token = token.encode()
         self._bodies = 0
+        self.held = 0  # bytes of bodies
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it."""
@@ -43,7 +45,7 @@ class Border:
             await self._app(scope, receive, send)
             return
         begun, status = time.monotonic(), [0]
-        body = _Body(receive, most=self._limits.body_bytes, until=begun + self._limits.receive_s)
+        body = _Body(receive, self, most=self._limits.body_bytes, until=begun + self._limits.receive_s)
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -53,6 +55,7 @@ class Border:
             await send(message)
 
         coming = scope["method"] in ("POST", "PUT", "PATCH")
+        body.whole = not coming  # of others nobody reads one
         self._bodies += coming
         try:
             self._admit(scope)
@@ -62,6 +65,7 @@ class Border:
                 await respond(problem, told)
         finally:
             self._bodies -= coming
+            self.held -= body.size
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(route, str(status[0])).inc()
             self._metrics.seconds.labels(route).observe(time.monotonic() - begun)
@@ -89,8 +93,9 @@ class Border:
 class _Body:
     """A request's ``receive``, which counts."""
 
-    def __init__(self, receive: Receive, *, most: int, until: float) -> None:
-        self._receive, self._left, self._most, self._until = receive, most, most, until
+    def __init__(self, receive: Receive, border: Border, *, most: int, until: float) -> None:
+        self._receive, self._border, self._most, self._until = receive, border, most, until
+        self.size = 0
         self.whole = False
 
     async def __call__(self) -> Message:
@@ -102,11 +107,13 @@ class _Body:
         except TimeoutError as error:
             raise Problem(408, "the request: must come whole in time; found one that did not.") from error
         if message["type"] == "http.request":
-            self._left -= len(message.get("body", b""))
-            self.whole = not message.get("more_body", False)
-            if self._left < 0:
-                self.whole = False
+            self.size += (size := len(message.get("body", b"")))
+            self._border.held += size
+            if self.size > self._most:
                 raise too_large(self._most)
+            if self._border.held > WHOLE * self._most:
+                raise busy(1)
+            self.whole = not message.get("more_body", False)
         return message
 
 

@@ -84,6 +84,11 @@ class Engine:
         """Starts the threads."""
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the queue is looked at."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Ends the threads when what they are at is done; what waits is given up."""
         with self._changed:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,14 @@ def run(app: FastAPI, *, host: str, port: int, queue: int) -> None:
         h11_max_incomplete_event_size=2**15,
     )
     server = uvicorn.Server(config)
+    # uvicorn raises the signal that ended it once more, for whoever was there before: nobody.
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.run()
     except SystemExit as error:  # uvicorn's word for an address that cannot be had
         raise UsageError(f"--host {host} --port {port}", must="be free for a server", found="that it is not") from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if not server.started:
         raise UsageError(f"--host {host} --port {port}", must="be free for a server", found="that it is not")
