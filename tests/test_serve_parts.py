@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 import torch
 from common import make_records, run_alone, tiny_pipeline
+from fastapi import Request
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import Sample
 from metatransformer.infer.embed import embedding
 from metatransformer.modalities import get_modality
 from metatransformer.serve import fetch as fetching
+from metatransformer.serve.app import _unless_gone
 from metatransformer.serve.border import Border
 from metatransformer.serve.decoders import Decoders, _Careful
 from metatransformer.serve.engine import Engine, Work, compute
@@ -28,6 +30,7 @@ from metatransformer.serve.fetch import fetch, is_public, public_address
 from metatransformer.serve.hosted import Hosted
 from metatransformer.serve.limits import Limits
 from metatransformer.serve.metrics import Metrics
+from metatransformer.serve.problems import Problem
 from metatransformer.serve.reading import Asked, Spec
 from metatransformer.serve.run import read_token
 from metatransformer.serve.uploads import Uploads
@@ -233,6 +236,26 @@ def test_where_strangers_files_are_read_nothing_else_is(tmp_path: Path):
 
 
 # --- the border
+
+
+def test_what_nobody_waits_for_is_given_up():
+    ended = []
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def made() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    async def gone() -> None:
+        await _unless_gone(Request({"type": "http"}, receive), made())
+
+    with pytest.raises(Problem) as told:
+        asyncio.run(gone())
+    assert told.value.status == 499 and ended == [True]
 
 
 def asked(border: Border, messages: list[dict[str, Any]], *, headers: dict[str, str] | None = None) -> tuple[int, dict]:

@@ -58,6 +58,7 @@ class Server:
     inside: int = 0
     decoded: int = 0  # bytes of samples that wait for their answer
     freed: asyncio.Event = field(default_factory=asyncio.Event)
+    fetching: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     seconds: float = 1.0  # that a request took, lately
 
     @property
@@ -107,9 +108,10 @@ class Server:
             raise Problem(403, "this server fetches nothing: send files, or start it with --urls.", kind="forbidden")
         if len(urls) > self.limits.files:
             raise DataError("a request", must=f"have at most {self.limits.files} files", found="more")
-        fetched = {
-            url: await asyncio.to_thread(fetch, url, uploads, most=most, seconds=self.limits.receive_s) for url in urls
-        }
+        fetched: dict[str, Path] = {}
+        for url in urls:
+            async with self.fetching:  # a slow host is not to take every thread
+                fetched[url] = await asyncio.to_thread(fetch, url, uploads, most=most, seconds=self.limits.receive_s)
         inputs = await asyncio.to_thread(resolve, sent.fields.get("inputs"), uploads, fetched)
         rows = await asyncio.to_thread(resolve, sent.fields.get("rows"), uploads, {})
         asked = asked_of(hosted, inputs=inputs, rows=rows, uploads=uploads)

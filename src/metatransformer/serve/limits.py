@@ -26,7 +26,7 @@ class Limits:
     wait_s: float = 0.008
     tokens: int = 4096
     receive_s: float = 30.0
-    decode_s: float = 30.0
+    decode_s: float = 20.0
     decoders: int = 0
     memory_bytes: int = 2048 * MB
 
@@ -39,5 +39,5 @@ class Limits:
 
     @property
     def readers(self) -> int:
-        """How many processes decode: as asked, or one for every two processors."""
-        return self.decoders or max(1, processors() // 2)
+        """How many processes decode: as asked, or one for every two processors, and two at least: one may be stuck."""
+        return self.decoders or max(2, processors() // 2)

@@ -83,7 +83,7 @@ def run(app: FastAPI, *, host: str, port: int, queue: int) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=16 * queue,
+        limit_concurrency=8 * queue,
         timeout_keep_alive=int(HEADERS_S),
         timeout_graceful_shutdown=60,
         h11_max_incomplete_event_size=2**15,

@@ -217,7 +217,7 @@ APPROXIMATE = "by an index beside INDEX, for a million vectors and more: built o
 SERVE_TOKEN = "who asks must send 'Authorization: Bearer TOKEN'; or METATRANSFORMER_SERVE_TOKEN in the environment"
 SERVE_QUEUE = "requests that wait or are answered, beyond which 503 is said; default: %(default)s"
 SERVE_WAIT = "for others to be answered in one batch; default: %(default)g"
-SERVE_DECODERS = "processes that read files; default: one for every two processors"
+SERVE_DECODERS = "processes that read files; default: one for every two processors, at least 2"
 OUT_OF_SEARCH = ".csv, .tsv, .parquet or .jsonl; .html shows pairs of pictures"
 
 
