@@ -1,6 +1,7 @@
 """Compiled trunks: what they compute is what the layers compute, and a wish that cannot be had is refused."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import metatransformer as mt
 from metatransformer.core.errors import MissingDependencyError, UsageError
 from metatransformer.nn.lowrank import Adapters
 from metatransformer.trunk.backends import backend, chosen_backend
+from metatransformer.trunk.cache import make_room
 
 CLOSE = {"atol": 2e-4, "rtol": 2e-4}  # float32 in another order, on values of order 10
 
@@ -93,6 +95,18 @@ def test_openvino_in_bfloat16_follows_changed_weights_and_keeps_what_it_converte
     assert not torch.allclose(one, other, atol=0.5)
     torch.testing.assert_close(other, expected, atol=0.3, rtol=0.05)
     assert "openvino_telemetry" in sys.modules and sys.modules["openvino_telemetry"] is None
+
+
+def test_what_was_not_used_for_longest_makes_room(tmp_path: Path):
+    for age, name in enumerate(("new", "old", "older")):
+        for suffix in (".bin", ".xml"):
+            path = tmp_path / f"{name}{suffix}"
+            path.write_bytes(bytes(10))
+            os.utime(path, (1000 - age, 1000 - age))
+    make_room(tmp_path, "*", most=60)
+    assert len(list(tmp_path.iterdir())) == 6
+    make_room(tmp_path, "*", most=45)
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["new", "new", "old", "old"]
 
 
 def test_training_is_done_by_the_layers_themselves():

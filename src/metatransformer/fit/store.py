@@ -24,7 +24,7 @@ from metatransformer.data.identity import value_digests
 from metatransformer.data.write import atomic_file
 from metatransformer.infer.evaluate import Features
 from metatransformer.machine.console import Console
-from metatransformer.trunk.cache import cache_folder
+from metatransformer.trunk.cache import cache_folder, make_room
 
 VARIABLE = "METATRANSFORMER_FEATURES_GB"
 MOST_GB = 5.0
@@ -99,18 +99,9 @@ class FeatureStore:
         try:
             with atomic_file(self.folder / _place(state) / f"{name}.safetensors") as temporary:
                 save_file(tensors, temporary)
-            self._make_room()
+            make_room(self.folder, "*/*.safetensors", most=self._most)
         except (DataError, OSError) as error:
             console.warn(f"features are not kept for later fits: {error}")
-
-    def _make_room(self) -> None:
-        stats = [(path, path.stat()) for path in self.folder.glob("*/*.safetensors")]
-        left = self._most - sum(stat.st_size for _, stat in stats)
-        for path, stat in sorted(stats, key=lambda item: item[1].st_mtime_ns):
-            if left >= 0:
-                return
-            path.unlink(missing_ok=True)
-            left += stat.st_size
 
     def _content(self, path: Path) -> bytes:
         """Returns a digest of a file, or of the files of a folder, and of what lies beside it under the same stem: a

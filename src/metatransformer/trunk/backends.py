@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from metatransformer.core.errors import MissingDependencyError, UsageError
-from metatransformer.trunk.cache import cache_folder
+from metatransformer.trunk.cache import cache_folder, make_room
 
 BACKENDS = ("eager", "compile", "openvino")
+MOST_CONVERTED = 4 * 2**30  # bytes of converted trunks that are kept; one of ViT-B/16 has 0.34 GB
 COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")  # where torch looks for one
 _CHOSEN: ContextVar[str] = ContextVar("backend", default="eager")
 
@@ -119,6 +120,10 @@ class OpenVINO:
         file = cache_folder() / "openvino" / f"{self._name}{'-masked' if masked else ''}.xml"
         if not file.is_file():
             self._convert(file, masked)
+            own = sum(file.with_suffix(suffix).stat().st_size for suffix in (".xml", ".bin"))
+            make_room(file.parent, "*", most=max(MOST_CONVERTED, own))
+        for suffix in (".xml", ".bin"):
+            os.utime(file.with_suffix(suffix))  # what is used stays
         core = openvino.Core()
         hint = "bf16" if self._dtype == torch.bfloat16 else "f32"
         settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
