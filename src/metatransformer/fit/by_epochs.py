@@ -33,8 +33,6 @@ def fit_by_epochs(fitted: Fitted, context: Context) -> None:
     if not all(pipeline.model.head(name).solved for name in pipeline.tasks):
         _train(fitted, pipeline, context, start_loss=None)
         return
-    if context.place.world > 1:
-        context.console.note("heads are solved in one process: the others repeat the same work")
     if context.clock.limited:
         features_in_time(fitted, context, until=UNTUNED)
     context.console.note("the head on what the trunk gives untuned:")
@@ -151,9 +149,10 @@ def _solve_narrow(narrow: Pipeline, fitted: Fitted, context: Context) -> float:
         readout = part.pipeline.head.readout
         context.console.note(f"the head that is trained through ({readout.facts.pool}, {readout.features:,} features):")
         lessons, choice = _solved(part, context)
-        head, (features, target) = choice.head(part.pipeline, lessons.known), lessons.known
+        head, known = choice.head(part.pipeline, lessons.known), lessons.known
         take(part.pipeline, head)
-        total += float(part.pipeline.tasks[name].loss(head.outputs(features), target)) / units.get(name, 1.0)
+        outputs, target = known.whole(head.outputs(known.features)), known.whole(known.target)
+        total += float(part.pipeline.tasks[name].loss(outputs, target)) / units.get(name, 1.0)
     return total
 
 

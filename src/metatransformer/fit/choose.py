@@ -21,6 +21,7 @@ from torch import Tensor
 from metatransformer.core.task import Task
 from metatransformer.data.split import cross_folds
 from metatransformer.fit.closed_form import Basis, Probe, WordBasis, cross_outputs, fit_probes, sharpness
+from metatransformer.fit.shares import Held
 from metatransformer.infer.evaluate import Features
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
@@ -44,15 +45,32 @@ MOST_HEADS = 5  # that are averaged, of several inputs
 WORDS_L2 = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 
 
-class Known(NamedTuple):
-    """Features with their targets."""
+@dataclass(frozen=True)
+class Known:
+    """Features with their targets; ``share``: only those of the samples that this one of several processes holds."""
 
     features: Features
     target: Tensor
+    share: Held | None = None
+
+    def __len__(self) -> int:
+        return len(self.target) if self.share is None else self.share.count
+
+    def whole(self, rows: Tensor) -> Tensor:
+        """Returns what all samples have, of what these have."""
+        return rows if self.share is None else self.share.whole(rows)
+
+    def of(self, share: Held) -> "Known":
+        """Returns what one process holds of these samples."""
+        return Known(self.features.take(share.places), self.target[share.places], share)
 
     def with_more(self, others: "Known") -> "Known":
-        """Returns these samples and others."""
-        return Known(Features.cat([self.features, others.features]), torch.cat([self.target, others.target]))
+        """Returns these samples and others, of which every process knows all."""
+        share = None
+        if self.share is not None:
+            theirs = Held.of(len(others), self.share.place)
+            share, others = self.share.behind(theirs), others.of(theirs)
+        return Known(Features.cat([self.features, others.features]), torch.cat([self.target, others.target]), share)
 
 
 @dataclass(frozen=True)
@@ -325,10 +343,11 @@ def probes(
     pipeline: Pipeline, part: Part, known: Known, *, l2: Sequence[float], stretch: float = 1.0
 ) -> Iterator[Probe]:
     """Yields a head for each penalty, as the recipe has it, fitted on ``known``."""
-    basis = _basis(pipeline, part, known.features, stretch=stretch)
-    solver = part.solver(pipeline.recipe)
-    features = part.of(known.features)
-    yield from fit_probes(pipeline.task, features=features, target=known.target, l2=l2, solver=solver, basis=basis)
+    basis = _basis(pipeline, part, known.features, stretch=stretch, share=known.share)
+    solver, features = part.solver(pipeline.recipe), part.of(known.features)
+    yield from fit_probes(
+        pipeline.task, features=features, target=known.target, l2=l2, solver=solver, basis=basis, share=known.share
+    )
 
 
 def penalties(pipeline: Pipeline, part: Part, features: Features) -> tuple[float, ...]:
@@ -360,7 +379,9 @@ def folds_of(
     return cross_folds(groups, classes=targets.numpy() if task.stratified else None, count=count, seed=seed)
 
 
-def _basis(pipeline: Pipeline, part: Part, features: Features, *, stretch: float) -> Basis | WordBasis:
+def _basis(
+    pipeline: Pipeline, part: Part, features: Features, *, stretch: float, share: Held | None = None
+) -> Basis | WordBasis:
     head, x = pipeline.recipe.head, part.of(features)
     if x.is_sparse:
         return WordBasis.of(x, outputs=pipeline.task.outputs)
@@ -374,4 +395,5 @@ def _basis(pipeline: Pipeline, part: Part, features: Features, *, stretch: float
         gamma=head.gamma,
         stretch=stretch,
         seed=pipeline.recipe.run.seed,
+        share=share,
     )

@@ -6,7 +6,7 @@ indicators is a ridge classifier: with more features than samples it beats the l
 tried (docs/log.md), and it has a closed form.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from metatransformer.core.errors import UsageError
 from metatransformer.core.task import Task
+from metatransformer.fit.shares import Held
 from metatransformer.nn.beside import WordWeights, standardised
-from metatransformer.nn.kernel import Landmarks, nearness
+from metatransformer.nn.kernel import ROWS, Landmarks, drawn, nearness
 
 MAX_ITERATIONS = 200
 # Below this many feature values the products are so small that threads cost more than they bring: on a busy
@@ -82,6 +83,7 @@ class Basis:
         gamma: float = 1.0,
         stretch: float = 1.0,
         seed: int = 0,
+        share: Held | None = None,
     ) -> "Basis":
         """Returns the basis of samples with ``features`` [n, F], NaN for what a sample lacks.
 
@@ -89,8 +91,9 @@ class Basis:
         ``weight_of_direct``. With ``centres`` heads are linear in the nearness to that many of the samples, drawn by
         ``seed``; the mean squared difference of the direct features then counts ``weight_of_direct`` times as much as
         that of the others, and all squared differences count ``stretch`` times, as if ``gamma`` were that much larger.
+        ``share``: several processes hold the samples, all of which have every feature.
         """
-        mean, scale = _moments(features)
+        mean, scale = _moments(features, share)
         # A feature that never changes (or hardly, against the others) carries nothing: leave its scale alone.
         scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale))
         if direct:
@@ -99,6 +102,8 @@ class Basis:
         if not centres:
             return cls(mean, scale, None)
         scale /= stretch**0.5
+        if share is not None:
+            features = share.some(features, drawn(share.count, most=centres, seed=seed))
         return cls(mean, scale, Landmarks(standardised(features, mean, scale), most=centres, gamma=gamma, seed=seed))
 
     def map(self, features: Tensor) -> Tensor:
@@ -114,12 +119,29 @@ class Basis:
         return Probe(weight, bias, self.mean, self.scale, l2, centres=centres, gamma=gamma)
 
 
-def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(features: Tensor, share: Held | None) -> tuple[Tensor, Tensor]:
     """Returns mean and deviation of each feature over the samples that have it."""
-    if not features.isnan().any():
-        return features.mean(dim=0), features.std(dim=0, correction=0)
+    if share is not None or not features.isnan().any():
+        total, count = _sums(share), len(features) if share is None else share.count
+        mean = (total(features.sum(dim=0, dtype=torch.float64)) / count).float()
+        squares = (features - mean).square().sum(dim=0, dtype=torch.float64)
+        return mean, (total(squares) / count).sqrt().float()
     mean = features.nanmean(dim=0).nan_to_num(nan=0.0)
     return mean, (features - mean).square().nanmean(dim=0).sqrt().nan_to_num(nan=0.0)
+
+
+def _sums(share: Held | None) -> Callable[[Tensor], Tensor]:
+    """Returns what makes the sum over all processes of one's own, in float64 as it is."""
+    return torch.Tensor.double if share is None else share.total
+
+
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    """Returns ``x.T @ y`` in float64: sums in another order, as of several processes, would else show."""
+    parts = zip(x.split(ROWS), y.split(ROWS), strict=True)
+    found = torch.zeros(x.shape[1], y.shape[1], dtype=torch.float64)
+    for a, b in parts:
+        found += a.double().T @ b.double()
+    return found
 
 
 @dataclass(frozen=True)
@@ -151,13 +173,15 @@ def fit_probes(
     l2: Sequence[float],
     solver: str,
     basis: Basis | WordBasis | None = None,
+    share: Held | None = None,
 ) -> Iterator[Probe]:
     """Yields one fitted probe for each penalty, strongest first; weaker ones cost more, so stop asking in time.
 
     ``solver`` "squares" minimises, in closed form, ``mean(importance * |outputs - goal|^2) / 2 + l2 / 2 * |weight|^2``;
     "likelihood" ``task.loss + l2 / 2 * |weight|^2`` with L-BFGS. A task whose loss is the squared error is always
     solved the first way, one for which squares say nothing always the second way. The bias is not penalised. Heads are
-    linear in ``basis``, by default the features standardised.
+    linear in ``basis``, by default the features standardised. ``share``: several processes hold the samples, and solve
+    by squares what they sum up.
 
     Raises:
         UsageError: no penalty is given.
@@ -165,7 +189,7 @@ def fit_probes(
     if not l2:
         raise UsageError("optim.l2", must="list at least one penalty", found="none")
     basis = basis or Basis.of(features)
-    for penalty, weight, bias in _path(task, basis.map(features), target, l2=l2, solver=solver):
+    for penalty, weight, bias in _path(task, basis.map(features), target, l2=l2, solver=solver, share=share):
         yield basis.probe(weight, bias, l2=penalty)
 
 
@@ -191,7 +215,13 @@ def cross_outputs(
 
 
 def _path(
-    task: Task, x: Tensor | sparse.csr_array, target: Tensor, *, l2: Sequence[float], solver: str
+    task: Task,
+    x: Tensor | sparse.csr_array,
+    target: Tensor,
+    *,
+    l2: Sequence[float],
+    solver: str,
+    share: Held | None = None,
 ) -> Iterator[tuple[float, Tensor, Tensor]]:
     """Yields ``(penalty, weight [C, F], bias [C])``, strongest penalty first."""
     penalties = sorted(l2, reverse=True)
@@ -201,16 +231,18 @@ def _path(
         return
     if task.squared or (task.ranks and solver == "squares"):
         unit = task.outputs / 2 if task.squared else 1.0
-        goal, importance, tried = task.goal(target), task.importance(target), [unit * penalty for penalty in penalties]
+        # How much a sample counts may depend on all the others.
+        importance = task.importance(target) if share is None else task.importance(share.whole(target))[share.places]
+        goal, tried = task.goal(target), [unit * penalty for penalty in penalties]
         path = (
-            ridge_path(x, goal, importance=importance, l2=tried)
+            ridge_path(x, goal, importance=importance, l2=tried, share=share)
             if isinstance(x, Tensor)
             else sparse_path(x, goal, importance=importance, l2=tried)
         )
         for penalty, (_, weight, bias) in zip(penalties, path, strict=True):
             yield penalty, weight, bias
         return
-    assert isinstance(x, Tensor), "words are counted for heads by squares only"
+    assert isinstance(x, Tensor) and share is None, "words are counted for heads by squares only"
     weight = torch.zeros(task.outputs, x.shape[1], requires_grad=True)
     bias = task.constant().clone().requires_grad_(True)
     for penalty in penalties:
@@ -220,21 +252,22 @@ def _path(
 
 
 def ridge_path(
-    x: Tensor, goal: Tensor, *, importance: Tensor, l2: Sequence[float]
+    x: Tensor, goal: Tensor, *, importance: Tensor, l2: Sequence[float], share: Held | None = None
 ) -> Iterator[tuple[float, Tensor, Tensor]]:
     """Yields ``(penalty, weight [H, F], bias [H])`` of the squares that ``fit_probes`` describes.
 
     ``x`` is [n, F], ``goal`` [n, H], ``importance`` [n] with mean 1. Solved by Cholesky on the smaller of the two Gram
-    matrices, in float64.
+    matrices, in float64. Of rows that several processes hold each adds its part of the F x F one.
     """
-    rows, features = x.shape
-    share = (importance / importance.sum())[:, None]
-    centre, level = (share * x).sum(dim=0), (share * goal).sum(dim=0)
+    total = _sums(share)
+    rows, features = (len(x) if share is None else share.count), x.shape[1]
+    weights = (importance / total(importance.sum(dtype=torch.float64)).float())[:, None]
+    centre, level = (total((weights * part).sum(dim=0, dtype=torch.float64)).float() for part in (x, goal))
     root = importance.sqrt()[:, None]
     x, goal = (x - centre) * root, (goal - level) * root
-    primal = features <= rows
-    gram = (x.T @ x if primal else x @ x.T).double()
-    right = (x.T @ goal if primal else goal).double()
+    primal = features <= rows or share is not None
+    gram = total(_product(x, x)) if primal else (x @ x.T).double()
+    right = total(_product(x, goal)) if primal else goal.double()
     # Directions that the data does not span would make the smallest penalties unsolvable: the products are of float32.
     floor = 1e-7 * float(gram.diagonal().sum())
     for penalty in l2:

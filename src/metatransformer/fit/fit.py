@@ -157,8 +157,8 @@ def _learn(fitted: Fitted, context: Context) -> None:
 
 
 def _solve(fitted: Fitted, context: Context) -> None:
-    if context.place.world > 1:
-        context.console.note("tune mode 'head' solves its heads in one process: the others repeat the same work")
+    if context.place.world > 1 and any(task.kit for task in fitted.pipeline.tasks.values()):
+        context.console.note("answers for parts of samples are learned in one process: the others repeat the same work")
     if context.run is not None:
         context.run.rewind_log(0)  # the heads are cheap: a killed run fits them all again
     if context.clock.limited:

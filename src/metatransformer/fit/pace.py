@@ -15,6 +15,7 @@ from metatransformer.core.task import BoxTask, DenseTask
 from metatransformer.data.examples import Examples
 from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted
+from metatransformer.fit.shares import share_sizes
 from metatransformer.infer.evaluate import compute_features, compute_outputs
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.clock import Clock, duration, memory_gb
@@ -139,7 +140,10 @@ def read_in_time(fitted: Fitted, context: Context, *, until: float) -> None:
             context.console,
             title=f"{name} samples",
             stop=lambda count, least=least, share=share: count >= least and context.clock.gone(share),
+            place=context.place,
         )
+        if context.place.world > 1:
+            share_sizes(loader)
     narrow(fitted, done, context)
 
 

@@ -36,6 +36,7 @@ from metatransformer.fit.closed_form import Probe
 from metatransformer.fit.context import Context
 from metatransformer.fit.fitted import Fitted, refits
 from metatransformer.fit.pace import HEADS
+from metatransformer.fit.shares import Held, are_shared
 from metatransformer.infer.evaluate import Features, compute_features
 from metatransformer.nn.beside import Beside, BesideFacts, Standardise
 from metatransformer.nn.kernel import KernelLayer
@@ -101,9 +102,32 @@ def meet(pipeline: Pipeline, way: Literal["features", "tokens"]) -> None:
 
 
 def lessons_of(fitted: Fitted, context: Context) -> Lessons:
-    """Computes the features of train and val."""
-    known, held_out = (Known(_features(fitted, split, context), _target(fitted, split)) for split in ("train", "val"))
-    return Lessons(known, held_out)
+    """Computes the features of train and val, of several processes each a share of both.
+
+    Where what is summed over all training samples is enough to solve heads, their features stay where they are.
+    """
+    held_out = Known(_features(fitted, "val", context), _target(fitted, "val"))
+    return Lessons(_known(fitted, context), held_out)
+
+
+def _known(fitted: Fitted, context: Context) -> Known:
+    target, place = _target(fitted, "train"), context.place
+    if not (are_shared(len(target), place) and _by_sums(fitted)):
+        return Known(_features(fitted, "train", context), target)
+    share = Held.of(len(target), place)
+    return Known(_own_features(fitted, "train", context), target[share.places], share)
+
+
+def _by_sums(fitted: Fitted) -> bool:
+    """Returns whether heads need no more of the training samples than sums over them: lines and kernels by squares on
+    the trunk's features of one input, chosen by the validation split. Of fewer samples than features all are gathered:
+    their own Gram matrix is the smaller one.
+    """
+    pipeline, samples = fitted.pipeline, len(fitted.loaders["train"])
+    recipe, task = pipeline.recipe, pipeline.task
+    plain = len(pipeline.route) > 1 or any(reader.plain for reader in pipeline.route.values())
+    small = not recipe.head.centres and samples < pipeline.head.readout.features
+    return is_closed(recipe, task) and not (task.compares or plain or small or _folds(fitted))
 
 
 def _target(fitted: Fitted, split: str) -> torch.Tensor:
@@ -119,12 +143,12 @@ def choose_head(fitted: Fitted, lessons: Lessons, context: Context, *, by_split:
 
 def _try_parts(fitted: Fitted, lessons: Lessons, context: Context, *, by_split: bool) -> Tried:
     pipeline, (known, held_out) = fitted.pipeline, lessons
-    if 0 < pipeline.recipe.head.centres < len(known.target) and not pipeline.task.compares:
-        count = f"{pipeline.recipe.head.centres:,} of {len(known.target):,}"
+    if 0 < pipeline.recipe.head.centres < len(known) and not pipeline.task.compares:
+        count = f"{pipeline.recipe.head.centres:,} of {len(known):,}"
         context.console.note(f"the kernel head compares with {count} training samples (head.centres)")
     folds = [] if by_split else _folds(fitted)
     scored = known.with_more(held_out) if folds else held_out
-    log = _Log(fitted, context, samples=len(scored.target), how=f"{len(folds)} folds of train and val" if folds else "")
+    log = _Log(fitted, context, samples=len(scored), how=f"{len(folds)} folds of train and val" if folds else "")
     best = []
     for part in parts_of(pipeline, known.features):
         tried = (
@@ -194,7 +218,7 @@ def _helpful(pipeline: Pipeline, best: Solved, without: Mapping[str, Choice], le
     """Returns the heads of training samples that lose less than ``best`` where held-out samples lack an input, by more
     than the standard error of the difference.
     """
-    task, known, (features, target) = pipeline.task, lessons.known, lessons.held_out
+    task, known, features, target = pipeline.task, lessons.known, lessons.held_out.features, lessons.held_out.target
     parts = [torch.arange(start, len(target), PARTS) for start in range(min(PARTS, len(target)))]
     found = {}
     for name, choice in without.items():
@@ -358,22 +382,29 @@ def require_foldable(recipe: Recipe, task: Task) -> None:
 
 
 def _features(fitted: Fitted, split: str, context: Context) -> Features:
-    """Returns the features of a split, from the run folder when a killed run left them there.
+    """Returns the features of a split; of several processes each computes a share of them."""
+    own, count, place = _own_features(fitted, split, context), len(fitted.loaders[split]), context.place
+    return Held.of(count, place).features(own) if are_shared(count, place) else own
 
-    Of several processes each computes all, and only the first one touches the run folder.
-    """
-    name, console = fitted.pipeline.task_name, context.console
+
+def _own_features(fitted: Fitted, split: str, context: Context) -> Features:
+    """Returns the features of this process's share of a split, from the run folder where a killed run left them."""
+    name, console, place = fitted.pipeline.task_name, context.console, context.place
+    loader, suffix = fitted.loaders[split], ""
+    if are_shared(len(loader), place):
+        loader = loader.part(Held.of(len(loader), place).places.tolist(), tasks=loader.tasks)
+        suffix = f"-{place.rank}-of-{place.world}"
     path = None
     stored = context.memo is not None and context.memo.store is not None
-    if context.run is not None and context.run.writes and not stored:
-        path = context.run.checkpoint.parent / f"features-{name}-{split}.pt"
+    if context.run is not None and (context.run.writes or suffix) and not stored:
+        path = context.run.checkpoint.parent / f"features-{name}-{split}{suffix}.pt"
     if path is not None and path.is_file():
         try:
             return Features(*torch.load(path, weights_only=True))
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, TypeError):
             console.note(f"{path} is damaged: computed again")
     compute = compute_features if context.memo is None else context.memo.features
-    features = compute(fitted.pipeline, fitted.loaders[split], console=console, title=f"features, {split}")
+    features = compute(fitted.pipeline, loader, console=console, title=f"features, {split}")
     if path is not None:
         with atomic_file(path) as temporary:
             torch.save(tuple(features), temporary)

@@ -47,6 +47,9 @@ class Place:
     world: int = 1
 
 
+ALONE = Place()
+
+
 def require_targets(task: Task, examples: Examples, *, name: str) -> None:
     """Raises DataError with the first sample whose target is none of the task, and how many there are."""
     refused: list[tuple[int, DataError]] = []
@@ -87,7 +90,7 @@ class Loader:
         self._cache: dict[int, Sample] = {}
         self._lock = Lock()  # of the cache
         self._left = cache_mb * 2**20
-        self._sizes = np.zeros(len(examples))
+        self.sizes = np.zeros(len(examples))
         self.rows: dict[str, np.ndarray] = {}
         self.encoded: dict[str, Tensor] = {}
         for name, task in self.tasks.items():
@@ -122,7 +125,7 @@ class Loader:
         """Returns a loader, without targets, of samples that were read elsewhere."""
         loader = Loader(route, examples, cache_mb=0, tasks={}, workers=1)
         loader._cache = dict(enumerate(samples))
-        loader._sizes = np.array([sample.nbytes for sample in samples], dtype=float)
+        loader.sizes = np.array([sample.nbytes for sample in samples], dtype=float)
         return loader
 
     def of_task(self, name: str) -> "Loader":
@@ -132,26 +135,28 @@ class Loader:
             return self if len(self.tasks) == 1 else self.part(range(len(self)), tasks={name: self.tasks[name]})
         return self.part(rows.tolist(), tasks={name: self.tasks[name]})
 
-    def prepare(self, console: Console, *, title: str, stop: Callable[[int], bool] | None = None) -> int:
-        """Reads every sample once: errors show before anything is trained, later epochs need no disk. Returns how many
-        were read: all, or those before ``stop`` said so.
+    def prepare(
+        self, console: Console, *, title: str, stop: Callable[[int], bool] | None = None, place: Place = ALONE
+    ) -> int:
+        """Reads every sample once, of several processes each its share: errors show before anything is trained, later
+        epochs need no disk. Returns how many were read: all, or those before ``stop`` said so.
 
         Raises:
             DataError: the first bad sample.
         """
-        done = 0
+        done, rows = 0, range(place.rank, len(self), place.world)
         with console.bar(f"reading {title}", total=len(self)) as bar, _threads(self.workers) as pool:
-            for _, window in self._windows(pool, count=2 * self.workers):
-                bar.advance(len(window))
+            for _, window in self._windows(pool, rows, count=2 * self.workers):
+                bar.advance(len(window) * place.world)
                 done += len(window)
                 if stop is not None and stop(done):
-                    break
-        return done
+                    return done
+        return len(self)
 
     @property
     def mean_bytes(self) -> float:
         """How many bytes the samples that were read so far take in the mean, 0 before any."""
-        known = self._sizes[self._sizes > 0]
+        known = self.sizes[self.sizes > 0]
         return float(known.mean()) if len(known) else 0.0
 
     def sample(self, index: int) -> Sample:
@@ -164,7 +169,7 @@ class Loader:
             must = f"have at least one of the inputs {', '.join(views)}"
             raise DataError(self.examples.keys[index], must=must, found="none")
         sample = Sample(self.examples.keys[index], views)
-        self._sizes[index] = sample.nbytes
+        self.sizes[index] = sample.nbytes
         with self._lock:
             if sample.nbytes <= self._left and index not in self._cache:
                 self._left -= sample.nbytes
@@ -174,7 +179,7 @@ class Loader:
     def part(self, places: Sequence[int], *, tasks: Mapping[str, Task]) -> "Loader":
         """Returns a loader of some of the samples and ``tasks``; what is in memory is shared."""
         part = Loader(self.route, self.examples.take(places), cache_mb=0, tasks=tasks, workers=self.workers)
-        part._sizes = self._sizes[list(places)]
+        part.sizes = self.sizes[list(places)]
         part._cache = {new: self._cache[old] for new, old in enumerate(places) if old in self._cache}
         return part
 
@@ -184,28 +189,30 @@ class Loader:
             yield from self._ahead(self._like_shapes(pool, batch_size=batch_size))
 
     def _like_shapes(self, pool: ThreadPoolExecutor, *, batch_size: int) -> Iterator[Chunk]:
-        for first, window in self._windows(pool, count=batch_size * WINDOW):
+        for first, window in self._windows(pool, range(len(self)), count=batch_size * WINDOW):
             lengths = lengths_of([future.result() for future in window], fields=self.fields)
             for places in cut_batches(lengths, batch_size=batch_size):
                 yield first + places, [window[place] for place in places]
 
-    def _windows(self, pool: ThreadPoolExecutor, *, count: int) -> Iterator[tuple[int, list[Future[Sample]]]]:
-        """Yields the first index and the samples of each window, while the next one is read.
+    def _windows(
+        self, pool: ThreadPoolExecutor, rows: range, *, count: int
+    ) -> Iterator[tuple[int, list[Future[Sample]]]]:
+        """Yields of each window the place of its first row, and its samples, while the next one is read.
 
         A window has ``count`` samples, or fewer where they reach ``WINDOW_BYTES``.
         """
         waiting: deque[Future[Sample]] = deque()
         window: list[Future[Sample]] = []
         left, largest = WINDOW_BYTES, 0
-        rest = iter(range(len(self)))
-        for index in range(len(self)):
+        rest = iter(rows)
+        for index in range(len(rows)):
             most = max(1, WINDOW_BYTES // largest) if largest else AHEAD  # until one was read each might be huge
             room = max(min(count, most) - len(waiting), 0)
             waiting.extend(pool.submit(self.sample, later) for later in islice(rest, room))
             window.append(waiting.popleft())
             size = window[-1].result().nbytes
             left, largest = left - size, max(largest, size)
-            if len(window) == count or left <= 0 or index == len(self) - 1:
+            if len(window) == count or left <= 0 or index == len(rows) - 1:
                 yield index + 1 - len(window), window
                 window, left = [], WINDOW_BYTES
 
@@ -236,7 +243,7 @@ class Loader:
         chunks: list[np.ndarray] = []
         for start in range(0, len(order), batch_size * WINDOW):
             window = order[start : start + batch_size * WINDOW]
-            window = window[np.argsort(self._sizes[window], kind="stable")]
+            window = window[np.argsort(self.sizes[window], kind="stable")]
             chunks += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
         rng.shuffle(chunks)
         return [_share(chunk, place) for chunk in chunks]

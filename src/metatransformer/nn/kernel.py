@@ -41,6 +41,13 @@ class KernelLayer(nn.Module):
             return near @ self.weight.T + self.bias
 
 
+def drawn(count: int, *, most: int, seed: int) -> Tensor:
+    """Returns the places, rising, of up to ``most`` of ``count`` rows."""
+    if count <= most:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
+
+
 class Landmarks:
     """The kernel as features: ``map(x) @ map(y).T`` is the kernel between the centres, and approximates it elsewhere.
 
@@ -48,11 +55,8 @@ class Landmarks:
     """
 
     def __init__(self, x: Float[Tensor, "N F"], *, most: int, gamma: float, seed: int) -> None:
-        places = torch.arange(len(x))
-        if len(x) > most:
-            places = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:most].sort().values
         self.gamma = gamma
-        self.centres = x[places].half()
+        self.centres = x[drawn(len(x), most=most, seed=seed)].half()
         # In float64: rounding would leave directions of negative length, of which there are no roots. Samples that are
         # there twice would leave one without any.
         self._rows = self.centres.double()
