@@ -64,6 +64,12 @@ class MetaTransformer(nn.Module):
         other.apart, other.origins = self.apart, self.origins
         return other
 
+    def with_encoder(self, encoder: Encoder) -> "MetaTransformer":
+        """Returns a model of the same tokenizers, adapters and heads around another trunk."""
+        other = self.with_heads({name: self.head(name) for name in self.heads})
+        other.encoder = encoder
+        return other
+
     def tune(self, mode: str) -> None:
         """Chooses what learns: ``head`` the heads; ``ends`` tokenizers and heads, with gradients through the frozen
         trunk (the paper's F); ``all`` everything (the paper's T); ``norm``, ``lora:RANK`` and ``last:K`` what

@@ -29,6 +29,7 @@ from metatransformer.recipe import LogOptions, Recipe, to_dict, to_yaml
 WRITTEN = (
     *("recipe.yaml", "split.csv", "log.jsonl", "metrics.json", "controls.json", ".*.tmp.*"),
     *("tensorboard/events.out.tfevents.*", "checkpoints/*.pt", "checkpoints/*.f16", "checkpoints/.*.tmp.*"),
+    *("checkpoints/step-*/*.distcp", "checkpoints/step-*/.metadata*"),
     *("model/model.json", "model/*.safetensors", "model/*/*.safetensors", "model/adapters/adapter_config.json"),
     *("model/.*.tmp.*", "model/*/.*.tmp.*"),
 )

@@ -4,6 +4,7 @@ Runs on one process or under ``torchrun``: each process takes its share of every
 Only parameters that learn are kept in checkpoints.
 """
 
+import json
 import math
 import os
 import time
@@ -16,6 +17,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from metatransformer.core.batch import Batch
 from metatransformer.core.errors import UsageError
@@ -23,7 +25,19 @@ from metatransformer.fit.choose import by_loss, rule, within_error
 from metatransformer.fit.context import Context
 from metatransformer.fit.objective import Objective
 from metatransformer.fit.pace import FIRST, TRAINED, WORTH
-from metatransformer.infer.evaluate import compute_outputs, score_outputs
+from metatransformer.fit.sharding import (
+    clip,
+    drop_parts,
+    load_parts,
+    local,
+    newest_parts,
+    save_parts,
+    shards_trunk,
+    whole,
+    with_parts,
+)
+from metatransformer.fit.shares import shared_outputs
+from metatransformer.infer.evaluate import score_outputs
 from metatransformer.infer.loader import Batches, Loader, Place
 from metatransformer.machine.clock import duration, memory_gb
 from metatransformer.machine.console import Bar, Console
@@ -120,7 +134,10 @@ class Trainer:
         self.device = choose_device(self.recipe.run.device)
         self.precision = choose_precision(self.recipe.run.precision, device=self.device)
         self.model = pipeline.model.to(self.device)
-        self.learning = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        self.parted = shards_trunk(pipeline, context.place)
+        # What is trained: the model itself, or one whose trunk every process has a part of.
+        self.taught = with_parts(self.model, device=self.device, place=self.place) if self.parted else self.model
+        self.learning = {n: p for n, p in self.taught.named_parameters() if p.requires_grad}
         optim, data = self.recipe.optim, self.recipe.data
         self.steps_per_epoch = train.steps(batch_size=data.batch_size, place=context.place)
         self.epochs = choose_epochs(optim.epochs, steps=self.steps_per_epoch)
@@ -133,13 +150,14 @@ class Trainer:
 
     def _groups(self) -> list[dict[str, Any]]:
         """Returns the parameter groups, one for each rate; vectors are not decayed."""
-        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.learning.items():
-            groups.setdefault((self._rate(name), parameter.ndim >= 2), []).append(parameter)
+            kind = self._rate(name), parameter.ndim >= 2, isinstance(parameter, DTensor)
+            groups.setdefault(kind, []).append(parameter)
         decay = self.recipe.optim.weight_decay
         return [
             {"params": params, "lr": lr, "base": lr, "weight_decay": decay if matrix else 0.0}
-            for (lr, matrix), params in groups.items()
+            for (lr, matrix, _), params in groups.items()
         ]
 
     def _rate(self, name: str) -> float:
@@ -175,12 +193,13 @@ class Trainer:
                 self.progress.epoch, self.progress.batch, self.progress.loss_sum = self.progress.epoch + 1, 0, 0.0
                 self._validate(train_loss=train_loss)
         self._load(self.progress.weights)
+        self._publish()
         return self.progress
 
     def _epoch(self, bar: Bar) -> None:
         """Trains on the rest of the current epoch."""
         progress, recipe = self.progress, self.recipe
-        self.model.train()
+        self.taught.train()
         batches = self.train.epoch(
             batch_size=recipe.data.batch_size,
             seed=recipe.run.seed,
@@ -200,9 +219,14 @@ class Trainer:
                 self._foretell()
                 if self._time_is_up():
                     return
-                minutes = (time.monotonic() - self._saved) / 60
-                if self.run is not None and minutes > recipe.run.checkpoint_minutes:
+                if self.run is not None and self._is_time_to_save():
                     self._save()
+
+    def _is_time_to_save(self) -> bool:
+        minutes = torch.tensor((time.monotonic() - self._saved) / 60)
+        if self.parted:  # all write, so the clock of one counts
+            dist.broadcast(minutes, src=0)
+        return float(minutes) > self.recipe.run.checkpoint_minutes
 
     def _foretell(self) -> None:
         """Says after the first steps how long training will take, and how much memory."""
@@ -241,8 +265,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
-            loss = self.objective.step(self.model, batch.to(self.device))
-        value = float(loss.detach())
+            loss = self.objective.step(self.taught, batch.to(self.device)) * self._weight(batch)
+        value = self._of_all(loss.detach().clone())
         if not math.isfinite(value):
             raise UsageError(
                 f"training step {self.progress.step}",
@@ -253,7 +277,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._share_gradients()
-        nn.utils.clip_grad_norm_(self.learning.values(), CLIP)
+        (clip if self.parted else nn.utils.clip_grad_norm_)(self.learning.values(), CLIP)
         self.optimizer.step()
         self._update_average()
         return value
@@ -265,10 +289,22 @@ class Trainer:
                 dist.broadcast(tensor.data, src=0)
             self.average = {name: p.detach().clone() for name, p in self.learning.items()}
 
+    def _weight(self, batch: Batch) -> float:
+        """Returns how much this process's part of a batch counts against the mean part."""
+        return 1.0 if self.place.world == 1 else len(batch) / self._of_all(torch.tensor(float(len(batch))))
+
+    def _of_all(self, value: Tensor) -> float:
+        """Returns the mean of a value over all processes."""
+        if self.place.world > 1:
+            dist.all_reduce(value)
+        return float(value) / self.place.world
+
     def _share_gradients(self) -> None:
         # One averaged copy instead of DistributedDataParallel: what learns is small, and nothing has to be wrapped.
         if self.place.world > 1:
             for parameter in self.learning.values():
+                if isinstance(parameter, DTensor):  # it has been averaged on its way
+                    continue
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
                 dist.all_reduce(parameter.grad)
@@ -290,7 +326,7 @@ class Trainer:
         step = self.progress.step
         decay = min(self.recipe.optim.average, (1 + step) / (10 + step))
         for name, parameter in self.learning.items():
-            self.average[name].lerp_(parameter.detach(), 1 - decay)
+            local(self.average[name]).lerp_(local(parameter.detach()), 1 - decay)
 
     def _validate(self, *, train_loss: float) -> None:
         """Scores the averaged weights, keeps the best, logs, and saves a checkpoint."""
@@ -298,6 +334,7 @@ class Trainer:
         self._shorten_validation()
         current = {name: p.detach().clone() for name, p in self.learning.items()}
         self._load(self.average)
+        self._publish()
         line: dict[str, Any] = {"epoch": progress.epoch, "step": progress.step, "train_loss": train_loss}
         line["lr"] = self.optimizer.param_groups[0]["lr"]
         scores = self._scores()
@@ -340,7 +377,10 @@ class Trainer:
         several = len(self.pipeline.tasks) > 1
         for name, task in self.pipeline.tasks.items():
             val = self.val.of_task(name)
-            outputs = compute_outputs(self.pipeline.of_task(name), val, console=Console(quiet=True), title="validating")
+            quiet = Console(quiet=True)
+            outputs = shared_outputs(
+                self.pipeline.of_task(name), val, place=self.place, console=quiet, title="validating"
+            )
             scores = score_outputs(self.pipeline.of_task(name), val, outputs)
             found |= {f"{name}_{key}": value for key, value in scores.items()} if several else scores
             if several:
@@ -384,11 +424,22 @@ class Trainer:
     @torch.no_grad()
     def _load(self, weights: dict[str, Tensor]) -> None:
         for name, parameter in self.learning.items():
-            parameter.copy_(weights[name])
+            local(parameter).copy_(local(weights[name]))
+
+    @torch.no_grad()
+    def _publish(self) -> None:
+        """Leaves in the model what a trunk in parts has learned."""
+        for name, parameter in self.model.named_parameters() if self.parted else ():
+            if name in self.learning:
+                parameter.copy_(whole(self.learning[name]))
 
     def _save(self) -> None:
         assert self.run is not None
         self._saved = time.monotonic()
+        if self.parted:
+            folder, step = self.run.checkpoint.parent, self.progress.step
+            save_parts(folder, self._parts(), step=step, place=self.place)
+            return
         self.run.save_checkpoint(
             {
                 "progress": vars(self.progress),
@@ -397,16 +448,45 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
             }
         )
+        if self.place.rank == 0:
+            drop_parts(self.run.checkpoint.parent)  # of several processes, whose run this one took up
+
+    def _parts(self) -> dict[str, Any]:
+        """Returns the whole state of training by names, so that any number of processes can take it up."""
+        moments = {}
+        for name, parameter in self.learning.items():
+            state = self.optimizer.state[parameter]
+            if not state:  # before the first step
+                zeros = {key: torch.zeros_like(parameter.detach()) for key in ("exp_avg", "exp_avg_sq")}
+                state |= {"step": torch.tensor(0.0), **zeros}
+            moments[name] = state
+        progress = json.dumps({key: value for key, value in vars(self.progress).items() if key != "weights"})
+        best = self.progress.weights or {name: tensor.clone() for name, tensor in self.average.items()}
+        weights = {name: parameter.detach() for name, parameter in self.learning.items()}
+        return {"progress": progress, "weights": weights, "average": self.average, "best": best, "moments": moments}
 
     def _resume(self) -> None:
-        """Takes up the last checkpoint, if the run has one."""
-        state = None if self.run is None else self.run.load_checkpoint()
-        if state is None:
+        """Takes up the last checkpoint, if the run has one; of a trunk in parts also one of fewer or more processes."""
+        if self.run is None:
             return
+        state = self.run.load_checkpoint()
+        parts = newest_parts(self.run.checkpoint.parent)
+        if parts is not None:
+            state = load_parts(parts, self._parts())
+            self.progress = Progress(**json.loads(state["progress"]), weights=state["best"])
+        elif state is not None:
+            self._take(state)
+        else:
+            return
+        self.run.rewind_log(self.progress.lines)
+        self.console.note(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
+
+    def _take(self, state: dict[str, Any]) -> None:
+        """Takes up the state that one process, or several with whole trunks, wrote."""
+        if self.parted:
+            must, do = "be of several processes", "Continue on one process, or start again with --overwrite."
+            raise UsageError("the checkpoint of this run", must=must, found="one of a single process", do=do)
         self.progress = Progress(**state["progress"])
         self._load(state["weights"])
         self.average = {n: t.to(self.device) for n, t in state["average"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
-        assert self.run is not None
-        self.run.rewind_log(self.progress.lines)
-        self.console.note(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")

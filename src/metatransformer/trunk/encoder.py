@@ -19,7 +19,7 @@ from metatransformer.core.tokens import Tokens
 from metatransformer.nn.block import ACTIVATIONS, Block, Mask
 from metatransformer.nn.lowrank import Adapters
 from metatransformer.trunk.backends import Compiled, OpenVINO, chosen_backend
-from metatransformer.trunk.ragged import Layers, run_ragged
+from metatransformer.trunk.ragged import Layers, run_in_one, run_ragged
 
 # Relative tolerance between the stored and the measured fingerprint. Float32 sums differ between
 # processors by about 1e-5. On focus-s14 the smallest effect of a wrong setting is 2.9e-3 (GELU's
@@ -102,6 +102,7 @@ class Encoder(Trunk):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
         self.is_frozen = False
+        self.in_one = False  # all rows go through the layers in one call, however unlike their lengths
         self._as_shared: tuple[int, ...] | None = None  # torch's counts of changes in place, then
         self._made: tuple[object, dict[tuple[object, ...], Any]] | None = None  # of which weights, and what of them
 
@@ -127,7 +128,8 @@ class Encoder(Trunk):
         if not tokens.mask.any(dim=1).all():
             raise UsageError("encoder", must="get at least one real token a sample", found="none")
         layers = self._layers(tokens.x.device.type, after=after, adapters=adapters)
-        return [replace(tokens, x=x) for x in run_ragged(layers, tokens.x, tokens.mask)]
+        run = run_in_one if self.in_one else run_ragged
+        return [replace(tokens, x=x) for x in run(layers, tokens.x, tokens.mask)]
 
     def _layers(self, device: str, *, after: Sequence[int], adapters: Adapters | None) -> Layers:
         """Returns the layers as this call computes them: a frozen trunk's by the chosen backend, and under autocast

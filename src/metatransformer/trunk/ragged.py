@@ -44,6 +44,13 @@ def run_ragged(layers: Layers, x: Tensor, mask: Tensor) -> list[Tensor]:
     return found
 
 
+def run_in_one(layers: Layers, x: Tensor, mask: Tensor) -> list[Tensor]:
+    """Returns what ``run_ragged`` does, by one call of the layers whatever the rows: processes that hold parts of the
+    layers must call them equally often.
+    """
+    return [layer.masked_fill(~mask[..., None], 0) for layer in layers(x, mask)]
+
+
 def parts_of(mask: Tensor) -> Iterator[Part]:
     """Yields the parts of a batch of which ``mask`` ``[B, N]`` tells the real tokens."""
     counts = mask.sum(dim=1)
