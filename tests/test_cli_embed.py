@@ -2,7 +2,6 @@
 
 import importlib.util
 import shutil
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +53,8 @@ def test_embed_takes_half_precision_where_it_proves_itself(
     np.testing.assert_allclose(found, right, atol=0.05)
 
 
-def test_embed_in_parts_equals_embed_in_one(pictures: Path, tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(embed_module, "open_shards", partial(embed_module.open_shards, shard_rows=5))
-    words = ["embed", pictures, *IMAGE, *SETTINGS, "--out"]
+def test_embed_in_parts_equals_embed_in_one(pictures: Path, tmp_path: Path, call: Run):
+    words = ["embed", pictures, *IMAGE, *SETTINGS, "--shard-rows", 5, "--out"]
     assert call([*words, tmp_path / "one.parquet"])[0] == 0
     out, told = tmp_path / "parts.parquet", []
     for part in ("2/2", "1/2"):
@@ -149,8 +147,7 @@ def test_vectors_of_a_table_do_not_see_its_target(table: Path, tmp_path: Path, c
 
 
 def test_an_interrupted_embed_continues(pictures: Path, tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch):
-    embed, open_shards, calls = embed_module.embed, embed_module.open_shards, []
-    monkeypatch.setattr(embed_module, "open_shards", partial(open_shards, shard_rows=7))
+    embed, calls = embed_module.embed, []
 
     def interrupted(model, records, *, console):
         calls.append(len(records))
@@ -159,7 +156,7 @@ def test_an_interrupted_embed_continues(pictures: Path, tmp_path: Path, call: Ru
         return embed(model, records, console=console)
 
     monkeypatch.setattr(embed_module, "embed", interrupted)
-    words = ["embed", pictures, *IMAGE, "--out", tmp_path / "e.parquet", *SETTINGS]
+    words = ["embed", pictures, *IMAGE, "--shard-rows", 7, "--out", tmp_path / "e.parquet", *SETTINGS]
     status, _, err = call(words)
     assert status == 130 and "the same command continues" in err and not (tmp_path / "e.parquet").exists()
     status, result, err = call(words)

@@ -30,7 +30,7 @@ def start(out, *, ids=tuple(IDS), encoder="test", rows=5, part=WHOLE, **more: st
 
 def write(shards: EmbeddingShards, shard: int) -> None:
     rows = shards.rows(shard)
-    shards.write(shard, embeddings=VECTORS[rows.start : rows.stop])
+    shards.write(shard, found=VECTORS[rows.start : rows.stop])
 
 
 @pytest.mark.parametrize("name", ["emb", "emb.parquet"])

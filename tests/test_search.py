@@ -49,7 +49,7 @@ def stored_of(vectors: np.ndarray, out: Path, *, shard_rows: int) -> Path:
     )
     for shard in shards.pending():
         rows = shards.rows(shard)
-        shards.write(shard, embeddings=vectors[rows.start : rows.stop])
+        shards.write(shard, found=vectors[rows.start : rows.stop])
     return shards.finish()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from metatransformer.core.errors import DataError, UsageError
-from metatransformer.data.shards import PREFIX
+from metatransformer.data.shards import PREFIX, left_out_of
 
 BLOCK_BYTES = 64 * 2**20  # of vectors that are read at a time
 WRITTEN = "be embeddings that 'metatransformer embed' wrote: a .parquet file or a folder of shards"
@@ -105,15 +105,16 @@ def open_stored(place: Path) -> Stored:
             manifest = json.loads((pq.read_schema(place).metadata or {})[f"{PREFIX}manifest".encode()])
         stored = Stored(place, files, manifest)
         rows = [pq.read_metadata(file).num_rows for file in files]
+        left_out = sum(left_out_of(file) for file in files)
         known = stored.width, len(stored), str(manifest["modality"]), str(manifest["model"]), str(manifest["pooling"])
     except (pa.ArrowInvalid, OSError, KeyError, ValueError, TypeError) as error:
         raise UsageError(path, must=WRITTEN, found=f"another file ({type(error).__name__})") from error
     if not sum(rows) or not known[0]:
         raise DataError(place, must="hold at least one vector", found="none", do="Run 'metatransformer embed' first.")
-    if sum(rows) != len(stored):
+    if sum(rows) + left_out != len(stored):
         do = "Run the same 'metatransformer embed' again: it continues."
         raise DataError(place, must=f"hold all of its {len(stored):,} vectors", found=f"{sum(rows):,}", do=do)
-    return stored
+    return Stored(place, files, manifest | {"rows": sum(rows)})
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

@@ -3,17 +3,15 @@
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import nn
 
-from metatransformer.core.errors import MetaTransformerError, UsageError
+from metatransformer.core.errors import UsageError
 from metatransformer.core.readout import Readout
 from metatransformer.data.examples import Examples
-from metatransformer.data.shards import WHOLE, Part, open_shards
 from metatransformer.infer.evaluate import compute_outputs, read_out
 from metatransformer.infer.loader import Loader
 from metatransformer.infer.sources import require_seen
@@ -246,38 +244,3 @@ def embed(model: Embedding, examples: Examples, *, console: Console) -> np.ndarr
         if model.pool == OUTPUTS:
             return unit(compute_outputs(model.pipeline, loader, console=console, title="embedding")).numpy()
         return read_out(model.pipeline, model.readout, loader, console=console, title="embedding").numpy()
-
-
-def embed_to(
-    model: Vectors, examples: Examples, out: Path, *, part: Part = WHOLE, console: Console
-) -> tuple[Path, int, int]:
-    """Writes vectors and ids as Parquet; returns the place, how many rows an earlier, killed call had finished, and how
-    many other processes still have to make where this one makes a ``part``.
-
-    Each shard is written whole or not at all, and the same call again continues behind the last one. Only a call that
-    makes all of them puts the shards into one file.
-    """
-    records = [next(iter(examples.inputs.values()))[row] for row in range(len(examples))]
-    shards = open_shards(
-        out,
-        ids=list(examples.keys),
-        paths=[None if record is None or record.path is None else str(record.path) for record in records],
-        modality=model.modality,
-        width=model.width,
-        metadata={**model.metadata(), "data": examples.identity()},
-        part=part,
-    )
-    pending = shards.pending()
-    done = len(examples) - sum(len(shards.rows(shard)) for shard in shards.missing())
-    if done:
-        console.note(f"{done} of {len(examples)} rows are done already")
-    for shard in pending:
-        try:
-            rows = examples.take(shards.rows(shard))
-            shards.write(shard, embeddings=model.vectors(rows, console))
-        except MetaTransformerError:
-            if part == WHOLE:
-                shards.abandon()
-            raise
-    left = sum(len(shards.rows(shard)) for shard in shards.missing())
-    return (shards.finish() if part == WHOLE else shards.folder), done, left

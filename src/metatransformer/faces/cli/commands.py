@@ -19,11 +19,15 @@ from metatransformer.core.errors import (
 from metatransformer.core.task import Task
 from metatransformer.data.examples import Examples
 from metatransformer.data.records import Index
-from metatransformer.data.shards import WHOLE, parse_part
+from metatransformer.data.remote import Mirror, is_url, mirrored
+from metatransformer.data.shards import SHARD_ROWS, WHOLE, parse_part
 from metatransformer.data.target import kind_of
 from metatransformer.fit.fitted import Fitted, suffix_of
-from metatransformer.infer.embed import Embedding, Vectors, embed_to, embedding, settled, untrained
+from metatransformer.infer.by_shards import Engine, Made, Maker, Predictions, make_shards, one_by_one
+from metatransformer.infer.embed import Embedding, Vectors, embedding, settled, untrained
+from metatransformer.infer.fetching import fetching
 from metatransformer.infer.joined import read_joined, read_told
+from metatransformer.infer.on_ray import ray_engine
 from metatransformer.infer.sources import (
     Dataset,
     check_apart,
@@ -255,6 +259,10 @@ def predict(options: Namespace) -> Result:
     from metatransformer.infer.predict import arrange, illustrate, search_in, side_by_side
     from metatransformer.infer.predict import predict as predict_examples
 
+    if _by_shards(options):
+        with mirrored(options.paths) as (paths, mirrors), backend(options.backend):
+            options.given = paths[0] if len(paths) == 1 else paths
+            return _predict_by_shards(options, mirrors, Console())
     console = Console()
     named = options.classes or options.templates or options.captions or options.k is not None
     results = not named and Path(options.out).suffix.lower() == ".json"  # boxes alone, without a table
@@ -291,6 +299,38 @@ def predict(options: Namespace) -> Result:
     console.table("first predictions", list(arranged.columns[:3]), arranged.iloc[:5, :3].itertuples(index=False))
     console.note(f"{len(arranged)} predictions in {options.out}")
     return {"out": options.out, "rows": len(arranged), "pictures": [str(picture) for picture in pictures]}, 0
+
+
+def _by_shards(options: Namespace) -> bool:
+    asked = options.shard or options.errors or options.workers or options.address or options.shard_rows != SHARD_ROWS
+    return bool(asked) or options.engine != "local" or any(map(is_url, [options.out, *options.paths]))
+
+
+def _predict_by_shards(options: Namespace, mirrors: Sequence[Mirror], console: Console) -> Result:
+    """Writes the predictions of one task shard by shard."""
+    where = "predict by shards (--engine, --shard, --errors, a URL)"
+    _engine(options)  # refused before the work
+    others = ("gallery", "classes", "templates", "captions")
+    if more := [f"--{name}" for name in others if getattr(options, name)]:
+        raise UsageError(where, must="go without what finds answers elsewhere", found=more[0])
+    pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
+    pipeline = pipeline.asked(options.task)
+    if len(pipeline.tasks) > 1:
+        do = f"Add --task, one of {', '.join(pipeline.tasks)}."
+        raise UsageError(where, must="be asked of one task", found=f"{len(pipeline.tasks)} tasks", do=do)
+    arranged = any(reader.modality.arrange is not None for reader in pipeline.route.values())
+    if pipeline.task.kit or pipeline.task.compares or arranged:
+        must = "be of a task whose answers stand by themselves"
+        raise UsageError(where, must=must, found=f"the task '{pipeline.task.name}'", do="Predict without them.")
+    examples = read_told(options.given, pipeline.recipe, labelled=False, console=console).examples
+    maker = Predictions(fetching(pipeline, mirrors), str(Path(options.run).resolve()))
+    place, done, left, skipped, errors = _shards(options, maker, examples, mirrors, console)
+    told = {"out": place, "rows": len(examples) - left, "done_before": done, "missing": left}
+    if skipped:
+        console.warn(f"{skipped} of {len(examples)} samples could not be read: {errors} says why")
+        told |= {"skipped": skipped, "errors": errors}
+    console.note(f"{len(examples) - left} predictions in {place}")
+    return told, 0
 
 
 def _by_names(options: Namespace, console: Console) -> Result:
@@ -339,9 +379,43 @@ def _templates(text: str) -> list[str] | None:
 
 def embed(options: Namespace) -> Result:
     """Writes one vector for each sample."""
+    with mirrored(options.paths) as (paths, mirrors):
+        options.given = paths[0] if len(paths) == 1 else paths
+        return _embed(options, mirrors, Console())
+
+
+def _engine(options: Namespace) -> Engine:
+    """Returns what makes the shards of vectors."""
+    if options.engine == "ray":
+        if options.shard:
+            must = "go without --shard: Ray hands out the shards"
+            raise UsageError("--engine ray", must=must, found=f"--shard {options.shard}")
+        return ray_engine(workers=options.workers, address=options.address)
+    if options.workers or options.address:
+        found = "--workers" if options.workers else "--address"
+        raise UsageError(found, must="go with --engine ray", found="--engine local")
+    return one_by_one
+
+
+def _shards(options: Namespace, model: Maker, examples: Examples, mirrors: Sequence[Mirror], console: Console) -> Made:
+    """Makes rows of all samples, as the options say by whom."""
+    return make_shards(
+        model,
+        examples,
+        options.out,
+        part=parse_part(options.shard) if options.shard else WHOLE,
+        shard_rows=options.shard_rows,
+        skips=(options.errors or ("skip" if options.engine == "ray" else "stop")) == "skip",
+        engine=_engine(options),
+        mirrors=mirrors,
+        console=console,
+    )
+
+
+def _embed(options: Namespace, mirrors: Sequence[Mirror], console: Console) -> Result:
     from metatransformer.trunk import load_encoder
 
-    console = Console()
+    _engine(options)  # refused before the work
     if bool(options.model) == bool(options.modality or options.inputs):
         raise UsageError("embed", must="get either --modality, --inputs or --model", found="both or neither")
     part = parse_part(options.shard) if options.shard else WHOLE
@@ -363,9 +437,16 @@ def embed(options: Namespace) -> Result:
         pipeline = untrained(found.recipe, trunk=trunk, examples=examples, learned=False, console=console)
         model = embedding(pipeline, pool=options.pool or "summary")
     if isinstance(model, Embedding):
+        model = replace(model, pipeline=fetching(model.pipeline, mirrors))
         model = settled(model, examples, backend=options.backend, console=console)
-    place, done, left = embed_to(model, examples, Path(options.out), part=part, console=console)
-    rows, told = len(examples), {"out": str(place), "width": model.width, "done_before": done}
+    elif mirrors:
+        must = "be local where RUN is a space of two sides"
+        raise UsageError("embed", must=must, found=mirrors[0].store.url, do="Copy the files here first.")
+    place, done, left, skipped, errors = _shards(options, model, examples, mirrors, console)
+    rows, told = len(examples), {"out": place, "width": model.width, "done_before": done}
+    if skipped:
+        console.warn(f"{skipped} of {rows} samples could not be read: {errors} says why")
+        told |= {"skipped": skipped, "errors": errors}
     if part != WHOLE:
         rest = f"others still make {left} of {rows} rows" if left else "all rows are there"
         console.note(

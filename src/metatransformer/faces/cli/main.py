@@ -89,6 +89,7 @@ A model (--model) knows its inputs.
   metatransformer embed homes.csv --inputs front=image,kitchen=image --encoder focus-s14 --out vectors.parquet
   metatransformer embed homes.csv --model run --out vectors.parquet
   metatransformer embed million/ --modality image --out vectors --shard 3/8     on the third of eight machines
+  metatransformer embed s3://bucket/photos --modality image --out s3://bucket/vectors --engine ray --address auto
   metatransformer embed photos/ --model RUN --out photos.parquet               RUN of pretrain or align: vectors that
                                                                                'search --text' can be asked for
 """
@@ -190,6 +191,17 @@ ONE_TASK = ("--task", {"default": "", "metavar": "T", "help": "one of the tasks 
 PRECISION = "auto (default): bfloat16 where the processor gains by it and some vectors prove nearly the same"
 DEVICE = ("--device", {"default": "", "metavar": "D", "help": "auto (default), cpu, cuda, cuda:N or mps"})
 SHARD = "make the I-th of N parts, beside other processes or machines that see the same --out; then call it without"
+ENGINE = "ray: by workers that Ray starts, here or on a cluster (an extra, scale)"
+ERRORS = "samples that cannot be read: stop at the first, or skip them and list them in errors.parquet (with Ray)"
+VECTORS = ".parquet for one file, else a folder of shards; or a URL of one: s3://, gs://, ..."
+SHARDS = (
+    ("--shard", {"default": "", "metavar": "I/N", "help": SHARD}),
+    ("--shard-rows", {"type": int, "default": 1024, "metavar": "N", "help": "samples a shard; default: 1024"}),
+    ("--engine", {"default": "local", "choices": ("local", "ray"), "help": ENGINE}),
+    ("--workers", {"type": int, "default": 0, "metavar": "N", "help": "default: one a GPU or processor"}),
+    ("--address", {"default": "", "metavar": "A", "help": "a running Ray cluster; default: start one here"}),
+    ("--errors", {"default": "", "choices": ("stop", "skip"), "help": ERRORS}),
+)
 BACKENDS = ("eager", "compile", "openvino")
 COMPUTED = "what computes the trunk: eager (default), compile (torch), or openvino (an extra; fastest on CPUs)"
 CHOSEN = "auto (default): openvino for thousands of samples on a CPU, where it is installed, else eager; or compile"
@@ -306,6 +318,7 @@ COMMANDS: Mapping[str, Command] = {
             ("--templates", {"default": "", "metavar": "T", "help": TEMPLATES}),
             ("--captions", {"default": "", "metavar": "FILE", "help": CAPTIONS}),
             ("--k", {"type": int, "metavar": "N", "help": "nearest captions a sample; default: 5"}),
+            *SHARDS,
             TRUNK,
             DEVICE,
             BACKEND,
@@ -326,8 +339,8 @@ COMMANDS: Mapping[str, Command] = {
             ("--pool", {"default": "", "help": POOLS}),
             ("--precision", {"default": "auto", "choices": ("auto", "float32", "bfloat16"), "help": PRECISION}),
             ("--backend", {"default": "auto", "choices": ("auto", *BACKENDS), "help": CHOSEN}),
-            ("--shard", {"default": "", "metavar": "I/N", "help": SHARD}),
-            ("--out", {"required": True, "metavar": "FILE", "help": ".parquet for one file, else a folder of shards"}),
+            *SHARDS,
+            ("--out", {"required": True, "metavar": "FILE", "help": VECTORS}),
         ),
         lambda: EMBED_EPILOG,
         overrides=True,
