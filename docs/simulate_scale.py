@@ -104,7 +104,7 @@ def draw(found: dict[tuple[str, bool], list[dict[str, float]]], path: str) -> No
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
     for colour, name in zip(("tab:blue", "tab:green", "tab:orange"), FLEETS, strict=True):
         for queue in (True, False):
             rows = found[name, queue]
@@ -115,8 +115,8 @@ def draw(found: dict[tuple[str, bool], list[dict[str, float]]], path: str) -> No
     axes.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    figure.legend(fontsize=8, loc="outside right upper")
+    figure.savefig(path, dpi=90)
 
 
 if __name__ == "__main__":
