@@ -317,7 +317,7 @@ class RemoteShards(EmbeddingShards):
                 found = json.loads(self.store.read("manifest.json"))
             except ValueError as error:
                 raise _no_manifest(f"{self.store.url}/manifest.json") from error
-        elif names:
+        elif any(not name.startswith(".") for name in names):
             must = "be new, empty or an earlier run's folder"
             raise UsageError(self.store.url, must=must, found="other files", do=_GO_ON)
         if found is not None and not any(name.startswith("part-") for name in names):

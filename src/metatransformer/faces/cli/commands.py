@@ -313,6 +313,8 @@ def _predict_by_shards(options: Namespace, mirrors: Sequence[Mirror], console: C
     others = ("gallery", "classes", "templates", "captions")
     if more := [f"--{name}" for name in others if getattr(options, name)]:
         raise UsageError(where, must="go without what finds answers elsewhere", found=more[0])
+    if options.engine == "ray" and options.backend != "eager":
+        raise UsageError("--backend", must="be eager with predict --engine ray", found=options.backend)
     pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
     pipeline = pipeline.asked(options.task)
     if len(pipeline.tasks) > 1:
