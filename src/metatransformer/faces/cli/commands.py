@@ -19,7 +19,7 @@ from metatransformer.core.errors import (
 from metatransformer.core.task import Task
 from metatransformer.data.examples import Examples
 from metatransformer.data.records import Index
-from metatransformer.data.remote import Mirror, is_url, mirrored
+from metatransformer.data.remote import Mirror, mirrored
 from metatransformer.data.shards import SHARD_ROWS, WHOLE, parse_part
 from metatransformer.data.target import kind_of
 from metatransformer.fit.fitted import Fitted, suffix_of
@@ -259,21 +259,18 @@ def predict(options: Namespace) -> Result:
     from metatransformer.infer.predict import arrange, illustrate, search_in, side_by_side
     from metatransformer.infer.predict import predict as predict_examples
 
-    if _by_shards(options):
-        with mirrored(options.paths) as (paths, mirrors), backend(options.backend):
-            options.given = paths[0] if len(paths) == 1 else paths
-            return _predict_by_shards(options, mirrors, Console())
+    asked = [options.shard, options.errors, options.workers, options.address, options.shard_rows != SHARD_ROWS]
+    if any(asked) or options.engine != "local" or "://" in " ".join([options.out, *options.paths]):
+        return _predict_by_shards(options, Console())
     console = Console()
     named = options.classes or options.templates or options.captions or options.k is not None
     results = not named and Path(options.out).suffix.lower() == ".json"  # boxes alone, without a table
     if not results:
         require_table(options.out)
     if Path(options.out).resolve() in [Path(path).resolve() for path in options.paths]:
-        do = "Choose another name."
-        raise UsageError(f"--out {options.out}", must="be another file than the input", found="the same", do=do)
+        raise UsageError(f"--out {options.out}", must="be another file than the input", found="the same")
     if named:
-        with backend(options.backend):
-            return _by_names(options, console)
+        return _by_names(options, console)
     pipeline = load_pipeline(Path(options.run), encoder=options.encoder, device=options.device or "auto")
     pipeline = pipeline.asked(options.task)
     examples = read_told(options.given, pipeline.recipe, labelled=False, console=console).examples
@@ -289,8 +286,7 @@ def predict(options: Namespace) -> Result:
         tables = {
             name: predict_examples(part, examples, console=console, folder=folder) for name, part in parts.items()
         }
-    table = side_by_side(tables)
-    arranged = arrange(pipeline, examples, table)
+    arranged = arrange(pipeline, examples, table := side_by_side(tables))
     if not results:
         write_table(options.out, arranged)  # before the pictures, which fewer people wait for
     pictures = illustrate(pipeline, examples, table, folder)
@@ -301,13 +297,28 @@ def predict(options: Namespace) -> Result:
     return {"out": options.out, "rows": len(arranged), "pictures": [str(picture) for picture in pictures]}, 0
 
 
-def _by_shards(options: Namespace) -> bool:
-    asked = options.shard or options.errors or options.workers or options.address or options.shard_rows != SHARD_ROWS
-    return bool(asked) or options.engine != "local" or any(map(is_url, [options.out, *options.paths]))
-
-
-def _predict_by_shards(options: Namespace, mirrors: Sequence[Mirror], console: Console) -> Result:
+def _predict_by_shards(options: Namespace, console: Console) -> Result:
     """Writes the predictions of one task shard by shard."""
+    with mirrored(options.paths) as (paths, mirrors), backend(options.backend):
+        options.given = paths[0] if len(paths) == 1 else paths
+        pipeline = _told_apart(options)
+        examples = read_told(options.given, pipeline.recipe, labelled=False, console=console).examples
+        maker = Predictions(fetching(pipeline, mirrors), str(Path(options.run).resolve()))
+        place, done, left, skipped, errors = _shards(options, maker, examples, mirrors, console)
+    told = {"out": place, "rows": len(examples) - left, "done_before": done, "missing": left}
+    if skipped:
+        console.warn(f"{skipped} of {len(examples)} samples could not be read: {errors} says why")
+        told |= {"skipped": skipped, "errors": errors}
+    console.note(f"{len(examples) - left} predictions in {place}")
+    return told, 0
+
+
+def _told_apart(options: Namespace) -> Pipeline:
+    """Returns the model, of one task whose answers to one sample do not depend on others.
+
+    Raises:
+        UsageError: another one, or options that ask for what is found elsewhere.
+    """
     where = "predict by shards (--engine, --shard, --errors, a URL)"
     _engine(options)  # refused before the work
     others = ("gallery", "classes", "templates", "captions")
@@ -324,15 +335,7 @@ def _predict_by_shards(options: Namespace, mirrors: Sequence[Mirror], console: C
     if pipeline.task.kit or pipeline.task.compares or arranged:
         must = "be of a task whose answers stand by themselves"
         raise UsageError(where, must=must, found=f"the task '{pipeline.task.name}'", do="Predict without them.")
-    examples = read_told(options.given, pipeline.recipe, labelled=False, console=console).examples
-    maker = Predictions(fetching(pipeline, mirrors), str(Path(options.run).resolve()))
-    place, done, left, skipped, errors = _shards(options, maker, examples, mirrors, console)
-    told = {"out": place, "rows": len(examples) - left, "done_before": done, "missing": left}
-    if skipped:
-        console.warn(f"{skipped} of {len(examples)} samples could not be read: {errors} says why")
-        told |= {"skipped": skipped, "errors": errors}
-    console.note(f"{len(examples) - left} predictions in {place}")
-    return told, 0
+    return pipeline
 
 
 def _by_names(options: Namespace, console: Console) -> Result:
@@ -350,14 +353,13 @@ def _by_names(options: Namespace, console: Console) -> Result:
         found = "--k" if options.k is not None else f"{len(options.classes)} of --classes and --labels"
         raise UsageError("--classes", must="be given once, without --k", found=found)
     given = {"encoder": options.run, "device": options.device or "auto", "verbose": True}
-    if options.captions:
-        table, told = captions(options.given, options.captions, k=5 if options.k is None else options.k, **given), {}
-    else:
-        classes = [name.strip() for name in (options.classes or [""])[0].split(",") if name.strip()]
-        table, told = (
-            zero_shot(options.given, classes, templates=_templates(options.templates), **given),
-            {"classes": classes},
-        )
+    classes = [name.strip() for name in (options.classes or [""])[0].split(",") if name.strip()]
+    told = {} if options.captions else {"classes": classes}
+    with backend(options.backend):
+        if options.captions:
+            table = captions(options.given, options.captions, k=5 if options.k is None else options.k, **given)
+        else:
+            table = zero_shot(options.given, classes, templates=_templates(options.templates), **given)
     write_table(options.out, table)
     shown = table[["key", "prediction", "similarity_1" if options.captions else "confidence"]]
     console.table("first predictions", list(shown.columns), shown.iloc[:5].itertuples(index=False))
@@ -414,6 +416,23 @@ def _shards(options: Namespace, model: Maker, examples: Examples, mirrors: Seque
     )
 
 
+def _ready(
+    model: Vectors, examples: Examples, options: Namespace, mirrors: Sequence[Mirror], console: Console
+) -> Vectors:
+    """Returns what makes vectors, with readers that fetch what lies behind a URL, in its precision and by its backend.
+
+    Raises:
+        UsageError: sides of a space, which read local files only.
+    """
+    if isinstance(model, Embedding):
+        model = replace(model, pipeline=fetching(model.pipeline, mirrors))
+        return settled(model, examples, backend=options.backend, console=console)
+    if mirrors:
+        must = "be local where RUN is a space of two sides"
+        raise UsageError("embed", must=must, found=mirrors[0].store.url, do="Copy the files here first.")
+    return model
+
+
 def _embed(options: Namespace, mirrors: Sequence[Mirror], console: Console) -> Result:
     from metatransformer.trunk import load_encoder
 
@@ -438,12 +457,7 @@ def _embed(options: Namespace, mirrors: Sequence[Mirror], console: Console) -> R
         examples, trunk = found.examples, load_encoder(found.recipe.encoder)
         pipeline = untrained(found.recipe, trunk=trunk, examples=examples, learned=False, console=console)
         model = embedding(pipeline, pool=options.pool or "summary")
-    if isinstance(model, Embedding):
-        model = replace(model, pipeline=fetching(model.pipeline, mirrors))
-        model = settled(model, examples, backend=options.backend, console=console)
-    elif mirrors:
-        must = "be local where RUN is a space of two sides"
-        raise UsageError("embed", must=must, found=mirrors[0].store.url, do="Copy the files here first.")
+    model = _ready(model, examples, options, mirrors, console)
     place, done, left, skipped, errors = _shards(options, model, examples, mirrors, console)
     rows, told = len(examples), {"out": place, "width": model.width, "done_before": done}
     if skipped:
