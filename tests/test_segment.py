@@ -41,6 +41,7 @@ from metatransformer.modalities.pointcloud.dense import (
 from metatransformer.modalities.pointcloud.read import read_cloud
 from metatransformer.nn.queries import Decoder
 from metatransformer.nn.views import Dots, view_frames
+from metatransformer.saved import load_pipeline
 from metatransformer.tasks.segment import Places, Segment, SegmentOptions
 from metatransformer.trunk import load_encoder
 
@@ -735,6 +736,10 @@ def test_from_clouds_with_labels_to_labelled_clouds(tmp_path: Path, capsys):
     status, told, err = run(["fit", tmp_path / "data", *words, "--encoder", "test", "--out", out, *small], capsys)
     assert status == 0, err
     assert told["metrics"]["test"]["mean_iou"] > 0.9
+    head = load_pipeline(out / "model").head
+    centres, own = head.net[-1].centres.float(), head.readout.direct  # standardised features of training points
+    squares = centres.square().mean(dim=0)
+    assert own == PLAIN and squares[-own:].sum() / squares[:-own].sum() == pytest.approx(10, rel=0.35)  # head.direct
     asked = ["fit", tmp_path / "data", *words, "--encoder", "test", "--out", tmp_path / "other", *small]
     status, _, err = run([*asked, "head.centres=0", "task.decoder=queries"], capsys)
     assert status == 2 and "'task.decoder': must be 'solved' but for pictures" in err, err

@@ -385,11 +385,10 @@ def _basis(
     head, x = pipeline.recipe.head, part.of(features)
     if x.is_sparse:
         return WordBasis.of(x, outputs=pipeline.task.outputs)
-    facts = pipeline.head.readout.facts
-    direct = [0] if part.plain else [facts.direct[part.input]] if part.input else facts.direct.values()
+    readout = pipeline.head.readout
     return Basis.of(
         x,
-        direct=sum(direct),
+        direct=0 if part.plain else readout.facts.direct[part.input] if part.input else readout.direct,
         weight_of_direct=head.direct,
         centres=(head.centres or CENTRES) if part.kernel else 0,
         gamma=head.gamma,
