@@ -67,6 +67,7 @@ def _make(work: Work, pending: Sequence[int], console: Console, *, workers: int,
 def _start(address: str) -> None:
     """Starts Ray here, or joins a cluster."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: on a busy machine actors would hardly start
     import ray
 
     try:
