@@ -27,6 +27,7 @@ FLOORS = {
     "fit": 7,
     "pairs": 7,
     "report": 7,
+    "export": 8,
     "serve": 8,
     "faces": 8,
     "bench": 8,

@@ -12,7 +12,8 @@ from metatransformer.core.modality import Stem
 from metatransformer.core.samples import Record, View
 from metatransformer.modalities.imu import MODALITY, ImuOptions, ImuTransform, features
 from metatransformer.modalities.imu.index import load_motion as load
-from metatransformer.nn.curves import axis_bands, draw_curves, resample_curves
+from metatransformer.nn.curves import axis_bands, draw_curves
+from metatransformer.nn.resample import resample_curves
 
 STEM = Stem()  # no kernel: patches of 16
 

@@ -89,9 +89,11 @@ class Tokenizer(nn.Module, ABC):
     ``native`` says whether its weights came with the trunk; only then does it carry meaning before any training.
     ``axes`` is the number of axes of its tokens' grid, 0 where they lie in no order; ``direct`` the number of features
     that its tokens bring to the head beside the trunk, ``at_places`` of those that each place of a sample brings.
+    ``hides`` says that not only padding may be masked, but tokens by the values of a sample.
     """
 
     native: bool = False
+    hides: bool = False
     axes: int = 0
     direct: int = 0
     at_places: int = 0
@@ -99,6 +101,19 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
         """Returns embeddings + positions + the modality's own summary token."""
+
+    def uniform_fields(self, fields: Mapping[str, Field]) -> Mapping[str, Field]:
+        """Returns the fields as ``forward`` takes them in uniform batches (``core.uniform``)."""
+        return fields
+
+    @property
+    def lengths(self) -> Mapping[str, range]:
+        """By axis of the fields that differs from sample to sample: the lengths that it may have, where not any."""
+        return {}
+
+    def uniform_inputs(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns a batch without padding in the form of ``uniform_fields``."""
+        return inputs
 
 
 class SummaryToken(nn.Module):

@@ -1,10 +1,12 @@
 """What of a head reads plain features, beside what reads the trunk's: a line, a kernel, or a line on counted words."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from metatransformer.core.uniform import UNIFORM
 from metatransformer.nn.kernel import KernelLayer
 
 
@@ -95,6 +97,6 @@ class Beside(nn.Module):
 
     def forward(self, plain: Tensor) -> Tensor:
         """Returns what plain features add to the outputs."""
-        with torch.autocast(plain.device.type, enabled=False):
+        with torch.autocast(plain.device.type, enabled=False) if not UNIFORM.get() else nullcontext():
             x = self.norm(plain)
             return torch.sparse.mm(x, self.last.weight.T) + self.last.bias if self.facts.words else self.last(x)

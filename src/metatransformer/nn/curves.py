@@ -6,7 +6,6 @@ Axes: B batch, t time steps or columns, c axes of the sensor, h w pixels.
 import re
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,18 +29,6 @@ def axis_bands(names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     )
 
 
-def resample_curves(values: np.ndarray, *, times: np.ndarray, columns: int) -> np.ndarray:
-    """Returns ``values`` [t, c] as float64 ``[columns, c]``, spread evenly from first to last time.
-
-    Linear between time steps; where several steps fall into one column, their mean, so that what is
-    too fast to be drawn does not turn into something slow.
-    """
-    fine = max(1, -(-len(values) // columns))
-    places = np.linspace(times[0], times[-1], columns * fine)
-    curves = np.stack([np.interp(places, times, axis) for axis in values.T], axis=1)
-    return curves.reshape(columns, fine, -1).mean(axis=1)
-
-
 def draw_curves(
     motion: Float[Tensor, "B t c"], *, bands: Sequence[Sequence[int]], height: int
 ) -> Float[Tensor, "B 3 h t"]:
@@ -55,7 +42,7 @@ def draw_curves(
     level = motion.clamp(-REACH, REACH) * ((height / 2 - 1) / REACH)
     away = (level.transpose(1, 2)[:, :, None] - rows[:, None]) / LINE  # [B, c, height, t]
     lines = 2 * torch.exp(-away.square() / 2) - 1
-    picture = lines.new_full((len(motion), COLOURS, len(bands), height, motion.shape[1]), -1.0)
+    picture = lines.new_full((motion.shape[0], COLOURS, len(bands), height, motion.shape[1]), -1.0)
     for place, band in enumerate(bands):
         picture[:, : len(band), place] = lines[:, list(band)]
     return picture.flatten(2, 3)  # [B, 3, bands, height, t] -> [B, 3, h, t]

@@ -96,7 +96,7 @@ class EndEmbedding(nn.Module):
         directed: Float[Tensor, " B"],
     ) -> Float[Tensor, "B N D"]:
         """Returns one vector a token; ``ends`` are rows of ``identifiers``, ``directed`` is 1 where order counts."""
-        rows = torch.arange(len(ends), device=ends.device)[:, None]
+        rows = torch.arange(ends.shape[0], device=ends.device)[:, None]
         first, second = identifiers[rows, ends[..., 0]], identifiers[rows, ends[..., 1]]
         return (first + second) @ self.both + (directed[:, None, None] * (first - second)) @ self.apart
 

@@ -5,6 +5,7 @@ fitted on them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import reduce
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from metatransformer.core.batch import Batch
 from metatransformer.core.readout import Readout
 from metatransformer.core.tokens import Tokens
+from metatransformer.core.uniform import UNIFORM
 from metatransformer.nn.beside import Beside, Standardise
 from metatransformer.nn.kernel import KernelLayer
 
@@ -65,7 +67,7 @@ class Head(nn.Module):
 
     def predict(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
         """Returns the task's outputs for features, in float32 throughout: 8 bits of an output are too few."""
-        with torch.autocast(features.device.type, enabled=False):
+        with torch.autocast(features.device.type, enabled=False) if not UNIFORM.get() else nullcontext():
             direct = self.readout.direct
             if not direct or self.solved:
                 return self.net(self.norm(self.readout.gaps(features) if self.solved else features))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metatransformer.core.modality import Stem, SummaryToken, Tokenizer
 from metatransformer.core.tokens import Span, Tokens
+from metatransformer.core.uniform import UNIFORM
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
 
 
@@ -71,7 +72,7 @@ class PictureTokenizer(Tokenizer):
             pixels = pixels.float().div_(255)
         mask, samples = masks["pixels"], None
         if self.mirrored:
-            samples = torch.arange(len(pixels), device=pixels.device).repeat_interleave(2)
+            samples = torch.arange(pixels.shape[0], device=pixels.device).repeat_interleave(2)
             pixels = torch.stack([pixels, mirror(pixels, mask)], dim=1).flatten(0, 1)  # [2 B, C, H, W]
             mask = mask.repeat_interleave(2, dim=0)
         x, real = self.patches((pixels - self.mean).div_(self.std), mask)
@@ -83,6 +84,8 @@ class PictureTokenizer(Tokenizer):
 
 def mirror(pixels: Tensor, mask: Tensor) -> Tensor:
     """Returns pictures ``[B, C, H, W]`` left to right, each inside its own width; ``mask`` is ``[B, H, W]``."""
+    if UNIFORM.get():
+        return pixels.flip(3)
     columns = mask.any(dim=1).sum(dim=1)[:, None]  # [B, 1]
     width = pixels.shape[-1]
     places = (columns - 1 - torch.arange(width, device=pixels.device)) % width  # the padding stays on the right

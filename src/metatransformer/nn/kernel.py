@@ -4,9 +4,13 @@ Sources: Schoelkopf and Smola 2002, "Learning with Kernels" (kernel ridge regres
 of the samples as centres, after Nystroem).
 """
 
+from contextlib import nullcontext
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from metatransformer.core.uniform import UNIFORM
 
 ROWS = 4096  # at once: what is computed in float64 would fill the memory where there are many samples
 
@@ -36,7 +40,7 @@ class KernelLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
         """Returns the outputs, in float32 throughout: differences of large numbers do not survive bfloat16."""
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False) if not UNIFORM.get() else nullcontext():
             near = nearness(x.float(), self.centres.float(), gamma=self.gamma)
             return near @ self.weight.T + self.bias
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from metatransformer.core.errors import UsageError
 from metatransformer.core.modality import Stem
+from metatransformer.core.uniform import UNIFORM
 
 # For a trunk that came without positions: the grid of the usual ViT, 224 pixels in patches of 16.
 DEFAULT_GRID = 14
@@ -48,7 +49,8 @@ def _inverse_resize(old: int, new: int) -> Float[Tensor, "new old"]:
 
 def resample_positions(positions: Float[Tensor, "h w D"], *, size: tuple[int, int]) -> Float[Tensor, "h2 w2 D"]:
     """Returns position vectors on another grid over the same picture, by bicubic interpolation."""
-    if size == tuple(positions.shape[:2]):
+    known = all(isinstance(side, int) for side in size)  # and no symbols of a graph
+    if known and size == tuple(positions.shape[:2]):
         return positions
     picture = positions.permute(2, 0, 1)[None]  # [1, D, h, w]
     picture = F.interpolate(picture, size=size, mode="bicubic", align_corners=False)
@@ -97,6 +99,8 @@ class PatchEmbedding(nn.Module):
         The real pixels are the upper left rectangle of each picture, as ``Field.stack`` pads.
         Whatever stands in the padding counts as 0, and so does what a last, incomplete patch lacks.
         """
+        if UNIFORM.get():
+            return self._of_whole(x)
         extents = [mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)]
         counts = [self.counts(extent, axis=axis) for axis, extent in enumerate(extents)]
         grid = [int(count.max()) for count in counts]
@@ -106,6 +110,17 @@ class PatchEmbedding(nn.Module):
         x = F.pad(x, (0, grow[1], 0, grow[0]))[:, :, : needed[0], : needed[1]]
         y = F.conv2d(x, self.weight, self.bias, stride=self.stride)  # [B, D, h, w]
         return y.permute(0, 2, 3, 1), rectangles(counts, grid=grid)
+
+    def _of_whole(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the same for pictures without padding, whose sides may be symbols of a graph."""
+        grow = []
+        for have, step, side in zip(x.shape[2:], self.stride, self.size, strict=True):
+            beyond = have - side if step == side else torch.sym_max(have - side, 0)  # no patch begins before the first
+            grow.append(side + step * ((beyond + step - 1) // step) - have)
+        if any(not isinstance(more, int) or more for more in grow):
+            x = F.pad(x, (0, grow[1], 0, grow[0]))
+        y = F.conv2d(x, self.weight, self.bias, stride=self.stride).permute(0, 2, 3, 1)
+        return y, torch.ones_like(y[..., 0], dtype=torch.bool)
 
 
 def rectangles(counts: Sequence[Int[Tensor, " B"]], *, grid: Sequence[int]) -> Bool[Tensor, "B h w"]:
@@ -130,6 +145,9 @@ class GridPositions(nn.Module):
 
     def forward(self, mask: Bool[Tensor, "B h w"]) -> Float[Tensor, "B h w D"]:
         """Returns the positions of each sample's own grid, 0 where the batch pads it."""
+        if UNIFORM.get():
+            table = resample_positions(self.table, size=(mask.shape[1], mask.shape[2]))
+            return table.expand(mask.shape[0], -1, -1, -1)
         sizes = torch.stack([mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)], dim=1)
         kinds, which = torch.unique(sizes.cpu(), dim=0, return_inverse=True)  # not there on every device
         height, width = mask.shape[1:]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from metatransformer.core.modality import Stem, SummaryToken, Tokenizer
 from metatransformer.core.tokens import Span, Tokens
+from metatransformer.core.uniform import UNIFORM
 
 # Per channel: a norm of 2.5 at width 384, as the patch embeddings of focus-s14 have on photographs.
 DEVIATION = 0.13
@@ -33,7 +34,7 @@ def farthest_points(
     weights = mask.to(points.dtype).unsqueeze(-1)
     middle = (points * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
     away = (points - middle).square().sum(dim=-1).masked_fill(~mask, -1.0)  # [B, P]
-    rows = torch.arange(len(points), device=points.device)
+    rows = torch.arange(points.shape[0], device=points.device)
     chosen, real = [], []
     nearest = torch.full_like(away, torch.inf).masked_fill(~mask, -1.0)
     for number in range(count):
@@ -56,13 +57,14 @@ def nearest_points(
     # Plain differences: the expansion |a|^2 - 2ab + |b|^2 loses the small distances that matter here.
     distance = torch.cdist(centres, points, compute_mode="donot_use_mm_for_euclid_dist")
     distance = distance.masked_fill(~mask.unsqueeze(1), torch.inf)
-    found = distance.topk(min(count, points.shape[1]), dim=-1, largest=False)
+    count = count if UNIFORM.get() else min(count, points.shape[1])  # a graph is given as many at least
+    found = distance.topk(count, dim=-1, largest=False)
     return found.indices, found.values.isfinite()
 
 
 def take(values: Float[Tensor, "B P C"], index: Int[Tensor, "B ..."]) -> Float[Tensor, "B ... C"]:
     """Returns the rows of each sample that ``index`` names."""
-    rows = torch.arange(len(values), device=values.device).view(-1, *[1] * (index.ndim - 1))
+    rows = torch.arange(values.shape[0], device=values.device).view(-1, *[1] * (index.ndim - 1))
     return values[rows, index]
 
 
@@ -101,6 +103,8 @@ class GroupTokenizer(Tokenizer):
     ``groups`` is the largest number of tokens, ``neighbours`` how many points a group has, its centre among them.
     """
 
+    hides = True
+
     def __init__(self, *, groups: int, neighbours: int, channels: int, width: int, stem: Stem) -> None:
         super().__init__()
         self.groups, self.neighbours = groups, neighbours
@@ -109,6 +113,11 @@ class GroupTokenizer(Tokenizer):
         self.norm = nn.LayerNorm(width)
         nn.init.constant_(self.norm.weight, DEVIATION)
         self.summary = SummaryToken(width=width, stem=stem)
+
+    @property
+    def lengths(self) -> Mapping[str, range]:
+        """A cloud has as many points as a group, at least."""
+        return {"p": range(self.neighbours, 2**20)}
 
     def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
         """Returns the summary token and the groups; ``cloud`` is ``[B, P, 3 + channels]``."""

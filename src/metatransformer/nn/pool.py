@@ -6,6 +6,7 @@ from torch import Tensor
 
 from metatransformer.core.errors import UsageError
 from metatransformer.core.tokens import Span, Tokens
+from metatransformer.core.uniform import UNIFORM
 
 POOLS = ("summary", "mean", "max", "both", "grid", "columns")
 
@@ -24,7 +25,7 @@ def max_tokens(tokens: Tokens) -> Float[Tensor, "B D"]:
 def _ordinary(tokens: Tokens) -> Bool[Tensor, "B N"]:
     """Marks the real tokens that are no summary, all real ones where there is nothing else."""
     ordinary = tokens.mask & ~tokens.summaries()
-    return torch.where(ordinary.any(dim=1, keepdim=True), ordinary, tokens.mask)
+    return ordinary | (tokens.mask & ~ordinary.any(dim=1, keepdim=True))
 
 
 def summary_token(tokens: Tokens) -> Float[Tensor, "B D"]:
@@ -34,7 +35,7 @@ def summary_token(tokens: Tokens) -> Float[Tensor, "B D"]:
         UsageError: no span has a summary token.
     """
     marks = tokens.summaries()
-    if not marks.any():
+    if all(span.summary is None for span in tokens.spans):
         raise UsageError("head.pool", must="be 'mean' for tokens without a summary", found="'summary'")
     weights = (tokens.mask & marks).to(tokens.x.dtype).unsqueeze(-1)
     return (tokens.x * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
@@ -71,11 +72,14 @@ def grid_cells(tokens: Tokens, *, cells: int, every_axis: bool = True) -> Float[
 
 def _on_grid(tokens: Tokens, span: Span) -> tuple[Tensor, Tensor]:
     """Returns the span's ordinary tokens and their mask in the shape of its grid."""
-    places = [i for i in range(span.start, span.stop) if i != span.summary]
-    x, mask = tokens.x[:, places], tokens.mask[:, places]
-    batch = x.shape[0]
+    if span.summary in (None, span.start):
+        first = span.start if span.summary is None else span.start + 1
+        x, mask = tokens.x[:, first : span.stop], tokens.mask[:, first : span.stop]
+    else:
+        places = [i for i in range(span.start, span.stop) if i != span.summary]
+        x, mask = tokens.x[:, places], tokens.mask[:, places]
     x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
-    return x.reshape(batch, *span.grid, -1), mask.reshape(batch, *span.grid)
+    return x.unflatten(1, span.grid), mask.unflatten(1, span.grid)
 
 
 def _parts(extent: Int[Tensor, " B"], *, cells: int, size: int) -> Float[Tensor, "B cells size"]:
@@ -123,5 +127,8 @@ def mean_rows(vectors: Float[Tensor, "B F"], samples: Int[Tensor, " B"]) -> Floa
 
 def fold_rows(array: Tensor, mask: Bool[Tensor, "S W"]) -> tuple[Tensor, Int[Tensor, " B"]]:
     """Returns the real windows ``[B, ...]`` of a padded batch ``[S, W, ...]``, and the sample of each."""
+    if UNIFORM.get():
+        rows = array.flatten(0, 1)
+        return rows, torch.arange(rows.shape[0], device=array.device) // mask.shape[1]
     samples = torch.arange(mask.shape[0], device=mask.device).unsqueeze(1).expand_as(mask)
     return array[mask], samples[mask]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from metatransformer.core.modality import Stem, SummaryToken, Tokenizer
 from metatransformer.core.tokens import Span, Tokens
+from metatransformer.core.uniform import UNIFORM
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
 from metatransformer.nn.pool import fold_rows
 
@@ -43,14 +44,17 @@ class TimePositions(nn.Module):
 
     def forward(self, mask: Bool[Tensor, "R t"]) -> Float[Tensor, "R t D"]:
         """Returns the positions of each row's own length, 0 where the batch pads it."""
+        if UNIFORM.get():
+            return self._stretched(mask.shape[1]).expand(mask.shape[0], -1, -1)
         lengths, which = torch.unique(mask.sum(dim=1), return_inverse=True)
-        tables = []
-        for length in lengths.tolist():
-            table = self.table.T[None]  # [1, D, steps]
-            if length != table.shape[2]:
-                table = F.interpolate(table, size=length, mode="linear", align_corners=False)
-            tables.append(F.pad(table[0].T, (0, 0, 0, mask.shape[1] - length)))
+        tables = [F.pad(self._stretched(n), (0, 0, 0, mask.shape[1] - n)) for n in lengths.tolist()]
         return torch.stack(tables)[which]
+
+    def _stretched(self, length: int) -> Float[Tensor, "n D"]:
+        table = self.table.T[None]  # [1, D, steps]
+        if not isinstance(length, int) or length != table.shape[2]:  # a symbol of a graph may be any
+            table = F.interpolate(table, size=length, mode="linear", align_corners=False)
+        return table[0].T
 
 
 class TubeletTokenizer(Tokenizer):
@@ -79,15 +83,22 @@ class TubeletTokenizer(Tokenizer):
         for name_, values in (("mean", stem.mean), ("std", stem.std)):
             self.register_buffer(name_, torch.tensor(values)[:, None, None], persistent=False)
 
+    @property
+    def lengths(self) -> Mapping[str, range]:
+        """A clip is whole tubelets."""
+        return {"frames": range(DEPTH, 2**20, DEPTH)}
+
     def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
         """Returns the class token and the tubelet tokens of each row; ``clips`` is ``[S, W, T, H, V, 3]`` uint8."""
         mask = masks["clips"]
-        rows, samples = fold_rows(inputs["clips"], mask.flatten(2).any(dim=2))
-        x, real = self.cut(rows, mask[mask.flatten(2).any(dim=2)])
+        clips = mask.flatten(2).any(dim=2)
+        rows, samples = fold_rows(inputs["clips"], clips)
+        x, real = self.cut(rows, fold_rows(mask, clips)[0])
         if not self.joint:
             steps = real.flatten(2).any(dim=2)  # [R, t]
-            samples = samples[:, None].expand_as(steps)[steps]
-            x, real = x[steps], real[steps]  # [rows, h, w, D]
+            real, _ = fold_rows(real, steps)
+            x, owners = fold_rows(x, steps)  # [rows, h, w, D]
+            samples = samples[owners]
         grid = tuple(x.shape[1:-1])
         x, real = self.summary(x.flatten(1, -2), real.flatten(1))
         return Tokens(x, real, (Span(self.name, 0, x.shape[1], summary=0, grid=grid),), samples)

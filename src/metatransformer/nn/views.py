@@ -14,6 +14,7 @@ from torch import Tensor
 
 from metatransformer.core.modality import Stem, SummaryToken, Tokenizer
 from metatransformer.core.tokens import Span, Tokens
+from metatransformer.core.uniform import UNIFORM
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
 
 # The radius of a dot is this share of the picture's side over the root of the number of points: a surface of a few
@@ -58,14 +59,26 @@ class Dots:
     def pixels(self) -> Iterator[Int[Tensor, "B V P"]]:
         """Yields which pixel each point fills, for each pixel of the largest dot; ``side ** 2`` is none.
 
-        A dot is walked through pixel by pixel, so that memory follows the number of points alone.
+        A dot is walked through pixel by pixel, so that memory follows the number of points alone; in a graph all of it
+        is one step, up to the largest dot that there is, ``[B, V, k P]``.
         """
-        reach = int(self.radius.max())
-        for dy in range(-reach, reach + 1):
-            for dx in range(-reach, reach + 1):
+        reach = int(LARGEST if UNIFORM.get() else self.radius.max())
+        places = range(-reach, reach + 1)
+        if UNIFORM.get():
+            dy, dx = torch.cartesian_prod(torch.tensor(places), torch.tensor(places)).T[..., None]  # [k, 1]
+            inside = self.mask[:, None] & (dx * dx + dy * dy <= self.radius.square()[:, None, None])  # [B, k, P]
+            x, y = ((at[:, :, None] + by).clamp(0, self.side - 1) for at, by in ((self.x, dx), (self.y, dy)))
+            yield torch.where(inside[:, None], y * self.side + x, self.side**2).flatten(2)
+            return
+        for dy in places:
+            for dx in places:
                 inside = self.mask & (dx * dx + dy * dy <= self.radius.square()).unsqueeze(1)  # [B, P]
                 x, y = (self.x + dx).clamp(0, self.side - 1), (self.y + dy).clamp(0, self.side - 1)
                 yield torch.where(inside.unsqueeze(1), y * self.side + x, self.side**2)
+
+    def at(self, index: Int[Tensor, "B V n"], values: Float[Tensor, "B V P"]) -> Float[Tensor, "B V n"]:
+        """Returns the points' values for each of the pixels that ``pixels`` yielded."""
+        return values.repeat(1, 1, (2 * int(LARGEST) + 1) ** 2) if UNIFORM.get() else values
 
     def empty(self, value: float) -> Float[Tensor, "B V n"]:
         """Returns pictures of one value, flat, with a last place for what is not drawn."""
@@ -75,7 +88,7 @@ class Dots:
         """Returns the depth of the nearest point on each pixel, -1 where there is none."""
         near = self.empty(-1.0)
         for index in self.pixels():
-            near.scatter_reduce_(2, index, self.depth, "amax")
+            near.scatter_reduce_(2, index, self.at(index, self.depth), "amax")
         return near
 
 
@@ -85,8 +98,8 @@ def draw_depth(dots: Dots) -> Float[Tensor, "B V 3 h w"]:
     near, far, many = dots.nearest(), dots.empty(2.0), dots.empty(0.0)
     one = torch.ones_like(dots.depth)
     for index in dots.pixels():
-        far.scatter_reduce_(2, index, dots.depth, "amin")
-        many.scatter_add_(2, index, one)
+        far.scatter_reduce_(2, index, dots.at(index, dots.depth), "amin")
+        many.scatter_add_(2, index, dots.at(index, one))
     area = torch.pi * dots.radius.square()[:, None, None]
     red = torch.where(many > 0, 0.25 + 0.75 * near, 0.0)
     green = torch.where(many > 0, 1 - 0.75 * far, 0.0)
@@ -99,10 +112,10 @@ def draw_values(dots: Dots, values: Float[Tensor, "B P C"]) -> Float[Tensor, "B 
     near, weight = dots.nearest(), dots.empty(0.0)
     total = [dots.empty(0.0) for _ in range(values.shape[2])]
     for index in dots.pixels():
-        front = (dots.depth >= near.gather(2, index) - FRONT).to(values.dtype)
+        front = (dots.at(index, dots.depth) >= near.gather(2, index) - FRONT).to(values.dtype)
         weight.scatter_add_(2, index, front)
         for channel, picture in enumerate(total):
-            picture.scatter_add_(2, index, front * values[:, None, :, channel])
+            picture.scatter_add_(2, index, front * dots.at(index, values[:, None, :, channel].expand_as(dots.depth)))
     return _pictures([picture / weight.clamp(min=1) for picture in total], side=dots.side)
 
 

@@ -22,6 +22,9 @@ from metatransformer.data.records import Index
 from metatransformer.data.remote import Mirror, mirrored
 from metatransformer.data.shards import SHARD_ROWS, WHOLE, parse_part
 from metatransformer.data.target import kind_of
+from metatransformer.faces.cli.sharing import export as export
+from metatransformer.faces.cli.sharing import pull as pull
+from metatransformer.faces.cli.sharing import push as push
 from metatransformer.fit.fitted import Fitted, suffix_of
 from metatransformer.infer.by_shards import Engine, Made, Maker, Predictions, make_shards, one_by_one
 from metatransformer.infer.embed import Embedding, Vectors, embedding, settled, untrained

@@ -168,6 +168,16 @@ The script is written once, after an update again:
 """
 
 
+EXPORT_EPILOG = """\
+DIR gets the graph of tokenizer, trunk and head with free batch and lengths, prepare.py (files -> its inputs: numpy,
+and what reads the files), run.py (a short program that runs both) and a README. The graph is compared with the model on
+samples; where it answers otherwise, nothing is written. Needs: pip install 'metatransformer[export]', or [openvino].
+
+  metatransformer export run --out served && cd served && python run.py photo.jpg
+  metatransformer export run --out served --format openvino
+"""
+
+
 class Command(NamedTuple):
     """One command: its arguments, each as argparse takes it; ``overrides`` says whether it takes ``key.sub=value``;
     ``module`` is where it stands.
@@ -230,6 +240,9 @@ SERVE_TOKEN = "who asks must send 'Authorization: Bearer TOKEN'; or METATRANSFOR
 SERVE_QUEUE = "requests that wait or are answered, beyond which 503 is said; default: %(default)s"
 SERVE_WAIT = "for others to be answered in one batch; default: %(default)g"
 SERVE_DECODERS = "processes that read files; default: one for every two processors, at least 2"
+COMPARED_ON = (
+    "samples that graph and model are compared on, as for 'predict'; default: the data of the run, or made-up ones"
+)
 OUT_OF_SEARCH = ".csv, .tsv, .parquet or .jsonl; .html shows pairs of pictures"
 
 
@@ -424,6 +437,38 @@ COMMANDS: Mapping[str, Command] = {
         ),
         lambda: ALIGN_EPILOG,
         overrides=True,
+    ),
+    "export": Command(
+        "write a model as a graph (ONNX, OpenVINO, torch) in a folder that predicts without this package",
+        (
+            RUN,
+            ("--out", {"required": True, "metavar": "DIR", "help": "a new folder"}),
+            ("--format", {"default": "onnx", "metavar": "F", "help": "onnx (default), openvino or torch"}),
+            ("--data", {"default": "", "metavar": "DATA", "help": COMPARED_ON}),
+            ONE_TASK,
+            TRUNK,
+        ),
+        lambda: EXPORT_EPILOG,
+    ),
+    "push": Command(
+        "upload a trained model to the Hugging Face Hub, with a page that tells of it",
+        (
+            RUN,
+            ("repository", {"metavar": "OWNER/NAME"}),
+            ("--private", {"action": "store_true", "help": "a repository that only its owner sees"}),
+            (
+                "--with-samples",
+                {"action": "store_true", "help": "also where its head holds features of training samples"},
+            ),
+            TRUNK,
+        ),
+    ),
+    "pull": Command(
+        "download a model that 'push' uploaded",
+        (
+            ("repository", {"metavar": "OWNER/NAME"}),
+            ("--out", {"required": True, "metavar": "RUN", "help": "a new folder"}),
+        ),
     ),
     "weights": Command(
         "show the known encoders and where each was looked for and found",

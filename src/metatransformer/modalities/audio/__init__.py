@@ -15,7 +15,7 @@ Errors: unreadable, truncated or empty file, NaN, an array that is not floating 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -36,10 +36,12 @@ from metatransformer.core.modality import (
 from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Rule, Settings
 from metatransformer.core.tokens import Span, Tokens
+from metatransformer.core.uniform import UNIFORM
 from metatransformer.data.records import counted, listing
 from metatransformer.modalities.audio.ffmpeg import CONTAINERS, FILMS, has_sound
 from metatransformer.modalities.audio.read import MOST_SECONDS, read_audio, resample
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
+from metatransformer.nn.pool import fold_rows
 from metatransformer.nn.spectrogram import heard, log_mel
 from metatransformer.nn.spectrum_augment import (
     mask_stripe,
@@ -262,7 +264,9 @@ class AudioTokenizer(Tokenizer):
     def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
         """Returns the summary token and the grid (time, frequency), of each window; spectrum is ``[S, t, m]``."""
         spectrum, real, samples = inputs["spectrum"], masks["spectrum"], None
-        if (inputs["windows"] > 1).any():
+        if UNIFORM.get():
+            (spectrum, samples), real = fold_rows(spectrum, real[:, :, 0]), real.flatten(0, 1)
+        elif (inputs["windows"] > 1).any():
             spectrum, real, samples = _rows(spectrum, real, inputs["windows"].long())
         # Frequency runs down the picture and time to the right, as the kernel was trained on
         # pictures that stand upright.
@@ -274,6 +278,14 @@ class AudioTokenizer(Tokenizer):
         grid = (x.shape[1], x.shape[2])
         x, mask = self.summary(x.flatten(1, 2), real.flatten(1, 2))
         return Tokens(x, mask, (Span("audio", 0, x.shape[1], summary=0, grid=grid),), samples)
+
+    def uniform_fields(self, fields: Mapping[str, Field]) -> Mapping[str, Field]:
+        """Returns ``spectrum`` with an axis of windows."""
+        return {"spectrum": replace(fields["spectrum"], axes="w* t* m", summary="standardised log-mel of each window")}
+
+    def uniform_inputs(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns the windows of each recording, of which all have as many."""
+        return {"spectrum": inputs["spectrum"].unflatten(1, (int(inputs["windows"][0]), -1))}
 
 
 def _rows(

@@ -27,6 +27,7 @@ wavelengths or units than training, values on another scale, a band or pixel wit
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,7 @@ from metatransformer.core.modality import Modality, Source, Stem, SummaryToken, 
 from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Rule, Settings
 from metatransformer.core.tokens import Span, Tokens
+from metatransformer.core.uniform import UNIFORM
 from metatransformer.data.records import Index
 from metatransformer.modalities.hyperspectral.bands import Bands, bands_from, learn_bands, smooth_bands
 from metatransformer.modalities.hyperspectral.cube import cube_in_memory, read_cube, three_bands
@@ -151,7 +153,7 @@ class HyperspectralTransform(Transform):
         spread = np.sqrt(np.maximum(covariance.diagonal(), 0.0))
         # A band that never changes carries nothing: leave its scale alone.
         self.scale_ = np.where(spread > 1e-7 * np.abs(self.mean_), spread, 1.0)
-        smoothing = smooth_bands(np.eye(len(spread)), width=_smoothing(options, bands=len(spread)))
+        smoothing = smooth_bands(np.eye(len(spread)), width=smoothing_of(options, bands=len(spread)))
         correlation = covariance / np.outer(self.scale_, self.scale_)
         self.whitening = half_whitening(smoothing.T @ correlation @ smoothing).astype(np.float32)
 
@@ -175,7 +177,7 @@ class HyperspectralTransform(Transform):
         # Far out in a few bands is a glitch of the detector (the Salinas scene has two); in most bands, another unit.
         if np.median(np.abs(standard)) <= FAR:
             standard = np.clip(standard, -FAR, FAR)
-        return smooth_bands(standard, width=_smoothing(self.options, bands=len(standard))).astype(np.float32)
+        return smooth_bands(standard, width=smoothing_of(self.options, bands=len(standard))).astype(np.float32)
 
     def augment(self, view: View, rng: np.random.Generator) -> View:
         """Returns the spectrum a little brighter or darker, each band a little off."""
@@ -250,13 +252,13 @@ class HyperspectralTransform(Transform):
         """How the bands were understood, and what becomes of them."""
         if self.bands_ is None:
             return ()
-        width = _smoothing(self.options, bands=len(self.bands_.taken))
+        width = smoothing_of(self.options, bands=len(self.bands_.taken))
         smoothed = (f"spectra smoothed over neighbouring bands, deviation {width:g} (input.smooth)",) if width else ()
         told = self.bands_.notes(window=self.options.window)
         return (*told, *smoothed, "half whitened to the head too, beside the trunk (head.direct)")
 
 
-def _smoothing(options: HyperspectralOptions, *, bands: int) -> float:
+def smoothing_of(options: HyperspectralOptions, *, bands: int) -> float:
     """Returns the width of the smoothing in bands: few bands lie too far apart to be averaged."""
     return float(bands >= MANY) if options.smooth == "auto" else options.smooth
 
@@ -300,7 +302,7 @@ class HyperspectralTokenizer(Tokenizer):
 
     def _whitened(self, spectrum: Tensor) -> Tensor:
         """Returns the spectrum along its principal axes evened out, in float32: 8 bits are too few for the small."""
-        with torch.autocast(spectrum.device.type, enabled=False):
+        with torch.autocast(spectrum.device.type, enabled=False) if not UNIFORM.get() else nullcontext():
             return spectrum.float() @ self.whitening
 
 

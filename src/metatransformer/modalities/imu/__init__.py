@@ -44,9 +44,10 @@ from metatransformer.modalities.imu.doubts import FAR, MARK, Doubts, Still
 from metatransformer.modalities.imu.index import index_motion, load_motion
 from metatransformer.modalities.imu.plots import arrange_windows, draw_timelines
 from metatransformer.modalities.imu.windows import WindowCut
-from metatransformer.nn.curves import axis_bands, draw_curves, resample_curves
+from metatransformer.nn.curves import axis_bands, draw_curves
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
 from metatransformer.nn.pool import fold_rows
+from metatransformer.nn.resample import resample_curves
 
 PATCHES = 8  # patches over one window: 112 columns for patches of 14 pixels
 BAND = 2  # patches over one band: two see a level more finely than one, three no better

@@ -302,6 +302,7 @@ class TextTokenizer(Tokenizer):
     """Look up word vectors, mix neighbours, add place and which text, put the summary in front."""
 
     axes = 1
+    hides = True
 
     def __init__(self, options: TextOptions, transform: Transform, width: int, stem: Stem) -> None:
         super().__init__()
@@ -326,12 +327,17 @@ class TextTokenizer(Tokenizer):
         self.places = nn.Parameter(sinusoids(options.window, width) * norm * PLACE)
         self.summary = SummaryToken(width=width, stem=stem)
 
+    @property
+    def lengths(self) -> Mapping[str, range]:
+        """A window holds so many pieces."""
+        return {"t": range(1, len(self.places) + 1)}
+
     def forward(self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tokens:
         """Returns the summary token and the grid (t,) of each window; pieces are ``[S, w, t]``."""
         real = masks["pieces"] & (inputs["pieces"] != NOTHING)  # [S, w, t]
         windows = real.any(dim=2)
         pieces, samples = fold_rows(inputs["pieces"], windows)  # [B, t]
-        mask = real[windows]
+        mask, _ = fold_rows(real, windows)
         pieces = pieces.masked_fill(~mask, NOTHING)
         known = pieces >= FIRST
         x = self.words((pieces - FIRST).clamp(min=0)) * known[..., None]
@@ -341,7 +347,8 @@ class TextTokenizer(Tokenizer):
             x = x + F.gelu(self.mix(clean.transpose(1, 2))).transpose(1, 2)
         x = x + self.places[: x.shape[1]]
         if self.second is not None:
-            x = x + inputs["second"][windows].masked_fill(~mask, 0)[..., None] * self.second
+            second, _ = fold_rows(inputs["second"], windows)
+            x = x + second.masked_fill(~mask, 0)[..., None] * self.second
         grid = (x.shape[1],)
         x, mask = self.summary(x, mask)
         several = windows.shape[1] > 1

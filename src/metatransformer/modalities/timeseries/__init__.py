@@ -58,8 +58,9 @@ from metatransformer.modalities.timeseries.forecasts import arrange_forecasts, d
 from metatransformer.modalities.timeseries.index import SERIES_SUFFIXES, index_series
 from metatransformer.modalities.timeseries.series import Layout
 from metatransformer.modalities.timeseries.windows import Cut, Window, window_scale
-from metatransformer.nn.curves import draw_curves, resample_curves
+from metatransformer.nn.curves import draw_curves
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
+from metatransformer.nn.resample import resample_curves
 
 PATCHES = 4  # patches over one cycle: 6 hours each of a day
 MOST_CYCLES = 8  # beyond it several cycles share a line: the cost grows with their number
@@ -203,7 +204,7 @@ class TimeseriesTransform(Transform):
 
     def _window(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         past, lines, direct = window.past[:, self._order(window)], [], []
-        fold = self._fold(window)
+        fold = self.fold(window)
         for channel, values in enumerate(past.T):
             level, spread = window.scale if channel == 0 else window_scale(values, floor=0.0)
             lines.append(self._page((values - values.mean()) / spread, fold=fold))
@@ -229,7 +230,7 @@ class TimeseriesTransform(Transform):
             )
         return [0, *(1 + found.index(name) for name in wanted)] if found else list(range(window.past.shape[1]))
 
-    def _fold(self, window: Window) -> int:
+    def fold(self, window: Window) -> int:
         """Returns how many rows of the look-back one line shows."""
         wanted = self.options.period
         period = window.series.period if wanted == "auto" else wanted
