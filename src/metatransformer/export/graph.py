@@ -19,6 +19,7 @@ from metatransformer.core.fields import Field
 from metatransformer.core.tokens import Tokens
 from metatransformer.core.uniform import uniform
 from metatransformer.nn.beside import Beside, WordWeights
+from metatransformer.nn.head import Head
 from metatransformer.nn.patch import PatchEmbedding
 from metatransformer.nn.pool import pool
 from metatransformer.pipeline import Pipeline
@@ -67,12 +68,18 @@ def entries_of(pipeline: Pipeline, batch: Batch) -> list[Entry]:
             continue
         part, tokenizer = batch.parts[name], pipeline.model.tokenizer(name)
         fields, seen = tokenizer.uniform_fields(pipeline.route[name].modality.fields), _Seen(part.inputs)
-        with torch.no_grad():
-            tokenizer(seen, part.masks)
+        if reads_trunk(pipeline.head):
+            with torch.no_grad():
+                tokenizer(seen, part.masks)
         found += [Entry(name, field, declared) for field, declared in fields.items() if field in seen.asked]
         if f"plain:{name}" in pipeline.head.beside:
             found.append(Entry(name, PLAIN, Field("p", "float32", summary="plain features, which the head reads too")))
     return found
+
+
+def reads_trunk(head: Head) -> bool:
+    """Returns whether a head reads anything of the trunk, and not plain features alone."""
+    return head.through or any(key.startswith("trunk:") for key in head.beside)
 
 
 def require_exportable(pipeline: Pipeline) -> None:
@@ -102,7 +109,6 @@ class Graph(nn.Module):
         self.task = pipeline.task
         self.entries = tuple(entries)
         self.inputs = tuple(self.head.readout.facts.axes)
-        self.modalities = {name: reader.modality.name for name, reader in pipeline.route.items()}
         self.columns = {
             key.partition(":")[2]: self._columns(key) for key in self.head.beside if key.startswith("trunk:")
         }
@@ -122,8 +128,10 @@ class Graph(nn.Module):
         given: dict[str, dict[str, Tensor]] = {name: {} for name in self.inputs}
         for entry, tensor in zip(self.entries, tensors, strict=True):
             given[entry.input][entry.field] = tensor
-        features = self._features(given, count=tensors[0].shape[0])
-        parts = [self.head.predict(features)] if self.head.through else []
+        features = None
+        if reads_trunk(self.head):
+            features = self._features(given, count=tensors[0].shape[0])
+        parts = [] if features is None or not self.head.through else [self.head.predict(features)]
         return reduce(torch.add, [*parts, *self._beside(given, features)])
 
     def _features(self, given: Mapping[str, Mapping[str, Tensor]], *, count: int) -> Tensor:
@@ -176,12 +184,13 @@ class Graph(nn.Module):
         encoder, mask = self.model.encoder, tokens.mask if masked else None
         return [replace(tokens, x=x) for x in encoder(tokens.x, mask, after=after, adapters=self.model.adapters)]
 
-    def _beside(self, given: Mapping[str, Mapping[str, Tensor]], features: Tensor) -> Iterator[Tensor]:
+    def _beside(self, given: Mapping[str, Mapping[str, Tensor]], features: Tensor | None) -> Iterator[Tensor]:
         """Yields what heads beside the trunk's add."""
         for key, beside in self.head.beside.items():
             assert isinstance(beside, Beside)
             source, _, name = key.partition(":")
             if source == "trunk":
+                assert features is not None
                 yield beside(features[:, self.columns[name]])
             elif isinstance(beside.norm, WordWeights):
                 yield _of_words(beside, beside.norm, given[name][PLAIN])

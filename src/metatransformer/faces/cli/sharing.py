@@ -22,6 +22,8 @@ def export(options: Namespace) -> Result:
     require_format(options.format)
     require_free(out)
     pipeline = load_pipeline(run, encoder=options.encoder, device="cpu").asked(options.task)
+    if not pipeline.tasks:
+        raise UsageError(f"export {run}", must="have a task", found="one that only embeds", do="Use 'embed'.")
     if len(pipeline.tasks) > 1 and not options.task:
         must = f"name one of the model's tasks: {', '.join(pipeline.tasks)}"
         raise UsageError("export RUN --task", must=must, found="none")
