@@ -252,6 +252,8 @@ def traced(graph: Graph, tensors: Sequence[Tensor]) -> torch.export.ExportedProg
     for node in list(program.graph.nodes):
         if node.target in CHECKS:
             program.graph.erase_node(node)
+    for symbol, limits in program.range_constraints.items():
+        program.range_constraints[symbol] = type(limits)(1, limits.upper)
     program.graph.eliminate_dead_code()
     program.graph_module.recompile()
     return program
