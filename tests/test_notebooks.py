@@ -10,6 +10,8 @@ from common import ROOT
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 
+# What plain features add is tested elsewhere.
+QUICK = 'tune="head", recipe={"head.features": "trunk"}'
 NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
 
 
@@ -25,7 +27,7 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     book = nbformat.read(path, 4)
     nbformat.validate(book)
     for cell in book.cells:
-        cell.source = cell.source.replace("focus-s14", "test")
+        cell.source = cell.source.replace("focus-s14", "test").replace('tune="head"', QUICK)
     kernel = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "tests"}
     folder = tmp_path / "kernels" / "tests"
     folder.mkdir(parents=True)
@@ -36,3 +38,12 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     client.execute()
     assert all(cell.execution_count for cell in book.cells if cell.cell_type == "code")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_holds_its_outputs_and_they_are_small(path: Path):
+    assert path.stat().st_size < 40_000
+    code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code) and any(cell.outputs for cell in code)
+    said = str([output for cell in code for output in cell.outputs])
+    assert "/tmp/" not in said and "/home/" not in said and "error" not in said
