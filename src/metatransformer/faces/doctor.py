@@ -45,6 +45,7 @@ PACKAGES = (
     "matplotlib",
     "jinja2",
     "tensorboardX",
+    "shtab",
     "faster-coco-eval",
 )
 CLASSES, SAMPLES = 2, 3  # a class each: the least that a task, and a batch of several lengths, can be tried on
