@@ -32,6 +32,7 @@ PUBLIC = [
     "captions",
     "describe",
     "embed",
+    "explain",
     "list_encoders",
     "load",
     "search",

@@ -22,6 +22,7 @@ from metatransformer.core.errors import (
 if TYPE_CHECKING:
     from metatransformer.faces.describe import describe
     from metatransformer.faces.embedder import Embedder, embed
+    from metatransformer.faces.explain import explain
     from metatransformer.faces.load import load
     from metatransformer.faces.parts import Detector, Retriever, Segmenter
     from metatransformer.faces.sklearn import Classifier, Forecaster, Regressor
@@ -51,6 +52,7 @@ __all__ = [
     "captions",
     "describe",
     "embed",
+    "explain",
     "list_encoders",
     "load",
     "search",
@@ -70,6 +72,7 @@ _PLACES = {
     "captions": "metatransformer.pairs.space",
     "describe": "metatransformer.faces.describe",
     "embed": "metatransformer.faces.embedder",
+    "explain": "metatransformer.faces.explain",
     "list_encoders": "metatransformer.trunk",
     "load": "metatransformer.faces.load",
     "search": "metatransformer.pairs.across",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from metatransformer.core.fields import Field
+from metatransformer.core.inside import Inside
 from metatransformer.core.samples import Counts, Record, View
 from metatransformer.core.tokens import Tokens
 
@@ -262,8 +263,8 @@ class Modality:
     ``arrange(records, table)`` turns the table of predictions (a DataFrame, one row a record, in their order) into the
     one that people expect (a forecast in long form); ``illustrate(records, table, folder)`` writes pictures of
     predictions (a label map, a forecast) into a folder, which it makes, and returns their paths. ``dense`` and
-    ``boxed`` are what it has for tasks that answer for every place of a sample, and that find objects; None where it
-    has nothing.
+    ``boxed`` are what it has for tasks that answer for every place of a sample, and that find objects, ``inside`` what
+    shows which places of a sample an answer rests on; None where it has nothing.
     """
 
     name: str
@@ -297,6 +298,7 @@ class Modality:
     illustrate: Callable[[Sequence[Record], Any, Path], Sequence[Path]] | None = None
     dense: Dense | None = None
     boxed: Boxed | None = None
+    inside: Inside | None = None
 
     def kit(self, name: str) -> Kit | None:
         """Returns what it has for a task of this kit (``Task.kit``), None where it has nothing."""

@@ -6,7 +6,7 @@ that nothing outside asks which task it is.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -71,6 +71,16 @@ class Told(NamedTuple):
     targets: Sequence[Any]
     splits: Sequence[str | None]
     groups: Sequence[str | None]
+
+
+class Support(NamedTuple):
+    """How far outputs speak for one answer: its ``words``, what is measured (``unit``), and ``score`` of outputs
+    ``[n, C]`` as ``[n]``.
+    """
+
+    words: str
+    unit: str
+    score: Callable[[Tensor], Tensor]
 
 
 class Task(ABC):
@@ -260,6 +270,17 @@ class Task(ABC):
         """The score that every real one beats."""
         return -float("inf") if self.higher_is_better else float("inf")
 
+    def support(self, outputs: Tensor, answer: str = "") -> Support:
+        """Returns how far outputs speak for the answer of a sample with these ``outputs`` [C], or for another one of
+        this name; by default how near they stay to these.
+
+        Raises:
+            UsageError: no such answer.
+        """
+        if answer:
+            raise UsageError("answer", must=f"be left out of the task '{self.name}'", found=repr(answer))
+        return Support("the whole answer", "mean absolute change", lambda other: -(other - outputs).abs().mean(dim=1))
+
     # --- what people see ---------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -296,6 +317,17 @@ class Task(ABC):
         """Returns the name of one of ``metrics`` as people write it."""
         known = {**self.told, **self.scores}.get(metric, Score()).words
         return known or metric.replace("_", " ")
+
+
+def chosen(answer: str, names: Sequence[str], *, usual: int) -> str:
+    """Returns the ``answer`` that somebody named, or where nobody did the ``usual`` one.
+
+    Raises:
+        UsageError: a name that is none.
+    """
+    if answer and answer not in names:
+        raise UsageError("answer", must="be an answer of the model", found=repr(answer), do=nearest(answer, names))
+    return answer or names[usual]
 
 
 def require_named(ignored: Sequence[str], names: Iterable[str]) -> None:

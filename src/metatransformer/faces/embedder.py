@@ -159,7 +159,7 @@ def embed(
             do=f"Use Embedder({wanted!r}).fit_transform(rows), which learns the columns from your rows.",
         )
     console = Console(quiet=not verbose)
-    single = isinstance(x, Mapping) if resolved.joint else _is_single(x, kinds[0])
+    single = isinstance(x, Mapping) if resolved.joint else is_single(x, kinds[0])
     found = unlabelled([x] if single else x, recipe=resolved)
     trunk = load_encoder(encoder)
     pipeline = untrained(found.recipe, trunk=trunk, examples=found.examples, learned=False, console=console)
@@ -203,7 +203,7 @@ def _guess(x: Any) -> str:
     return fit[0]
 
 
-def _is_single(x: Any, modality: Modality) -> bool:
+def is_single(x: Any, modality: Modality) -> bool:
     """Returns whether ``x`` is one sample: an array, a mapping of arrays, or a file that the modality reads."""
     if isinstance(x, str | os.PathLike):
         suffixes = (*modality.source.suffixes, *modality.source.inside)

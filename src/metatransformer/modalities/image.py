@@ -23,6 +23,7 @@ from metatransformer.core.samples import Record, View
 from metatransformer.core.settings import Settings
 from metatransformer.data.records import counted
 from metatransformer.modalities._picture.boxes import picture_boxed
+from metatransformer.modalities._picture.inside import picture_inside
 from metatransformer.modalities._picture.masks import picture_dense
 from metatransformer.modalities._picture.pixels import (
     LOOKED_AT,
@@ -175,4 +176,5 @@ MODALITY = Modality(
     before={"tiles": 1},
     dense=picture_dense(PICTURE_SUFFIXES, more={"input.mirrored": False}),
     boxed=picture_boxed(PICTURE_SUFFIXES, load=load, more={"input.mirrored": False}),
+    inside=picture_inside(draw),
 )

@@ -147,7 +147,11 @@ def sample_picture(draw: Any, sample: Any) -> tuple[Picture, str]:
 
 def stored_picture(path: Path) -> Picture:
     """Returns a PNG file as it is, shown at half its pixels and at most as wide as the page."""
-    data = path.read_bytes()
+    return picture_file(path.read_bytes())
+
+
+def picture_file(data: bytes) -> Picture:
+    """Returns the bytes of a PNG file as a picture, shown at half its pixels and at most as wide as the page."""
     width = int.from_bytes(data[16:20], "big")  # of the header chunk, which always comes first
     return Picture(f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}", width=min(width // 2, 860))
 

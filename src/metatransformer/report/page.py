@@ -23,6 +23,8 @@ from metatransformer.core.task import Task
 from metatransformer.data.write import atomic_file
 from metatransformer.fit.choose import rule
 from metatransformer.fit.fitted import Fitted, refits, stays_untuned
+from metatransformer.infer.explain import Explanation, explain
+from metatransformer.machine.console import Console
 from metatransformer.machine.versions import version_of
 from metatransformer.recipe import to_yaml, tune_mode
 from metatransformer.report import figures
@@ -31,6 +33,7 @@ from metatransformer.trunk import KNOWN, Pretrained
 
 SAMPLES = 12
 BESIDE = 4  # samples that are shown beside each
+INSIDE = 2  # wrong ones, and as many others, of which is shown what their answers rest on
 TUNE = {
     "head": "trunk and tokenizer frozen, a head learned",
     "tokens": "trunk frozen, the tokenizer learned in front of it, then the head on what the trunk makes of the tokens",
@@ -59,8 +62,15 @@ class Summary:
     commands: str = ""
 
 
-def write_report(fitted: Fitted, path: Path, *, controls: Mapping[str, Mapping[str, float]] = NONE) -> None:
-    """Writes the report of one run; ``controls`` are the scores of ``run_controls`` on the same split.
+def write_report(
+    fitted: Fitted,
+    path: Path,
+    *,
+    controls: Mapping[str, Mapping[str, float]] = NONE,
+    inside: Sequence[Explanation] = (),
+) -> None:
+    """Writes the report of one run; ``controls`` are the scores of ``run_controls`` on the same split, ``inside`` what
+    some answers rest on (``explain_some``).
 
     The command to predict that it shows takes the folder of ``path`` for the run folder.
 
@@ -68,6 +78,7 @@ def write_report(fitted: Fitted, path: Path, *, controls: Mapping[str, Mapping[s
         DataError: the file cannot be written.
     """
     context = report_context(fitted, run=path.parent, controls=controls)
+    context["inside"] = [_told(one) for one in inside]
     _write(path, {"kind": "report", "title": context["title"], "part": context})
 
 
@@ -111,6 +122,29 @@ def report_context(fitted: Fitted, *, run: Path, controls: Mapping[str, Mapping[
         "date": datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),
         "versions": [(name, version_of(name)) for name in ("metatransformer", "torch", "numpy", "scikit-learn")],
     }
+
+
+def explain_some(fitted: Fitted, *, console: Console) -> list[Explanation]:
+    """Returns what answers to a few of the report's samples rest on, wrong ones first; none of a task or a modality
+    that has no places.
+    """
+    pipeline, split = fitted.pipeline, scored_split(fitted)
+    task, examples = pipeline.task, fitted.loaders[split].examples
+    targets = examples.targets[pipeline.task_name]
+    told = task.cards(task.answers(fitted.outputs[split], keys=examples.keys, targets=targets), targets)
+    if told is None or task.kit or any(reader.modality.inside is None for reader in pipeline.route.values()):
+        return []
+    places = choose_samples(told)
+    some = [[i for i, marked in places if marked is wanted][:INSIDE] for wanted in (True, False)]
+    return list(explain(pipeline, examples.take(np.array([*some[0], *some[1]])), console=console))
+
+
+def _told(one: Explanation) -> dict[str, Any]:
+    """Returns the picture of an explanation, and in words what it shows."""
+    top = one.table().head(3)
+    most = ", ".join(f"{name} ({value:+.2g})" for name, value in zip(top["place"], top["value"], strict=True))
+    told = {"key": one.key, "answer": one.answer, "most": most, "unit": one.unit}
+    return {"picture": figures.picture_file(one.png()), **told}
 
 
 def _number(value: float | None) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metatransformer.core.errors import DataError
 from metatransformer.core.figures import Cards, Confusion, Rows, Section
-from metatransformer.core.task import Baseline, Score, Task, TaskOptions
+from metatransformer.core.task import Baseline, Score, Support, Task, TaskOptions, chosen
 
 NEARLY_ALL = 0.95  # of the answers, from which on one answer is told to be given too often
 SEEN = 5  # samples of a class that is never answered, from which on that is told
@@ -190,6 +190,17 @@ class Classify(Task):
         """Returns how many samples of each class (rows) were taken for each class (columns)."""
         labels = range(len(self.classes_))
         return measure.confusion_matrix(target.numpy(), outputs.argmax(dim=1).numpy(), labels=labels).tolist()
+
+    def support(self, outputs: Tensor, answer: str = "") -> Support:
+        """Returns the log odds of the most probable class, or of the one that is named."""
+        name = chosen(answer, self.classes_, usual=int(outputs.argmax()))
+
+        def score(other: Tensor) -> Tensor:
+            number, x = self.classes_.index(name), other.double()
+            rest = torch.cat([x[:, :number], x[:, number + 1 :]], dim=1)
+            return x[:, number] - rest.logsumexp(dim=1)
+
+        return Support(name, f"log odds of {name}", score)
 
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
         """Returns the class name, its probability, and one probability column a class."""

@@ -12,7 +12,7 @@ from metatransformer.core.errors import DataError
 from metatransformer.core.figures import Lines, Rows, Section
 from metatransformer.core.future import Future
 from metatransformer.core.settings import Rule, Settings
-from metatransformer.core.task import Baseline, Score, Task, TaskOptions
+from metatransformer.core.task import Baseline, Score, Support, Task, TaskOptions
 
 QUANTILE = "quantile_"  # what columns of quantiles begin with
 BESIDE = 2  # columns behind the future in an encoded target: the window's spread, relative and in the unit
@@ -160,6 +160,11 @@ class Forecast(Task):
         """Returns the standardised MSE ``[H]`` of each step ahead."""
         error = (outputs - self.goal(target)).double() * target[:, -2:-1]
         return error.square().mean(dim=0).numpy()
+
+    def support(self, outputs: Tensor, answer: str = "") -> Support:
+        """Returns how near a forecast stays to this one."""
+        plain = super().support(outputs, answer)
+        return plain._replace(words="the forecast", unit="mean change, in deviations of the look-back")
 
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
         """Returns one array ``[H]`` a window, in spreads of the window from its level.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metatransformer.core.errors import DataError
 from metatransformer.core.figures import Cards, Rows, Section
-from metatransformer.core.task import Baseline, Score, Task, TaskOptions
+from metatransformer.core.task import Baseline, Score, Support, Task, TaskOptions, chosen
 from metatransformer.data.rows import split_target
 
 ANSWERS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
@@ -130,6 +130,11 @@ class Multilabel(Task):
         """Returns how many samples have the rarer answer of the label where these are fewest."""
         counts = torch.stack([(target == 1).sum(dim=0), (target == 0).sum(dim=0)]).min(dim=0).values
         return int(counts[counts > 0].min()) if (counts > 0).any() else 1
+
+    def support(self, outputs: Tensor, answer: str = "") -> Support:
+        """Returns the log odds of the most probable label, or of the one that is named."""
+        name = chosen(answer, self.names_, usual=int(outputs.argmax()))
+        return Support(name, f"log odds of {name}", lambda other: other[:, self.names_.index(name)].double())
 
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
         """Returns the names of the labels above one half as text, and one probability column a label."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metatransformer.core.errors import DataError
 from metatransformer.core.figures import Cards, Scatter, Section
-from metatransformer.core.task import Score, Task, TaskOptions
+from metatransformer.core.task import Score, Support, Task, TaskOptions
 
 
 class Regress(Task):
@@ -63,6 +63,14 @@ class Regress(Task):
             "mae": float(np.mean(np.abs(guess - truth))),
             "r2": float(measure.r2_score(truth, guess)) if len(truth) > 1 else float("nan"),
         }
+
+    def support(self, outputs: Tensor, answer: str = "") -> Support:
+        """Returns the number itself, in the target's unit."""
+        plain = super().support(outputs, answer)
+        words = f"{float(self._restore(outputs[:1])[0]):.4g}"
+        return plain._replace(
+            words=words, unit="the number", score=lambda other: torch.from_numpy(self._restore(other[:, 0]))
+        )
 
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
         """Returns the prediction in the target's unit."""

@@ -23,9 +23,9 @@ from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.figures import Cards, Lines, Neighbour, Section
 from metatransformer.core.samples import ROLES
 from metatransformer.core.settings import Rule, Settings
-from metatransformer.core.task import Baseline, Score, Task, TaskOptions, Told
+from metatransformer.core.task import Baseline, Score, Support, Task, TaskOptions, Told
 from metatransformer.data.records import listing
-from metatransformer.nn.near import nearest, similarities
+from metatransformer.nn.near import nearest, similarities, unit
 
 IDENTITY, CAMERA, ROLE = 0, 1, 2  # columns of an encoded target
 NO_CAMERA = -1
@@ -289,6 +289,13 @@ class Retrieve(Task):
         seen = [_sighting(target) for target in targets]
         chosen = [place for place, one in enumerate(seen) if one.role == "gallery"] or [*range(len(seen))]
         self.gallery_ = Gallery(outputs[chosen].float(), [keys[i] for i in chosen], [seen[i] for i in chosen])
+
+    def support(self, outputs: Tensor, answer: str = "") -> Support:
+        """Returns how near a vector stays to this one, by cosine."""
+        plain = super().support(outputs, answer)
+        return plain._replace(
+            words="its vector", unit="cosine", score=lambda other: unit(other) @ unit(outputs[None])[0]
+        )
 
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
         """Returns the identity of the nearest picture of the gallery, and the nearest ones."""

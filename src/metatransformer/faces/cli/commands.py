@@ -99,7 +99,7 @@ def fit_one(
     from metatransformer.data.write import write_json
     from metatransformer.fit.fit import fit as fit_examples
     from metatransformer.report.controls import CONTROLS, run_controls
-    from metatransformer.report.page import write_report
+    from metatransformer.report.page import explain_some, write_report
 
     out = Path(options.out)
     source = str(Path(options.data).resolve())
@@ -113,7 +113,8 @@ def fit_one(
         if options.controls:
             controls = run_controls(part, CONTROLS, split=split, console=console)
             write_json(out / f"controls{suffix}.json", {"split": split, "controls": controls})
-            write_report(part, out / f"report{suffix}.html", controls=controls)
+            inside = explain_some(part, console=console)
+            write_report(part, out / f"report{suffix}.html", controls=controls, inside=inside)
         title = f"scores, {name}" if suffix else "scores"
         show_scores(part.metrics, controls, task=part.pipeline.task, split=split, title=title, console=console)
         show_inputs(part, split=split, console=console)
@@ -339,6 +340,31 @@ def _told_apart(options: Namespace) -> Pipeline:
         must = "be of a task whose answers stand by themselves"
         raise UsageError(where, must=must, found=f"the task '{pipeline.task.name}'", do="Predict without them.")
     return pipeline
+
+
+def explain(options: Namespace) -> Result:
+    """Writes for each sample a picture and a JSON file of what the answer rests on."""
+    from metatransformer.faces.explain import one_task
+    from metatransformer.infer.explain import explain as explain_examples
+
+    console, out = Console(), Path(options.out)
+    place = {"encoder": options.encoder, "device": options.device or "auto"}
+    pipeline = one_task(load_pipeline(Path(options.run), **place), task=options.task)
+    examples = read_told(options.given, pipeline.recipe, labelled=False, console=console).examples
+    if len(examples) > options.most:
+        console.note(f"the first {options.most} of {len(examples):,} samples (--most)")
+        examples = examples.take(range(options.most))
+    asked = {"answer": options.answer, "places": options.places, "control": options.control}
+    files, rows = [], []
+    for number, one in enumerate(explain_examples(pipeline, examples, **asked, console=console)):
+        stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in one.key)[-60:]
+        files.append([str(path) for path in one.save(out / f"{number:04d}-{stem}")])
+        top = one.table().iloc[0]
+        alike = "-" if one.control is None else f"{one.control:.2f}"
+        rows.append((one.key, one.answer, top["place"], f"{top['value']:+.3g}", alike))
+    console.table("what answers rest on most", ["key", "answer", "place", "value", "control"], rows[:SHOWN_ROWS])
+    console.note(f"pictures and numbers of {len(rows)} samples in {out}")
+    return {"out": str(out), "samples": len(rows), "files": files}, 0
 
 
 def _by_names(options: Namespace, console: Console) -> Result:

@@ -244,6 +244,8 @@ COMPARED_ON = (
     "samples that graph and model are compared on, as for 'predict'; default: the data of the run, or made-up ones"
 )
 OUT_OF_SEARCH = ".csv, .tsv, .parquet or .jsonl; .html shows pairs of pictures"
+PLACES = "parts of a sample, each of which costs one answer of the model; default: about %(default)s"
+CONTROL = "also ask the model with a shuffled head: where it finds the same places, they tell nothing of the model"
 
 
 def _side(usual: str) -> tuple[str, Mapping[str, Any]]:
@@ -335,6 +337,21 @@ COMMANDS: Mapping[str, Command] = {
             TRUNK,
             DEVICE,
             BACKEND,
+        ),
+    ),
+    "explain": Command(
+        "show which places of a sample an answer rests on: a picture and a JSON file for each",
+        (
+            RUN,
+            PATHS,
+            ("--out", {"required": True, "metavar": "DIR", "help": "the folder that takes them"}),
+            ("--answer", {"default": "", "metavar": "A", "help": "a class or label; default: the model's own answer"}),
+            ("--places", {"type": int, "default": 100, "metavar": "N", "help": PLACES}),
+            ("--control", {"action": "store_true", "help": CONTROL}),
+            ("--most", {"type": int, "default": 20, "metavar": "N", "help": "samples; default: %(default)s"}),
+            ONE_TASK,
+            TRUNK,
+            DEVICE,
         ),
     ),
     "embed": Command(

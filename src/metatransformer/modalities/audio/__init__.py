@@ -39,6 +39,7 @@ from metatransformer.core.tokens import Span, Tokens
 from metatransformer.core.uniform import UNIFORM
 from metatransformer.data.records import counted, listing
 from metatransformer.modalities.audio.ffmpeg import CONTAINERS, FILMS, has_sound
+from metatransformer.modalities.audio.inside import audio_inside
 from metatransformer.modalities.audio.read import MOST_SECONDS, read_audio, resample
 from metatransformer.nn.patch import GridPositions, PatchEmbedding
 from metatransformer.nn.pool import fold_rows
@@ -154,10 +155,7 @@ class AudioTransform(Transform):
         """Returns the level [t, mels] of each window, of 0 (inaudible) to 1 (the loudest value of all)."""
         options, wave = self.options, view.inputs["wave"]
         loudest = max(wave.max(), -wave.min())
-        if len(wave) > options.max_seconds * RATE_HZ:
-            waves = [window / (loudest or 1) for window in self._windows(wave, where=view.key)]
-        else:
-            waves = [self._without_silence(wave / loudest) if loudest > 0 else wave]
+        waves = [wave[stretch] / (loudest or 1) for stretch in self.stretches(wave, where=view.key)]
         energies = [
             log_mel(
                 wave,
@@ -175,7 +173,18 @@ class AudioTransform(Transform):
         span, top = options.range_db * NEPERS_PER_DB, max(energy.max() for energy in energies)
         return [np.maximum(0.0, 1.0 + (energy - top) / span) for energy in energies]
 
-    def _windows(self, wave: np.ndarray, *, where: str) -> list[np.ndarray]:
+    def stretches(self, wave: np.ndarray, *, where: str) -> list[slice]:
+        """Returns which samples of a recording are seen: all but silent ends, of a long one windows.
+
+        Raises:
+            DataError: it is long, and there may be one window alone.
+        """
+        if len(wave) > self.options.max_seconds * RATE_HZ:
+            return self._windows(wave, where=where)
+        loudest = max(wave.max(), -wave.min())
+        return [self._heard(wave / loudest) if loudest > 0 else slice(0, len(wave))]
+
+    def _windows(self, wave: np.ndarray, *, where: str) -> list[slice]:
         """Returns as few windows of equal length as hold a long recording, or ``max_windows`` evenly spaced ones.
 
         Raises:
@@ -191,7 +200,7 @@ class AudioTransform(Transform):
             self._long.add(where)
         else:
             size, most = -(-len(wave) // count), count
-        return [wave[start : start + size] for start in np.linspace(0, len(wave) - size, most).round().astype(int)]
+        return [slice(at, at + size) for at in np.linspace(0, len(wave) - size, most).round().astype(int).tolist()]
 
     def doubts(self) -> tuple[str, ...]:
         """Returns how many recordings were not read whole."""
@@ -201,16 +210,16 @@ class AudioTransform(Transform):
         read = f"read in {options.max_windows} evenly spaced windows of {options.max_seconds:g} s (input.max_windows)"
         return (f"{counted(count, 'recording')} of more than {longest:g} s {read}",) if count else ()
 
-    def _without_silence(self, wave: np.ndarray) -> np.ndarray:
-        """Returns the clip from its first heard window to its last."""
+    def _heard(self, wave: np.ndarray) -> slice:
+        """Returns the samples of a clip from its first heard window to its last."""
         options = self.options
         if not options.silence_db:
-            return wave
+            return slice(0, len(wave))
         energy = log_mel(wave, rate_hz=RATE_HZ, mels=BANDS, window_s=options.window_s, hop_s=options.hop_s)
         frames = heard(energy, depth=options.silence_db * NEPERS_PER_DB)
         hop, window = (round(seconds * RATE_HZ) for seconds in (options.hop_s, options.window_s))
-        end = None if frames.stop == len(energy) else (frames.stop - 1) * hop + window
-        return wave[frames.start * hop : end]
+        end = len(wave) if frames.stop == len(energy) else (frames.stop - 1) * hop + window
+        return slice(frames.start * hop, end)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -363,6 +372,7 @@ MODALITY = Modality(
     units="16 kHz mono, -1 to 1",
     defaults={"tune": "head", "head.pool": "grid", "head.read": [0.5]},
     before={"max_windows": 1},
+    inside=audio_inside(draw, rate_hz=RATE_HZ, low_hz=LOW_HZ),
     requires=("soundfile", "soxr"),
     extra="audio",
 )

@@ -35,6 +35,7 @@ from metatransformer.data.columns import Column, column_from
 from metatransformer.modalities.graph.formula import paint_graph
 from metatransformer.modalities.graph.graphs import Graph
 from metatransformer.modalities.graph.index import GRAPH_SUFFIXES, index_graphs, load_graph
+from metatransformer.modalities.graph.inside import GRAPH_INSIDE
 from metatransformer.modalities.graph.properties import PropertyCells, as_word, node_columns, standardised
 from metatransformer.nn.graph import (
     GraphTokenizer,
@@ -187,7 +188,7 @@ class GraphTransform(Transform):
                 "ends": np.concatenate([own, graph.edges]).astype(np.int64),
                 "identifiers": identifiers,
                 "directed": np.array(graph.directed, dtype=np.float32),
-                "environments": self._environments(graph),
+                "environments": self.environments(graph),
                 "whole": whole,
                 "places": places.astype(np.float32),
                 "marks": marks,
@@ -231,7 +232,7 @@ class GraphTransform(Transform):
             return walk_identifiers(graph.edges, count=graph.count, size=size)
         return random_identifiers(count=graph.count, size=size, rng=np.random.default_rng(0))
 
-    def _environments(self, graph: Graph) -> np.ndarray:
+    def environments(self, graph: Graph) -> np.ndarray:
         """Returns row and number of the known neighbourhoods, then 0 and how many others there are."""
         known = [(self._kind[kind], count) for kind, count in graph.environments.items() if kind in self._kind]
         rest = sum(count for kind, count in graph.environments.items() if kind not in self._kind)
@@ -370,4 +371,5 @@ MODALITY = Modality(
     baseline="boosting",
     requires=("rdkit", "networkx"),
     extra="graph",
+    inside=GRAPH_INSIDE,
 )

@@ -4,19 +4,25 @@ from typing import Any
 
 import numpy as np
 
+from metatransformer.modalities._shown import shades
 
-def paint_graph(axes: Any, *, places: np.ndarray, ends: np.ndarray, marks: np.ndarray) -> None:
+
+def paint_graph(
+    axes: Any, *, places: np.ndarray, ends: np.ndarray, marks: np.ndarray, worth: np.ndarray | None = None
+) -> None:
     """Paints a graph on matplotlib axes without a frame.
 
     ``places`` [n, 2] are the nodes' places; ``ends`` [n + m, 2] and ``marks`` [n + m, 3] hold the nodes first, then the
     edges: of a molecule atomic number, hydrogens and charge, and ten times the bond order with two zeros; of another
-    graph zeros, and its places are only a start.
+    graph zeros, and its places are only a start. ``worth`` [n + m] are values of nodes and edges, painted behind them.
     """
     count = len(places)
     pairs, orders = ends[count:], marks[count:, 0]
     molecule = bool(marks.any())
     if not molecule:
         places = _spread(places, pairs=pairs)
+    if worth is not None:
+        _shade(axes, places, pairs=pairs, colours=shades(worth))
     joined: list[list[int]] = [[] for _ in range(count)]  # by aromatic bonds
     for a, b in pairs[orders == 15].tolist():
         joined[a].append(b)
@@ -31,6 +37,12 @@ def paint_graph(axes: Any, *, places: np.ndarray, ends: np.ndarray, marks: np.nd
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.1)
     axes.set_axis_off()
+
+
+def _shade(axes: Any, places: np.ndarray, *, pairs: np.ndarray, colours: np.ndarray) -> None:
+    axes.scatter(*places.T, c=colours[: len(places)], s=330, linewidths=0, zorder=0)
+    for (a, b), colour in zip(pairs.tolist(), colours[len(places) :], strict=True):
+        axes.plot(*places[[a, b]].T, color=colour, linewidth=8, solid_capstyle="butt", zorder=-1)
 
 
 def _draw_edge(axes: Any, a: np.ndarray, b: np.ndarray, *, order: int, inside: np.ndarray) -> None:

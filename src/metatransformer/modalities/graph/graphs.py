@@ -7,7 +7,7 @@ loops stay as they are.
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,9 @@ class Graph:
     """One graph: ``count`` nodes numbered from 0, ``edges`` [m, 2].
 
     ``nodes`` and ``links`` are columns of properties, one entry a node or an edge: text or numbers, None where unknown.
-    ``environments`` counts kinds of neighbourhood by an identifier of 32 bits; ``whole`` holds numbers of the graph as
-    a whole (NaN = unknown). For pictures only: ``places`` [count, 2] where nodes lie, and ``marks``, atomic number,
+    ``environments`` counts kinds of neighbourhood by an identifier of 32 bits, ``around`` [k, 3] says where each is:
+    its kind, the node in its middle, how many steps it reaches. ``whole`` holds numbers of the graph as a whole (NaN =
+    unknown). For pictures only: ``places`` [count, 2] where nodes lie, and ``marks``, atomic number,
     hydrogens and charge of each atom and then ten times the order of each bond with two zeros. ``title`` is what to
     call it: its SMILES.
     """
@@ -42,6 +43,7 @@ class Graph:
     places: np.ndarray | None = None
     marks: Sequence[tuple[int, int, int]] = ()
     title: str = ""
+    around: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), dtype=np.int64))
 
 
 def make_graph(
@@ -72,16 +74,8 @@ def make_graph(
         )
     ]
     graph = Graph(count, pairs, columns[0], columns[1], directed, title=title)
-    return Graph(
-        count,
-        pairs,
-        columns[0],
-        columns[1],
-        directed,
-        environments=neighbourhoods(graph),
-        whole=shape_numbers(graph),
-        title=title,
-    )
+    around = neighbourhoods(graph)
+    return replace(graph, environments=dict(Counter(around[:, 0].tolist())), whole=shape_numbers(graph), around=around)
 
 
 def _pairs(edges: Any, *, count: int, where: object) -> np.ndarray:
@@ -131,8 +125,9 @@ def degrees(graph: Graph) -> np.ndarray:
     return np.bincount(graph.edges.ravel(), minlength=graph.count)
 
 
-def neighbourhoods(graph: Graph) -> dict[int, int]:
-    """Returns how often each kind of neighbourhood occurs, of 0 to ``RADIUS`` steps, by a stable 32-bit identifier.
+def neighbourhoods(graph: Graph) -> np.ndarray:
+    """Returns the neighbourhoods of all nodes, of 0 to ``RADIUS`` steps ``[k, 3]``: the kind by a stable 32-bit
+    identifier, the node, the steps.
 
     A node's kind is its words (its degree where it has none), then, round by round, its kind with the sorted kinds of
     the edges and nodes next to it: Weisfeiler-Lehman, Shervashidze et al. 2011 (JMLR 12). Numbers play no part.
@@ -146,11 +141,12 @@ def neighbourhoods(graph: Graph) -> dict[int, int]:
         tie = _hash(1, *(column[number] for column in ties))
         joins[a].append((b, _hash(2, tie) if graph.directed else tie))
         joins[b].append((a, _hash(3, tie) if graph.directed else tie))
-    found = Counter(kinds)
+    found = [kinds]
     for step in range(RADIUS):
         kinds = [_hash(4 + step, kinds[i], *sorted((t, kinds[j]) for j, t in joins[i])) for i in range(graph.count)]
-        found.update(kinds)
-    return dict(found)
+        found.append(kinds)
+    nodes, steps = np.tile(np.arange(graph.count), 1 + RADIUS), np.repeat(np.arange(1 + RADIUS), graph.count)
+    return np.stack([np.array(found, dtype=np.int64).ravel(), nodes, steps], axis=1)
 
 
 def _hash(*parts: Any) -> int:

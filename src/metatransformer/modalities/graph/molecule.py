@@ -7,6 +7,7 @@ are parts of one graph that no bond joins.
 import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -232,6 +233,7 @@ def _graph(molecule: Any, *, title: str, where: object) -> Graph:
             places = molecule.GetConformer().GetPositions()[:, :2].astype(np.float32)
     atoms, bonds = list(molecule.GetAtoms()), list(molecule.GetBonds())
     edges = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in bonds]
+    around = _neighbourhoods(molecule)
     return Graph(
         count=len(atoms),
         edges=np.array(edges, dtype=np.int64).reshape(-1, 2),
@@ -250,7 +252,8 @@ def _graph(molecule: Any, *, title: str, where: object) -> Graph:
             "ring": [_yes(bond.IsInRing()) for bond in bonds],
             "stereo": [str(bond.GetStereo()) for bond in bonds],
         },
-        environments=_environments(molecule),
+        environments=dict(Counter(around[:, 0].tolist())),
+        around=around,
         whole=_descriptors(molecule, where=where),
         places=places,
         marks=[
@@ -272,12 +275,15 @@ def _ring(atom: Any) -> str:
     return next((str(size) for size in range(3, 8) if atom.IsInRingSize(size)), "large")
 
 
-def _environments(molecule: Any) -> dict[int, int]:
-    """Returns RDKit's identifier of each circular substructure of up to ``RADIUS`` bonds, and how often it occurs."""
+def _neighbourhoods(molecule: Any) -> np.ndarray:
+    """Returns RDKit's circular substructures of up to ``RADIUS`` bonds ``[k, 3]``: identifier, middle atom, bonds."""
     from rdkit.Chem import rdFingerprintGenerator
 
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS)
-    return dict(generator.GetSparseCountFingerprint(molecule).GetNonzeroElements())
+    told = rdFingerprintGenerator.AdditionalOutput()
+    told.AllocateBitInfoMap()
+    rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS).GetSparseCountFingerprint(molecule, additionalOutput=told)
+    found = [(kind, *place) for kind, places in told.GetBitInfoMap().items() for place in places]
+    return np.array(found, dtype=np.int64).reshape(-1, 3)
 
 
 def _descriptors(molecule: Any, *, where: object) -> dict[str, float]:

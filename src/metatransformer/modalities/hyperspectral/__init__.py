@@ -46,6 +46,7 @@ from metatransformer.core.uniform import UNIFORM
 from metatransformer.data.records import Index
 from metatransformer.modalities.hyperspectral.bands import Bands, bands_from, learn_bands, smooth_bands
 from metatransformer.modalities.hyperspectral.cube import cube_in_memory, read_cube, three_bands
+from metatransformer.modalities.hyperspectral.inside import SPECTRA_INSIDE
 from metatransformer.modalities.hyperspectral.label_map import Scene, write_label_maps
 from metatransformer.modalities.hyperspectral.moments import Moments, half_whitening
 from metatransformer.modalities.hyperspectral.plots import Cut
@@ -408,4 +409,5 @@ MODALITY = Modality(
     requires=("h5py", "tifffile", "imagecodecs"),
     extra="hyperspectral",
     illustrate=illustrate,
+    inside=SPECTRA_INSIDE,
 )

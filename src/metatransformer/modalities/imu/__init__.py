@@ -42,6 +42,7 @@ from metatransformer.modalities._recording.motion import MOTION_SUFFIXES, about_
 from metatransformer.modalities._recording.uea import uea_parts
 from metatransformer.modalities.imu.doubts import FAR, MARK, Doubts, Still
 from metatransformer.modalities.imu.index import index_motion, load_motion
+from metatransformer.modalities.imu.inside import MOTION_INSIDE
 from metatransformer.modalities.imu.plots import arrange_windows, draw_timelines
 from metatransformer.modalities.imu.windows import WindowCut
 from metatransformer.nn.curves import axis_bands, draw_curves
@@ -139,10 +140,10 @@ class ImuTransform(Transform):
         self.names_, self.mean_, self.left_out_ = (), np.zeros(0), {}
         still = Still()
         for view in views:
-            values, times = self._select(view)
+            values, times = self.select(view)
             if not durations:
                 self.names_, self.units_ = self._axes(view)
-                self.timed_ = self._is_timed(view)
+                self.timed_ = self.is_timed(view)
                 total, squares = np.zeros(values.shape[1]), np.zeros(values.shape[1])
             self.left_out_ |= view.inputs.get("left_out", {})
             unnamed += not view.inputs.get("named", True)
@@ -172,12 +173,12 @@ class ImuTransform(Transform):
         Raises:
             DataError: see the module.
         """
-        values, times = self._select(view)
+        values, times = self.select(view)
         duration = _duration(times)
         window = self.window_ or duration
         pictures = 1 if duration <= window * self.options.max_windows else math.ceil(duration / window)
         if pictures > self.options.max_rows:
-            unit = "s" if self._is_timed(view) else "time steps"
+            unit = "s" if self.is_timed(view) else "time steps"
             raise DataError(
                 view.key,
                 must=f"last at most {window * self.options.max_rows:.4g} {unit}",
@@ -217,7 +218,7 @@ class ImuTransform(Transform):
             )
         return wanted, tuple(units[names.index(name)] for name in wanted)
 
-    def _select(self, view: View) -> tuple[np.ndarray, np.ndarray]:
+    def select(self, view: View) -> tuple[np.ndarray, np.ndarray]:
         """Returns ``values`` [t, axes] and ``times`` [t], in seconds or steps."""
         raw = view.inputs
         names, units = self._axes(view)
@@ -231,7 +232,7 @@ class ImuTransform(Transform):
             )
         if self.units_ and units != self.units_:
             self._require_units(view, names, units=units)
-        if self.names_ and self._is_timed(view) != self.timed_:
+        if self.names_ and self.is_timed(view) != self.timed_:
             raise DataError(
                 view.key,
                 must="state its rate" if self.timed_ else "state no rate, as the first recording",
@@ -267,7 +268,8 @@ class ImuTransform(Transform):
         self._doubts = Doubts()
         return told
 
-    def _is_timed(self, view: View) -> bool:
+    def is_timed(self, view: View) -> bool:
+        """Returns whether a recording states its times or its rate."""
         raw = view.inputs
         return raw["times_s"] is not None or bool(raw["rate_hz"] or self.options.rate_hz)
 
@@ -426,4 +428,5 @@ MODALITY = Modality(
     defaults=DEFAULTS,
     arrange=arrange_windows,
     illustrate=draw_timelines,
+    inside=MOTION_INSIDE,
 )

@@ -46,6 +46,7 @@ from metatransformer.modalities.pointcloud.dense import (
     shape_of,
     write_points,
 )
+from metatransformer.modalities.pointcloud.inside import cloud_inside
 from metatransformer.modalities.pointcloud.read import (
     CLOUD_SUFFIXES,
     LIMIT,
@@ -477,6 +478,7 @@ MODALITY = Modality(
     baseline="forest",
     requires=("trimesh", "laspy"),
     extra="pointcloud",
+    inside=cloud_inside(view_frames(VIEWS[-1:])[0].numpy()),
     dense=Dense(
         index=index_points,
         places=places,

@@ -57,6 +57,7 @@ from metatransformer.data.limits import MOST_VALUE
 from metatransformer.data.records import Views, objects
 from metatransformer.data.spelled import spelled_styles
 from metatransformer.data.table import TABLE_SUFFIXES
+from metatransformer.modalities.tabular.inside import ROW_INSIDE
 from metatransformer.modalities.tabular.reading import Reading, cell_number, find_reading
 from metatransformer.modalities.tabular.unseen import UnseenWords, same_truth
 from metatransformer.nn.numeric import Periodic, PiecewiseLinear, bin_edges
@@ -452,4 +453,5 @@ MODALITY = Modality(
     defaults=DEFAULTS,
     baseline="boosting",
     before={"style": ""},
+    inside=ROW_INSIDE,
 )

@@ -21,7 +21,7 @@ cannot be had, quotation marks that do not close.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,6 +40,7 @@ from metatransformer.core.settings import Rule, Settings
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.records import Index, listing
 from metatransformer.data.table import TABLE_SUFFIXES
+from metatransformer.modalities.text.inside import text_inside
 from metatransformer.modalities.text.read import (
     COLUMN,
     FILE_SUFFIXES,
@@ -144,7 +145,7 @@ class TextTransform(Transform):
             return
         rows = [view.inputs["row"] for view in views]
         self.columns_ = self.options.columns or text_columns(rows, where=views[0].inputs["table"])
-        texts = [text for view in views for text in self._texts(view)]
+        texts = [text for view in views for text in self.texts(view)]
         self.subwords_, self.vectors = self._vocabulary(texts)
         pieces = [self.subwords_.ids(text) for text in texts]
         found = np.unique(np.concatenate([np.array(ids, dtype=np.int64) for ids in pieces]))
@@ -187,7 +188,7 @@ class TextTransform(Transform):
             "(input.max_windows; time and memory grow with it)"
         )
 
-    def _texts(self, view: View) -> list[str]:
+    def texts(self, view: View) -> list[str]:
         """Returns one text, or the two of a pair."""
         row = view.inputs["row"]
         names = [name for name in self.columns_ if name in row]
@@ -216,7 +217,7 @@ class TextTransform(Transform):
         """
         if self.subwords_ is None:
             raise NotFittedError("text transform", must="have its vocabulary", found="none", do="Fit first.")
-        texts = self._texts(view)
+        texts = self.texts(view)
         pieces = [np.array(self.subwords_.ids(text), dtype=np.int64) + FIRST for text in texts]
         if not all(len(ids) for ids, text in zip(pieces, texts, strict=True) if text):
             raise DataError(_where(view), must="hold at least one word", found=f"{texts[0][:40]!r}")
@@ -228,13 +229,18 @@ class TextTransform(Transform):
             self._long.add(view.key)
         return view.with_inputs(
             {
-                "pieces": self._windows(np.concatenate(pieces)),
-                "second": self._windows(np.concatenate(second)),
-                "letters": _shown(texts),
+                "pieces": self.windows(np.concatenate(pieces)),
+                "second": self.windows(np.concatenate(second)),
+                "letters": self.letters(texts),
             }
         )
 
-    def _windows(self, numbers: np.ndarray) -> np.ndarray:
+    @staticmethod
+    def letters(texts: Sequence[str]) -> np.ndarray:
+        """Returns texts as UTF-8, for pictures and the plain baseline."""
+        return np.frombuffer(" | ".join(text.strip() for text in texts).encode("utf-8"), dtype=np.uint8)
+
+    def windows(self, numbers: np.ndarray) -> np.ndarray:
         """Returns numbers in as few windows as hold them, of nearly equal length, 0 behind the end of one; or in
         ``max_windows`` evenly spaced ones, the first and the last among them.
         """
@@ -291,11 +297,6 @@ def _where(view: View) -> str:
     """Returns what to call a sample in messages: its row of a table, its file, its place in a list."""
     table = view.inputs["table"]
     return f"{table}, row {view.key}" if table else view.key
-
-
-def _shown(texts: list[str]) -> np.ndarray:
-    """Returns a text as UTF-8, for pictures and the plain baseline."""
-    return np.frombuffer(" | ".join(text.strip() for text in texts).encode("utf-8"), dtype=np.uint8)
 
 
 class TextTokenizer(Tokenizer):
@@ -439,6 +440,7 @@ MODALITY = Modality(
     units="UTF-8 text",
     defaults=DEFAULTS,
     before={"train_windows": 0},
+    inside=text_inside(dropped=DROPPED),
     baseline="sparse",
     requires=("tokenizers",),
     extra="text",

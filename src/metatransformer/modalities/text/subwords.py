@@ -36,6 +36,10 @@ class SubWords:
         """Returns the numbers of a text's pieces; none are added in front or behind, none cut off."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Returns where in the text each of these pieces begins and ends, in characters."""
+        return self._tokenizer.encode(text, add_special_tokens=False).offsets
+
 
 def train_wordpiece(texts: Iterable[str], *, size: int) -> SubWords:
     """Returns a vocabulary of at most ``size`` pieces, learned from texts; equal texts give equal pieces."""

@@ -56,6 +56,7 @@ from metatransformer.modalities._recording.motion import (
 from metatransformer.modalities._recording.uea import read_uea
 from metatransformer.modalities.timeseries.forecasts import arrange_forecasts, draw_forecasts
 from metatransformer.modalities.timeseries.index import SERIES_SUFFIXES, index_series
+from metatransformer.modalities.timeseries.inside import SERIES_INSIDE
 from metatransformer.modalities.timeseries.series import Layout
 from metatransformer.modalities.timeseries.windows import Cut, Window, window_scale
 from metatransformer.nn.curves import draw_curves
@@ -421,4 +422,5 @@ MODALITY = Modality(
     before={"short": "refuse"},
     arrange=arrange,
     illustrate=illustrate,
+    inside=SERIES_INSIDE,
 )

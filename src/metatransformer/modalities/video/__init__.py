@@ -28,6 +28,7 @@ from metatransformer.core.settings import Rule, Settings
 from metatransformer.data.records import counted
 from metatransformer.modalities._picture.pixels import RULES, luminance, resize, to_patches
 from metatransformer.modalities.video.frames import index_videos
+from metatransformer.modalities.video.inside import VIDEO_INSIDE
 from metatransformer.modalities.video.read import FILM_SUFFIXES, Video, open_video, video_of_array
 from metatransformer.nn.tubelet import DEPTH, TubeletTokenizer
 
@@ -101,9 +102,7 @@ class VideoTransform(Transform):
             DataError: see the module.
         """
         video: Video = view.inputs["video"]
-        if not video.timed and self.options.rate_hz:
-            video = video.at_rate(self.options.rate_hz)
-        numbers = self._numbers(video, where=view.key)
+        numbers = self.numbers(video, where=view.key)
         wanted = sorted(set(numbers.ravel().tolist()))
         frames: dict[int, np.ndarray] = {}
         size = None
@@ -118,9 +117,13 @@ class VideoTransform(Transform):
             clips = levelled(clips)
         return view.with_inputs({"clips": clips})
 
-    def _numbers(self, video: Video, *, where: str) -> np.ndarray:
+    def timing(self, video: Video) -> Video:
+        """Returns the video with the times of its frames, as far as they are known."""
+        return video if video.timed or not self.options.rate_hz else video.at_rate(self.options.rate_hz)
+
+    def numbers(self, video: Video, *, where: str) -> np.ndarray:
         """Returns which frames make the clips, ``[clips, frames]``."""
-        options = self.options
+        options, video = self.options, self.timing(video)
         if options.span_s == "whole":
             # A short video gives fewer clips, then shorter ones: no frame is asked for twice.
             clips, frames = max(1, min(options.clips, len(video) // options.frames)), min(options.frames, len(video))
@@ -277,4 +280,5 @@ MODALITY = Modality(
     defaults=DEFAULTS,
     requires=("av",),
     extra="video",
+    inside=VIDEO_INSIDE,
 )

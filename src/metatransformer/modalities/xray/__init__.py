@@ -28,6 +28,7 @@ from metatransformer.core.settings import Settings
 from metatransformer.data.folder import accepts
 from metatransformer.data.records import counted
 from metatransformer.modalities._picture.boxes import picture_boxed
+from metatransformer.modalities._picture.inside import picture_inside
 from metatransformer.modalities._picture.masks import picture_dense
 from metatransformer.modalities._picture.pixels import (
     RULES,
@@ -182,6 +183,7 @@ MODALITY = Modality(
     before={"tiles": 1},
     dense=picture_dense(SUFFIXES),
     boxed=picture_boxed(SUFFIXES, load=load),
+    inside=picture_inside(draw, raw=True),
     requires=("pydicom", "pylibjpeg"),
     extra="xray",
 )

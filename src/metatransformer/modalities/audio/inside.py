@@ -1,0 +1,57 @@
+"""Seeing inside sounds: cells of time and frequency that become the training mean."""
+
+from collections.abc import Callable
+from itertools import pairwise, product
+from typing import Any
+
+import numpy as np
+
+from metatransformer.core.inside import Inside, Places, Seen, few_cells, reach_of
+from metatransformer.core.samples import View
+from metatransformer.modalities._shown import paint_over
+from metatransformer.nn.spectrogram import hz_to_mel
+
+PATCHES = 8  # rows of patches over all frequencies
+
+
+def audio_inside(draw: Callable[[Any, View], None], *, rate_hz: int, low_hz: float) -> Inside:
+    """Returns the hook of sounds of this rate whose lowest frequency is ``low_hz``."""
+
+    def places(seen: Seen, most: int) -> Places:
+        t, mels = seen.view.inputs["spectrum"].shape
+        side = max(1, mels // PATCHES)
+        cells = few_cells([max(1, round(t / side)), max(1, mels // side)], most=most)
+        edges = [(axis * size // axis[-1]).astype(int) for axis, size in zip(cells, (t, mels), strict=True)]
+        seconds = _seconds(seen, t, rate_hz=rate_hz)
+        low, high = hz_to_mel(np.array([low_hz, rate_hz / 2]))
+        hertz = 700 * np.expm1((low + (high - low) * np.arange(mels + 1) / mels) / 1127)  # of hz_to_mel
+        where, names = [], []
+        for (start, stop), (bottom, top) in product(*map(pairwise, edges)):
+            where.append((seconds[start, 0], seconds[stop - 1, 1], hertz[bottom], hertz[top]))
+            names.append("{:.2f}-{:.2f} s, {:.0f}-{:.0f} Hz".format(*where[-1]))
+        columns = ("from_s", "to_s", "from_hz", "to_hz")
+        return Places(names, columns, np.array(where), edges, reach_of(edges))
+
+    def paint(axes: Any, seen: Seen, places: Places, values: np.ndarray) -> None:
+        draw(axes, seen.view)
+        paint_over(axes, places.spread(values).T)
+
+    return Inside(places=places, cover=_cover, paint=paint, covered="the mean of the training clips", left_out=True)
+
+
+def _cover(seen: Seen, places: Places) -> Callable[[np.ndarray], View]:
+    spectrum = seen.view.inputs["spectrum"]
+
+    def covered(hidden: np.ndarray) -> View:
+        changed = np.where(places.spread(hidden), np.float32(0), spectrum)  # 0 = the mean
+        return seen.view.with_inputs({**seen.view.inputs, "spectrum": changed})
+
+    return covered
+
+
+def _seconds(seen: Seen, frames: int, *, rate_hz: int) -> np.ndarray:
+    """Returns when each frame of the spectrum begins and ends ``[t, 2]``, in seconds of the recording."""
+    stretches = seen.transform.stretches(seen.raw.inputs["wave"], where=seen.raw.key)
+    each = frames // len(stretches)
+    edges = [np.linspace(one.start, one.stop, each + 1) / rate_hz for one in stretches]
+    return np.concatenate([np.stack([own[:-1], own[1:]], axis=1) for own in edges])
