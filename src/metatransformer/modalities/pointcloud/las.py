@@ -13,6 +13,9 @@ from metatransformer.data.write import atomic_file
 
 LAS_SUFFIXES = (".las", ".laz")
 _ROWS = 1 << 18  # points read at a time
+_LASZIP = b"laszip encoded", 22204
+_CHUNK = 2**20  # points that a chunk may hold in any case; 50,000 are usual
+_VARIABLE = 2**32 - 1  # each chunk says itself how many it holds
 _RECORD = 54  # bytes of the smallest variable length record
 _MOST, _MOST_OLD, _NEW = 255, 31, 6  # the largest class; that of point formats before the sixth
 _LETTERS = 15  # of a class's name
@@ -108,7 +111,8 @@ def _fault(path: Path) -> str:
     laspy walks through as many records as the header announces, and the decompressor of LAZ reserves memory for as many
     chunks as its table announces; where that fails it ends the whole process. Sources: LAS 1.4 specification, public
     header block; the LASzip format as lazrs reads it (the point data begin with the place of the table, -1 = it stands
-    in the last 8 bytes; the table begins with its version and the number of chunks).
+    in the last 8 bytes; the table begins with its version and the number of chunks; the record "laszip encoded" holds
+    the points of a chunk, for which memory is reserved).
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -120,6 +124,8 @@ def _fault(path: Path) -> str:
             return f"a header with {records} records before byte {points}"
         if not form & _COMPRESSED:
             return ""
+        if fault := _chunk_fault(file, records=records, at=length, most=max(size, _CHUNK)):
+            return fault
         place = _whole_number(file, at=points)
         place = _whole_number(file, at=max(0, size - 8)) if place == -1 else place
         if not 0 <= place <= size - 8:
@@ -127,6 +133,18 @@ def _fault(path: Path) -> str:
         file.seek(place)
         _, chunks = struct.unpack("<II", file.read(8))
         return f"a table of {chunks} chunks" if chunks > size else ""
+
+
+def _chunk_fault(file: Any, *, records: int, at: int, most: int) -> str:
+    """Returns that a chunk of LAZ announces more than ``most`` points; empty where it does not."""
+    for _ in range(records):
+        file.seek(at)
+        user, kind, length = struct.unpack("<2x16sHH32x", file.read(_RECORD).ljust(_RECORD, b"\0"))
+        if (user.rstrip(b"\0"), kind) == _LASZIP:
+            points = int.from_bytes(file.read(16)[12:], "little")
+            return f"chunks of {points:,} points" if most < points < _VARIABLE else ""
+        at += _RECORD + length
+    return ""
 
 
 def _whole_number(file: Any, *, at: int) -> int:

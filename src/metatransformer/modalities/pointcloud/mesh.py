@@ -5,7 +5,9 @@ OBJ file, counts its negative corners from the end of the file, and needs a furt
 Of all four the shape alone is taken: no colours, no materials.
 """
 
+import json
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from metatransformer.core.errors import DataError, MissingDependencyError
 from metatransformer.modalities.pointcloud.ply import fans
 
 MESH_SUFFIXES = (".off", ".obj", ".stl", ".glb", ".gltf")
+_PACKED = 64  # values of a glTF accessor that a byte of the file may hold at most; Draco comes to a tenth of it
 _STL: Any = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 # ModelNet has files whose first line runs on: "OFF490 518 0".
 _OFF = re.compile(r"\s*(?:ST)?(?:C)?(?:N)?OFF(?![a-z])", re.IGNORECASE)
@@ -107,12 +110,38 @@ def _read_by_trimesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
         import trimesh
     except ImportError as error:
         raise MissingDependencyError("trimesh", extra="pointcloud", purpose=f"reading {path}") from error
+    if fault := _fault(path):
+        raise DataError(path, must="be a whole glTF file", found=fault, do="Export the mesh again.")
     with foreign(path, "trimesh", must="be a whole glTF file", do="Export the mesh again."):
         mesh = trimesh.load_mesh(path, process=False, skip_materials=True)  # nothing is merged or repaired
         vertices, faces = np.array(mesh.vertices, dtype=np.float64), np.array(mesh.faces, dtype=np.int64)
     if not len(faces):
         raise DataError(path, must="hold a mesh", found="no face")
     return vertices, faces
+
+
+def _fault(path: Path) -> str:
+    """Returns what a glTF file claims to hold and cannot; empty where it claims nothing of the kind.
+
+    trimesh reserves memory for as many bytes as a chunk claims, and fills accessors without data with zeros. Source:
+    glTF 2.0, sections 4.4 (binary layout) and 3.6 (accessors).
+    """
+    text, size = path.read_bytes(), path.stat().st_size
+    if path.suffix.lower() == ".glb":
+        data, place, text = text, 12, b""
+        while len(head := data[place : place + 8]) == 8:
+            (length,) = struct.unpack("<I4x", head)
+            if place + 8 + length > size:
+                return f"a chunk of {length:,} bytes at byte {place} of {size:,}"
+            text = text or data[place + 8 : place + 8 + length]
+            place += 8 + length
+    else:
+        size += sum(file.stat().st_size for file in path.parent.glob("*.bin"))
+    try:
+        counts = [one["count"] for one in json.loads(text)["accessors"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""  # trimesh says what is wrong
+    return next((f"an accessor of {n:,} values" for n in counts if isinstance(n, int) and n > _PACKED * size), "")
 
 
 def _text(path: Path) -> str:
