@@ -7,20 +7,20 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from common import make_records, run_alone, tiny_pipeline
+from common import FIXTURES, make_records, run_alone, tiny_pipeline
 from fastapi import Request
 
 from metatransformer.core.errors import DataError, UsageError
 from metatransformer.core.samples import Sample
 from metatransformer.infer.embed import embedding
-from metatransformer.modalities import get_modality
+from metatransformer.modalities import get_modality, modality_names
 from metatransformer.serve import fetch as fetching
 from metatransformer.serve.app import _unless_gone
 from metatransformer.serve.border import Border
@@ -31,8 +31,9 @@ from metatransformer.serve.hosted import Hosted
 from metatransformer.serve.limits import Limits
 from metatransformer.serve.metrics import Metrics
 from metatransformer.serve.problems import Problem
-from metatransformer.serve.reading import Asked, Spec
+from metatransformer.serve.reading import Asked, Most, Read, Spec, read
 from metatransformer.serve.run import read_token
+from metatransformer.serve.samples import asked_of
 from metatransformer.serve.uploads import Uploads
 
 
@@ -146,7 +147,7 @@ def test_answers_many_requests_as_each_alone(hosted: Hosted, engine: Engine):
         for name in found:
             torch.testing.assert_close(found[name], alone[name], atol=1e-5, rtol=1e-5)
     # Sixteen patches and a summary, of the picture and its mirror image.
-    assert engine.tokens(hosted, parts[0])[0] == 34
+    assert engine.tokens(works[0])[0] == 34
 
 
 def test_who_has_gone_is_not_answered_and_a_bad_one_spoils_no_other(hosted: Hosted, engine: Engine):
@@ -308,3 +309,43 @@ def test_tokens_come_from_a_file_or_the_environment(tmp_path: Path):
     path.write_text("short", encoding="utf-8")
     with pytest.raises(UsageError, match="at least 16"):
         read_token(str(path), {})
+
+
+# --- every kind of data
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Hosted], Decoders, Path]]:
+    """Returns a model of every modality, and a process that reads for them."""
+    pipelines = {name: tiny_pipeline(name) for name in modality_names()}
+    hosted = {name: Hosted(name, own, embedding(own, pool="")) for name, own in pipelines.items()}
+    root, specs = tmp_path_factory.mktemp("root"), {name: Spec.of(one.pipeline) for name, one in hosted.items()}
+    decoders = Decoders(specs, writable=root, limits=Limits(decoders=1, decode_s=60), metrics=Metrics())
+    decoders.start()
+    yield hosted, decoders, root
+    decoders.close()
+
+
+def outcome(call: Callable[[Asked], Read], asked: Asked) -> str | int:
+    try:
+        return len(call(asked).samples)
+    except DataError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("name", modality_names())
+def test_every_kind_is_read_apart_as_it_is_here(name: str, kinds: tuple[dict[str, Hosted], Decoders, Path]):
+    hosted, decoders, root = kinds
+    spec = Spec.of(hosted[name].pipeline)
+    route, most, found = spec.route(), Most(999, 2**28), []
+    for path in sorted(path for path in (FIXTURES / name).glob("good*") if path.is_file() and path.suffix != ".hdr"):
+        uploads = Uploads(root, most=9)
+        for one in (path, path.with_suffix(".hdr")):
+            if one.is_file():
+                uploads.place(one.name).write_bytes(one.read_bytes())
+        asked = asked_of(hosted[name], inputs=None, rows=None, uploads=uploads)
+        there = outcome(decoders._read, asked)
+        assert there == outcome(lambda asked: read(asked, spec.recipe, route, most), asked), path.name
+        found.append(there)
+    assert any(isinstance(one, int) for one in found) or name in ("graph", "timeseries"), found
+    assert decoders._metrics.restarts._value.get() == 0

@@ -120,9 +120,8 @@ class Server:
         self.metrics.decoding.observe(time.monotonic() - begun)
         return read
 
-    async def answer(self, hosted: Hosted, read: Read, *, vectors: bool) -> Mapping[str, Tensor]:
+    async def answer(self, work: Work) -> Mapping[str, Tensor]:
         """Returns the outputs of samples; who no longer waits takes them out of the queue."""
-        work = Work(hosted, read.samples, vectors)
         self.engine.submit(work)
         try:
             return await asyncio.shield(asyncio.wrap_future(work.future))
@@ -281,7 +280,7 @@ def _add_models(app: FastAPI) -> None:
             sent.require_known(FIELDS)
             one = _chosen(server, sent, trained=True)
             async with server.samples(one, sent) as read:
-                outputs = await server.answer(one, read, vectors=False)
+                outputs = await server.answer(Work(one, read.samples, vectors=False))
                 found = await asyncio.to_thread(predictions, one, read, outputs, sent.uploads)
             notes = [_shown(note, sent.uploads) for note in read.notes]
             return {"model": one.name, "predictions": found, "notes": notes}
@@ -310,8 +309,9 @@ async def _embeddings(server: Server, sent: Sent) -> dict[str, Any]:
     if isinstance(given, list) and given and all(isinstance(item, int) for item in given):
         raise DataError("'input'", must="be texts, objects or numbers in nested lists", found="numbers of tokens")
     async with server.samples(one, sent) as read:
-        vectors = (await server.answer(one, read, vectors=True))[""].numpy()[:, :dimensions]
-        count = int(server.engine.tokens(one, read.samples).sum().round())
+        work = Work(one, read.samples, vectors=True)
+        vectors = (await server.answer(work))[""].numpy()[:, :dimensions]
+    count = int(server.engine.tokens(work).sum().round())
     data = [{"object": "embedding", "index": n, "embedding": encoded(v, form=form)} for n, v in enumerate(vectors)]
     return {
         "object": "list",
@@ -328,7 +328,7 @@ async def _neighbours(server: Server, sent: Sent) -> dict[str, Any]:
     index = server.index
     count = sent.number("k", low=1, high=MOST_NEAREST, usual=10)
     async with server.samples(index.hosted, sent) as read:
-        vectors = (await server.answer(index.hosted, read, vectors=True))[""]
+        vectors = (await server.answer(Work(index.hosted, read.samples, vectors=True)))[""]
     keys = [_shown(key, sent.uploads) for key in read.examples.keys]
     asked = {"nearest": nearest_rows, "count": count, "console": Console(quiet=True)}
     table = await asyncio.to_thread(find, index.stored, keys, vectors, **asked)

@@ -27,6 +27,7 @@ HEADERS = (
     ),
 )
 BODIES = 4  # times the queue: so many requests may be coming in at once
+LINGER_S = 5.0  # for the rest of a body that was refused already
 WHOLE = 16  # times the largest body: so many bytes of all of them may be held
 
 
@@ -45,13 +46,18 @@ class Border:
             await self._app(scope, receive, send)
             return
         begun, status = time.monotonic(), [0]
-        body = _Body(receive, self, most=self._limits.body_bytes, until=begun + self._limits.receive_s)
+        body = _Body(receive, self, most=self._limits.body_bytes, seconds=self._limits.receive_s)
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
                 status[0] = message["status"]
                 own = [*HEADERS, *([] if body.whole else [(b"connection", b"close")])]
                 message["headers"] = [*message.get("headers", ()), *own]
+            elif not (body.whole or message.get("more_body")):
+                # A connection that is closed on a client who still sends takes the answer with it.
+                await send({**message, "more_body": True})
+                await body.linger()
+                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
         coming = scope["method"] in ("POST", "PUT", "PATCH")
@@ -93,8 +99,9 @@ class Border:
 class _Body:
     """A request's ``receive``, which counts."""
 
-    def __init__(self, receive: Receive, border: Border, *, most: int, until: float) -> None:
-        self._receive, self._border, self._most, self._until = receive, border, most, until
+    def __init__(self, receive: Receive, border: Border, *, most: int, seconds: float) -> None:
+        self._receive, self._border, self._most, self._seconds = receive, border, most, seconds
+        self._until = time.monotonic() + seconds
         self.size = 0
         self.whole = False
 
@@ -115,6 +122,18 @@ class _Body:
                 raise busy(1)
             self.whole = not message.get("more_body", False)
         return message
+
+    async def linger(self) -> None:
+        """Lets the rest of a refused body come, and drops it; not without end."""
+        until, left = time.monotonic() + min(LINGER_S, self._seconds), WHOLE * self._most
+        while left > 0:
+            try:
+                message = await asyncio.wait_for(self._receive(), max(0.0, until - time.monotonic()))
+            except TimeoutError:
+                return
+            left -= len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
 
 
 def busy(seconds: int) -> Problem:

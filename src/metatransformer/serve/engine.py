@@ -51,6 +51,10 @@ class Work:
     answered: int = 0
     gone: bool = False
     arrived: float = field(default_factory=time.monotonic)
+    cells: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cells = cells(self.hosted, self.samples)
 
     @property
     def over(self) -> bool:
@@ -105,10 +109,10 @@ class Engine:
             self._waiting.append(work)
             self._changed.notify_all()
 
-    def tokens(self, hosted: Hosted, samples: Sequence[Sample]) -> np.ndarray:
-        """Returns about how many tokens each sample is, as those before were."""
-        ratio = self._ratios.get(hosted.name)
-        return np.full(len(samples), GUESS) if ratio is None else np.maximum(1, ratio * cells(hosted, samples))
+    def tokens(self, work: Work) -> np.ndarray:
+        """Returns about how many tokens each sample of a request is, as those before were."""
+        ratio = self._ratios.get(work.hosted.name)
+        return np.full(len(work.samples), GUESS) if ratio is None else np.maximum(1, ratio * work.cells)
 
     def run_alone(self, call: Callable[[], Any]) -> "Future[Any]":
         """Lets the owner of the models do something else between two batches."""
@@ -140,7 +144,7 @@ class Engine:
             first = self._waiting[0]
             if (work.hosted.name, work.vectors) != (first.hosted.name, first.vectors):
                 continue
-            costs = self.tokens(work.hosted, work.samples[work.answered :]).cumsum()
+            costs = self.tokens(work)[work.answered :].cumsum()
             count = int((costs <= left).sum()) or (0 if found else 1)
             if count:
                 found.append((work, range(work.answered, work.answered + count)))
@@ -178,7 +182,9 @@ class Engine:
         self._metrics.batches.observe(len(samples))
         self._metrics.samples.labels(hosted.name).inc(len(samples))
         self._metrics.tokens.labels(hosted.name).inc(tokens[0])
-        self._ratios[hosted.name] = tokens[0] / max(1.0, float(cells(hosted, samples).sum()))
+        self._ratios[hosted.name] = tokens[0] / max(
+            1.0, float(sum(work.cells[rows.start : rows.stop].sum() for work, rows in batch))
+        )
         return outputs
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from metatransformer.core.errors import UsageError
 VARIABLE = "METATRANSFORMER_SERVE_TOKEN"
 HEADERS_S = 10.0  # from the connection to the end of the request's headers
 LEAST = 16  # letters of a token
+SWITCH_S = 0.0005  # for which one thread may keep another from Python: the model asks for it hundreds of times a batch
 
 
 class _Prompt(H11Protocol):
@@ -89,6 +91,7 @@ def run(app: FastAPI, *, host: str, port: int, queue: int) -> None:
         h11_max_incomplete_event_size=2**15,
     )
     server = uvicorn.Server(config)
+    sys.setswitchinterval(SWITCH_S)
     # uvicorn raises the signal that ended it once more, for whoever was there before: nobody.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
