@@ -115,6 +115,7 @@ _FUNCTIONS = {
     ("pandas._libs.internals", "_unpickle_block"),
     ("pandas.core.indexes.base", "_new_Index"),
     ("builtins", "slice"),
+    ("builtins", "range"),
     ("builtins", "frozenset"),
     ("builtins", "set"),
     ("_codecs", "encode"),
