@@ -141,8 +141,11 @@ def test_answers_many_requests_as_each_alone(hosted: Hosted, engine: Engine):
     for work in works:
         engine.submit(work)
     engine.start()
-    for work in works:
-        found, alone = work.future.result(60), compute(hosted, work.samples, vectors=work.vectors)
+    answers = [
+        work.future.result(60) for work in works
+    ]  # all of them, for the engine counts what goes through the model
+    for work, found in zip(works, answers, strict=True):
+        alone = compute(hosted, work.samples, vectors=work.vectors)
         assert found.keys() == alone.keys()
         for name in found:
             torch.testing.assert_close(found[name], alone[name], atol=1e-5, rtol=1e-5)
