@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +19,11 @@ from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 from metatransformer.core.errors import DataError, MetaTransformerError, UsageError
+from metatransformer.infer.explain import explained
 from metatransformer.infer.search import find, nearest_rows
 from metatransformer.machine.console import Console
 from metatransformer.modalities import get_modality
-from metatransformer.serve import pages
+from metatransformer.serve import page, pages
 from metatransformer.serve.answers import encoded, plain, predictions
 from metatransformer.serve.border import Border, busy
 from metatransformer.serve.decoders import Decoders
@@ -87,12 +88,16 @@ class Server:
             self.seconds += 0.1 * (time.monotonic() - begun - self.seconds)
 
     @asynccontextmanager
-    async def samples(self, hosted: Hosted, sent: "Sent") -> AsyncIterator[Read]:
-        """Yields the samples of a request, read when those of others leave room for them."""
+    async def samples(
+        self, hosted: Hosted, sent: "Sent", *, explained: tuple[str, int] = ("", 0)
+    ) -> AsyncIterator[Read]:
+        """Yields the samples of a request, read when those of others leave room for them; ``explained`` is as ``Asked``
+        has it.
+        """
         while self.decoded > DECODED * self.limits.sample_bytes:
             self.freed.clear()
             await self.freed.wait()
-        read = await self._read(hosted, sent)
+        read = await self._read(hosted, sent, explained)
         size = sum(sample.nbytes for sample in read.samples)
         self.decoded += size
         try:
@@ -101,7 +106,7 @@ class Server:
             self.decoded -= size
             self.freed.set()
 
-    async def _read(self, hosted: Hosted, sent: "Sent") -> Read:
+    async def _read(self, hosted: Hosted, sent: "Sent", explained: tuple[str, int]) -> Read:
         uploads, most = sent.uploads, self.limits.body_bytes
         urls = list(dict.fromkeys(urls_in(sent.fields.get("inputs"))))
         if urls and not self.urls:
@@ -114,7 +119,7 @@ class Server:
                 fetched[url] = await asyncio.to_thread(fetch, url, uploads, most=most, seconds=self.limits.receive_s)
         inputs = await asyncio.to_thread(resolve, sent.fields.get("inputs"), uploads, fetched)
         rows = await asyncio.to_thread(resolve, sent.fields.get("rows"), uploads, {})
-        asked = asked_of(hosted, inputs=inputs, rows=rows, uploads=uploads)
+        asked = replace(asked_of(hosted, inputs=inputs, rows=rows, uploads=uploads), explained=explained)
         begun = time.monotonic()
         read = await self.decoders.read(asked)
         self.metrics.decoding.observe(time.monotonic() - begun)
@@ -205,6 +210,7 @@ def make_app(
     _answer_errors(app)
     _add_facts(app)
     _add_models(app)
+    page.add_page(app)
     app.add_middleware(Border, limits=limits, metrics=metrics, token=token)  # type: ignore[arg-type]
     return app
 
@@ -239,7 +245,6 @@ def _answer_errors(app: FastAPI) -> None:
 def _add_facts(app: FastAPI) -> None:
     """Adds what a server tells of itself."""
 
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs() -> str:
         return pages.docs(app.openapi())
@@ -287,6 +292,10 @@ def _add_models(app: FastAPI) -> None:
 
         return await _handled(request, made)
 
+    @app.post("/explain", summary="What an answer rests on", **pages.taking(pages.EXPLAIN, pages.EXPLAINED))
+    async def explain(request: Request) -> Response:
+        return await _handled(request, _explained)
+
     @app.post("/v1/embeddings", summary="Vectors, in OpenAI's form", **pages.taking(pages.EMBED, pages.EMBEDDED))
     async def embeddings(request: Request) -> Response:
         return await _handled(request, _embeddings)
@@ -319,6 +328,20 @@ async def _embeddings(server: Server, sent: Sent) -> dict[str, Any]:
         "model": one.name,
         "usage": {"prompt_tokens": count, "total_tokens": count},
     }
+
+
+async def _explained(server: Server, sent: Sent) -> dict[str, Any]:
+    sent.require_known({*FIELDS, "task", "answer", "places"})
+    one = _chosen(server, sent, trained=True)
+    pipeline, answer = page.explainable(one, sent.text("task")), sent.text("answer")
+    places = sent.number("places", low=1, high=page.MOST_PLACES, usual=page.PLACES)
+    async with server.samples(one, sent, explained=(pipeline.task_name, places)) as read:
+        assert read.covered is not None
+        covered = page.at_home(read.covered, pipeline)
+        work = server.engine.run_alone(lambda: explained(pipeline, covered, answer=answer))
+        found = await asyncio.wrap_future(work)
+    told = await asyncio.to_thread(page.told, found)
+    return {"model": one.name, **told, "key": _shown(told["key"], sent.uploads)}
 
 
 async def _neighbours(server: Server, sent: Sent) -> dict[str, Any]:

@@ -16,7 +16,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-OPEN = ("/health",)  # without a token
+OPEN = ("/health", "/", "/page.css", "/page.js")  # without a token: the page asks for it
 # Nothing of the page may come from elsewhere, and nobody may put it into a frame.
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),

@@ -55,6 +55,30 @@ PREDICTED = {
     ],
     "notes": [],
 }
+EXPLAIN = {
+    "a text": {"model": "reviews", "inputs": ["a fine film"], "places": 64},
+    "another answer": {"model": "photos", "inputs": [_ONE], "answer": "dog"},
+}
+EXPLAINED = {
+    "model": "reviews",
+    "key": "0",
+    "task": "classify",
+    "answer": "good",
+    "unit": "log odds of good",
+    "score": 2.1,
+    "copies": 4,
+    "control": None,
+    "inputs": {
+        "text": {
+            "modality": "text",
+            "absent": None,
+            "covered": "nothing: blotted out",
+            "grid": [],
+            "places": [{"place": "fine", "value": 1.7, "text": 0, "begin": 2, "end": 6}],
+        }
+    },
+    "picture": "iVBORw0KGgo...",
+}
 EMBED = {
     "texts": {"model": "reviews", "input": ["a fine film"], "encoding_format": "float"},
     "pictures": {"modality": "image", "input": [_ONE], "encoding_format": "base64", "dimensions": 256},

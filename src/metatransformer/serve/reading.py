@@ -21,6 +21,7 @@ from metatransformer.core.modality import Transform
 from metatransformer.core.samples import Sample
 from metatransformer.data.examples import Examples
 from metatransformer.data.given import Files, Items, Sheet
+from metatransformer.infer.explain import Covered, cover
 from metatransformer.infer.joined import read_dataset
 from metatransformer.modalities import get_modality
 from metatransformer.pipeline import Pipeline, Reader
@@ -31,7 +32,8 @@ from metatransformer.serve.sandbox import restrict
 @dataclass(frozen=True)
 class Asked:
     """What one request brings for one model: ``files`` that are a sample each, one ``table``, ``rows`` of one in which
-    a ``Path`` names a file and no text does, or ``arrays``. All paths are the server's own.
+    a ``Path`` names a file and no text does, or ``arrays``. All paths are the server's own. ``explained``: a task whose
+    answer to the one sample is to be explained, and by how many places.
     """
 
     model: str
@@ -39,6 +41,7 @@ class Asked:
     table: Path | None = None
     rows: Sequence[Mapping[str, Any]] = ()
     arrays: Sequence[np.ndarray] = ()
+    explained: tuple[str, int] = ("", 0)
 
     def given(self) -> Any:
         """Returns it as ``data.given`` has it."""
@@ -82,6 +85,7 @@ class Read(NamedTuple):
     examples: Examples
     samples: Sequence[Sample]
     notes: Sequence[str]
+    covered: Covered | None = None
 
 
 class Refused(NamedTuple):
@@ -140,4 +144,10 @@ def read(asked: Asked, recipe: Recipe, route: Mapping[str, Reader], most: Most) 
             must = f"decode to at most {most.sample_bytes // 2**20:,} MB"
             raise DataError("a request", must=must, found=f"more after {row + 1} samples", do="Send fewer at once.")
     doubts = [doubt for reader in route.values() for doubt in reader.transform.doubts()]
-    return Read(examples, samples, (*found.notes, *doubts))
+    notes, (task, places) = (*found.notes, *doubts), asked.explained
+    if not task:
+        return Read(examples, samples, notes)
+    if len(samples) != 1:
+        raise DataError("a request", must="bring one sample to be explained", found=str(len(samples)))
+    covered = cover(route, examples, 0, inputs=recipe.inputs_of(task), places=places)
+    return Read(examples, samples, notes, covered.to_paint(route))
