@@ -31,7 +31,7 @@ from metatransformer.serve.app import make_app
 from metatransformer.serve.hosted import load_hosted, load_index
 from metatransformer.serve.limits import Limits
 
-KINDS = ("image", "audio", "text", "tabular", "graph", "imu", "pointcloud", "hyperspectral")
+KINDS = ("image", "audio", "text", "tabular", "graph", "imu", "pointcloud")
 SERVED = Path(mt.__file__).parent / "serve"
 QUIET = Console(quiet=True)
 WAIT_S = 120

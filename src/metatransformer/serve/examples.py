@@ -89,8 +89,10 @@ def _series(reader: Reader, rng: np.random.Generator) -> dict[str, str] | None:
 
 
 def _spectrum(reader: Reader, rng: np.random.Generator) -> dict[str, str] | None:
-    """The mean of the training spectra."""
+    """The mean of the training spectra; none where a pixel's neighbours count."""
     del rng
+    if _learned(reader).options.window > 1:
+        return None
     bands, mean = _learned(reader).bands_, _learned(reader).mean_
     if bands is None or len(bands.taken) != bands.count:
         return None

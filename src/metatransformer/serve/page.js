@@ -278,6 +278,7 @@ async function example() {
   clear();
   try {
     const told = await ask("example?model=" + encodeURIComponent(at("model").value));
+    if (!fields.some((field) => told.inputs[field.name])) return say("There is no made example for this model: hand in a file.");
     for (const field of fields) fill(field, told.inputs[field.name]);
     say("A made example is filled in: it has nothing to do with the data that the model knows.");
   } catch (error) { refuse(error); }
