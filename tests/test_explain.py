@@ -1,6 +1,7 @@
 """Seeing inside: where made data has its answer in one known place, that is found; a random head finds others."""
 
 import json
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -264,3 +265,8 @@ def test_the_command_writes_a_picture_and_numbers_for_each_sample(pictures: Path
     assert len(numbers["inputs"]["image"]["places"]) == 4 and -1 <= numbers["control"] <= 1
     status, _, err = call(["explain", run, pictures, "--out", out, "--answer", "z"])
     assert status == 2 and "must be an answer of the model" in err
+
+
+@pytest.mark.parametrize("name", modality_names())
+def test_what_a_fitted_model_holds_of_a_modality_can_be_pickled(name: str):
+    assert pickle.loads(pickle.dumps(get_modality(name))).name == name

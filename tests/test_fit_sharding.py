@@ -34,6 +34,9 @@ def make_trainer(tune: str, place: Place, out: Path | None = None) -> Trainer:
         loaders[split] = loader_of(pipeline, make_records(pipeline.modality, train=11, seed=seed))
         loaders[split].prepare(QUIET, title=split)
     run = None if out is None else RunFolder(out, place=place)
+    if run is not None and run.writes:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "run.json").write_text("{}", encoding="utf-8")
     context = Context(run=run, place=place, memo=None, console=QUIET)
     return Trainer(pipeline, Supervised(pipeline.tasks), **loaders, start_loss=None, context=context)
 

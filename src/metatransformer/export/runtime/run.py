@@ -19,6 +19,7 @@ def load():
         session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
         return lambda given: session.run(None, given)
     if CONFIG["format"] == "openvino":
+        vars(sys)["modules"].setdefault("openvino_telemetry", None)  # nothing is sent
         import openvino
 
         compiled = openvino.Core().compile_model(HERE / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

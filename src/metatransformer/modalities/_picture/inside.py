@@ -18,8 +18,8 @@ def picture_inside(draw: Callable[[Any, View], None], *, raw: bool = False) -> I
     """Returns the hook of pictures that ``draw`` paints; ``raw``: plain models see them as they were loaded."""
     return Inside(
         places=_places,
-        cover=lambda seen, places: _cover(seen.view, places),
-        cover_raw=(lambda seen, places: _cover(seen.raw, places)) if raw else None,
+        cover=_cover_view,
+        cover_raw=_cover_raw if raw else None,
         paint=partial(_paint, draw),
         covered="the picture's mean colour",
         left_out=True,
@@ -35,6 +35,14 @@ def _places(seen: Seen, most: int) -> Places:
     where = [(top, left, low, right) for (top, low), (left, right) in product(pairwise(rows), pairwise(columns))]
     names = [f"rows {top}-{low}, columns {left}-{right}" for top, left, low, right in where]
     return Places(names, CORNERS, np.array(where, dtype=float), edges, reach_of(edges))
+
+
+def _cover_view(seen: Seen, places: Places) -> Callable[[np.ndarray], View]:
+    return _cover(seen.view, places)
+
+
+def _cover_raw(seen: Seen, places: Places) -> Callable[[np.ndarray], View]:
+    return _cover(seen.raw, places)
 
 
 def _cover(view: View, places: Places) -> Callable[[np.ndarray], View]:

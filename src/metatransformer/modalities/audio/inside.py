@@ -1,6 +1,7 @@
 """Seeing inside sounds: cells of time and frequency that become the training mean."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise, product
 from typing import Any
 
@@ -17,26 +18,29 @@ PATCHES = 8  # rows of patches over all frequencies
 def audio_inside(draw: Callable[[Any, View], None], *, rate_hz: int, low_hz: float) -> Inside:
     """Returns the hook of sounds of this rate whose lowest frequency is ``low_hz``."""
 
-    def places(seen: Seen, most: int) -> Places:
-        t, mels = seen.view.inputs["spectrum"].shape
-        side = max(1, mels // PATCHES)
-        cells = few_cells([max(1, round(t / side)), max(1, mels // side)], most=most)
-        edges = [(axis * size // axis[-1]).astype(int) for axis, size in zip(cells, (t, mels), strict=True)]
-        seconds = _seconds(seen, t, rate_hz=rate_hz)
-        low, high = hz_to_mel(np.array([low_hz, rate_hz / 2]))
-        hertz = 700 * np.expm1((low + (high - low) * np.arange(mels + 1) / mels) / 1127)  # of hz_to_mel
-        where, names = [], []
-        for (start, stop), (bottom, top) in product(*map(pairwise, edges)):
-            where.append((seconds[start, 0], seconds[stop - 1, 1], hertz[bottom], hertz[top]))
-            names.append("{:.2f}-{:.2f} s, {:.0f}-{:.0f} Hz".format(*where[-1]))
-        columns = ("from_s", "to_s", "from_hz", "to_hz")
-        return Places(names, columns, np.array(where), edges, reach_of(edges))
-
-    def paint(axes: Any, seen: Seen, places: Places, values: np.ndarray) -> None:
-        draw(axes, seen.view)
-        paint_over(axes, places.spread(values).T)
-
+    places, paint = partial(_places, rate_hz, low_hz), partial(_paint, draw)
     return Inside(places=places, cover=_cover, paint=paint, covered="the mean of the training clips", left_out=True)
+
+
+def _places(rate_hz: int, low_hz: float, seen: Seen, most: int) -> Places:
+    t, mels = seen.view.inputs["spectrum"].shape
+    side = max(1, mels // PATCHES)
+    cells = few_cells([max(1, round(t / side)), max(1, mels // side)], most=most)
+    edges = [(axis * size // axis[-1]).astype(int) for axis, size in zip(cells, (t, mels), strict=True)]
+    seconds = _seconds(seen, t, rate_hz=rate_hz)
+    low, high = hz_to_mel(np.array([low_hz, rate_hz / 2]))
+    hertz = 700 * np.expm1((low + (high - low) * np.arange(mels + 1) / mels) / 1127)  # of hz_to_mel
+    where, names = [], []
+    for (start, stop), (bottom, top) in product(*map(pairwise, edges)):
+        where.append((seconds[start, 0], seconds[stop - 1, 1], hertz[bottom], hertz[top]))
+        names.append("{:.2f}-{:.2f} s, {:.0f}-{:.0f} Hz".format(*where[-1]))
+    columns = ("from_s", "to_s", "from_hz", "to_hz")
+    return Places(names, columns, np.array(where), edges, reach_of(edges))
+
+
+def _paint(draw: Callable[[Any, View], None], axes: Any, seen: Seen, places: Places, values: np.ndarray) -> None:
+    draw(axes, seen.view)
+    paint_over(axes, places.spread(values).T)
 
 
 def _cover(seen: Seen, places: Places) -> Callable[[np.ndarray], View]:

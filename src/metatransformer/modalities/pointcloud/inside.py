@@ -1,6 +1,7 @@
 """Seeing inside clouds: groups of points that lie together are left out, and the numbers of the whole are covered."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,28 @@ WHOLE = "place, size and spread of the whole cloud"
 
 def cloud_inside(seen_from: np.ndarray) -> Inside:
     """Returns the hook of clouds; ``seen_from`` [3, 3] has the axes right, up and towards the viewer of a picture."""
+    return Inside(
+        places=_places,
+        cover=_cover,
+        paint=partial(_paint, seen_from),
+        covered="nothing: points are left out",
+        left_out=True,
+    )
 
-    def paint(axes: Any, seen: Seen, places: Places, values: np.ndarray) -> None:
-        points = seen.view.inputs["cloud"][:, :3] @ seen_from.T
-        worth = values[_groups(seen, places)]
-        order = np.argsort(points[:, 2])  # what is near is painted last
-        points, colours = points[order], shades(worth)[order]
-        size = float(np.clip(6000 / len(points), 0.5, 30))
-        axes.scatter(points[:, 0], points[:, 1], c="0.85", s=size, linewidths=0)
-        axes.scatter(points[:, 0], points[:, 1], c=colours, s=size, linewidths=0)
-        axes.set_aspect("equal")
-        axes.axis("off")
-        axes.set_xlabel("the cloud from a corner above")
-        if np.isnan(places.where[-1, 0]):
-            axes.set_title(f"{WHOLE}: {values[-1]:+.2g}", fontsize=8)
 
-    return Inside(places=_places, cover=_cover, paint=paint, covered="nothing: points are left out", left_out=True)
+def _paint(seen_from: np.ndarray, axes: Any, seen: Seen, places: Places, values: np.ndarray) -> None:
+    points = seen.view.inputs["cloud"][:, :3] @ seen_from.T
+    worth = values[_groups(seen, places)]
+    order = np.argsort(points[:, 2])  # what is near is painted last
+    points, colours = points[order], shades(worth)[order]
+    size = float(np.clip(6000 / len(points), 0.5, 30))
+    axes.scatter(points[:, 0], points[:, 1], c="0.85", s=size, linewidths=0)
+    axes.scatter(points[:, 0], points[:, 1], c=colours, s=size, linewidths=0)
+    axes.set_aspect("equal")
+    axes.axis("off")
+    axes.set_xlabel("the cloud from a corner above")
+    if np.isnan(places.where[-1, 0]):
+        axes.set_title(f"{WHOLE}: {values[-1]:+.2g}", fontsize=8)
 
 
 def _places(seen: Seen, most: int) -> Places:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -17,20 +18,21 @@ WORD = re.compile(r"\w+|[^\w\s]")
 def text_inside(*, dropped: int) -> Inside:
     """Returns the hook of texts; ``dropped`` is the number of a piece that was blotted out."""
 
-    def cover(seen: Seen, places: Places) -> Callable[[np.ndarray], View]:
-        texts, inputs = seen.transform.texts(seen.raw), seen.view.inputs
-        owner = seen.transform.windows(_owners(seen, texts, places))
+    return Inside(places=_places, cover=partial(_cover, dropped), paint=_paint, covered="nothing: blotted out")
 
-        def covered(hidden: np.ndarray) -> View:
-            gone = np.concatenate([[False], hidden])[owner]
-            letters = seen.transform.letters(_blanked(texts, places.where[hidden].astype(int)))
-            return seen.view.with_inputs(
-                {**inputs, "pieces": np.where(gone, dropped, inputs["pieces"]), "letters": letters}
-            )
 
-        return covered
+def _cover(dropped: int, seen: Seen, places: Places) -> Callable[[np.ndarray], View]:
+    texts, inputs = seen.transform.texts(seen.raw), seen.view.inputs
+    owner = seen.transform.windows(_owners(seen, texts, places))
 
-    return Inside(places=_places, cover=cover, paint=_paint, covered="nothing: blotted out")
+    def covered(hidden: np.ndarray) -> View:
+        gone = np.concatenate([[False], hidden])[owner]
+        letters = seen.transform.letters(_blanked(texts, places.where[hidden].astype(int)))
+        return seen.view.with_inputs(
+            {**inputs, "pieces": np.where(gone, dropped, inputs["pieces"]), "letters": letters}
+        )
+
+    return covered
 
 
 def _places(seen: Seen, most: int) -> Places:
