@@ -1,7 +1,6 @@
 """The file formats of a graph: ONNX, OpenVINO's, torch's own; each written whole and run as its users run it."""
 
 import logging
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,6 +15,7 @@ import torch
 from metatransformer.core.border import foreign
 from metatransformer.core.errors import MissingDependencyError, UsageError
 from metatransformer.export.graph import OUTPUTS
+from metatransformer.trunk.backends import import_openvino
 
 Run = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
 OPSET = 20
@@ -96,7 +95,7 @@ def _write_openvino(program: torch.export.ExportedProgram, path: Path, *, names:
     Raises:
         UsageError: the graph has an operation that OpenVINO does not know by itself.
     """
-    openvino = _openvino()
+    openvino = import_openvino()
     with tempfile.TemporaryDirectory() as folder:
         source: object = program
         if find_spec("onnxscript"):
@@ -124,15 +123,7 @@ def read_graph(path: Path, *, names: Sequence[str]) -> Run:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         return lambda given: [np.asarray(out) for out in session.run(None, {name: given[name] for name in names})]
     if path.suffix == ".xml":
-        compiled = _openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = import_openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return lambda given: [*compiled({name: given[name] for name in names}).values()]
     module = torch.export.load(path).module(check_guards=False)
     return lambda given: [out.numpy() for out in module(*(torch.from_numpy(given[name]) for name in names))]
-
-
-def _openvino() -> Any:
-    """Returns OpenVINO, which sends nothing about its use: the package that would is hidden from it."""
-    cast(dict[str, Any], sys.modules).setdefault("openvino_telemetry", None)
-    import openvino
-
-    return openvino

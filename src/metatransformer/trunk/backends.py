@@ -44,7 +44,7 @@ def backend(name: str) -> Iterator[None]:
         do = "Install one, or use the backend eager or openvino."
         raise UsageError("backend compile", must="find a C++ compiler", found=f"none of {', '.join(COMPILERS)}", do=do)
     if name == "openvino":
-        _openvino()
+        import_openvino()
     token = _CHOSEN.set(name)
     try:
         yield
@@ -96,7 +96,7 @@ class OpenVINO:
         self, trunk: nn.Module, after: Sequence[int], *, width: int, dtype: torch.dtype, identity: str
     ) -> None:
         self._reading, self._width, self._dtype = _Reading(trunk, after).eval(), width, dtype
-        told = f"{identity} {tuple(after)} {_openvino().__version__}"
+        told = f"{identity} {tuple(after)} {import_openvino().__version__}"
         self._name = hashlib.sha256(told.encode()).hexdigest()[:32]
         self._made: dict[bool, Any] = {}
 
@@ -116,7 +116,7 @@ class OpenVINO:
 
     def _compiled(self, masked: bool) -> Any:
         """Returns what computes batches with or without padding."""
-        openvino = _openvino()
+        openvino = import_openvino()
         file = cache_folder() / "openvino" / f"{self._name}{'-masked' if masked else ''}.xml"
         if not file.is_file():
             self._convert(file, masked)
@@ -131,7 +131,7 @@ class OpenVINO:
 
     def _convert(self, file: Path, masked: bool) -> None:
         """Writes the graph and its weights, each whole or not at all."""
-        openvino = _openvino()
+        openvino = import_openvino()
         file.parent.mkdir(parents=True, exist_ok=True)
         axes = {0: torch.export.Dim("rows", min=1, max=2**20), 1: torch.export.Dim("count", min=1, max=2**20)}
         given = torch.zeros(2, 3, self._width), torch.ones(2, 3, dtype=torch.bool)
@@ -147,8 +147,12 @@ class OpenVINO:
                 os.replace(written.with_suffix(suffix), file.with_suffix(suffix))
 
 
-def _openvino() -> Any:
-    """Returns OpenVINO, which sends nothing about its use: the package that would is hidden from it."""
+def import_openvino() -> Any:
+    """Returns OpenVINO, which sends nothing about its use: the package that would is hidden from it.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
     cast(dict[str, Any], sys.modules).setdefault("openvino_telemetry", None)
     try:
         import openvino
