@@ -10,7 +10,7 @@ from metatransformer.trunk.ragged import WASTE, parts_of
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ragged, "MOST_TOKENS", 23)
+    monkeypatch.setitem(ragged.MOST_TOKENS, "cpu", 23)
     monkeypatch.setitem(ragged.LEAST_TOKENS, "cpu", 4)
 
 
@@ -44,22 +44,23 @@ def test_gradients_are_those_of_the_padded_batch():
 
 @pytest.mark.usefixtures("narrow")
 def test_parts_hold_every_row_once_and_few_tokens():
-    parts = list(parts_of(ragged_mask()))
+    parts = list(parts_of(ragged_mask(), most=23))
     assert sorted(torch.cat([part.rows for part in parts]).tolist()) == list(range(9))
     assert all(part.places is None or part.places.numel() <= 23 for part in parts)
 
 
-def test_full_rows_run_in_parts_of_bounded_size(monkeypatch: pytest.MonkeyPatch):
-    assert [part.places for part in parts_of(torch.ones(7, 11, dtype=torch.bool))] == [None]
-    monkeypatch.setattr(ragged, "MOST_TOKENS", 23)
-    assert [len(part.rows) for part in parts_of(torch.ones(7, 11, dtype=torch.bool))] == [2, 2, 2, 1]
+def test_full_rows_run_in_parts_of_bounded_and_like_size():
+    full = torch.ones(7, 11, dtype=torch.bool)
+    assert [part.places for part in parts_of(full, most=100)] == [None]
+    assert [len(part.rows) for part in parts_of(full, most=35)] == [3, 2, 2]
+    assert [len(part.rows) for part in parts_of(full, most=5)] == [1] * 7
 
 
 def test_little_padding_is_left_of_texts_of_many_lengths():
     draws = torch.randn(256, generator=torch.Generator().manual_seed(0))
     counts = (draws * 0.8 + 4).exp().clamp(8, 512).int()  # 55 in the middle
     mask = torch.arange(int(counts.max()))[None] < counts[:, None]
-    parts = list(parts_of(mask))
+    parts = list(parts_of(mask, most=2400))
     padded = sum(part.places.numel() for part in parts if part.places is not None)
     assert int(counts.sum()) <= padded <= 1.1 * WASTE * int(counts.sum())
     assert mask.numel() > 3 * padded  # as it would have run
@@ -69,5 +70,5 @@ def test_little_padding_is_left_of_texts_of_many_lengths():
 def test_grids_that_are_as_large_lose_all_padding():
     mask = torch.zeros(2, 4, 4, dtype=torch.bool)
     mask[0, :2], mask[1, :, :2] = True, True  # one lies, one stands
-    (part,) = parts_of(mask.flatten(1))
+    (part,) = parts_of(mask.flatten(1), most=2400)
     assert part.mask is None and part.places is not None and part.places.shape == (2, 8)

@@ -7,7 +7,6 @@ a line in ``OUT/row-NAME.jsonl``; a call that was interrupted continues behind t
 import argparse
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -34,6 +33,7 @@ from metatransformer.fit.fitted import Fitted, stays_untuned
 from metatransformer.fit.memo import Memo
 from metatransformer.infer.sources import prepared
 from metatransformer.machine.about import revision
+from metatransformer.machine.clock import memory_gb
 from metatransformer.machine.console import Console
 from metatransformer.recipe import Recipe, make_recipe, with_tune
 from metatransformer.report.controls import (
@@ -185,7 +185,7 @@ def _about(fitted: Fitted, *, seconds: float) -> dict[str, Any]:
         "parameters": fitted.pipeline.model.parameter_counts(),
         "samples": {name: len(loader) for name, loader in fitted.loaders.items()},
         "independent": fitted.pipeline.task.independent(known),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mib": round(1024 * memory_gb()),
         "tune": fitted.pipeline.recipe.tune,
         "untuned": stays_untuned(fitted),
         **_answers(fitted, fitted.outputs["test"]),

@@ -5,7 +5,6 @@ Weights are random: they cost what trained ones cost. Peers: the usual loop over
 """
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from metatransformer.fit.store import FeatureStore
 from metatransformer.infer.loader import Loader, run_batches
 from metatransformer.infer.sources import examples_of, read_unlabelled
 from metatransformer.machine.about import about_machine
+from metatransformer.machine.clock import memory_gb
 from metatransformer.machine.console import Console
 from metatransformer.machine.device import choose_precision
 from metatransformer.pipeline import Pipeline
@@ -360,7 +360,7 @@ def some_rows(rows: int, tokens: int) -> tuple[float, float]:
             encoder.encode(full)
 
     forward()
-    return min(timed(forward) for _ in range(3)), _peak()
+    return min(timed(forward) for _ in range(3)), 1024 * memory_gb()
 
 
 def of_step(*, turns: int) -> Line:
@@ -390,11 +390,7 @@ def one_step(precision: Precision) -> tuple[float, float]:
         loss.backward()
 
     step()
-    return min(timed(step) for _ in range(3)), _peak()
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return min(timed(step) for _ in range(3)), 1024 * memory_gb()
 
 
 def _in_process(call: str) -> tuple[float, float]:

@@ -128,7 +128,7 @@ class Encoder(Trunk):
         if not tokens.mask.any(dim=1).all():
             raise UsageError("encoder", must="get at least one real token a sample", found="none")
         layers = self._layers(tokens.x.device.type, after=after, adapters=adapters)
-        run = run_in_one if self.in_one else run_ragged
+        run = run_in_one if self.in_one else partial(run_ragged, streams=getattr(layers, "streams", 1))
         return [replace(tokens, x=x) for x in run(layers, tokens.x, tokens.mask)]
 
     def _layers(self, device: str, *, after: Sequence[int], adapters: Adapters | None) -> Layers:
