@@ -91,7 +91,7 @@ class Compiled:
 class OpenVINO:
     """The layers as OpenVINO computes them on a CPU, in ``dtype``; what it converted is kept in the cache.
 
-    ``identity`` tells its weights and shape. Rows are computed in ``streams``, side by side, each by a thread of its own.
+    ``identity`` tells its weights and shape. Rows are computed in ``streams`` side by side, each by one thread.
     """
 
     def __init__(

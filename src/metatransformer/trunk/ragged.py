@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Tokens that run through the blocks at once. On a CPU what lies between two layers is to stay in its caches (ViT-B/16 in
-# bfloat16 is 1.3 times faster so than in batches of 32 pictures); elsewhere many windows of long texts would take
+# Tokens that run through the blocks at once. On a CPU what lies between two layers is to stay in its caches: ViT-B/16
+# in bfloat16 is 1.3 times faster so than in batches of 32 pictures. Elsewhere many windows of long texts would take
 # gigabytes.
 MOST_TOKENS = {"cpu": 2400}
 MOST_ELSEWHERE = 2**16
@@ -57,8 +57,9 @@ def run_in_one(layers: Layers, x: Tensor, mask: Tensor) -> list[Tensor]:
 
 
 def parts_of(mask: Tensor, *, most: int) -> Iterator[Part]:
-    """Yields the parts of a batch of which ``mask`` ``[B, N]`` tells the real tokens, each of at most ``most`` tokens or
-    of one row.
+    """Yields the parts of a batch of which ``mask`` ``[B, N]`` tells the real tokens.
+
+    Each has one row, or at most ``most`` tokens.
     """
     counts = mask.sum(dim=1)
     rows, longest = torch.arange(len(mask), device=mask.device), mask.shape[1]
