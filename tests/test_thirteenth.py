@@ -12,6 +12,7 @@ import pytest
 from common import run
 
 import metatransformer as mt
+from metatransformer.core.registry import known_modules
 from metatransformer.modalities import get_modality, modality_names
 
 SONAR = '''"""Echoes of a sonar: one token a ping.
@@ -79,6 +80,13 @@ MODALITY = Modality(
 '''
 
 
+def announce(about: Path, line: str) -> None:
+    """Lets the package announce a modality so; within one process nobody else's files change so."""
+    (about / "entry_points.txt").write_text(f"[metatransformer.modalities]\n{line}\n", encoding="utf-8")
+    importlib.invalidate_caches()
+    known_modules.cache_clear()
+
+
 @pytest.fixture
 def sonar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Installs a package with one modality in a folder of its own."""
@@ -86,9 +94,8 @@ def sonar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     about = tmp_path / "their_sonar-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: their-sonar\nVersion: 1.0\n", encoding="utf-8")
-    (about / "entry_points.txt").write_text("[metatransformer.modalities]\nsonar = their_sonar\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    importlib.invalidate_caches()
+    announce(about, "sonar = their_sonar")
     yield about
     sys.modules.pop("their_sonar", None)
 
@@ -124,22 +131,18 @@ def test_a_broken_one_is_told_and_stops_nothing_else(sonar: Path, tmp_path: Path
 
 
 def test_it_may_be_announced_with_its_constant(sonar: Path):
-    text = "[metatransformer.modalities]\nsonar = their_sonar:MODALITY\n"
-    (sonar / "entry_points.txt").write_text(text, encoding="utf-8")
-    importlib.invalidate_caches()
+    announce(sonar, "sonar = their_sonar:MODALITY")
     assert get_modality("sonar").name == "sonar"
 
 
 def test_it_cannot_replace_a_modality_of_the_package(sonar: Path):
-    (sonar / "entry_points.txt").write_text("[metatransformer.modalities]\nimage = their_sonar\n", encoding="utf-8")
-    importlib.invalidate_caches()
+    announce(sonar, "image = their_sonar")
     with pytest.raises(mt.UsageError, match="must not redefine a modality of this package; found image"):
         modality_names()
 
 
 def test_its_module_must_carry_the_announced_name(sonar: Path):
-    (sonar / "entry_points.txt").write_text("[metatransformer.modalities]\nradar = their_sonar\n", encoding="utf-8")
-    importlib.invalidate_caches()
+    announce(sonar, "radar = their_sonar")
     with pytest.raises(mt.UsageError, match="must define a MODALITY named 'radar'"):
         get_modality("radar")
     shutil.rmtree(sonar)

@@ -1,6 +1,6 @@
 """The campaign: which inputs there are, the processes that read them, and what they found."""
 
-import importlib.metadata
+import importlib
 import json
 import os
 import signal
@@ -10,9 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from unittest.mock import patch
 
 from fuzz import child
 from fuzz.child import AGAIN, HANG_S, STATE, State, run_child, stem
@@ -127,10 +125,8 @@ def run_jobs(bundles: Iterable[Sequence[Job]], *, jobs: int, out: Path | None = 
     """Returns the outcome by reader; ``jobs`` processes run at a time, findings go to ``out`` as they come."""
     for name in _LIBRARIES:
         importlib.import_module(name)
-    # Every reader that is made asks which packages announce modalities, and these do not change here.
-    with patch.object(importlib.metadata, "entry_points", cache(importlib.metadata.entry_points)):
-        stem()
-        return _run_all(iter(bundles), jobs=jobs, out=out)
+    stem()
+    return _run_all(iter(bundles), jobs=jobs, out=out)
 
 
 def _run_all(waiting: Iterator[Sequence[Job]], *, jobs: int, out: Path | None) -> dict[str, Outcome]:

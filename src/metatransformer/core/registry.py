@@ -12,8 +12,12 @@ import importlib.metadata
 import importlib.util
 import inspect
 import logging
+import os
 import pkgutil
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -25,7 +29,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Registry(Generic[T]):
-    """The modules of ``group``, a folder of this package and an entry point group; both are looked up at each call.
+    """The modules of ``group``, a folder of this package and an entry point group; what is installed while
+    a process runs is found, too.
 
     ``kind`` is what they are, in words; ``constant`` what each defines: an instance of ``base``, or, where that is
     abstract, a subclass, with the attribute ``name`` as it is found by. ``base`` is written ``module:class`` and
@@ -92,22 +97,42 @@ class Registry(Generic[T]):
 
     def _modules(self) -> dict[str, str]:
         """Returns the module by name, own ones and announced ones."""
-        package = importlib.util.find_spec(self.group)
-        assert package is not None, self.group
-        own = {
-            module.name: f"{self.group}.{module.name}"
-            for module in pkgutil.iter_modules(package.submodule_search_locations)
-            if not module.name.startswith("_")
-        }
-        announced: dict[str, str] = {}
-        for point in importlib.metadata.entry_points(group=self.group):
-            if announced.setdefault(point.name, point.module) != point.module:
-                found = f"{announced[point.name]} and {point.module}"
-                raise UsageError(f"{self.kind} '{point.name}'", must="be announced by one package", found=found)
+        own, announced = known_modules(self.group, _searched())
+        for name, modules in announced.items():
+            if len(modules) > 1:
+                found = " and ".join(modules)
+                raise UsageError(f"{self.kind} '{name}'", must="be announced by one package", found=found)
         if twice := own.keys() & announced.keys():
             raise UsageError(
                 f"entry point group {self.group}",
                 must=f"not redefine a {self.kind} of this package",
                 found=", ".join(sorted(twice)),
             )
-        return own | announced
+        return {**own, **{name: modules[0] for name, modules in announced.items()}}
+
+
+def _searched() -> tuple[tuple[str, int], ...]:
+    """Returns where packages are looked for, and when something was last installed or removed there."""
+    return tuple((place, os.stat(place).st_mtime_ns if os.path.exists(place) else 0) for place in sys.path)
+
+
+@lru_cache(maxsize=64)
+def known_modules(
+    group: str, searched: tuple[tuple[str, int], ...]
+) -> tuple[Mapping[str, str], Mapping[str, tuple[str, ...]]]:
+    """Returns the modules of a folder of this package by name, and by name those that packages announce in its group.
+
+    Kept, because looking takes 20 ms where many packages are installed, and each sample that a server reads asks.
+    """
+    package = importlib.util.find_spec(group)
+    assert package is not None, group
+    own = {
+        module.name: f"{group}.{module.name}"
+        for module in pkgutil.iter_modules(package.submodule_search_locations)
+        if not module.name.startswith("_")
+    }
+    announced: dict[str, tuple[str, ...]] = {}
+    for point in importlib.metadata.entry_points(group=group):
+        modules = announced.get(point.name, ())
+        announced[point.name] = tuple(dict.fromkeys((*modules, point.module)))
+    return own, announced
