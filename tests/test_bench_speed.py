@@ -34,8 +34,8 @@ def test_photographs_are_of_mixed_shape(tmp_path: Path):
     ("words", "message"),
     [
         ([], "bench speed: must get --out, a folder for the results; found none"),
-        (["--out", "x", "--seeds", "3"], "bench speed: must get only --out and --quick; found --seeds"),
-        (["--out", "x", "head.read=[1]"], "bench speed: must get only --out and --quick; found head.read"),
+        (["--out", "x", "--seeds", "3"], "bench speed: must get only --out, --quick and --peers; found --seeds"),
+        (["--out", "x", "head.read=[1]"], "bench speed: must get only --out, --quick and --peers; found head.read"),
     ],
 )
 def test_what_it_has_no_use_for_is_refused(words: list[str], message: str, call: Run):

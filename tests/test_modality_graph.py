@@ -27,6 +27,7 @@ from metatransformer.modalities.graph import (
     synthesize,
 )
 from metatransformer.modalities.graph.graphs import make_graph
+from metatransformer.modalities.graph.molecule import parse_molecule
 
 FILES = FIXTURES / "graph"
 SMALL = ["head.read=[1]", "data.test_fraction=0.3", "data.val_fraction=0.3", "run.device=cpu"]
@@ -224,6 +225,20 @@ def test_command_line_learns_a_number(tmp_path: Path, capsys):
     assert status == 2 and "must be a molecule, as in training; found a general" in err
     status, result, err = run(["embed", FILES / "good.mol", "--model", out, "--out", tmp_path / "e.parquet"], capsys)
     assert status == 0 and result["rows"] == 1, err
+
+
+def test_a_reason_that_rdkit_cannot_hand_over_is_left_out(monkeypatch: pytest.MonkeyPatch):
+    calls = []
+
+    def parse(text: str) -> None:
+        calls.append(text)
+        if len(calls) == 2:  # for the reason; its log line is no text
+            raise SystemError("returned a result with an exception set")
+
+    monkeypatch.setattr("rdkit.Chem.MolFromSmiles", parse)
+    with pytest.raises(DataError, match="must be a molecule that RDKit understands; found the SMILES 'C': no reason"):
+        parse_molecule("C", where="row 1")
+    assert calls == ["C", "C"]
 
 
 def test_check_lists_every_molecule_that_is_not_understood(tmp_path: Path, capfd):

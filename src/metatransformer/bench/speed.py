@@ -1,9 +1,11 @@
 """How fast the package is on this machine, beside others that do the same work on the same weights, in one run.
 
 What is compared takes turns, so that whatever else the machine does meets all alike; a ratio is of times of one turn.
-Weights are random: they cost what trained ones cost. Peers: the usual loop over files with Pillow and transformers.
+Weights are random: they cost what trained ones cost. Peers: the usual loop over files with Pillow and transformers, and
+with timm and OpenCLIP where an environment of their own has them.
 """
 
+import json
 import os
 import statistics
 import subprocess
@@ -11,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +24,11 @@ import torch
 from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 
+from metatransformer.bench import speed_peers
 from metatransformer.bench.speed_figure import speed_figure
+from metatransformer.bench.speed_peers import NAMES
 from metatransformer.core.batch import collate
-from metatransformer.core.errors import MissingDependencyError
+from metatransformer.core.errors import MissingDependencyError, UsageError
 from metatransformer.core.tokens import Span, Tokens
 from metatransformer.data.write import atomic_file, write_json
 from metatransformer.faces.embedder import Embedder
@@ -96,12 +101,16 @@ class Line:
 HEAD = ("work", "beside", "a second", "ours", "a second", "times faster (of turns)", "")
 
 
-def run_speed(out: Path, *, quick: bool, console: Console) -> dict[str, Any]:
+def run_speed(out: Path, *, quick: bool, peers: str = "", console: Console) -> dict[str, Any]:
     """Measures all, tells it, and writes results.json and results.md into ``out``.
+
+    ``peers`` is the Python of an environment with timm, OpenCLIP or both.
 
     Raises:
         MissingDependencyError: transformers is not installed.
+        UsageError: ``peers`` has neither timm nor OpenCLIP.
     """
+    names = find_peers(peers) if peers else []
     try:
         import transformers
     except ImportError as error:
@@ -114,7 +123,7 @@ def run_speed(out: Path, *, quick: bool, console: Console) -> dict[str, Any]:
         files = make_photographs(Path(folder) / "photos", count=count)
         for name, size in SIZES.items():
             weights = Path(folder) / name.replace("/", "-")
-            for line in of_trunk(name, size, files=files, weights=weights, turns=turns):
+            for line in of_trunk(name, size, files=files, weights=weights, turns=turns, peers=(peers, names)):
                 console.note(" | ".join(line.cells()))
                 lines.append(line)
         lines += of_ragged(weights, turns=turns, count=4 * count)
@@ -150,25 +159,85 @@ def make_photographs(folder: Path, *, count: int) -> list[Path]:
     return files
 
 
-def of_trunk(name: str, size: Size, *, files: Sequence[Path], weights: Path, turns: int) -> Iterator[Line]:
+def of_trunk(
+    name: str, size: Size, *, files: Sequence[Path], weights: Path, turns: int, peers: tuple[str, Sequence[str]]
+) -> Iterator[Line]:
     """Yields photographs to vectors, and the trunk alone against the products that it is made of."""
     peer = _peer(size)
     peer.save_pretrained(weights)
-    loops = {"transformers, float32": lambda: _plain_loop(peer, files)}
+    loops: dict[str, Callable[[], object]] = {"transformers, float32": lambda: _plain_loop(peer, files)}
+    ours = []
     vectors: dict[str, np.ndarray] = {}
     for way, precision in _ways():
         alike = {"input.size": SIDE, "input.mirrored": False}  # as the loop: the default reads the mirror image as well
         embedder = Embedder("image", encoder=str(weights), precision=precision, recipe=alike)
         embedder.fit([str(files[0])])
-        loops[_told(way, precision)] = partial(_embed, embedder, files, way, vectors, _told(way, precision))
-    times = take_turns(loops, turns=turns)
-    for told in list(loops)[1:]:
+        ours.append(_told(way, precision))
+        loops[ours[-1]] = partial(_embed, embedder, files, way, vectors, ours[-1])
+    with ExitStack() as stack:
+        others = [one for one in peers[1] if name in NAMES[one]]
+        for one in others:
+            loops[f"{one}, float32"] = stack.enter_context(Peer(peers[0], one, name, files)).run
+        times = take_turns(loops, turns=turns)
+    what = f"{name}: {len(files)} JPEG files"
+    for told in ours:
         note = (
             "" if told == "float32" else f"cosine to float32 {_cosine(vectors[told], vectors['float32']):.5f} or more"
         )
         seconds = times["transformers, float32"], times[told]
-        yield Line(f"{name}: {len(files)} JPEG files", "transformers, float32", told, seconds, len(files), note)
+        yield Line(what, "transformers, float32", told, seconds, len(files), note)
+    for one in others:
+        theirs = f"{one}, float32"
+        yield Line(what, theirs, ours[-1], (times[theirs], times[ours[-1]]), len(files))
     yield from _ceilings(name, size, weights, turns=turns)
+
+
+def find_peers(python: str) -> list[str]:
+    """Returns which peers an interpreter can import.
+
+    Raises:
+        UsageError: none, or it is no interpreter.
+    """
+    code = f"import importlib.util as u; print(*[n for n in {list(NAMES)!r} if u.find_spec(n)])"
+    must, do = "be the Python of an environment with timm or open_clip_torch", "See docs/speed.md."
+    try:
+        found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UsageError(f"--peers {python}", must=must, found=f"'{error}'", do=do) from error
+    if not found:
+        raise UsageError(f"--peers {python}", must=must, found="neither", do=do)
+    return found
+
+
+class Peer:
+    """A process of another environment that runs a peer's loop over files when it is asked."""
+
+    def __init__(self, python: str, peer: str, size: str, files: Sequence[Path]) -> None:
+        words = [python, speed_peers.__file__, peer, size]
+        # Without PYTHONPATH: it would bring this environment's packages along.
+        own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=own)
+        self._name = peer
+        self._ask(json.dumps([*map(str, files)]), "ready")
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def run(self) -> None:
+        """Runs the loop once."""
+        self._ask("again", "done")
+
+    def _ask(self, line: str, answer: str) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        if (found := self._process.stdout.readline().strip()) != answer:
+            raise UsageError(
+                f"--peers, {self._name}", must="run its model", found=repr(found), do="See its error above."
+            )
 
 
 def _embed(embedder: Embedder, files: Sequence[Path], way: str, vectors: dict[str, np.ndarray], told: str) -> None:

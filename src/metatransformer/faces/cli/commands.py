@@ -783,10 +783,10 @@ def _bench_speed(options: Namespace, console: Console) -> Result:
 
     given = ["--" + name for name in ("data", "only", "list", "seeds", "trunks") if getattr(options, name)]
     if given := [*given, *options.overrides]:
-        raise UsageError("bench speed", must="get only --out and --quick", found=given[0])
+        raise UsageError("bench speed", must="get only --out, --quick and --peers", found=given[0])
     if not options.out:
         raise UsageError("bench speed", must="get --out, a folder for the results", found="none")
-    return run_speed(Path(options.out), quick=options.quick, console=console), 0
+    return run_speed(Path(options.out), quick=options.quick, peers=options.peers, console=console), 0
 
 
 def bench(options: Namespace) -> Result:
@@ -798,6 +798,8 @@ def bench(options: Namespace) -> Result:
     console = Console()
     if options.suite == "speed":
         return _bench_speed(options, console)
+    if options.peers:
+        raise UsageError("--peers", must="go with the suite speed", found=f"'{options.suite}'")
     rows = choose(options.suite, only=options.only)
     if options.list:
         for row in rows:

@@ -114,6 +114,7 @@ and without a trunk. Some strong baselines need: pip install 'metatransformer[be
   metatransformer bench --list
   metatransformer bench --data DATA --out results --quick
   metatransformer bench speed --out speed                this machine's speed beside a plain transformers loop
+  metatransformer bench speed --out speed --peers peers/bin/python    and beside timm and OpenCLIP
   metatransformer bench tasks --data DATA --out other    segmentation, detection, retrieval, bands
   metatransformer bench --data DATA --out results --only fsdd adult --seeds 3
   metatransformer bench --data DATA --out other --only fsdd head.read=[0.25]    another recipe, another folder
@@ -500,6 +501,7 @@ COMMANDS: Mapping[str, Command] = {
             ("--only", {"nargs": "+", "default": [], "metavar": "ROW", "help": "only these rows"}),
             ("--list", {"action": "store_true", "help": "show the rows and where to get their data"}),
             ("--quick", {"action": "store_true", "help": "a part of the data, one fold, one seed"}),
+            ("--peers", {"default": "", "metavar": "PYTHON", "help": "speed: of an environment with timm or OpenCLIP"}),
             TRUNK_OF_DEMO,
             (
                 "--seeds",

@@ -9,6 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -213,7 +214,9 @@ def _quietly(parse: Any, *, where: object) -> tuple[Any, list[str]]:
     logger.handlers, logger.propagate = ears, False
     rdBase.LogToPythonLogger()
     try:
-        parse()  # outside the border, which would silence the log
+        # Outside the border, which would silence the log. A line that RDKit cannot hand over is not heard.
+        with suppress(SystemError):
+            parse()
     finally:
         rdBase.LogToCppStreams()
         logger.handlers, logger.propagate = before
