@@ -87,6 +87,11 @@ class Line:
     note: str = ""
 
     @property
+    def name(self) -> str:
+        """Which work by which two ways."""
+        return f"{self.what}, {self.ours} / {self.other}"
+
+    @property
     def ratios(self) -> list[float]:
         """How many times faster ours was, by turn, rising."""
         return sorted(other / own for other, own in zip(*self.seconds, strict=True))
@@ -515,9 +520,9 @@ def _write(
     with atomic_file(out / "results.md") as temporary:
         temporary.write_text("\n\n".join([*parts, words]) + "\n", encoding="utf-8")
     with atomic_file(out / "results.png") as temporary:
-        temporary.write_bytes(speed_figure([(f"{line.what}, {line.ours}", line.ratios) for line in lines]))
+        temporary.write_bytes(speed_figure([(line.name, line.ratios) for line in lines]))
     write_json(out / "results.json", {"rows": rows, "tables": {n: list(t) for n, t in tables.items()}, "about": about})
-    told = {f"{line.what}, {line.ours}": round(statistics.median(line.ratios), 3) for line in lines}
+    told = {line.name: round(statistics.median(line.ratios), 3) for line in lines}
     return {"out": str(out), "rows": told}
 
 

@@ -27,6 +27,8 @@ def speed_figure(rows: Sequence[tuple[str, Sequence[float]]]) -> bytes:
             f"{middle:.2f}", (max(ratios), place), (4, 0), textcoords="offset points", va="center", fontsize=8
         )
     axes.axvline(1, color=INK, linewidth=0.8, linestyle=":")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_yticks(list(places), [name for name, _ in rows], fontsize=8)
     FigureCanvasAgg(figure)
     found = io.BytesIO()

@@ -23,15 +23,22 @@ NAMES = {
 }
 
 
+class _Nothing(type):
+    """A class in which every name is another such class."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Nothing(name, (), {})
+
+
 class _Empty(ModuleType):
     """A module in which every name is a class that does nothing."""
 
     __path__: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
+        return getattr(_Nothing("torchvision", (), {}), name)
 
 
 class _StandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
