@@ -67,7 +67,7 @@ def mutated(data: bytes, *, name: str, rng: Random, others: Sequence[bytes] = ()
 
 # What taking a damaged file apart raises.
 _TORN = (ValueError, IndexError, KeyError, struct.error, zlib.error, OSError, EOFError, SyntaxError, MemoryError)
-_TORN += (zipfile.BadZipFile, RecursionError, NotImplementedError, TypeError)
+_TORN += (zipfile.BadZipFile, RecursionError, NotImplementedError, TypeError, OverflowError)
 
 
 def _plain(data: bytes, rng: Random) -> Change:

@@ -35,7 +35,9 @@ class _Nothing(type):
 class _Empty(ModuleType):
     """A module in which every name is a class that does nothing."""
 
-    __path__: list[str] = []
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = []  # of a package: parts of it may be imported
 
     def __getattr__(self, name: str) -> Any:
         return getattr(_Nothing("torchvision", (), {}), name)

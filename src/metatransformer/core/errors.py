@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterable
 
 LONGEST = 1000  # letters of one part of a message
+LONG = 100  # letters of a name that may be meant
 
 
 class MetaTransformerError(Exception):
@@ -62,8 +63,8 @@ class MissingDependencyError(MetaTransformerError, ImportError):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Returns ``Did you mean 'x'? Valid: a, b, x.`` for a misspelt ``name`` (up to 30 choices are listed)."""
-    choices = sorted(choices)
+    """Returns ``Did you mean 'x'? Valid: a, b, x.`` for a misspelt ``name`` (up to 30 choices are listed, long ones cut)."""
+    choices = sorted(choice if len(choice) <= LONG else f"{choice[: LONG - 3]}..." for choice in choices)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f"Did you mean '{close[0]}'? " if close else ""
     listed = ", ".join(choices[:30]) + (", ..." if len(choices) > 30 else "")

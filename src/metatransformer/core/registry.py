@@ -97,7 +97,9 @@ class Registry(Generic[T]):
 
     def _modules(self) -> dict[str, str]:
         """Returns the module by name, own ones and announced ones."""
-        own, announced = known_modules(self.group, _searched())
+        # Where packages are looked for, and when something was last installed or removed there.
+        searched = ((place, os.stat(place).st_mtime_ns) for place in sys.path if os.path.exists(place))
+        own, announced = known_modules(self.group, tuple(searched))
         for name, modules in announced.items():
             if len(modules) > 1:
                 found = " and ".join(modules)
@@ -109,11 +111,6 @@ class Registry(Generic[T]):
                 found=", ".join(sorted(twice)),
             )
         return {**own, **{name: modules[0] for name, modules in announced.items()}}
-
-
-def _searched() -> tuple[tuple[str, int], ...]:
-    """Returns where packages are looked for, and when something was last installed or removed there."""
-    return tuple((place, os.stat(place).st_mtime_ns if os.path.exists(place) else 0) for place in sys.path)
 
 
 @lru_cache(maxsize=64)

@@ -31,6 +31,8 @@ VARIABLE = "METATRANSFORMER_UNPACKED_MB"
 STORED = 1
 PACKBITS = 64  # a run of 128 out of two bytes
 DEFLATE = 1032
+LZMA, ZSTD = 2**13, 2**16  # of zeros, measured: 6,900 and (blocks of 128 KiB) 32,700
+GIF = 4096  # pixels a byte: a code of 12 bits stands for fewer
 LZW = 1400  # codes of 12 bits for runs that grow by one with each code, up to the 4096th
 
 

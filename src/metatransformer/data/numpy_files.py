@@ -9,7 +9,7 @@ import numpy as np
 
 from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError
-from metatransformer.data.limits import DEFLATE, require_room
+from metatransformer.data.limits import DEFLATE, Bounded, require_room
 
 _HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -26,6 +26,8 @@ def map_npy(path: Path) -> np.ndarray:
     with foreign(
         path, "numpy", must="be a whole NPY file of numbers", do="Copy it again, or save it anew with numpy.save."
     ):
+        with Bounded(path) as file:  # numpy sets memory aside for as long a header as is claimed
+            _HEADERS.get(np.lib.format.read_magic(file), np.lib.format.read_array_header_2_0)(file)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     _require_bytes(path, array.dtype)
     return array

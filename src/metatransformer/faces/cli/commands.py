@@ -789,9 +789,25 @@ def _bench_speed(options: Namespace, console: Console) -> Result:
     return run_speed(Path(options.out), quick=options.quick, peers=options.peers, console=console), 0
 
 
+def _bench_plan(options: Namespace, rows: Sequence[Any]) -> Any:
+    """Returns the ``Plan`` by which the data sets ``rows`` are run."""
+    from metatransformer.bench.row import Plan
+
+    for name, least in (("trunks", 0), ("seeds", 0), ("jobs", 1)):
+        if getattr(options, name) < least:
+            raise UsageError(f"--{name}", must=f"be at least {least}", found=str(getattr(options, name)))
+    if options.quick and (options.trunks or options.seeds):
+        raise UsageError("--quick", must="go without --seeds and --trunks: it runs one of each", found="both")
+    seeded = [row.name for row in rows if (options.seeds or row.seeds) > 1]
+    if options.trunks and seeded:
+        must = f"go with --seeds 1 for {', '.join(seeded)}: each seed has a trunk of its own"
+        raise UsageError("--trunks", must=must, found="several seeds")
+    trunks, seeds = (1, 1) if options.quick else (options.trunks, options.seeds)
+    return Plan(options.encoder, seeds, trunks, options.quick, tuple(options.overrides))
+
+
 def bench(options: Namespace) -> Result:
     """Runs a suite of the benchmark."""
-    from metatransformer.bench.row import Plan
     from metatransformer.bench.suite import choose, run_suite
     from metatransformer.bench.table import cells, complete, head
 
@@ -810,17 +826,7 @@ def bench(options: Namespace) -> Result:
     if not options.data or not options.out:
         do = "See 'metatransformer bench --list'."
         raise UsageError("bench", must="get --data and --out", found="not both", do=do)
-    for name, least in (("trunks", 0), ("seeds", 0), ("jobs", 1)):
-        if getattr(options, name) < least:
-            raise UsageError(f"--{name}", must=f"be at least {least}", found=str(getattr(options, name)))
-    if options.quick and (options.trunks or options.seeds):
-        raise UsageError("--quick", must="go without --seeds and --trunks: it runs one of each", found="both")
-    seeded = [row.name for row in rows if (options.seeds or row.seeds) > 1]
-    if options.trunks and seeded:
-        must = f"go with --seeds 1 for {', '.join(seeded)}: each seed has a trunk of its own"
-        raise UsageError("--trunks", must=must, found="several seeds")
-    trunks, seeds = (1, 1) if options.quick else (options.trunks, options.seeds)
-    plan = Plan(options.encoder, seeds, trunks, options.quick, tuple(options.overrides))
+    plan = _bench_plan(options, rows)
     command = f"metatransformer bench {options.suite} --data DIR --out DIR --jobs {options.jobs}"
     command += f" --encoder {options.encoder}" + " --quick" * options.quick
     command += "".join(f" --{name} {value}" for name in ("seeds", "trunks") if (value := getattr(options, name)))

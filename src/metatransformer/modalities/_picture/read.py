@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from metatransformer.core.border import foreign, words
 from metatransformer.core.errors import DataError
-from metatransformer.data.limits import Bounded, require_pixels, too_many_pixels
+from metatransformer.data.limits import GIF, Bounded, require_pixels, too_many_pixels
 from metatransformer.modalities._picture.tiff import TIFF_STARTS, Tiff, read_tiff
 
 # Named when a file is opened: Pillow would hand an EPS, whatever it is called, to another program.
@@ -26,6 +26,7 @@ _STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "B
 _border = partial(foreign, library="Pillow", must="be a whole picture", do="Remove it or copy it again.")
 _WHITE = (255, 255, 255, 255)
 _BITS, _KIND, _RGB = 258, 262, 2  # of TIFF
+_TILE, _LARGE_TILE = (323, 322), 2**22  # height and width; pixels
 _SAMPLE_FORMAT, _SIGNED = 339, 2
 _COLOUR16 = ("RGB;16B", "RGBA;16B")  # of PNG, as Pillow calls what it would cut to 8 bits
 
@@ -95,7 +96,31 @@ def open_picture(
         except Image.DecompressionBombError as error:
             raise too_many_pixels(path, found=words(error)) from error
     require_pixels(path, height=image.height, width=image.width)
+    if image.format in ("GIF", "TIFF"):
+        _require_room(image, file, path=path)
     return image
+
+
+def _require_room(image: ImageFile.ImageFile, file: BinaryIO | io.BytesIO, *, path: Path) -> None:
+    """Raises DataError for a GIF of more pixels than its bytes can stand for, and a TIFF of tiles that are far larger
+    than its picture: decoders set memory aside for both.
+    """
+    do = "Remove it, or copy or write it again."
+    if image.format == "GIF":
+        here = file.tell()
+        end = file.seek(0, io.SEEK_END)
+        file.seek(here)
+        if image.height * image.width > GIF * end:
+            must, found = (
+                "hold what its header announces",
+                f"{image.width:,} x {image.height:,} pixels in {end:,} bytes",
+            )
+            raise DataError(path, must=must, found=found, do=do)
+    with _border(path):  # tags may hold anything
+        height, width = (int(getattr(image, "tag_v2", {}).get(code, 0)) for code in _TILE)
+    if height * width > max(_LARGE_TILE, 4 * image.height * image.width):
+        must, found = "have tiles of about the size of its picture", f"one of {width:,} x {height:,} pixels"
+        raise DataError(path, must=must, found=found, do=do)
 
 
 def require_content(path: Path) -> None:
@@ -167,8 +192,10 @@ def _whole(array: np.ndarray, *, where: Path) -> np.ndarray:
     """Returns whole numbers as uint8 where they are stored in 8 bits, else as uint16; others as float32.
 
     Raises:
-        DataError: whole numbers outside 0..65535.
+        DataError: whole numbers outside 0..65535, or complex ones.
     """
+    if array.dtype.kind == "c":
+        raise DataError(where, must="hold real numbers", found="complex ones", do="Save their absolute values.")
     if array.dtype.kind not in "iu":
         return array.astype(np.float32)
     if array.min() < 0 or array.max() > 65535:

@@ -32,6 +32,8 @@ _HEAD = 1 << 16  # bytes in which a coded picture says its size
 _CODESTREAM = b"\xff\x4f\xff\x51"  # what a JPEG 2000 begins with
 # The most bytes out of one, by the code of the compression; what is not here has no useful bound.
 _RATIOS = {1: limits.STORED, 5: limits.LZW, 8: limits.DEFLATE, 32773: limits.PACKBITS, 32946: limits.DEFLATE}
+_RATIOS |= {34925: limits.LZMA, 34926: limits.ZSTD, 50000: limits.ZSTD}
+_OF_COLOURS, _MOST_COLOURS = (6, 7, 34933, 50001), 5  # JPEG, PNG, WebP
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,19 @@ def require_tiff_room(path: Path, page: Any, *, shape: Sequence[int]) -> None:
         end = path.stat().st_size
         there = [(int(place), int(size)) for place, size in zip(page.dataoffsets, sizes, strict=False)]
     limits.require_room(path, shape=(parts,), bytes_each=1, what="strips or tiles")
-    if ratio is not None and counted:
+    bounded = ratio is not None and counted
+    if bounded:
         for what, sides in (("values", shape), ("values of a strip or tile", part)):
             limits.require_room(path, shape=sides, bytes_each=_bits(page) / 8, what=what, ratio=ratio)
+    # How small others may be nobody knows, so they may have as many values as the largest picture in RGB.
+    if not bounded and (found := max(prod(shape), prod(part))) > 3 * limits.MOST_PIXELS:
+        must = f"hold at most {3 * limits.MOST_PIXELS:,} values, coded as they are"
+        raise DataError(path, must=must, found=f"{found:,}", do=_AGAIN)
     if ratio is None:
         limits.require_pixels(path, height=height, width=width)
+        if int(page.compression) in _OF_COLOURS and page.samplesperpixel > _MOST_COLOURS:
+            must = f"have at most {_MOST_COLOURS} channels in its {page.compression.name} strips or tiles"
+            raise DataError(path, must=must, found=f"{page.samplesperpixel:,}", do=_AGAIN)
         with path.open("rb") as file:
             for place, size in there:
                 if 0 <= place < end and size > 0:

@@ -140,7 +140,7 @@ def motion_from_array(array: np.ndarray, *, where: object, rate_hz: float = 0.0)
             found=f"{array.dtype} of shape {array.shape}",
         )
     names = tuple(f"axis_{i + 1}" for i in range(array.shape[1]))
-    with np.errstate(invalid="ignore"):  # NaN of a kind that signals
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN of a kind that signals; what float64 has no room for
         values = array.astype(np.float64)
     _require_finite(values, names=names, where=where, row=("time step", 0))
     return Motion(values, names, ("",) * len(names), rate_hz=rate_hz)

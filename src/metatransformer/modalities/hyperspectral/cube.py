@@ -71,6 +71,7 @@ class Cube:
         """The number of bands."""
         return self.values.shape[2]
 
+    @np.errstate(over="ignore")  # of half precision: no such number is beyond all measures
     def is_measured(self, values: np.ndarray) -> np.ndarray:
         """Returns which of some values are measurements: neither NaN nor beyond all measures nor the number for "no
         data".

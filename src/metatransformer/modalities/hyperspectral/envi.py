@@ -105,7 +105,7 @@ def _value(text: str) -> str | list[str]:
 def _data_file(header: Path, *, order: str) -> Path:
     """Returns the data beside a header: its name without .hdr, or with an ending of data in either case."""
     bare = header.with_suffix("")
-    endings = ["", *ENVI_DATA, f".{order.lower()}"]
+    endings = ["", *ENVI_DATA, *([f".{order.lower()}"] if order.isalnum() and len(order) < 9 else [])]
     names = [bare.with_name(bare.name + ending) for end in endings for ending in (end, end.upper())]
     found = next((name for name in names if name.is_file()), None)
     if found is None:

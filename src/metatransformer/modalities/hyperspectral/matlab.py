@@ -134,7 +134,7 @@ def _matrix(parts: _Elements, *, size: int, most: int, depth: int) -> None:
     """Passes over the elements of a matrix as SciPy does, in the order that its class has; the file holds at most
     ``most`` bytes of its kind.
     """
-    if not size:  # an empty cell
+    if not size and depth:  # an empty cell; of a variable SciPy does not look at it
         return
     if depth > _DEEPEST:
         raise _Torn(f"more than {_DEEPEST} matrices inside each other")

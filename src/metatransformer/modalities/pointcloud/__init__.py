@@ -182,7 +182,7 @@ class PointCloudTransform(Transform):
             self._gaps[view.key] = cloud.gaps
         cloud = self._points(cloud, where=view.key)
         values = self._scaled(cloud, self._values(cloud, where=view.key), where=view.key)
-        middle = (cloud.points.min(axis=0) + cloud.points.max(axis=0)) / 2
+        middle = cloud.points.min(axis=0) / 2 + cloud.points.max(axis=0) / 2  # a sum might overflow
         points = self._upright(cloud.points - middle)
         table, different = _different(np.concatenate([points, values], axis=1))
         if different < self.options.least:

@@ -9,10 +9,12 @@ import numpy as np
 
 from metatransformer.core.border import foreign
 from metatransformer.core.errors import DataError, MissingDependencyError
+from metatransformer.data.limits import Bounded
 from metatransformer.data.write import atomic_file
 
 LAS_SUFFIXES = (".las", ".laz")
 _ROWS = 1 << 18  # points read at a time
+_ROWS_BYTES = 2**26
 _LASZIP = b"laszip encoded", 22204
 _CHUNK = 2**20  # points that a chunk may hold in any case; 50,000 are usual
 _VARIABLE = 2**32 - 1  # each chunk says itself how many it holds
@@ -43,7 +45,8 @@ def _rows(path: Path, names: Sequence[str]) -> Iterator[np.ndarray]:
     total = 0
     with _opened(path) as file:
         with _border(path):
-            announced, chunks = file.header.point_count, file.chunk_iterator(_ROWS)
+            each = max(1, file.header.point_format.size)  # bytes, as the header claims
+            announced, chunks = file.header.point_count, file.chunk_iterator(max(1, min(_ROWS, _ROWS_BYTES // each)))
         while True:
             with _border(path):
                 points = next(chunks, {})
@@ -67,7 +70,7 @@ def _opened(path: Path) -> Any:
     if fault := _fault(path):
         raise DataError(path, must="be a whole LAS or LAZ file", found=f"'{fault}'", do="Copy it again.")
     with _border(path):
-        return laspy.open(path)
+        return laspy.open(Bounded(path))
 
 
 def write_classes(path: Path, *, source: Path, points: np.ndarray, codes: np.ndarray, names: Mapping[int, str]) -> None:

@@ -93,7 +93,8 @@ def _read_stl(path: Path) -> tuple[np.ndarray, np.ndarray]:
     data = path.read_bytes()
     announced = int.from_bytes(data[80:84], "little")
     if len(data) >= 84 and len(data) == 84 + 50 * announced:
-        vertices = np.frombuffer(data, dtype=_STL, offset=84)["corners"].astype(np.float64).reshape(-1, 3)
+        with np.errstate(invalid="ignore"):  # NaN of a kind that signals
+            vertices = np.frombuffer(data, dtype=_STL, offset=84)["corners"].astype(np.float64).reshape(-1, 3)
     elif data.lstrip()[:5].lower() == b"solid" and b"endsolid" in data.lower():
         words = [line[1:] for line in _fields(_text(path).lower()) if line[0] == "vertex"]
         vertices = _vertices(words, path=path)
