@@ -63,7 +63,9 @@ class MissingDependencyError(MetaTransformerError, ImportError):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Returns ``Did you mean 'x'? Valid: a, b, x.`` for a misspelt ``name`` (up to 30 choices are listed, long ones cut)."""
+    """Returns ``Did you mean 'x'? Valid: a, b, x.`` for a misspelt ``name``; up to 30 choices are listed, long ones
+    cut.
+    """
     choices = sorted(choice if len(choice) <= LONG else f"{choice[: LONG - 3]}..." for choice in choices)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f"Did you mean '{close[0]}'? " if close else ""
