@@ -164,16 +164,28 @@ def _grey(dataset: Any, *, frame: int, path: Path) -> _Grey:
             window = _Window(float(center), float(width), str(dataset.get("VOILUTFunction") or "LINEAR").upper())
         padding = np.zeros(stored.shape, dtype=bool)
         if (value := dataset.get("PixelPaddingValue")) is not None:
-            ends = [_as_stored(end, stored.dtype) for end in (value, dataset.get("PixelPaddingRangeLimit", value))]
+            limit = dataset.get("PixelPaddingRangeLimit", value)
+            ends = [_as_stored(end, stored.dtype, where=path) for end in (value, limit)]
             padding = (stored >= min(ends)) & (stored <= max(ends))
     if values.ndim != 2:
         raise DataError(path, must="hold a picture [rows, columns]", found=f"the shape {values.shape}")
+    if not np.isfinite(values).all():
+        do = "Repair RescaleSlope and RescaleIntercept."
+        raise DataError(path, must="have finite values once rescaled", found="NaN or infinity", do=do)
     return _Grey(values, padding, window, shown)
 
 
-def _as_stored(value: int, kind: np.dtype) -> int:
-    """Returns a value with or without a sign, as the pixels have it: many files write it the other way."""
-    return int(np.array(value, dtype=np.int64).astype(kind))
+def _as_stored(value: Any, kind: np.dtype, *, where: Path) -> int:
+    """Returns a value with or without a sign, as the pixels have it: many files write it the other way.
+
+    Raises:
+        DataError: it is no whole number.
+    """
+    try:
+        return int(np.array(int(value), dtype=np.int64).astype(kind))
+    except (TypeError, ValueError, OverflowError) as error:
+        must, do = "state one whole number as the value of padding", "Repair or remove PixelPaddingValue."
+        raise DataError(where, must=must, found=repr(value)[:60], do=do) from error
 
 
 def _light(grey: _Grey, *, where: Path) -> np.ndarray:
