@@ -113,3 +113,10 @@ def test_a_foreign_vocabulary_is_refused(name: str, content: bytes, found: str, 
 def test_a_missing_vocabulary_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match=r"none.txt: must be a vocab.txt or a tokenizer.json; found nothing there"):
         read_vocabulary(tmp_path / "none.txt")
+
+
+def test_a_word_too_long_for_pieces_takes_no_part_in_training():
+    texts = ["other words of a text", "words of another text"]
+    long = "textwords" * 60_000  # minutes for the library's trainer
+    assert set(train_wordpiece([*texts, long], size=101).words) == set(train_wordpiece(texts, size=101).words)
+    assert len(train_wordpiece(["漢字" * 300], size=101).words) > 1  # ideographs are words of their own

@@ -6,6 +6,7 @@ vocabulary without capital letters means that text is lower-cased and loses its 
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ from metatransformer.data.limits import read_bytes
 
 UNKNOWN = "[UNK]"
 LONGEST = 100  # letters; BERT takes a longer word for unknown
+# Words that are too long to have pieces; the library's trainer takes minutes for one of 200,000 letters. Ideographs are
+# words of their own.
+_TOO_LONG = re.compile(rf"[^\W\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]{{{LONGEST + 1},}}")
 RARE = 2  # a trained vocabulary builds no piece that occurs less often
 INSIDE = "##"  # in front of a piece that does not begin a word
 
@@ -59,7 +63,7 @@ def train_wordpiece(texts: Iterable[str], *, size: int) -> SubWords:
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator((_TOO_LONG.sub(" ", text) for text in texts), trainer)
     numbers = tokenizer.get_vocab()
     return SubWords(sorted(numbers, key=numbers.__getitem__))
 
