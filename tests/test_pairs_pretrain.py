@@ -94,6 +94,22 @@ def test_a_killed_run_ends_bit_for_bit_as_a_whole_one(
     assert logs[0] == logs[1]
 
 
+STOPPED = """
+import sys
+import metatransformer.pairs.pretrain as module
+from metatransformer.faces.cli import main
+step = module.Pretrainer._step
+def stopped(self, batch, bar):
+    held, total = (sum(f(p).numel() for p in self.learning.values()) for f in (module.local, lambda p: p))
+    assert held < 0.55 * total, (held, total)
+    if self.progress.step == 3:
+        raise KeyboardInterrupt
+    step(self, batch, bar)
+module.Pretrainer._step = stopped
+assert main(sys.argv[1:]) == 130
+"""
+
+
 def test_two_processes_end_where_one_does(pair_table: Path, tmp_path: Path):
     settings = {"steps": 4, "validate": 2, "drop": 0.5, "start_size": 8, "finish": 0.5, "ema": 0.9, "clip": 0.5}
     settings["checkpointing"] = True
@@ -107,6 +123,17 @@ def test_two_processes_end_where_one_does(pair_table: Path, tmp_path: Path):
         assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one), name
     told = [json.loads((tmp_path / name / "metrics.json").read_text())["metrics"]["loss"] for name in ("one", "two")]
     assert told[0] == pytest.approx(told[1], abs=1e-5)
+    # Each holds its part; what two have left, one takes up.
+    script = tmp_path / "stopped.py"
+    script.write_text(STOPPED, encoding="utf-8")
+    words = words_for(pair_table, tmp_path / "left", settings)
+    left = run_alone([*launch[:-2], script, *words])
+    assert left.returncode == 0, left.stderr
+    assert list((tmp_path / "left" / "checkpoints").glob("step-*/.metadata"))
+    on = run_alone(["-m", "metatransformer", *words])
+    assert on.returncode == 0 and "continuing after step 2" in on.stderr, on.stderr
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "left"))
+    assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
 
 
 def test_towers_learn_what_pictures_are_called(pair_table: Path, tmp_path: Path, call: Run):

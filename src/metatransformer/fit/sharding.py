@@ -1,9 +1,9 @@
-"""A trunk that is tuned by several processes, each of which holds a part of every parameter (FSDP2).
+"""Training by several processes, each of which holds a part of every parameter of a trunk that learns (FSDP2).
 
 What lies between two steps of training is many times the trunk: gradients, two moments, an average, the best epoch's
-weights. Each process has its part of all that; a block is gathered while it computes. Beside it stands the whole trunk
-that the process reads features with, before and after. Checkpoints are those of ``torch.distributed.checkpoint``: a
-folder of parts that any number of processes loads.
+weights. Each process has its part of all that; a block is gathered while it computes. Beside a trunk that is tuned
+stands the whole one that the process reads features with, before and after. Checkpoints are those of
+``torch.distributed.checkpoint``: a folder of parts that any number of processes loads.
 """
 
 import copy
@@ -43,10 +43,16 @@ def with_parts(model: MetaTransformer, *, device: torch.device, place: Place) ->
     """Returns the model with a copy of its trunk of which each process holds a part; the rest of it is shared."""
     encoder = copy.deepcopy(model.encoder)
     encoder.in_one = True
-    mesh = init_device_mesh(device.type, (place.world,))
-    for module in (*encoder.blocks, encoder):
-        fully_shard(module, mesh=mesh)
+    share_out(encoder, encoder.blocks, device=device, place=place)
     return model.with_encoder(encoder)
+
+
+def share_out(module: nn.Module, blocks: Iterable[nn.Module], *, device: torch.device, place: Place) -> None:
+    """Leaves each process a part of every parameter of a module; each of its ``blocks`` is gathered by itself."""
+    mesh = init_device_mesh(device.type, (place.world,))
+    for own in (*blocks, module):
+        # The outermost would stay gathered after a forward pass without a backward one, whatever is loaded then.
+        fully_shard(own, mesh=mesh, reshard_after_forward=True)
 
 
 def local(x: Tensor) -> Tensor:
@@ -69,6 +75,32 @@ def clip(parameters: Iterable[nn.Parameter], most: float) -> None:
     factor = (most / (squares.sqrt() + 1e-6)).clamp(max=1.0)
     for grad in grads:
         local(grad).mul_(factor)
+
+
+def share_gradients(parameters: Iterable[nn.Parameter], place: Place) -> None:
+    """Averages gradients over all processes, in place.
+
+    One averaged copy instead of DistributedDataParallel: what is whole is small, and nothing has to be wrapped.
+    """
+    for parameter in parameters if place.world > 1 else ():
+        if isinstance(parameter, DTensor):  # it has been averaged on its way
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= place.world
+
+
+def moments_of(optimizer: torch.optim.Optimizer, learning: Mapping[str, nn.Parameter]) -> dict[str, dict[str, Any]]:
+    """Returns what AdamW remembers of each parameter by its name, so that any number of processes can take it up."""
+    moments = {}
+    for name, parameter in learning.items():
+        state = optimizer.state[parameter]
+        if not state:  # before the first step
+            zeros = {key: torch.zeros_like(parameter.detach()) for key in ("exp_avg", "exp_avg_sq")}
+            state |= {"step": torch.tensor(0.0), **zeros}
+        moments[name] = state
+    return moments
 
 
 def save_parts(folder: Path, state: Mapping[str, Any], *, step: int, place: Place) -> None:

@@ -30,9 +30,11 @@ from metatransformer.fit.sharding import (
     drop_parts,
     load_parts,
     local,
+    moments_of,
     newest_parts,
     save_parts,
     shards_trunk,
+    share_gradients,
     whole,
     with_parts,
 )
@@ -276,7 +278,7 @@ class Trainer:
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self._share_gradients()
+        share_gradients(self.learning.values(), self.place)
         (clip if self.parted else nn.utils.clip_grad_norm_)(self.learning.values(), CLIP)
         self.optimizer.step()
         self._update_average()
@@ -298,17 +300,6 @@ class Trainer:
         if self.place.world > 1:
             dist.all_reduce(value)
         return float(value) / self.place.world
-
-    def _share_gradients(self) -> None:
-        # One averaged copy instead of DistributedDataParallel: what learns is small, and nothing has to be wrapped.
-        if self.place.world > 1:
-            for parameter in self.learning.values():
-                if isinstance(parameter, DTensor):  # it has been averaged on its way
-                    continue
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= self.place.world
 
     def _schedule(self, step: int) -> float:
         """Returns the factor on the learning rate: linear warm-up, then half a cosine to zero."""
@@ -453,13 +444,7 @@ class Trainer:
 
     def _parts(self) -> dict[str, Any]:
         """Returns the whole state of training by names, so that any number of processes can take it up."""
-        moments = {}
-        for name, parameter in self.learning.items():
-            state = self.optimizer.state[parameter]
-            if not state:  # before the first step
-                zeros = {key: torch.zeros_like(parameter.detach()) for key in ("exp_avg", "exp_avg_sq")}
-                state |= {"step": torch.tensor(0.0), **zeros}
-            moments[name] = state
+        moments = moments_of(self.optimizer, self.learning)
         progress = json.dumps({key: value for key, value in vars(self.progress).items() if key != "weights"})
         best = self.progress.weights or {name: tensor.clone() for name, tensor in self.average.items()}
         weights = {name: parameter.detach() for name, parameter in self.learning.items()}

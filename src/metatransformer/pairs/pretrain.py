@@ -1,10 +1,11 @@
 """Contrastive pretraining of two towers: AdamW with warm-up and cosine, exact resume, retrieval as validation.
 
 Runs on one process or under ``torchrun``: each process reads and computes its share of every batch, sees the vectors of
-all others, and gradients are averaged. What a step does follows from seed and step alone.
+all others, and holds its part of both towers (FSDP2). What a step does follows from seed and step alone.
 """
 
 import dataclasses
+import json
 import math
 import shutil
 import time
@@ -17,9 +18,22 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from metatransformer.core.errors import UsageError
 from metatransformer.core.modality import Stem
+from metatransformer.fit.sharding import (
+    clip,
+    drop_parts,
+    load_parts,
+    local,
+    moments_of,
+    newest_parts,
+    save_parts,
+    share_gradients,
+    share_out,
+    whole,
+)
 from metatransformer.fit.train import join_processes, wait_for_all
 from metatransformer.infer.loader import Place
 from metatransformer.machine.clock import duration, memory_gb
@@ -59,11 +73,11 @@ class Progress:
 
 
 class Pretrainer:
-    """Trains towers on batches; ``held`` are pairs that validate, None where none are held out."""
+    """Trains towers, which ``draw`` begins, on batches; ``held`` are pairs that validate, None where none are."""
 
     def __init__(
         self,
-        towers: Towers,
+        draw: Callable[[], Towers],
         train: Reader,
         held: Reader | None,
         options: PretrainOptions,
@@ -76,19 +90,29 @@ class Pretrainer:
         self.options, self.run, self.place, self.console, self.check = options, run, place, console, check
         self.device = choose_device(options.device)
         self.precision = choose_precision(options.precision, device=self.device)
-        self.towers = towers.to(self.device).train()
+        self.draw, self.towers = draw, draw().to(self.device).train()
+        if place.world > 1:
+            for tower in (self.towers.vision, self.towers.text):
+                share_out(tower, tower.trunk.blocks, device=self.device, place=place)
         self.batches, self.held = Batches(train, options, place=place), held
         self.learning = dict(self.towers.named_parameters())
         groups = [
-            {"params": [p for p in self.learning.values() if (p.ndim >= 2) == matrix], "weight_decay": decay}
+            {"params": group, "weight_decay": decay}
             for matrix, decay in ((True, options.weight_decay), (False, 0.0))
+            for parted in (True, False)  # foreach takes tensors of one kind
+            if (
+                group := [
+                    p for p in self.learning.values() if ((p.ndim >= 2), isinstance(p, DTensor)) == (matrix, parted)
+                ]
+            )
         ]
         self.optimizer = torch.optim.AdamW(groups, betas=(options.beta1, options.beta2), eps=options.eps, lr=options.lr)
         self.average = {n: p.detach().clone() for n, p in self.learning.items()} if options.ema else {}
         self.progress, self.every = Progress(), max(1, math.ceil(options.steps / LINES))
 
     def fit(self) -> Progress:
-        """Trains to the end and leaves in the towers what is to be saved: the averaged weights, if there are any.
+        """Trains to the end; the first process's towers are then whole, and hold what is to be saved: the averaged
+        weights, if there are any.
 
         Raises:
             UsageError: the loss is no longer finite.
@@ -109,7 +133,16 @@ class Pretrainer:
                     self._save()
                     saved = time.monotonic()
         self._load(self.average)
+        if self.place.world > 1:
+            self._gather()
         return self.progress
+
+    def _gather(self) -> None:
+        parts = self.towers.state_dict()
+        gathered = {name: whole(tensor) for name, tensor in parts.items()}
+        if self.place.rank == 0:
+            self.towers = self.draw().to(self.device)
+            self.towers.load_state_dict(gathered)
 
     def _validates(self, step: int) -> bool:
         return step % self.options.validate == 0 or step == self.options.steps
@@ -134,32 +167,28 @@ class Pretrainer:
         )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        value = self._shared(loss.detach())
+        share_gradients(self.learning.values(), self.place)
+        value = self._mean(loss.detach())
         if not math.isfinite(value):
             do = "Lower lr, or set precision=float32."
             raise UsageError(f"step {self.progress.step}", must="have a finite loss", found=str(value), do=do)
         if options.clip:
-            nn.utils.clip_grad_norm_(self.learning.values(), options.clip)
+            (clip if self.place.world > 1 else nn.utils.clip_grad_norm_)(self.learning.values(), options.clip)
         self.optimizer.step()
         with torch.no_grad():
             towers.log_scale.clamp_(max=math.log(MOST_SCALE))
             decay = min(options.ema, (1 + self.progress.step) / (10 + self.progress.step))
             for name, average in self.average.items():
-                average.lerp_(self.learning[name].detach(), 1 - decay)
+                local(average).lerp_(local(self.learning[name].detach()), 1 - decay)
         self.progress.step += 1
         self.progress.losses.append(value)
         bar.advance(status=f"loss {value:.3f}")
 
-    def _shared(self, loss: Tensor) -> float:
-        """Averages gradients over all processes, in place, and returns the loss of the whole batch."""
+    def _mean(self, loss: Tensor) -> float:
+        """Returns the loss of the whole batch."""
         if self.place.world > 1:
-            for parameter in self.learning.values():
-                assert parameter.grad is not None
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= self.place.world
             dist.all_reduce(loss)
-            loss = loss / self.place.world
-        return loss.item()
+        return loss.item() / self.place.world
 
     def rate(self, step: int) -> float:
         """Returns the learning rate of a step: linear warm-up, then half a cosine to zero."""
@@ -194,20 +223,17 @@ class Pretrainer:
             self.run.log(line)
 
     def _validate(self) -> dict[str, float]:
-        """Returns retrieval among held-out pairs and other checks, by the weights that would be saved now."""
+        """Returns retrieval among held-out pairs and other checks, by the weights that would be saved now.
+
+        Every process computes all of it, for each has only a part of the towers.
+        """
         current = {name: p.detach().clone() for name, p in self.learning.items()} if self.average else {}
         self._load(self.average)
         self.towers.eval()
-        found: dict[str, float] = {}
-        if self.place.rank == 0:
-            found |= {} if self.held is None else self.retrieval(self.held)
-            found |= {} if self.check is None else self.check(self.towers, self.batches.reader.words)
+        found = {} if self.held is None else self.retrieval(self.held)
+        found |= {} if self.check is None else self.check(self.towers, self.batches.reader.words)
         self.towers.train()
         self._load(current)
-        if self.place.world > 1:
-            told = [found]
-            dist.broadcast_object_list(told, src=0)
-            (found,) = told
         return found
 
     @torch.no_grad()
@@ -228,25 +254,54 @@ class Pretrainer:
     @torch.no_grad()
     def _load(self, weights: Mapping[str, Tensor]) -> None:
         for name, tensor in weights.items():
-            self.learning[name].copy_(tensor)
+            local(self.learning[name]).copy_(local(tensor))
 
     def _save(self) -> None:
-        if self.run is not None:
-            weights = {name: p.detach() for name, p in self.learning.items()}
-            state = {"progress": vars(self.progress), "weights": weights, "average": self.average}
-            self.run.save_checkpoint({**state, "optimizer": self.optimizer.state_dict()})
+        if self.run is None:
+            return
+        folder = self.run.checkpoint.parent
+        if self.place.world > 1:
+            save_parts(folder, self._parts(), step=self.progress.step, place=self.place)
+            return
+        weights = {name: p.detach() for name, p in self.learning.items()}
+        state = {"progress": vars(self.progress), "weights": weights, "average": self.average}
+        self.run.save_checkpoint({**state, "optimizer": self.optimizer.state_dict()})
+        drop_parts(folder)  # of several processes, whose run this one took up
+
+    def _parts(self) -> dict[str, Any]:
+        """Returns the whole state of training by names, so that any number of processes can take it up."""
+        weights = {name: p.detach() for name, p in self.learning.items()}
+        moments = moments_of(self.optimizer, self.learning)
+        return {
+            "progress": json.dumps(vars(self.progress)),
+            "weights": weights,
+            "average": self.average,
+            "moments": moments,
+        }
 
     def _resume(self) -> None:
-        """Takes up the last checkpoint, if the run has one."""
-        state = None if self.run is None else self.run.load_checkpoint()
-        if state is None or self.run is None:
+        """Takes up the last checkpoint, if the run has one; of several processes also one of fewer or more."""
+        if self.run is None:
             return
+        state, parts = self.run.load_checkpoint(), newest_parts(self.run.checkpoint.parent)
+        if parts is not None:
+            self.progress = Progress(**json.loads(load_parts(parts, self._parts())["progress"]))
+        elif state is not None:
+            self._take(state)
+        else:
+            return
+        self.run.rewind_log(self.progress.lines)
+        self.console.note(f"continuing after step {self.progress.step:,}")
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        """Takes up the state that one process wrote."""
+        if self.place.world > 1:
+            must, do = "be of several processes", "Continue on one process, or start again with --overwrite."
+            raise UsageError("the checkpoint of this run", must=must, found="one of a single process", do=do)
         self.progress = Progress(**state["progress"])
         self._load(state["weights"])
         self.average = {name: tensor.to(self.device) for name, tensor in state["average"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
-        self.run.rewind_log(self.progress.lines)
-        self.console.note(f"continuing after step {self.progress.step:,}")
 
 
 def pretrain(
@@ -269,12 +324,11 @@ def pretrain(
     if run.start(settings, identity=identity, source=source, overwrite=overwrite):
         console.note(f"an unfinished run is in {out}")
     words = choose_words(options.vocabulary, _texts(learned), size=options.vocabulary_size, context=options.context)
-    towers = draw_towers(
-        *configs(options, words), pixels=Stem(mean=CLIP[0], std=CLIP[1]), loss=options.loss, seed=options.seed
-    )
+    pixels = Stem(mean=CLIP[0], std=CLIP[1])
+    draw = partial(draw_towers, *configs(options, words), pixels=pixels, loss=options.loss, seed=options.seed)
     readers = [Reader(part, words, workers=options.workers) for part in (learned, held)]
     trainer = Pretrainer(
-        towers,
+        draw,
         readers[0],
         readers[1] if len(held) else None,
         options,

@@ -18,6 +18,7 @@ from metatransformer.pairs.scans import FOLDER
 WRITTEN = (
     *("log.jsonl", "metrics.json", "report.html", "*.safetensors", "ledger.json", ".*.tmp.*"),
     *("tensorboard/events.out.tfevents.*", "checkpoints/*.pt", "checkpoints/.*.tmp.*"),
+    *("checkpoints/step-*/*.distcp", "checkpoints/step-*/.metadata*"),
 )
 
 
