@@ -4,6 +4,8 @@ Runs on one process or under ``torchrun``: each process takes its share of every
 Only parameters that learn are kept in checkpoints.
 """
 
+import atexit
+import importlib
 import json
 import math
 import os
@@ -62,10 +64,19 @@ def join_processes() -> Place:
     if world == 1:
         return Place()
     if not dist.is_initialized():
+        # Imported later, as checkpointing does, its default arguments would hold the group beyond its end, and a thread
+        # of it that lets go of a tensor while the interpreter ends aborts the process.
+        importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group()  # gloo for the CPU, and NCCL for GPUs where there are some
+        atexit.register(_leave_processes)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     return Place(dist.get_rank(), world)
+
+
+def _leave_processes() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def wait_for_all(place: Place) -> None:
