@@ -2,21 +2,23 @@
 
 import importlib.util
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from common import ROOT
+from common import run_alone, tiny_recipe
 from test_trunk_encoder import draw, tokens, trained
 
 import metatransformer as mt
 from metatransformer.core.errors import MissingDependencyError, UsageError
+from metatransformer.fit.fit import require_backend
+from metatransformer.modalities import get_modality
 from metatransformer.nn.lowrank import Adapters
-from metatransformer.trunk.backends import backend, chosen_backend
+from metatransformer.trunk.backends import backend, chosen_backend, recomputes
 from metatransformer.trunk.cache import make_room
+from metatransformer.trunk.encoder import Encoder
 
 CLOSE = {"atol": 2e-4, "rtol": 2e-4}  # float32 in another order, on values of order 10
 
@@ -59,9 +61,7 @@ def test_openvino_takes_batches_of_any_size_with_padding_and_without(cache: Path
 def test_compiled_layers_take_batches_of_any_size_with_padding_and_without():
     # In a process of its own: the compiler cannot see through the types that are checked in tests.
     code = "from test_trunk_backends import check_batches; check_batches('compile')"
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT / "tests", capture_output=True, text=True, check=False
-    )
+    found = run_alone(["-c", code])
     assert found.returncode == 0, found.stderr
 
 
@@ -109,11 +109,71 @@ def test_what_was_not_used_for_longest_makes_room(tmp_path: Path):
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["new", "new", "old", "old"]
 
 
-def test_training_is_done_by_the_layers_themselves():
+def test_a_trunk_that_learns_is_computed_by_the_layers_themselves():
     encoder = trained()
     with backend("compile"):
         encoder.encode(tokens(draw(2, 5, 21))).x.sum().backward()
     assert encoder._made is None
+
+
+def gradients(encoder: Encoder) -> list[torch.Tensor]:
+    """Returns the gradients of the tokens and, where it learns, of the trunk."""
+    x, mask = padded()
+    x.requires_grad_()
+    sum(layer.x.square().sum() for layer in encoder.read(tokens(x, mask), after=(1, 3))).backward()
+    found = [x, *encoder.parameters()]
+    return [one.grad.clone() for one in found if one.grad is not None]
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_blocks_that_are_computed_again_give_equal_gradients_and_keep_less(frozen: bool):
+    encoder = trained()
+    if frozen:
+        encoder.freeze()
+
+    def kept(recompute: bool) -> tuple[list[torch.Tensor], int]:
+        sizes: list[int] = []
+
+        def note(x: torch.Tensor) -> torch.Tensor:
+            sizes.append(x.numel())
+            return x
+
+        encoder.zero_grad()
+        with backend("eager", recompute=recompute), torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+            return gradients(encoder), sum(sizes)
+
+    (expected, many), (found, few) = kept(False), kept(True)
+    assert len(found) == (1 if frozen else 1 + len(list(encoder.parameters())))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert few < many / 3
+    assert not recomputes()
+
+
+def check_gradients() -> None:
+    encoder = trained()
+    encoder.freeze()
+    (expected,) = gradients(encoder)
+    with backend("compile"):
+        (found,) = gradients(encoder)
+    assert encoder._made is not None
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_gradients_pass_through_a_compiled_frozen_trunk():
+    code = "from test_trunk_backends import check_gradients; check_gradients()"
+    found = run_alone(["-c", code])
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("tune", ["lora:2", "last:1", "norm", "all"])
+def test_a_trunk_that_is_tuned_is_not_compiled(tune: str):
+    with (
+        backend("compile"),
+        pytest.raises(UsageError, match=f"--backend: must be eager with tune={tune}, which changes what .* found comp"),
+    ):
+        require_backend(tiny_recipe(get_modality("image"), {"tune": tune}))
+    with backend("compile"):
+        require_backend(tiny_recipe(get_modality("image"), {"tune": "ends"}))
 
 
 def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch):

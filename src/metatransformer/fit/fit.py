@@ -45,8 +45,9 @@ from metatransformer.infer.sources import examples_of
 from metatransformer.machine.console import Console
 from metatransformer.machine.device import choose_device
 from metatransformer.pipeline import Pipeline, Route, build_pipeline, make_task, plain_inputs
-from metatransformer.recipe import Recipe, keeps_trunk
+from metatransformer.recipe import Recipe, keeps_trunk, tune_mode
 from metatransformer.trunk import Pretrained, load_encoder
+from metatransformer.trunk.backends import chosen_backend
 from metatransformer.trunk.encoder import Encoder
 
 
@@ -82,6 +83,7 @@ def fit(
     """
     clock = clock_of(recipe, begun)
     choose_device(recipe.run.device)
+    require_backend(recipe)
     examples = data if isinstance(data, Examples) else examples_of(data, recipe)
     place = join_processes()
     if clock.limited and place.world > 1:
@@ -267,6 +269,14 @@ def require_learnable(examples: Examples, recipe: Recipe) -> None:
             known = [parts[split].targets[name][row] for row in parts[split].known(name)]
             if known:
                 _require_score(task, task.encode(known), split=split)
+
+
+def require_backend(recipe: Recipe) -> None:
+    """Raises UsageError where a trunk would be compiled or converted anew each time that it has learned something."""
+    kind, name = tune_mode(recipe.tune)[0], chosen_backend()
+    if name != "eager" and (kind == "lora" or not keeps_trunk(recipe.tune)):
+        must = f"be eager with tune={recipe.tune}, which changes what the trunk computes"
+        raise UsageError("--backend", must=must, found=name, do="Leave it out.")
 
 
 def parts_of(examples: Examples, recipe: Recipe) -> dict[str, Examples]:

@@ -19,7 +19,7 @@ from metatransformer.data.kept import split_table, write_split
 from metatransformer.data.write import write_json
 from metatransformer.fit.by_epochs import fit_by_epochs
 from metatransformer.fit.context import Context
-from metatransformer.fit.fit import parts_of, require_unchanged, say_what_learns, score_part, write_run
+from metatransformer.fit.fit import parts_of, require_backend, require_unchanged, say_what_learns, score_part, write_run
 from metatransformer.fit.fitted import Fitted
 from metatransformer.fit.memo import Memo
 from metatransformer.fit.run import RunFolder
@@ -106,6 +106,7 @@ def fit_jointly(
         MetaTransformerError: whatever the user must change.
     """
     choose_device(recipe.run.device)
+    require_backend(recipe)
     if recipe.run.minutes:
         raise UsageError("run.minutes", must="be 0 where data sets learn in common", found=f"{recipe.run.minutes:g}")
     parts = {name: parts_of(examples, recipe.of_set(name)) for name, examples in sets.items()}

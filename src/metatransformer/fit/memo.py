@@ -2,7 +2,7 @@
 
 Folds, seeds and controls of a benchmark read the same files and push most of them through the same frozen model again.
 A ``Memo`` keeps what was computed, by everything that it depends on: the fitted transform, the bytes of tokenizer and
-trunk, what the head reads, the precision. A fit that differs in any of these finds nothing and computes its own.
+trunk, what the head reads, precision, backend. A fit that differs in any of these finds nothing and computes its own.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from metatransformer.infer.evaluate import Features, columns_of, compute_feature
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.pipeline import Pipeline, Reader
+from metatransformer.trunk.backends import chosen_backend
 from metatransformer.trunk.encoder import bytes_hash
 
 MODELS = 6  # whose features are kept: pretrained, no trunk, three random ones, and one more
@@ -124,6 +125,7 @@ def _model_state(pipeline: Pipeline) -> str:
     recipe, model, facts = pipeline.recipe, pipeline.model, pipeline.head.readout.facts
     known: list[Any] = [_transform_state(pipeline, name) for name in pipeline.route]
     known += [recipe.head.readout, [*facts.axes.items()], facts.blocks, facts.pool, facts.cells, recipe.run.precision]
+    known += [chosen_backend()]
     known.append(sorted(model.apart.intersection(facts.axes)))
     for module in (model.encoder, model.adapters, model.tokenizers, model.origins):
         known.append("" if module is None else bytes_hash(module))

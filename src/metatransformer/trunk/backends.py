@@ -1,7 +1,7 @@
 """Ways to compute the layers of a frozen trunk: as they stand, compiled by torch, or by OpenVINO (an extra).
 
-A way belongs to a call and not to a saved model; what learns is always computed by the layers as they stand. Both
-others are made once for what is read and for batches with and without padding, and then take batches of any size.
+A way belongs to a call and not to a saved model; a trunk that learns is always computed by the layers as they stand.
+Both others are made once for what is read and for batches with and without padding, and then take batches of any size.
 """
 
 import hashlib
@@ -29,12 +29,16 @@ LONG_ROW = 1024  # tokens
 MOST_CONVERTED = 4 * 2**30  # bytes of converted trunks that are kept; one of ViT-B/16 has 0.34 GB
 COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")  # where torch looks for one
 _CHOSEN: ContextVar[str] = ContextVar("backend", default="eager")
+_RECOMPUTES: ContextVar[bool] = ContextVar("recomputes", default=False)
 
 
 @contextmanager
-def backend(name: str) -> Iterator[None]:
+def backend(name: str, *, recompute: bool = False) -> Iterator[None]:
     """Lets frozen trunks be computed by "eager" (the layers as they stand), "compile" (torch, seconds to minutes until
     the first answer, needs a C++ compiler) or "openvino" (on a CPU, in the precision of the call).
+
+    Gradients pass through what "compile" made as well; elsewhere through the layers as they stand, which ``recompute``
+    lets keep only what goes into each block: the rest is computed again in the backward pass.
 
     Raises:
         UsageError: another name, or no C++ compiler.
@@ -47,16 +51,22 @@ def backend(name: str) -> Iterator[None]:
         raise UsageError("backend compile", must="find a C++ compiler", found=f"none of {', '.join(COMPILERS)}", do=do)
     if name == "openvino":
         import_openvino()
-    token = _CHOSEN.set(name)
+    tokens = _CHOSEN.set(name), _RECOMPUTES.set(recompute)
     try:
         yield
     finally:
-        _CHOSEN.reset(token)
+        _CHOSEN.reset(tokens[0])
+        _RECOMPUTES.reset(tokens[1])
 
 
 def chosen_backend() -> str:
     """Returns the way that the caller asked for."""
     return _CHOSEN.get()
+
+
+def recomputes() -> bool:
+    """Returns whether blocks are computed again in the backward pass."""
+    return _RECOMPUTES.get()
 
 
 def has_openvino() -> bool:

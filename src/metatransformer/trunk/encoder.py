@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from metatransformer.core.errors import UsageError, WeightsError
 from metatransformer.core.tokens import Tokens
 from metatransformer.nn.block import ACTIVATIONS, Block, Mask
 from metatransformer.nn.lowrank import Adapters
-from metatransformer.trunk.backends import Compiled, OpenVINO, chosen_backend
+from metatransformer.trunk.backends import Compiled, OpenVINO, chosen_backend, recomputes
 from metatransformer.trunk.ragged import Layers, run_in_one, run_ragged
 
 # Relative tolerance between the stored and the measured fingerprint. Float32 sums differ between
@@ -80,17 +81,20 @@ class Trunk(nn.Module):
         *,
         after: Sequence[int],
         adapters: Adapters | None = None,
+        recompute: bool = False,
     ) -> list[Tensor]:
         """Returns the normalised tokens ``[B, N, D]`` after each of the given numbers of blocks (0 = before the first).
 
         ``mask`` None means that every token is real; padded tokens are never attended to, and what comes out at their
         positions has no meaning. A mask ``[B, N, N]`` says it of each token apart, as a causal one does. Blocks behind
-        the last one asked for are not computed.
+        the last one asked for are not computed. ``recompute`` computes each block again in the backward pass instead of
+        keeping what lies inside it.
         """
         x = self.norm_pre(x)
         kept = {0: x}
         for number, block in enumerate(self.blocks[: max(after)]):
-            x = block(x, mask, None if adapters is None else adapters.of_block(number))
+            given = x, mask, None if adapters is None else adapters.of_block(number)
+            x = checkpoint(block, *given, use_reentrant=False) if recompute else block(*given)
             if number + 1 in after:
                 kept[number + 1] = x
         return [self.norm(kept[k]) for k in after]
@@ -142,8 +146,11 @@ class Encoder(Trunk):
         dtype = torch.get_autocast_dtype(device) if lower else torch.float32
         if name == "eager" or torch.is_grad_enabled():
             frozen = not any(parameter.requires_grad for parameter in self.parameters())
+            recompute = torch.is_grad_enabled() and recomputes()
+            if name == "compile" and frozen and adapters is None and not recompute:
+                return self._kept(("learns", dtype, *after), lambda: Compiled(self._lower(dtype), after))
             layers = self._kept((dtype,), lambda: self._lower(dtype)) if lower and frozen else self
-            return partial(layers, after=after, adapters=adapters)
+            return partial(layers, after=after, adapters=adapters, recompute=recompute)
         if adapters is not None:
             raise UsageError(f"backend {name}", must="compute a model without adapters", found="some")
         if name == "compile":

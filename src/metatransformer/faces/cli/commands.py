@@ -58,6 +58,11 @@ SHOWN = 4  # metrics in a table of 80 columns; the JSON line and the report hold
 
 def fit(options: Namespace) -> Result:
     """Trains a model and prints its scores, with controls where asked."""
+    with backend(options.backend, recompute=options.checkpointing):
+        return _fit(options)
+
+
+def _fit(options: Namespace) -> Result:
     from metatransformer.faces.cli.suite import fit_suite, is_suite
 
     if is_suite(options.data):

@@ -217,6 +217,7 @@ BACKENDS = ("eager", "compile", "openvino")
 COMPUTED = "what computes the trunk: eager (default), compile (torch), or openvino (an extra; fastest on CPUs)"
 CHOSEN = "auto (default): openvino for thousands of samples on a CPU, where it is installed, else eager; or compile"
 BACKEND = ("--backend", {"default": "eager", "choices": BACKENDS, "help": COMPUTED})
+CHECKPOINTING = "training by epochs computes each block again instead of keeping it: less memory, more time"
 DATA = ("data", {"metavar": "DATA"})
 RUN = ("run", {"metavar": "RUN", "help": "a run folder or a saved model"})
 PATHS = ("paths", {"nargs": "+", "metavar": "PATH", "help": "files, folders, a manifest or a table"})
@@ -290,6 +291,8 @@ COMMANDS: Mapping[str, Command] = {
             ("--minutes", {"type": float, "metavar": "N", "help": MINUTES}),
             ("--seed", {"type": int, "metavar": "S"}),
             DEVICE,
+            BACKEND,
+            ("--checkpointing", {"action": "store_true", "help": CHECKPOINTING}),
             ("--recipe", {"default": "", "metavar": "R", "help": "a YAML file, or a Python file with recipe()"}),
             (
                 "--controls",
