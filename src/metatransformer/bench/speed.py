@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from metatransformer.bench import speed_peers
 from metatransformer.bench.speed_figure import speed_figure
-from metatransformer.bench.speed_peers import NAMES
+from metatransformer.bench.speed_peers import BATCH, NAMES, SIDE, WORD
 from metatransformer.core.batch import collate
 from metatransformer.core.errors import MissingDependencyError, UsageError
 from metatransformer.core.tokens import Span, Tokens
@@ -45,8 +45,6 @@ from metatransformer.trunk import load_encoder
 from metatransformer.trunk.backends import backend, has_openvino
 from metatransformer.trunk.encoder import Encoder, EncoderConfig
 
-SIDE = 224
-BATCH = 32
 STEP = 16  # samples of a training step
 SHAPES = ((640, 480), (480, 640), (800, 600), (500, 500), (1024, 683), (375, 500))  # width, height of photographs
 LENGTHS = (64, 256, 1024, 4096, 8192)  # tokens of one row
@@ -106,16 +104,16 @@ class Line:
 HEAD = ("work", "beside", "a second", "ours", "a second", "times faster (of turns)", "")
 
 
-def run_speed(out: Path, *, quick: bool, peers: str = "", console: Console) -> dict[str, Any]:
+def run_speed(out: Path, *, quick: bool, peers: Sequence[str] = (), console: Console) -> dict[str, Any]:
     """Measures all, tells it, and writes results.json and results.md into ``out``.
 
-    ``peers`` is the Python of an environment with timm, OpenCLIP or both.
+    ``peers`` are the Pythons of environments with timm, OpenCLIP, sentence-transformers or several of them.
 
     Raises:
         MissingDependencyError: transformers is not installed.
-        UsageError: ``peers`` has neither timm nor OpenCLIP.
+        UsageError: one of ``peers`` has none of them.
     """
-    names = find_peers(peers) if peers else []
+    pythons = find_peers(peers)
     try:
         import transformers
     except ImportError as error:
@@ -128,10 +126,11 @@ def run_speed(out: Path, *, quick: bool, peers: str = "", console: Console) -> d
         files = make_photographs(Path(folder) / "photos", count=count)
         for name, size in SIZES.items():
             weights = Path(folder) / name.replace("/", "-")
-            for line in of_trunk(name, size, files=files, weights=weights, turns=turns, peers=(peers, names)):
+            for line in of_trunk(name, size, files=files, weights=weights, turns=turns, pythons=pythons):
                 console.note(" | ".join(line.cells()))
                 lines.append(line)
         lines += of_ragged(weights, turns=turns, count=4 * count)
+        lines += of_texts(weights, turns=turns, count=4 * count, pythons=pythons)
         lines.append(of_step(turns=turns))
         lines.append(of_store(weights, files, folder=Path(folder) / "features"))
         shares = of_parts(weights, files)
@@ -165,7 +164,7 @@ def make_photographs(folder: Path, *, count: int) -> list[Path]:
 
 
 def of_trunk(
-    name: str, size: Size, *, files: Sequence[Path], weights: Path, turns: int, peers: tuple[str, Sequence[str]]
+    name: str, size: Size, *, files: Sequence[Path], weights: Path, turns: int, pythons: Mapping[str, str]
 ) -> Iterator[Line]:
     """Yields photographs to vectors, and the trunk alone against the products that it is made of."""
     peer = _peer(size)
@@ -180,9 +179,9 @@ def of_trunk(
         ours.append(_told(way, precision))
         loops[ours[-1]] = partial(_embed, embedder, files, way, vectors, ours[-1])
     with ExitStack() as stack:
-        others = [one for one in peers[1] if name in NAMES[one]]
+        others = [one for one in pythons if name in NAMES[one]]
         for one in others:
-            loops[f"{one}, float32"] = stack.enter_context(Peer(peers[0], one, name, files)).run
+            loops[f"{one}, float32"] = stack.enter_context(Peer(pythons[one], one, name, files)).run
         times = take_turns(loops, turns=turns)
     what = f"{name}: {len(files)} JPEG files"
     for told in ours:
@@ -197,33 +196,36 @@ def of_trunk(
     yield from _ceilings(name, size, weights, turns=turns)
 
 
-def find_peers(python: str) -> list[str]:
-    """Returns which peers an interpreter can import.
+def find_peers(pythons: Sequence[str]) -> dict[str, str]:
+    """Returns by peer the first of some interpreters that can import it.
 
     Raises:
-        UsageError: none, or it is no interpreter.
+        UsageError: one of them has none, or is no interpreter.
     """
     code = f"import importlib.util as u; print(*[n for n in {list(NAMES)!r} if u.find_spec(n)])"
-    must, do = "be the Python of an environment with timm or open_clip_torch", "See docs/speed.md."
-    try:
-        found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise UsageError(f"--peers {python}", must=must, found=f"'{error}'", do=do) from error
-    if not found:
-        raise UsageError(f"--peers {python}", must=must, found="neither", do=do)
+    must, do = f"be the Python of an environment with one of {', '.join(NAMES)}", "See docs/speed.md."
+    found: dict[str, str] = {}
+    for python in pythons:
+        try:
+            names = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise UsageError(f"--peers {python}", must=must, found=f"'{error}'", do=do) from error
+        if not names:
+            raise UsageError(f"--peers {python}", must=must, found="none of them", do=do)
+        found = {**dict.fromkeys(names, python), **found}
     return found
 
 
 class Peer:
-    """A process of another environment that runs a peer's loop over files when it is asked."""
+    """A process of another environment that runs a peer's loop over files or texts when it is asked."""
 
-    def __init__(self, python: str, peer: str, size: str, files: Sequence[Path]) -> None:
-        words = [python, speed_peers.__file__, peer, size]
+    def __init__(self, python: str, peer: str, work: str, values: Sequence[Path] | Sequence[str]) -> None:
+        words = [python, speed_peers.__file__, peer, work]
         # Without PYTHONPATH: it would bring this environment's packages along.
         own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=own)
         self._name = peer
-        self._ask(json.dumps([*map(str, files)]), "ready")
+        self._ask(json.dumps([*map(str, values)]), "ready")
 
     def __enter__(self) -> "Peer":
         return self
@@ -245,9 +247,11 @@ class Peer:
             )
 
 
-def _embed(embedder: Embedder, files: Sequence[Path], way: str, vectors: dict[str, np.ndarray], told: str) -> None:
+def _embed(
+    embedder: Embedder, values: Sequence[Path | str], way: str, vectors: dict[str, np.ndarray], told: str
+) -> None:
     with backend(way):
-        vectors[told] = embedder.transform([*map(str, files)])
+        vectors[told] = embedder.transform([*map(str, values)])
 
 
 def _ways() -> list[tuple[str, Precision]]:
@@ -335,7 +339,7 @@ def of_ragged(weights: Path, *, turns: int, count: int) -> list[Line]:
     """Returns sounds and texts of mixed length: batches as they come, beside batches of like length."""
     rng, lines = np.random.default_rng(0), []
     waves = [rng.normal(0, 0.1, size=int(16_000 * s)).astype(np.float32) for s in rng.uniform(1, 10, size=count // 4)]
-    words = [" ".join(["word"] * int(n)) for n in np.exp(rng.normal(3.2, 0.8, size=count)).clip(2, 128)]
+    words = _texts(rng, count=count)
     for modality, values, recipe in (("audio", waves, {}), ("text", words, {"input.vocabulary": "train"})):
         embedder = Embedder(modality, encoder=str(weights), precision=_native(), recipe=recipe)
         with_words = embedder.fit(values)
@@ -355,6 +359,28 @@ def of_ragged(weights: Path, *, turns: int, count: int) -> list[Line]:
             Line(what, "arrival order", "like lengths together", (times["arrival"], times["sorted"]), len(values))
         )
     return lines
+
+
+def _texts(rng: np.random.Generator, *, count: int) -> list[str]:
+    """Returns texts of mixed length, most of 10 to 60 words."""
+    return [" ".join([WORD] * int(n)) for n in np.exp(rng.normal(3.2, 0.8, size=count)).clip(2, 128)]
+
+
+def of_texts(weights: Path, *, turns: int, count: int, pythons: Mapping[str, str]) -> Iterator[Line]:
+    """Yields texts to vectors, a token a word, beside a peer's model of the same size."""
+    texts = _texts(np.random.default_rng(0), count=count)
+    vectors: dict[str, np.ndarray] = {}
+    for one in (one for one in pythons if "text" in NAMES[one]):
+        loops: dict[str, Callable[[], object]] = {}
+        for way, precision in _ways():
+            recipe = {"input.vocabulary": "train", "head.read": [-1]}  # all blocks, as theirs
+            embedder = Embedder("text", encoder=str(weights), precision=precision, recipe=recipe).fit(texts)
+            loops[_told(way, precision)] = partial(_embed, embedder, texts, way, vectors, _told(way, precision))
+        with Peer(pythons[one], one, "text", texts) as peer:
+            times = take_turns({"theirs": peer.run, **loops}, turns=turns)
+        for told in loops:
+            what = f"{count} texts of mixed length, ViT-S/14"
+            yield Line(what, f"{one}, float32", told, (times["theirs"], times[told]), count)
 
 
 def _loader(pipeline: Pipeline, data: Any) -> Loader:

@@ -1,10 +1,10 @@
-"""Loops over files by timm and OpenCLIP, run as a script by the Python of an environment of their own.
+"""Loops by timm, OpenCLIP and sentence-transformers, run as a script by the Python of an environment of their own.
 
-    python speed_peers.py PEER SIZE      PEER: timm or open_clip, SIZE: as bench speed calls it
+    python speed_peers.py PEER WORK      PEER: a key of MAKERS, WORK: as bench speed calls it
 
-The first line of standard input names the files as JSON, each further line asks for one loop; the answer is a line.
-Both ask for torchvision, whose builds do not import beside a CPU build of torch. Their models call nothing of it in a
-forward pass, so modules of nothing but empty classes stand in where it is not installed.
+The first line of standard input holds the files, or texts, as JSON, each further line asks for one loop; the answer is
+a line. The first two ask for torchvision, whose builds do not import beside a CPU build of torch. Their models call
+nothing of it in a forward pass, so modules of nothing but empty classes stand in where it is not installed.
 """
 
 import importlib.abc
@@ -12,15 +12,21 @@ import importlib.machinery
 import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 SIDE, BATCH = 224, 32
+WORD = "word"  # the one that texts are made of
 NAMES = {
     "timm": {"ViT-B/16": "vit_base_patch16_224", "ViT-S/14": "vit_small_patch14_dinov2"},
     "open_clip": {"ViT-B/16": "ViT-B-16"},
+    "sentence_transformers": {"text": "a BERT of the size of ViT-S/14"},
 }
+Loop = Callable[[Sequence[str]], object]
 
 
 class _Nothing(type):
@@ -55,17 +61,51 @@ class _StandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Leaves it empty."""
 
 
-def make_model(peer: str, size: str) -> Any:
-    """Returns a peer's model of pictures with random weights, which cost what trained ones cost."""
-    if importlib.util.find_spec("torchvision") is None:
-        sys.meta_path.append(_StandIn())
-    if peer == "timm":
-        import timm
+def of_timm(work: str) -> Loop:
+    """Returns a loop over pictures by a model with random weights, which cost what trained ones cost."""
+    _stand_in()
+    import timm
 
-        return timm.create_model(NAMES[peer][size], img_size=SIDE, num_classes=0).eval()
+    return partial(run_loop, timm.create_model(NAMES["timm"][work], img_size=SIDE, num_classes=0).eval())
+
+
+def of_open_clip(work: str) -> Loop:
+    """Returns the same of OpenCLIP's vision tower."""
+    _stand_in()
     import open_clip
 
-    return open_clip.create_model(NAMES[peer][size]).visual.eval()
+    return partial(run_loop, open_clip.create_model(NAMES["open_clip"][work]).visual.eval())
+
+
+def of_sentence_transformers(_: str) -> Loop:
+    """Returns what encodes texts by a BERT with random weights, a token a word."""
+    import transformers
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    width = 384
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", WORD]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+        transformers.BertTokenizer(str(Path(folder) / "vocab.txt")).save_pretrained(folder)
+        config = transformers.BertConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=width,
+            num_hidden_layers=12,
+            num_attention_heads=6,
+            intermediate_size=4 * width,
+        )
+        transformers.BertModel(config).save_pretrained(folder)
+        model = SentenceTransformer(modules=[Transformer(folder), Pooling(width)], device="cpu")
+    return partial(model.encode, batch_size=BATCH, show_progress_bar=False)
+
+
+MAKERS = {"timm": of_timm, "open_clip": of_open_clip, "sentence_transformers": of_sentence_transformers}
+
+
+def _stand_in() -> None:
+    if importlib.util.find_spec("torchvision") is None:
+        sys.meta_path.append(_StandIn())
 
 
 def run_loop(model: Any, files: Sequence[str]) -> None:
@@ -85,10 +125,11 @@ def run_loop(model: Any, files: Sequence[str]) -> None:
 
 def main() -> None:
     """Answers until standard input ends."""
-    model, files = make_model(*sys.argv[1:3]), json.loads(sys.stdin.readline())
+    peer, work = sys.argv[1:3]
+    loop, values = MAKERS[peer](work), json.loads(sys.stdin.readline())
     print("ready", flush=True)
     for _ in sys.stdin:
-        run_loop(model, files)
+        loop(values)
         print("done", flush=True)
 
 

@@ -114,7 +114,7 @@ and without a trunk. Some strong baselines need: pip install 'metatransformer[be
   metatransformer bench --list
   metatransformer bench --data DATA --out results --quick
   metatransformer bench speed --out speed                this machine's speed beside a plain transformers loop
-  metatransformer bench speed --out speed --peers peers/bin/python    and beside timm and OpenCLIP
+  metatransformer bench speed --out speed --peers peers/bin/python    and beside timm, OpenCLIP
   metatransformer bench tasks --data DATA --out other    segmentation, detection, retrieval, bands
   metatransformer bench --data DATA --out results --only fsdd adult --seeds 3
   metatransformer bench --data DATA --out other --only fsdd head.read=[0.25]    another recipe, another folder
@@ -217,6 +217,7 @@ BACKENDS = ("eager", "compile", "openvino")
 COMPUTED = "what computes the trunk: eager (default), compile (torch), or openvino (an extra; fastest on CPUs)"
 CHOSEN = "auto (default): openvino for thousands of samples on a CPU, where it is installed, else eager; or compile"
 BACKEND = ("--backend", {"default": "eager", "choices": BACKENDS, "help": COMPUTED})
+PEERS = "of speed: the Pythons of environments with timm, OpenCLIP or sentence-transformers"
 CHECKPOINTING = "training by epochs computes each block again instead of keeping it: less memory, more time"
 DATA = ("data", {"metavar": "DATA"})
 RUN = ("run", {"metavar": "RUN", "help": "a run folder or a saved model"})
@@ -504,7 +505,10 @@ COMMANDS: Mapping[str, Command] = {
             ("--only", {"nargs": "+", "default": [], "metavar": "ROW", "help": "only these rows"}),
             ("--list", {"action": "store_true", "help": "show the rows and where to get their data"}),
             ("--quick", {"action": "store_true", "help": "a part of the data, one fold, one seed"}),
-            ("--peers", {"default": "", "metavar": "PYTHON", "help": "speed: of an environment with timm or OpenCLIP"}),
+            (
+                "--peers",
+                {"default": "", "metavar": "PYTHON", "help": "speed: of an environment with timm, ..."},
+            ),
             TRUNK_OF_DEMO,
             (
                 "--seeds",
