@@ -1,5 +1,6 @@
 """Segmentation: label maps, masks, tallies, and the whole way from pictures with masks to masks of new pictures."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from common import run, tiny_pipeline
+from fastapi.testclient import TestClient
 from PIL import Image
 from sklearn.metrics import accuracy_score, jaccard_score, recall_score
 
@@ -23,6 +25,7 @@ from metatransformer.core.samples import View
 from metatransformer.data.legend import find_legend, read_legend
 from metatransformer.fit.queries import MaskTrainer
 from metatransformer.infer.dense import _joined
+from metatransformer.machine.console import Console
 from metatransformer.modalities._picture.coco import draw_shapes
 from metatransformer.modalities._picture.local import local_pixels
 from metatransformer.modalities._picture.masks import at_pixels, index_masks, paint_mask, read_mask, write_mask
@@ -42,6 +45,9 @@ from metatransformer.modalities.pointcloud.read import read_cloud
 from metatransformer.nn.queries import Decoder
 from metatransformer.nn.views import Dots, view_frames
 from metatransformer.saved import load_pipeline
+from metatransformer.serve.app import make_app
+from metatransformer.serve.hosted import load_hosted
+from metatransformer.serve.limits import Limits
 from metatransformer.tasks.segment import Places, Segment, SegmentOptions
 from metatransformer.trunk import load_encoder
 
@@ -419,6 +425,23 @@ def test_from_pictures_with_masks_to_masks_of_new_pictures(tmp_path: Path, capsy
             assert mask.convert("RGB").getcolors()
         same = out / "masks" / "test" / "test" / "images" / key
         np.testing.assert_array_equal(read_mask(Path(file), {}), read_mask(same, {}))
+
+
+def test_masks_are_served_as_predict_writes_them(tmp_path: Path, capsys):
+    data, out = discs(tmp_path / "data"), tmp_path / "run"
+    words = ["--modality", "image", "--task", "segment", "--encoder", "test", "--out", out]
+    assert run(["fit", data, *words, *QUICK], capsys)[0] == 0
+    hosted = load_hosted([f"discs={out}"], trunk="", encoder="", device="cpu", console=Console(quiet=True))
+    pictures = sorted((data / "test" / "images").iterdir())
+    with TestClient(make_app(hosted, limits=Limits(decoders=1))) as client:
+        answer = client.post("/predict", files=[("files", (path.name, path.read_bytes())) for path in pictures])
+    assert answer.status_code == 200, answer.text
+    for path, one in zip(pictures, answer.json()["predictions"], strict=True):
+        held = tmp_path / path.name
+        held.write_bytes(base64.b64decode(one["places"]["png"]))
+        expected = read_mask(out / "masks" / "test" / "test" / "images" / path.name, {})
+        np.testing.assert_array_equal(read_mask(held, {}), expected)
+        assert one["places"]["shape"] == list(expected.shape) and one["places"]["classes"] == ["ground", "disc"]
 
 
 def test_a_segmenter_in_python_answers_as_the_command(tmp_path: Path, capsys):

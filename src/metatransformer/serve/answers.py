@@ -1,32 +1,53 @@
 """Outputs of a model as JSON."""
 
 import base64
+import io
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
+from metatransformer.core.modality import Answer
+from metatransformer.core.task import DenseTask, Task
 from metatransformer.infer.predict import arrange, prediction_table
+from metatransformer.modalities._picture.masks import picture_of
+from metatransformer.serve.engine import Outputs
 from metatransformer.serve.hosted import Hosted
 from metatransformer.serve.reading import Read
 from metatransformer.serve.uploads import Uploads
 
 
-def predictions(hosted: Hosted, read: Read, outputs: Mapping[str, Tensor], uploads: Uploads) -> list[dict[str, Any]]:
+def predictions(hosted: Hosted, read: Read, outputs: Outputs, uploads: Uploads) -> list[dict[str, Any]]:
     """Returns a prediction of every task for every sample, as ``predict`` writes them: ``key``, ``task``,
-    ``prediction``, ``probabilities`` by class where there are any, and what else the task tells.
+    ``prediction``, ``probabilities`` by class where there are any, ``places`` of a dense task, and what else it tells.
     """
     found = []
     for task, own in outputs.items():
         part = hosted.pipeline.of_task(task)
-        table = arrange(part, read.examples, prediction_table(part, read.examples, own, split=""))
+        table = arrange(part, read.examples, prediction_table(part, read.examples, own.outputs, split=""))
         names = [str(name) for name in table.columns]
-        for row in table.itertuples(index=False, name=None):
-            found.append(_prediction(task, dict(zip(names, map(plain, row), strict=True)), uploads))
+        cells = table.itertuples(index=False, name=None)
+        rows = [_prediction(task, dict(zip(names, map(plain, row), strict=True)), uploads) for row in cells]
+        for row, numbers in zip(rows, own.places, strict=False):  # none where the task is not dense
+            row["places"] = _places(part.task, numbers)
+        found += rows
     return found
+
+
+def _places(task: Task, numbers: np.ndarray) -> dict[str, Any]:
+    """Returns the class of every place: of pixels ``[h, w]`` as a PNG of numbers with a palette, in base64; of points
+    as a list of numbers.
+    """
+    assert isinstance(task, DenseTask)
+    names, colours = task.legend
+    told: dict[str, Any] = {"shape": list(numbers.shape), "classes": [str(name) for name in names]}
+    if numbers.ndim != 2:
+        return {**told, "numbers": numbers.tolist()}
+    file = io.BytesIO()
+    picture_of(Answer(numbers, names, colours, task.codes)).save(file, format="PNG")
+    return {**told, "png": base64.b64encode(file.getvalue()).decode()}
 
 
 def _prediction(task: str, row: dict[str, Any], uploads: Uploads) -> dict[str, Any]:

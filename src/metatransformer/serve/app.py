@@ -16,7 +16,6 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from torch import Tensor
 
 from metatransformer.core.errors import DataError, MetaTransformerError, UsageError
 from metatransformer.infer.explain import explained
@@ -27,7 +26,7 @@ from metatransformer.serve import page, pages
 from metatransformer.serve.answers import encoded, plain, predictions
 from metatransformer.serve.border import Border, busy
 from metatransformer.serve.decoders import Decoders
-from metatransformer.serve.engine import Engine, Work
+from metatransformer.serve.engine import Engine, Outputs, Work
 from metatransformer.serve.fetch import fetch
 from metatransformer.serve.hosted import Hosted, Index, UnknownModelError, about_modality, chosen
 from metatransformer.serve.limits import Limits
@@ -125,7 +124,7 @@ class Server:
         self.metrics.decoding.observe(time.monotonic() - begun)
         return read
 
-    async def answer(self, work: Work) -> Mapping[str, Tensor]:
+    async def answer(self, work: Work) -> Outputs:
         """Returns the outputs of samples; who no longer waits takes them out of the queue."""
         self.engine.submit(work)
         try:
@@ -319,7 +318,7 @@ async def _embeddings(server: Server, sent: Sent) -> dict[str, Any]:
         raise DataError("'input'", must="be texts, objects or numbers in nested lists", found="numbers of tokens")
     async with server.samples(one, sent) as read:
         work = Work(one, read.samples, vectors=True)
-        vectors = (await server.answer(work))[""].numpy()[:, :dimensions]
+        vectors = (await server.answer(work))[""].outputs.numpy()[:, :dimensions]
     count = int(server.engine.tokens(work).sum().round())
     data = [{"object": "embedding", "index": n, "embedding": encoded(v, form=form)} for n, v in enumerate(vectors)]
     return {
@@ -351,7 +350,7 @@ async def _neighbours(server: Server, sent: Sent) -> dict[str, Any]:
     index = server.index
     count = sent.number("k", low=1, high=MOST_NEAREST, usual=10)
     async with server.samples(index.hosted, sent) as read:
-        vectors = (await server.answer(Work(index.hosted, read.samples, vectors=True)))[""]
+        vectors = (await server.answer(Work(index.hosted, read.samples, vectors=True)))[""].outputs
     keys = [_shown(key, sent.uploads) for key in read.examples.keys]
     asked = {"nearest": nearest_rows, "count": count, "console": Console(quiet=True)}
     table = await asyncio.to_thread(find, index.stored, keys, vectors, **asked)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,14 +26,28 @@ from metatransformer.infer.evaluate import compute_outputs, read_out
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
 from metatransformer.nn.near import unit
+from metatransformer.pipeline import Pipeline
 from metatransformer.serve.hosted import Hosted
 from metatransformer.serve.limits import Limits
 from metatransformer.serve.metrics import Metrics
 from metatransformer.trunk.backends import backend as computed_by
 
-Outputs = Mapping[str, Tensor]  # by task, or under "" the vectors, a row a sample
 QUIET = Console(quiet=True)
 GUESS = 256  # tokens of a sample of a model that has answered none yet
+
+
+class Found(NamedTuple):
+    """Outputs of samples ``[n, ...]`` and, of a dense task, the numbers of the classes of each sample's places."""
+
+    outputs: Tensor
+    places: Sequence[np.ndarray] = ()
+
+    def part(self, rows: slice) -> "Found":
+        """Returns what was found for some of the samples."""
+        return Found(self.outputs[rows], self.places[rows])
+
+
+Outputs = Mapping[str, Found]  # by task, or under "" the vectors
 
 
 @dataclass
@@ -66,7 +80,11 @@ class Work:
         self.done.append(outputs)
         self.answered += count
         if self.answered == len(self.samples):
-            self.future.set_result({name: torch.cat([part[name] for part in self.done]) for name in outputs})
+            self.future.set_result({name: _together([part[name] for part in self.done]) for name in outputs})
+
+
+def _together(parts: Sequence[Found]) -> Found:
+    return Found(torch.cat([part.outputs for part in parts]), [own for part in parts for own in part.places])
 
 
 Part = tuple[Work, range]  # of a request's samples
@@ -160,7 +178,8 @@ class Engine:
         if error is None:
             first = 0
             for work, rows in batch:
-                own = {name: found[first : first + len(rows)] for name, found in done.result().items()}
+                some = slice(first, first + len(rows))
+                own = {name: found.part(some) for name, found in done.result().items()}
                 first += len(rows)
                 work.take(own, len(rows))
         elif len(batch) == 1:
@@ -215,12 +234,19 @@ def compute(hosted: Hosted, samples: Sequence[Sample], *, vectors: bool) -> Outp
     """Returns the outputs of every task, or the vectors, of samples that were read."""
     pipeline = hosted.pipeline
     if vectors:
-        return {"": _vectors(hosted.vectors, _loader(hosted.vectors.pipeline.route, samples))}
-    found = {}
-    for name in pipeline.tasks:
-        own = pipeline.of_task(name)
-        found[name] = compute_outputs(own, _loader(own.route, samples), console=QUIET, title="")
-    return found
+        return {"": Found(_vectors(hosted.vectors, _loader(hosted.vectors.pipeline.route, samples)))}
+    return {name: _answered(pipeline.of_task(name), samples) for name in pipeline.tasks}
+
+
+def _answered(pipeline: Pipeline, samples: Sequence[Sample]) -> Found:
+    """Returns what the one task answers."""
+    places: dict[int, np.ndarray] = {}
+
+    def keep(row: int, numbers: np.ndarray) -> None:
+        places[row] = numbers.astype(np.uint16)
+
+    outputs = compute_outputs(pipeline, _loader(pipeline.route, samples), console=QUIET, title="", keep=keep)
+    return Found(outputs, [places[row] for row in sorted(places)])
 
 
 def _vectors(model: Embedding, loader: Loader) -> Tensor:

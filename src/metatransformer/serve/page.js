@@ -203,10 +203,11 @@ function shown(value) {
 }
 
 function card(one) {
-  const article = made("article"), { key, task, prediction, probabilities, series, timestamp, ...rest } = one;
+  const article = made("article"), { key, task, prediction, probabilities, places, series, timestamp, ...rest } = one;
   article.append(made("h3", [series, timestamp].filter(Boolean).join(", ") || key || "sample"));
   article.append(made("p", prediction === "" ? "none" : shown(prediction), { className: "guess" }));
   if (probabilities) article.append(bars(probabilities));
+  if (places && places.png) article.append(made("img", null, { src: "data:image/png;base64," + places.png, alt: "The class of every pixel, as colours" }));
   const more = Object.entries(rest).filter(([name, value]) => name !== "confidence" && value !== null).slice(0, 4);
   if (more.length) article.append(made("small", more.map(([name, value]) => name + ": " + shown(value).slice(0, 80)).join(" · ")));
   return article;

@@ -275,14 +275,19 @@ def at_pixels(values: Tensor, places: np.ndarray, chosen: np.ndarray | None) -> 
     return found[0, :, 0].T
 
 
-def write_mask(path: Path, raw: Callable[[], View], answer: Answer) -> Path:
-    """Writes numbers of classes ``[h, w]`` as a PNG with a palette: 8 bits, or 16 without one beyond 256 classes."""
-    del raw
+def picture_of(answer: Answer) -> Image.Image:
+    """Returns numbers of classes ``[h, w]`` with a palette: 8 bits, or 16 without one beyond 256 classes."""
     if len(answer.names) > 256:
-        image = Image.fromarray(answer.numbers.astype(np.uint16))
-    else:
-        image = Image.fromarray(answer.numbers.astype(np.uint8))
-        image.putpalette([value for colour in answer.colours for value in colour])
+        return Image.fromarray(answer.numbers.astype(np.uint16))
+    image = Image.fromarray(answer.numbers.astype(np.uint8))
+    image.putpalette([value for colour in answer.colours for value in colour])
+    return image
+
+
+def write_mask(path: Path, raw: Callable[[], View], answer: Answer) -> Path:
+    """Writes numbers of classes ``[h, w]`` as a PNG."""
+    del raw
+    image = picture_of(answer)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
         image.save(temporary, format="PNG")
