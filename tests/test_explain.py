@@ -14,7 +14,8 @@ from common import CLI_IMAGE, CLI_SETTINGS, Run, make_values, settings_of
 
 import metatransformer as mt
 from metatransformer.core.errors import UsageError
-from metatransformer.core.inside import Places, few_cells, reach_of
+from metatransformer.core.inside import Places, Seen, few_cells, reach_of
+from metatransformer.core.samples import View
 from metatransformer.infer.explain import Explanation
 from metatransformer.modalities import get_modality, modality_names
 
@@ -182,6 +183,36 @@ def test_the_place_that_holds_the_answer_is_found_and_not_by_a_random_head(name:
     assert all(tops(found, there)), [one.table().nlargest(3, "value").to_string() for one in found]
     drawn = [tops(mt.explain(with_head(model, seed), tests, answer="1", places=36), there) for seed in range(3)]
     assert np.mean(drawn) < 1, drawn
+
+
+def test_a_band_that_no_training_clip_fills_is_covered_by_what_they_have_there():
+    # As above 4 kHz in telephone speech. The mean of all bands is there the loudest sound that a plain model ever met.
+    def clip(number: int) -> np.ndarray:
+        rng, t = np.random.default_rng(number), np.arange(4000) / 8000
+        wave = (0.2 + (t if number % 2 else t[::-1])) * rng.normal(size=4000)  # grows or fades
+        return 0.1 * np.fft.irfft(np.pad(2 * np.fft.rfft(wave), (0, 2000)), 8000) + 1e-4 * rng.normal(size=8000)
+
+    clips = [clip(number) for number in range(16)]
+    pipeline = fitted("audio", clips, ["fades", "grows"] * 8).pipeline_
+    modality, transform = pipeline.modality, pipeline.transform
+    assert modality.inside is not None
+    raw = View("0", {"wave": clips[0].astype(np.float32)})
+    for state in (transform.state(), {**transform.state(), "bands": []}):  # the second: as models of before have it
+        transform.load_state(state)
+        seen = Seen(raw, transform(raw), transform)
+        places = modality.inside.places(seen, 64)
+        empty = places.where[:, places.columns.index("from_hz")] > 5000
+        found = modality.inside.cover(seen, places)(empty)
+        changed = (found.inputs["spectrum"] - seen.view.inputs["spectrum"]).mean(axis=0)
+        assert empty.any() and np.abs(changed).max() < 0.3
+
+
+def test_leaving_out_a_few_points_is_no_other_cloud():
+    rng = np.random.default_rng(0)
+    clouds = [get_modality("pointcloud").synthesize(rng, number % 2) for number in range(12)]
+    model = fitted("pointcloud", clouds, [("upright", "lying")[number % 2] for number in range(12)])
+    values = mt.explain(model, clouds[0]).table()["value"]
+    assert values.abs().median() < 0.5 * values.abs().max()
 
 
 def test_a_shuffled_head_finds_other_places():

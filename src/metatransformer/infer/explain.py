@@ -113,7 +113,7 @@ class Explanation:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(4.2 * len(self.parts), 3.6), layout="constrained")
-        figure.suptitle(f"{self.answer} ({self.unit} {self.score:.3g})", fontsize=9, parse_math=False)
+        figure.suptitle(f"{self.answer} ({self.unit} {self.score + 0.0:.3g})", fontsize=9, parse_math=False)
         every = figure.subplots(1, len(self.parts), squeeze=False)[0]
         for axes, (name, part) in zip(every, self.parts.items(), strict=True):
             axes.spines[["top", "right"]].set_visible(False)
@@ -132,7 +132,7 @@ class Explanation:
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             figure = self.plot()
             FigureCanvasAgg(figure)
-            figure.savefig(file, format="png", dpi=DPI, facecolor="white")
+            figure.savefig(file, format="png", dpi=DPI, facecolor="white", bbox_inches="tight", pad_inches=0.08)
         return file.getvalue()
 
     def save(self, place: Path) -> tuple[Path, Path]:

@@ -117,7 +117,9 @@ class AudioOptions(Settings):
 
 
 class AudioTransform(Transform):
-    """Wave -> standardised log-mel spectrum. Learns ``mean_`` and ``std_`` of all its values."""
+    """Wave -> standardised log-mel spectrum. Learns ``mean_`` and ``std_`` of all its values, and ``bands_`` [mels], the
+    standardised mean of each band (none in models of before), which tells an empty band from a quiet sound.
+    """
 
     def __init__(self, options: AudioOptions, stem: Stem) -> None:
         self.options = options
@@ -126,19 +128,21 @@ class AudioTransform(Transform):
         self.frames = side if options.frames == "auto" else options.frames
         # Of speech at 80 dB, near enough for embedding without any training data.
         self.mean_, self.std_ = 0.5, 0.25
+        self.bands_ = np.zeros(0, dtype=np.float32)
         self._notes: tuple[str, ...] = ()
         self._long: set[str] = set()  # keys of recordings that were not read whole
 
     def fit(self, views: Iterable[View]) -> None:
-        """Learns the mean and deviation over every value of every training clip."""
-        count, total, squares = 0, 0.0, 0.0
+        """Learns the mean and deviation over every value of every training clip, and the mean of each band."""
+        count, total, squares, bands = 0, 0.0, 0.0, np.zeros(self.mels)
         for view in views:
             level = np.concatenate(self._levels(view)).astype(np.float64)
             count, total = count + level.size, total + level.sum()
-            squares += float(np.square(level).sum())
+            squares, bands = squares + float(np.square(level).sum()), bands + level.sum(axis=0)
         if count:
             self.mean_ = float(total / count)
             self.std_ = float(np.sqrt(max(squares / count - self.mean_**2, 1e-6)))
+            self.bands_ = ((bands * self.mels / count - self.mean_) / self.std_).astype(np.float32)
         self._notes = self.doubts()
 
     def __call__(self, view: View) -> View:
@@ -249,11 +253,12 @@ class AudioTransform(Transform):
 
     def state(self) -> dict[str, Any]:
         """Returns the learned statistics."""
-        return {"mean": self.mean_, "std": self.std_}
+        return {"mean": self.mean_, "std": self.std_, "bands": self.bands_.tolist()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes back the learned statistics."""
         self.mean_, self.std_ = float(state["mean"]), float(state["std"])
+        self.bands_ = np.array(state.get("bands", ()), dtype=np.float32)
 
 
 class AudioTokenizer(Tokenizer):

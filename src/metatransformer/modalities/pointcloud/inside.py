@@ -23,8 +23,7 @@ def cloud_inside(seen_from: np.ndarray) -> Inside:
         cover=_cover,
         paint=partial(_paint, seen_from),
         covered="nothing: points are left out",
-        left_out=True,
-    )
+    )  # the trunk sees all tokens: most of them look at the same points from elsewhere, and change with any of them
 
 
 def _paint(seen_from: np.ndarray, axes: Any, seen: Seen, places: Places, values: np.ndarray) -> None:
