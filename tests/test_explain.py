@@ -92,10 +92,10 @@ def _burst(label: int, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _spectrum(label: int, rng: np.random.Generator) -> dict[str, Any]:
-    """A noisy spectrum of 40 bands from 400 to 790 nm; of class 1 with a line at 700 to 740 nm."""
-    values = rng.normal(0.5, 0.02, size=40)
+    """A smooth spectrum of 40 bands from 400 to 790 nm; of class 1 with a line at 700 to 740 nm."""
+    values = 0.5 + np.convolve(rng.normal(0, 0.05, size=44), np.full(5, 0.2), mode="valid")
     if label:
-        values[30:35] += 0.3
+        values[30:35] += 0.5 * np.hanning(7)[1:-1]
     return {"values": values, "wavelengths_nm": np.linspace(400, 790, 40), "unit": "reflectance"}
 
 
@@ -205,6 +205,23 @@ def test_a_band_that_no_training_clip_fills_is_covered_by_what_they_have_there()
         found = modality.inside.cover(seen, places)(empty)
         changed = (found.inputs["spectrum"] - seen.view.inputs["spectrum"]).mean(axis=0)
         assert empty.any() and np.abs(changed).max() < 0.3
+
+
+def test_hidden_bands_lie_on_a_line_between_those_beside_them():
+    modality = get_modality("hyperspectral")
+    assert modality.inside is not None
+    spectrum = np.array([1, 2, 9, 9, 5, 6, 7, 8], dtype=np.float32)
+    inputs = {"spectrum": spectrum, "pixel": spectrum, "nm": np.full(8, np.nan)}
+    seen = Seen(View("x", {}), View("x", inputs), None)
+    places = modality.inside.places(seen, 4)
+    assert places.grid == (4,)
+    for hidden, expected in (
+        ([False, True, False, False], [1, 2, 3, 4, 5, 6, 7, 8]),
+        ([True, False, False, True], [9, 9, 9, 9, 5, 6, 6, 6]),
+        ([True] * 4, [0] * 8),
+    ):
+        found = modality.inside.cover(seen, places)(np.array(hidden))
+        assert found.inputs["spectrum"].tolist() == expected
 
 
 def test_leaving_out_a_few_points_is_no_other_cloud():

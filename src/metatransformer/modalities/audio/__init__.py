@@ -117,8 +117,10 @@ class AudioOptions(Settings):
 
 
 class AudioTransform(Transform):
-    """Wave -> standardised log-mel spectrum. Learns ``mean_`` and ``std_`` of all its values, and ``bands_`` [mels], the
-    standardised mean of each band (none in models of before), which tells an empty band from a quiet sound.
+    """Wave -> standardised log-mel spectrum.
+
+    Learns ``mean_`` and ``std_`` of all its values, and the standardised mean of each band, ``bands_`` [mels] (none in
+    models of before).
     """
 
     def __init__(self, options: AudioOptions, stem: Stem) -> None:

@@ -21,9 +21,13 @@ PATCHES = 8  # rows of patches over all frequencies
 
 def audio_inside(draw: Callable[[Any, View], None], *, rate_hz: int, low_hz: float) -> Inside:
     """Returns the hook of sounds of this rate whose lowest frequency is ``low_hz``."""
-
-    places, paint = partial(_places, rate_hz, low_hz), partial(_paint, draw)
-    return Inside(places=places, cover=_cover, paint=paint, covered="the mean of the training clips at its frequencies", left_out=True)
+    return Inside(
+        places=partial(_places, rate_hz, low_hz),
+        cover=_cover,
+        paint=partial(_paint, draw),
+        covered="the mean of the training clips at its frequencies",
+        left_out=True,
+    )
 
 
 def _places(rate_hz: int, low_hz: float, seen: Seen, most: int) -> Places:
