@@ -132,7 +132,7 @@ class Explanation:
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             figure = self.plot()
             FigureCanvasAgg(figure)
-            figure.savefig(file, format="png", dpi=DPI, facecolor="white", bbox_inches="tight", pad_inches=0.08)
+            figure.savefig(file, format="png", dpi=DPI, facecolor="white")
         return file.getvalue()
 
     def save(self, place: Path) -> tuple[Path, Path]:
