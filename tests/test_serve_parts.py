@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import uvicorn
 from common import FIXTURES, make_records, run_alone, tiny_pipeline
 from fastapi import Request
 
@@ -22,6 +23,7 @@ from metatransformer.core.samples import Sample
 from metatransformer.infer.embed import embedding
 from metatransformer.modalities import get_modality, modality_names
 from metatransformer.serve import fetch as fetching
+from metatransformer.serve import run as running
 from metatransformer.serve.app import _unless_gone
 from metatransformer.serve.border import Border
 from metatransformer.serve.decoders import Decoders, _Careful
@@ -352,3 +354,38 @@ def test_every_kind_is_read_apart_as_it_is_here(name: str, kinds: tuple[dict[str
         found.append(there)
     assert found
     assert decoders._metrics.restarts._value.get() == 0
+
+
+# --- connections
+
+
+def test_a_connection_is_kept_between_requests_and_half_headers_are_not(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(running, "HEADERS_S", 0.2)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def asked() -> None:
+        config = uvicorn.Config(app, http=running._Prompt, log_level="critical", lifespan="off", timeout_keep_alive=75)
+        config.load()
+        state = uvicorn.Server(config).server_state
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: running._Prompt(config, state, {}), "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*address)
+        whole = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+        for _ in range(2):
+            writer.write(whole)
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+            await asyncio.sleep(0.5)  # longer than headers may take
+        writer.write(whole[:9])
+        assert await asyncio.wait_for(reader.read(), timeout=5) == b""  # the second request's headers did not end
+        reader, other = await asyncio.open_connection(*address)
+        other.write(whole[:9])
+        assert await asyncio.wait_for(reader.read(), timeout=5) == b""
+        for one in (writer, other):
+            one.close()
+        server.close()
+
+    asyncio.run(asked())

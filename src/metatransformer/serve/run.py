@@ -15,7 +15,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from metatransformer.core.errors import UsageError
 
 VARIABLE = "METATRANSFORMER_SERVE_TOKEN"
-HEADERS_S = 10.0  # from the connection to the end of the request's headers
+HEADERS_S = 10.0  # from the connection, or the first byte of its next request, to the end of the headers
+# Between two requests of a connection: longer than clients and balancers keep one (nginx: 60), for who sends while it
+# is closed sees an error.
+IDLE_S = 75.0
 LEAST = 16  # letters of a token
 SWITCH_S = 0.0005  # for which one thread may keep another from Python: the model asks for it hundreds of times a batch
 
@@ -24,11 +27,12 @@ class _Prompt(H11Protocol):
     """A connection that ends when no whole headers have come in time."""
 
     _watch: asyncio.TimerHandle | None = None
+    _idle = False  # waits for the next request
 
     def connection_made(self, transport: Any) -> None:
         """Begins to watch."""
         super().connection_made(transport)
-        self._watch = self.loop.call_later(HEADERS_S, self._end)
+        self._end_in(HEADERS_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends watching."""
@@ -36,12 +40,23 @@ class _Prompt(H11Protocol):
             self._watch.cancel()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """Watches for the end of the headers that begin here."""
+        if self._idle:
+            self._idle = False
+            self._end_in(HEADERS_S)
+        super().data_received(data)
+
     def on_response_complete(self) -> None:
         """Watches for the next request of the connection."""
         super().on_response_complete()
+        self._idle = True
+        self._end_in(IDLE_S)
+
+    def _end_in(self, seconds: float) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        self._watch = self.loop.call_later(HEADERS_S, self._end)
+        self._watch = self.loop.call_later(seconds, self._end)
 
     def _end(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
@@ -86,7 +101,7 @@ def run(app: FastAPI, *, host: str, port: int, queue: int) -> None:
         access_log=False,
         server_header=False,
         limit_concurrency=8 * queue,
-        timeout_keep_alive=int(HEADERS_S),
+        timeout_keep_alive=int(IDLE_S),
         timeout_graceful_shutdown=60,
         h11_max_incomplete_event_size=2**15,
     )
