@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from common import run
+from fastapi.testclient import TestClient
 from faster_coco_eval import COCO, COCOeval_faster
 from PIL import Image
 
@@ -28,6 +29,9 @@ from metatransformer.nn.boxes import generous_overlap, overlap, suppress
 from metatransformer.nn.detector import Cells, Detector, Truth, assign, loss_of
 from metatransformer.nn.grid import Directions
 from metatransformer.report.objects import PEAKS, boxes_of, pixel_classes
+from metatransformer.serve.app import make_app
+from metatransformer.serve.hosted import load_hosted
+from metatransformer.serve.limits import Limits
 from metatransformer.tasks.detect import Detect, DetectOptions
 
 W, H = 64, 48
@@ -616,6 +620,21 @@ def test_a_killed_run_continues_with_the_same_result(tmp_path: Path, capsys, mon
     status, again, err = run(["fit", data, *words, "--out", tmp_path / "b", *QUICK], capsys)
     assert status == 0 and "continuing after epoch 1" in err and "tokens, train:" not in err, err
     assert again["metrics"] == whole["metrics"]
+
+
+def test_boxes_are_served_as_predict_tells_them(tmp_path: Path, capsys):
+    data, words = cells(tmp_path / "data", count=4), ["--modality", "image", "--task", "detect", "--encoder", "test"]
+    status, _, err = run(["fit", data, *words, "--out", tmp_path / "run", *QUICK], capsys)
+    assert status == 0, err
+    picture = data / "images" / "0.png"
+    status, _, err = run(["predict", tmp_path / "run", picture, "--out", tmp_path / "p.csv"], capsys)
+    assert status == 0, err
+    hosted = load_hosted([f"cells={tmp_path / 'run'}"], trunk="", encoder="", device="cpu", console=Console(quiet=True))
+    with TestClient(make_app(hosted, limits=Limits(decoders=1))) as client:
+        answer = client.post("/predict", files=[("files", (picture.name, picture.read_bytes()))])
+    assert answer.status_code == 200, answer.text
+    (found,), (expected,) = answer.json()["predictions"], pd.read_csv(tmp_path / "p.csv").to_dict("records")
+    assert found["prediction"] == expected["prediction"] and "places" not in found
 
 
 def test_controls_stand_beside_a_detection(tmp_path: Path, capsys):

@@ -96,17 +96,15 @@ class Pretrainer:
                 share_out(tower, tower.trunk.blocks, device=self.device, place=place)
         self.batches, self.held = Batches(train, options, place=place), held
         self.learning = dict(self.towers.named_parameters())
-        groups = [
-            {"params": group, "weight_decay": decay}
-            for matrix, decay in ((True, options.weight_decay), (False, 0.0))
-            for parted in (True, False)  # foreach takes tensors of one kind
-            if (
-                group := [
-                    p for p in self.learning.values() if ((p.ndim >= 2), isinstance(p, DTensor)) == (matrix, parted)
-                ]
-            )
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {(matrix, False): [] for matrix in (True, False)}
+        for p in self.learning.values():  # foreach takes tensors of one kind
+            groups.setdefault((p.ndim >= 2, isinstance(p, DTensor)), []).append(p)
+        given = [
+            {"params": group, "weight_decay": options.weight_decay if matrix else 0.0}
+            for (matrix, _), group in groups.items()
+            if group
         ]
-        self.optimizer = torch.optim.AdamW(groups, betas=(options.beta1, options.beta2), eps=options.eps, lr=options.lr)
+        self.optimizer = torch.optim.AdamW(given, betas=(options.beta1, options.beta2), eps=options.eps, lr=options.lr)
         self.average = {n: p.detach().clone() for n, p in self.learning.items()} if options.ema else {}
         self.progress, self.every = Progress(), max(1, math.ceil(options.steps / LINES))
 
@@ -138,11 +136,14 @@ class Pretrainer:
         return self.progress
 
     def _gather(self) -> None:
-        parts = self.towers.state_dict()
-        gathered = {name: whole(tensor) for name, tensor in parts.items()}
-        if self.place.rank == 0:
-            self.towers = self.draw().to(self.device)
-            self.towers.load_state_dict(gathered)
+        towers = self.draw().to(self.device) if self.place.rank == 0 else None
+        with torch.no_grad():
+            for name, part in self.towers.state_dict().items():
+                tensor = whole(part)  # of one at a time, and every process must ask
+                if towers is not None:
+                    towers.state_dict()[name].copy_(tensor)
+        if towers is not None:
+            self.towers = towers
 
     def _validates(self, step: int) -> bool:
         return step % self.options.validate == 0 or step == self.options.steps

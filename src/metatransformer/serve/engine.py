@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from metatransformer.core.samples import Sample
+from metatransformer.core.task import DenseTask
 from metatransformer.data.examples import Column, Examples
 from metatransformer.data.records import Records
 from metatransformer.infer.cut import lengths_of
@@ -245,7 +246,9 @@ def _answered(pipeline: Pipeline, samples: Sequence[Sample]) -> Found:
     def keep(row: int, numbers: np.ndarray) -> None:
         places[row] = numbers.astype(np.uint16)
 
-    outputs = compute_outputs(pipeline, _loader(pipeline.route, samples), console=QUIET, title="", keep=keep)
+    dense = isinstance(pipeline.task, DenseTask)  # boxes are outputs
+    loader = _loader(pipeline.route, samples)
+    outputs = compute_outputs(pipeline, loader, console=QUIET, title="", keep=keep if dense else None)
     return Found(outputs, [places[row] for row in sorted(places)])
 
 
