@@ -1,12 +1,13 @@
 """The benchmark of speed: turns, ratios, and what the command refuses."""
 
+import sys
 from pathlib import Path
 
 import pytest
 from common import Run, assert_one_message
 from PIL import Image
 
-from metatransformer.bench.speed import SHAPES, Line, make_photographs, take_turns
+from metatransformer.bench.speed import SHAPES, Line, find_peers, make_photographs, take_turns
 
 
 def test_ways_take_turns_and_the_first_turn_is_not_counted():
@@ -42,3 +43,19 @@ def test_what_it_has_no_use_for_is_refused(words: list[str], message: str, call:
     status, _, err = call(["bench", "speed", *words])
     assert status == 2
     assert_one_message(err, message.replace("[", r"\[").replace("(", r"\("))
+
+
+def test_peers_are_looked_for_in_every_environment(tmp_path: Path, call: Run):
+    words = ["bench", "speed", "--quick", "--out", tmp_path / "out", "--peers"]
+    bare, none = tmp_path / "bare", tmp_path / "none"
+    for file, told in ((bare, "timm"), (none, "")):
+        file.write_text(f"#!/bin/sh\necho {told}\n", encoding="utf-8")
+        file.chmod(0o755)
+    assert find_peers([str(bare), sys.executable])["timm"] == str(bare)
+    status, _, err = call([*words, bare, none])
+    assert status == 2
+    assert_one_message(err, f"--peers {none}: must be the Python of an environment with one of timm, .*; found none of")
+    status, _, err = call([*words, bare, tmp_path / "nothing"])
+    assert status == 2
+    assert_one_message(err, f"--peers {tmp_path / 'nothing'}: must be the Python of an environment")
+    assert not (tmp_path / "out").exists()

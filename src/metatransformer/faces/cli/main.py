@@ -505,10 +505,7 @@ COMMANDS: Mapping[str, Command] = {
             ("--only", {"nargs": "+", "default": [], "metavar": "ROW", "help": "only these rows"}),
             ("--list", {"action": "store_true", "help": "show the rows and where to get their data"}),
             ("--quick", {"action": "store_true", "help": "a part of the data, one fold, one seed"}),
-            (
-                "--peers",
-                {"default": "", "metavar": "PYTHON", "help": "speed: of an environment with timm, ..."},
-            ),
+            ("--peers", {"nargs": "+", "default": [], "metavar": "PYTHON", "help": PEERS}),
             TRUNK_OF_DEMO,
             (
                 "--seeds",
