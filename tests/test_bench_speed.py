@@ -1,6 +1,5 @@
 """The benchmark of speed: turns, ratios, and what the command refuses."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -47,11 +46,11 @@ def test_what_it_has_no_use_for_is_refused(words: list[str], message: str, call:
 
 def test_peers_are_looked_for_in_every_environment(tmp_path: Path, call: Run):
     words = ["bench", "speed", "--quick", "--out", tmp_path / "out", "--peers"]
-    bare, none = tmp_path / "bare", tmp_path / "none"
-    for file, told in ((bare, "timm"), (none, "")):
+    bare, more, none = (tmp_path / name for name in ("bare", "more", "none"))
+    for file, told in ((bare, "timm"), (more, "timm open_clip"), (none, "")):
         file.write_text(f"#!/bin/sh\necho {told}\n", encoding="utf-8")
         file.chmod(0o755)
-    assert find_peers([str(bare), sys.executable])["timm"] == str(bare)
+    assert find_peers([str(bare), str(more)]) == {"timm": str(bare), "open_clip": str(more)}
     status, _, err = call([*words, bare, none])
     assert status == 2
     assert_one_message(err, f"--peers {none}: must be the Python of an environment with one of timm, .*; found none of")
