@@ -53,6 +53,45 @@ def test_embed_takes_half_precision_where_it_proves_itself(
     np.testing.assert_allclose(found, right, atol=0.05)
 
 
+WITHOUT = [word for word in SETTINGS if word != 'run.precision="float32"']
+
+
+@NEEDS_OPENVINO
+@pytest.mark.parametrize(("faithful", "kept"), [(0.9, "int8"), (1.1, "float32")])
+def test_embed_takes_8_bits_where_there_is_no_bfloat16_and_they_prove_themselves(
+    pictures: Path, tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch, faithful: float, kept: str
+):
+    monkeypatch.setattr(embed_module, "choose_precision", lambda name, *, device: torch.float32)
+    monkeypatch.setattr(embed_module, "cpu_multiplies_int8", lambda: True)
+    for name, value in (("GAINS", 20), ("CONVERTS_WITHOUT", 24), ("FAITHFUL", faithful)):
+        monkeypatch.setattr(embed_module, name, value)
+    status, _, err = call(["embed", pictures, *IMAGE, *WITHOUT, "--out", tmp_path / "e.parquet"])
+    assert status == 0 and f"precision {kept}: " in err, err
+    assert pq.read_schema(tmp_path / "e.parquet").metadata[b"metatransformer.precision"] == kept.encode()
+
+
+@NEEDS_OPENVINO
+def test_precision_int8_is_the_backend_of_that_name(pictures: Path, trained: Path, tmp_path: Path, call: Run):
+    words = ["embed", pictures, *IMAGE, *WITHOUT, "--out"]
+    ways = {"p": ["--precision", "int8"], "b": ["--backend", "int8"], "f": ["--precision", "float32"]}
+    vectors = {}
+    for name, way in ways.items():
+        assert call([*words, tmp_path / f"{name}.parquet", *way])[0] == 0
+        vectors[name] = np.stack(pd.read_parquet(tmp_path / f"{name}.parquet")["embedding"])
+    np.testing.assert_allclose(vectors["p"], vectors["b"], atol=1e-6)
+    assert not np.array_equal(vectors["p"], vectors["f"])
+    np.testing.assert_allclose(vectors["p"], vectors["f"], atol=0.25)
+    status, _, err = call([*words, tmp_path / "x.parquet", "--precision", "int8", "--backend", "eager"])
+    assert status == 2 and not (tmp_path / "x.parquet").exists()
+    assert_one_message(
+        err, "--precision int8: must be computed by OpenVINO; found --backend eager. Leave one of them out."
+    )
+    given = ["embed", pictures / "a", "--model", trained, "--precision", "int8", "--out", tmp_path / "m.parquet"]
+    assert call(given)[0] == 0
+    assert pq.read_schema(tmp_path / "m.parquet").metadata[b"metatransformer.precision"] == b"int8"
+    assert call(["evaluate", trained, "--backend", "int8"])[0] == 0
+
+
 def test_embed_in_parts_equals_embed_in_one(pictures: Path, tmp_path: Path, call: Run):
     words = ["embed", pictures, *IMAGE, *SETTINGS, "--shard-rows", 5, "--out"]
     assert call([*words, tmp_path / "one.parquet"])[0] == 0
@@ -72,7 +111,8 @@ def test_embed_in_parts_equals_embed_in_one(pictures: Path, tmp_path: Path, call
 def test_every_backend_gives_nearly_the_same_vectors_and_predictions(
     pictures: Path, trained: Path, tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(embed_module, "CONVERTS", 24)  # what "auto" asks for
+    for name in ("CONVERTS", "CONVERTS_WITHOUT"):  # what "auto" asks for
+        monkeypatch.setattr(embed_module, name, 24)
     words = ["embed", pictures, *IMAGE, *SETTINGS, "--out"]
     assert call([*words, tmp_path / "e.parquet", "--backend", "eager"])[0] == 0
     status, _, err = call([*words, tmp_path / "o.parquet"])

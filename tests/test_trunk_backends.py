@@ -15,6 +15,7 @@ import metatransformer as mt
 from metatransformer.core.errors import MissingDependencyError, UsageError
 from metatransformer.fit.fit import require_backend
 from metatransformer.modalities import get_modality
+from metatransformer.nn.int8 import Int8Linear, with_int8
 from metatransformer.nn.lowrank import Adapters
 from metatransformer.trunk.backends import backend, chosen_backend, recomputes
 from metatransformer.trunk.cache import make_room
@@ -37,7 +38,7 @@ def padded() -> tuple[torch.Tensor, torch.Tensor]:
     return draw(5, 9, 21), mask
 
 
-def check_batches(name: str) -> None:
+def check_batches(name: str, close: dict[str, float] = CLOSE) -> None:
     encoder = trained()
     encoder.freeze()
     x, mask = padded()
@@ -48,7 +49,7 @@ def check_batches(name: str) -> None:
                 with backend(name):
                     found = encoder.read(given, after=(1, 3))
                 for one, other in zip(found, expected, strict=True):
-                    torch.testing.assert_close(one.x, other.x, **CLOSE)
+                    torch.testing.assert_close(one.x, other.x, **close)
     assert chosen_backend() == "eager"
 
 
@@ -56,6 +57,44 @@ def check_batches(name: str) -> None:
 def test_openvino_takes_batches_of_any_size_with_padding_and_without(cache: Path):
     check_batches("openvino")
     assert len(list((cache / "openvino").glob("*.xml"))) == 2
+
+
+@NEEDS_OPENVINO
+def test_products_of_8_bits_take_batches_of_any_size_and_are_nearly_those_of_float32(cache: Path):
+    check_batches("int8", {"atol": 0.25, "rtol": 0.05})
+
+
+@NEEDS_OPENVINO
+def test_what_was_converted_for_8_bits_is_kept_beside_the_rest(cache: Path):
+    encoder, found = trained(), []
+    encoder.freeze()
+    for name in ("openvino", "int8", "openvino", "int8"):
+        with torch.no_grad(), backend(name):
+            found.append(encoder.encode(tokens(padded()[0])).x)
+    assert torch.equal(found[0], found[2]) and not torch.equal(found[0], found[1])
+    assert len(list((cache / "openvino").glob("*.xml"))) == 2
+
+
+def test_weights_of_8_bits_are_within_half_a_step_of_their_own_output():
+    linear = torch.nn.Linear(7, 3)
+    with torch.no_grad():
+        linear.weight[1] *= 1000
+        linear.weight[2] = 0
+    found = Int8Linear(linear)
+    weights = found.scales * found.levels
+    steps = linear.weight.abs().amax(dim=1, keepdim=True) / 127
+    assert found.levels.dtype == torch.int8 and found.levels.abs().amax(dim=1).tolist() == [127, 127, 0]
+    assert bool(((weights - linear.weight).abs() <= steps * 0.5001).all())
+    x = draw(4, 5, 7)
+    torch.testing.assert_close(found(x), torch.nn.functional.linear(x, weights, linear.bias))
+
+
+def test_a_copy_gets_weights_of_8_bits_and_the_layers_stay_as_they_are():
+    encoder = trained()
+    before = encoder.bytes_hash()
+    kinds = [type(module) for module in with_int8(encoder).modules()]
+    assert kinds.count(Int8Linear) == 4 * encoder.config.depth and torch.nn.Linear not in kinds
+    assert encoder.bytes_hash() == before and not any(isinstance(module, Int8Linear) for module in encoder.modules())
 
 
 def test_compiled_layers_take_batches_of_any_size_with_padding_and_without():
@@ -178,7 +217,7 @@ def test_a_trunk_that_is_tuned_is_not_compiled(tune: str):
 
 def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch):
     with (
-        pytest.raises(UsageError, match="backend: must be one of eager, compile, openvino; found 'onnx'"),
+        pytest.raises(UsageError, match="backend: must be one of eager, compile, openvino, int8; found 'onnx'"),
         backend("onnx"),
     ):
         pass

@@ -100,7 +100,7 @@ def machine_facts() -> dict[str, str]:
         "torch": f"{torch.__version__} ({cuda})",
         "device 'auto'": f"{device}" + (f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""),
         "precision 'auto'": str(precision).removeprefix("torch."),
-        "backends": ", ".join(["eager", "compile", *(["openvino"] if has_openvino() else [])]),
+        "backends": ", ".join(["eager", "compile", *(["openvino", "int8"] if has_openvino() else [])]),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} processors",
         "memory": _memory(),
         "cache folder": f"{cache} ({_free(cache):.1f} GB free)",

@@ -16,7 +16,7 @@ from metatransformer.infer.evaluate import compute_outputs, read_out
 from metatransformer.infer.loader import Loader
 from metatransformer.infer.sources import require_seen
 from metatransformer.machine.console import Console
-from metatransformer.machine.device import choose_device, choose_precision
+from metatransformer.machine.device import choose_device, choose_precision, cpu_multiplies_int8
 from metatransformer.modalities import get_modality
 from metatransformer.nn.near import unit
 from metatransformer.nn.pool import POOLS
@@ -28,8 +28,9 @@ from metatransformer.trunk.backends import chosen_backend, has_openvino
 from metatransformer.trunk.encoder import bytes_hash
 
 FEATURES = "features"  # what the head of the pipeline's task predicts from
-GAINS = 128  # samples from which bfloat16 is worth its proof
+GAINS = 128  # samples from which a lower precision is worth its proof
 CONVERTS = 4000  # from which OpenVINO is worth the half minute that it takes to convert a trunk
+CONVERTS_WITHOUT = 1000  # the same on a processor without bfloat16, where each sample takes longer and gains more
 PROBED = 16  # samples of it, and the least
 FAITHFUL = 0.999  # cosine that they must have
 OUTPUTS = "outputs"  # what it answers, where that is a vector
@@ -84,6 +85,11 @@ class Embedding:
         """The modalities of the inputs."""
         return " + ".join(reader.modality.name for reader in self.pipeline.route.values())
 
+    @property
+    def precision(self) -> str:
+        """What its trunk is computed in."""
+        return "int8" if self.backend == "int8" else self.pipeline.recipe.run.precision
+
     def vectors(self, examples: Examples, console: Console) -> np.ndarray:
         """Returns one vector a sample, float32 ``[n, D]``."""
         return embed(self, examples, console=console)
@@ -96,7 +102,7 @@ class Embedding:
             "sha256": trunk.sha256,
             "fingerprint": " ".join(f"{value:g}" for value in trunk.fingerprint),
             "pooling": self.pool,
-            "precision": self.pipeline.recipe.run.precision,
+            "precision": self.precision,
             "model": self.identity(),
             **({"task": self.task} if self.task else {}),
             **({"run": self.run} if self.run else {"recipe": json.dumps(self._made_of(), default=list)}),
@@ -196,32 +202,45 @@ def embedding(pipeline: Pipeline, *, pool: str, run: str = "", task: str = "", p
 
 
 def settled(model: Embedding, examples: Examples, *, backend: str = "eager", console: Console) -> Embedding:
-    """Returns the embedding by a backend, and in bfloat16 instead of "auto" where the device multiplies it natively,
-    there are enough samples to gain by it, and some of them have nearly the vectors that they have in float32; else in
-    float32. The backend "auto" is OpenVINO where it is installed and there are samples enough.
+    """Returns the embedding by a backend, and in a lower precision instead of "auto" where the device multiplies it
+    natively, there are enough samples to gain by it, and some of them have nearly the vectors that they have in
+    float32; else in float32. The backend "auto" is OpenVINO where it is installed and there are samples enough.
+
+    The lower precision is bfloat16, or with OpenVINO on processors that lack it int8.
     """
     run, count = model.pipeline.recipe.run, len(examples)
     device = choose_device(run.device)
+    halves = choose_precision("auto", device=device) == torch.bfloat16
     if backend == "auto":
-        converts = count >= CONVERTS and device.type == "cpu" and has_openvino()
+        enough = count >= (CONVERTS if halves else CONVERTS_WITHOUT)
+        converts = enough and device.type == "cpu" and has_openvino()
         backend = "openvino" if converts and model.pipeline.model.adapters is None else "eager"
     if backend != "eager":
         console.note(f"backend {backend}: the first batch takes a while (--backend eager begins at once)")
     model = replace(model, backend=backend)
     if run.precision != "auto":
         return model
-    exact, fast = (replace(model, pipeline=_in_precision(model.pipeline, name)) for name in ("float32", "bfloat16"))
-    if count < GAINS or choose_precision("auto", device=device) != torch.bfloat16:
+    exact = replace(model, pipeline=_in_precision(model.pipeline, "float32"))
+    if halves:
+        fast = replace(model, pipeline=_in_precision(model.pipeline, "bfloat16"))
+    elif backend == "openvino" and device.type == "cpu" and cpu_multiplies_int8():
+        fast = replace(exact, backend="int8")
+    else:
         return exact
-    some, quiet = examples.take(np.linspace(0, count - 1, PROBED).astype(int)), Console(quiet=True)
+    return _faithful(exact, fast, examples, console) if count >= GAINS and backend != "int8" else exact
+
+
+def _faithful(exact: Embedding, fast: Embedding, examples: Examples, console: Console) -> Embedding:
+    """Returns the fast one if some samples have nearly the same vectors by both; else the exact one."""
+    some, quiet = examples.take(np.linspace(0, len(examples) - 1, PROBED).astype(int)), Console(quiet=True)
     pair = replace(exact, backend="eager"), fast
     one, other = (unit(torch.from_numpy(embed(each, some, console=quiet))) for each in pair)
     nearness = float((one * other).sum(dim=1).min())
     found = f"cosine {nearness:.5f} or more to float32 on {PROBED} samples"
     if nearness < FAITHFUL:
-        console.note(f"precision float32: bfloat16 has {found}, asked are {FAITHFUL:g}")
+        console.note(f"precision float32: {fast.precision} has {found}, asked are {FAITHFUL:g}")
         return exact
-    console.note(f"precision bfloat16: {found} (--precision float32 for the last digits)")
+    console.note(f"precision {fast.precision}: {found} (--precision float32 for the last digits)")
     return fast
 
 

@@ -38,16 +38,21 @@ def choose_precision(name: str, *, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if name == "bfloat16" else torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if device.type == "cpu" and _cpu_multiplies_bfloat16():
+    if device.type == "cpu" and _cpu_has("avx512_bf16", "amx_bf16"):
         return torch.bfloat16
     return torch.float32
 
 
-def _cpu_multiplies_bfloat16() -> bool:
+def cpu_multiplies_int8() -> bool:
+    """Returns whether the processor has instructions for products of 8-bit numbers."""
+    return _cpu_has("avx512_vnni", "avx_vnni")
+
+
+def _cpu_has(*names: str) -> bool:
     if not hasattr(torch.cpu, "get_capabilities"):  # older torch cannot tell: stay with float32
         return False
     capability = torch.cpu.get_capabilities()
-    return bool(capability.get("avx512_bf16") or capability.get("amx_bf16"))
+    return any(capability.get(name) for name in names)
 
 
 def processors() -> int:

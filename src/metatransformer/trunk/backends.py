@@ -1,7 +1,8 @@
-"""Ways to compute the layers of a frozen trunk: as they stand, compiled by torch, or by OpenVINO (an extra).
+"""Ways to compute the layers of a frozen trunk: as they stand, compiled by torch, or by OpenVINO (an extra), which also
+multiplies numbers of 8 bits.
 
 A way belongs to a call and not to a saved model; a trunk that learns is always computed by the layers as they stand.
-Both others are made once for what is read and for batches with and without padding, and then take batches of any size.
+The others are made once for what is read and for batches with and without padding, and then take batches of any size.
 """
 
 import hashlib
@@ -22,10 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from metatransformer.core.errors import MissingDependencyError, UsageError
+from metatransformer.nn.int8 import with_int8
 from metatransformer.trunk.cache import cache_folder, make_room
 
-BACKENDS = ("eager", "compile", "openvino")
+BACKENDS = ("eager", "compile", "openvino", "int8")
 LONG_ROW = 1024  # tokens
+GROUP = 64  # numbers of a token that share a scale where products are of 8 bits
 MOST_CONVERTED = 4 * 2**30  # bytes of converted trunks that are kept; one of ViT-B/16 has 0.34 GB
 COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")  # where torch looks for one
 _CHOSEN: ContextVar[str] = ContextVar("backend", default="eager")
@@ -35,7 +38,8 @@ _RECOMPUTES: ContextVar[bool] = ContextVar("recomputes", default=False)
 @contextmanager
 def backend(name: str, *, recompute: bool = False) -> Iterator[None]:
     """Lets frozen trunks be computed by "eager" (the layers as they stand), "compile" (torch, seconds to minutes until
-    the first answer, needs a C++ compiler) or "openvino" (on a CPU, in the precision of the call).
+    the first answer, needs a C++ compiler), "openvino" (on a CPU, in the precision of the call) or "int8" (by
+    OpenVINO, with products of 8-bit numbers, all else in float32).
 
     Gradients pass through what "compile" made as well; elsewhere through the layers as they stand, which ``recompute``
     lets keep only what goes into each block: the rest is computed again in the backward pass.
@@ -49,7 +53,7 @@ def backend(name: str, *, recompute: bool = False) -> Iterator[None]:
     if name == "compile" and not any(map(shutil.which, COMPILERS)):
         do = "Install one, or use the backend eager or openvino."
         raise UsageError("backend compile", must="find a C++ compiler", found=f"none of {', '.join(COMPILERS)}", do=do)
-    if name == "openvino":
+    if name in ("openvino", "int8"):
         import_openvino()
     tokens = _CHOSEN.set(name), _RECOMPUTES.set(recompute)
     try:
@@ -101,14 +105,15 @@ class Compiled:
 class OpenVINO:
     """The layers as OpenVINO computes them on a CPU, in ``dtype``; what it converted is kept in the cache.
 
-    ``identity`` tells its weights and shape. Rows are computed in ``streams`` side by side, each by one thread.
+    Int8 is the type of what is multiplied with weights; what lies between is float32. ``identity`` tells its weights
+    and shape. Rows are computed in ``streams`` side by side, each by one thread.
     """
 
     def __init__(
         self, trunk: nn.Module, after: Sequence[int], *, width: int, dtype: torch.dtype, identity: str
     ) -> None:
         self._reading, self._width, self._dtype = _Reading(trunk, after).eval(), width, dtype
-        told = f"{identity} {tuple(after)} {import_openvino().__version__}"
+        told = f"{identity} {tuple(after)} {import_openvino().__version__}{' int8' * (dtype == torch.int8)}"
         self._name = hashlib.sha256(told.encode()).hexdigest()[:32]
         self._made: dict[tuple[bool, int], list[Any]] = {}
         self.streams = torch.get_num_threads()
@@ -120,7 +125,7 @@ class OpenVINO:
             UsageError: the tokens are not on a CPU.
         """
         if x.device.type != "cpu":
-            raise UsageError("backend openvino", must="run on the device 'cpu'", found=str(x.device))
+            raise UsageError(f"backend {chosen_backend()}", must="run on the device 'cpu'", found=str(x.device))
         # A few long rows are faster by all threads together.
         streams = 1 if len(x) < self.streams and x.shape[1] >= LONG_ROW else self.streams
         masked = mask is not None
@@ -151,6 +156,7 @@ class OpenVINO:
             "INFERENCE_PRECISION_HINT": "bf16" if self._dtype == torch.bfloat16 else "f32",
             "INFERENCE_NUM_THREADS": self.streams,
             "NUM_STREAMS": streams,
+            **({"DYNAMIC_QUANTIZATION_GROUP_SIZE": str(GROUP)} if self._dtype == torch.int8 else {}),
         }
         compiled = core.compile_model(core.read_model(file), "CPU", settings)
         return [compiled.create_infer_request() for _ in range(streams)]
@@ -164,7 +170,8 @@ class OpenVINO:
         shapes = {"x": axes, "masks": (axes,)} if masked else {"x": axes}
         with warnings.catch_warnings(), torch.autocast("cpu", enabled=False):
             warnings.simplefilter("ignore")  # of torch's exporter, for those who wrote it
-            exported = torch.export.export(self._reading, given[: 1 + masked], dynamic_shapes=shapes)
+            reading = with_int8(self._reading) if self._dtype == torch.int8 else self._reading
+            exported = torch.export.export(reading, given[: 1 + masked], dynamic_shapes=shapes)
             graph = openvino.convert_model(exported)
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
             written = Path(folder) / file.name

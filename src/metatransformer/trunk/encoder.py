@@ -155,7 +155,8 @@ class Encoder(Trunk):
             raise UsageError(f"backend {name}", must="compute a model without adapters", found="some")
         if name == "compile":
             return self._kept((name, dtype, *after), lambda: Compiled(self._lower(dtype), after))
-        return self._kept((name, dtype, *after), lambda: self._converted(after, dtype))
+        kind = torch.int8 if name == "int8" else dtype
+        return self._kept((name, kind, *after), lambda: self._converted(after, kind))
 
     def _converted(self, after: Sequence[int], dtype: torch.dtype) -> OpenVINO:
         identity = f"{self.bytes_hash()} {self.config}"

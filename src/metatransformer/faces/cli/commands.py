@@ -471,6 +471,7 @@ def _embed(options: Namespace, mirrors: Sequence[Mirror], console: Console) -> R
     from metatransformer.trunk import load_encoder
 
     _engine(options)  # refused before the work
+    _take_int8(options)
     if bool(options.model) == bool(options.modality or options.inputs):
         raise UsageError("embed", must="get either --modality, --inputs or --model", found="both or neither")
     part = parse_part(options.shard) if options.shard else WHOLE
@@ -505,6 +506,22 @@ def _embed(options: Namespace, mirrors: Sequence[Mirror], console: Console) -> R
         return {**told, "rows": rows - left, "missing": left}, 0
     console.note(f"{rows} vectors of width {model.width} in {place}")
     return {**told, "rows": rows}, 0
+
+
+def _take_int8(options: Namespace) -> None:
+    """Puts the precision int8, which one backend computes, as that backend.
+
+    Raises:
+        UsageError: another backend is asked for beside it.
+    """
+    if options.precision != "int8":
+        return
+    if options.backend in ("eager", "compile"):
+        do = "Leave one of them out."
+        raise UsageError(
+            "--precision int8", must="be computed by OpenVINO", found=f"--backend {options.backend}", do=do
+        )
+    options.backend, options.precision = "int8", "float32"
 
 
 def _with_model(options: Namespace, console: Console) -> tuple[Vectors, Examples]:

@@ -199,7 +199,9 @@ TASK_WORDS = "what is learned, see below; default: the modality's own, or what t
 TASK = ("--task", {"default": "", "help": TASK_WORDS})
 TARGET = ("--target", {"default": "", "metavar": "COL", "help": TARGET_WORDS})
 ONE_TASK = ("--task", {"default": "", "metavar": "T", "help": "one of the tasks of a model of several; default: all"})
-PRECISION = "auto (default): bfloat16 where the processor gains by it and some vectors prove nearly the same"
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+PRECISION = "auto (default): bfloat16, or int8 with OpenVINO, where the processor gains by it and some vectors prove "
+PRECISION += "nearly the same; int8 is --backend int8"
 DEVICE = ("--device", {"default": "", "metavar": "D", "help": "auto (default), cpu, cuda, cuda:N or mps"})
 SHARD = "make the I-th of N parts, beside other processes or machines that see the same --out; then call it without"
 ENGINE = "ray: by workers that Ray starts, here or on a cluster (an extra, scale)"
@@ -213,8 +215,11 @@ SHARDS = (
     ("--address", {"default": "", "metavar": "A", "help": "a running Ray cluster; default: start one here"}),
     ("--errors", {"default": "", "choices": ("stop", "skip"), "help": ERRORS}),
 )
-BACKENDS = ("eager", "compile", "openvino")
-COMPUTED = "what computes the trunk: eager (default), compile (torch), or openvino (an extra; fastest on CPUs)"
+BACKENDS = ("eager", "compile", "openvino", "int8")
+COMPUTED = (
+    "what computes the trunk: eager (default), compile (torch), openvino (an extra; fastest on CPUs), or int8 (the "
+)
+COMPUTED += "same with products of 8 bits: for CPUs without bfloat16)"
 CHOSEN = "auto (default): openvino for thousands of samples on a CPU, where it is installed, else eager; or compile"
 BACKEND = ("--backend", {"default": "eager", "choices": BACKENDS, "help": COMPUTED})
 PEERS = "of speed: the Pythons of environments with timm, OpenCLIP or sentence-transformers"
@@ -372,7 +377,7 @@ COMMANDS: Mapping[str, Command] = {
             ONE_TASK,
             DEVICE,
             ("--pool", {"default": "", "help": POOLS}),
-            ("--precision", {"default": "auto", "choices": ("auto", "float32", "bfloat16"), "help": PRECISION}),
+            ("--precision", {"default": "auto", "choices": PRECISIONS, "help": PRECISION}),
             ("--backend", {"default": "auto", "choices": ("auto", *BACKENDS), "help": CHOSEN}),
             *SHARDS,
             ("--out", {"required": True, "metavar": "FILE", "help": VECTORS}),
