@@ -26,7 +26,7 @@ from metatransformer.serve import page, pages
 from metatransformer.serve.answers import encoded, plain, predictions
 from metatransformer.serve.border import Border, busy
 from metatransformer.serve.decoders import Decoders
-from metatransformer.serve.engine import Engine, Outputs, Work
+from metatransformer.serve.engine import Engine, Outputs, Work, owners_of
 from metatransformer.serve.fetch import fetch
 from metatransformer.serve.hosted import Hosted, Index, UnknownModelError, about_modality, chosen
 from metatransformer.serve.limits import Limits
@@ -193,7 +193,8 @@ def make_app(
             known = {**hosted, **({index.hosted.name: index.hosted} if index else {})}
             specs = {name: Spec.of(one.pipeline) for name, one in known.items()}
             decoders = Decoders(specs, writable=root, limits=limits, metrics=metrics)
-            engine = Engine(limits=limits, metrics=metrics, backend=backend)
+            owners = owners_of(known.values(), backend)
+            engine = Engine(limits=limits, metrics=metrics, backend=backend, owners=owners)
             await asyncio.to_thread(decoders.start)
             engine.start()
             app.state.server = Server(hosted, index, limits, urls, engine, decoders, metrics, root)

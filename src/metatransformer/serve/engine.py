@@ -1,16 +1,21 @@
-"""The one owner of the models: a thread that answers samples of many requests together.
+"""The owner of the models: threads that answer samples of many requests together.
 
-It takes the oldest request, waits a few milliseconds for others of the same model, and answers up to a budget of tokens
-at once. A request of more samples than that is answered in several turns, so that nobody waits behind all of it.
+Each takes the oldest request, waits a few milliseconds for others of the same model, and answers up to a budget of
+tokens at once. A request of more samples than that takes turns with others, so that nobody waits behind all of it.
+
+On a CPU there are two, each with its share of the processors. One that computes by all of them waits at every layer for
+the processor that a connection or a reader has taken; two do not wait for each other. OpenVINO, torch's compiler and
+accelerators get one: they share out their work themselves, and are not called by two threads at once.
 """
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +31,7 @@ from metatransformer.infer.embed import OUTPUTS, Embedding
 from metatransformer.infer.evaluate import compute_outputs, read_out
 from metatransformer.infer.loader import Loader
 from metatransformer.machine.console import Console
+from metatransformer.machine.device import choose_device
 from metatransformer.nn.near import unit
 from metatransformer.pipeline import Pipeline
 from metatransformer.serve.hosted import Hosted
@@ -34,6 +40,7 @@ from metatransformer.serve.metrics import Metrics
 from metatransformer.trunk.backends import backend as computed_by
 
 QUIET = Console(quiet=True)
+OWNERS = 2  # threads that compute layers as they stand on a CPU
 GUESS = 256  # tokens of a sample of a model that has answered none yet
 
 
@@ -51,18 +58,19 @@ class Found(NamedTuple):
 Outputs = Mapping[str, Found]  # by task, or under "" the vectors
 
 
-@dataclass
+@dataclass(eq=False)
 class Work:
     """The samples of one request: for the tasks of a model, or with ``vectors`` for its vectors.
 
-    ``gone`` is set by whoever no longer waits for ``future``.
+    The first ``taken`` samples are answered or about to be. ``gone`` is set by whoever no longer waits for ``future``.
     """
 
     hosted: Hosted
     samples: Sequence[Sample]
     vectors: bool
     future: "Future[Outputs]" = field(default_factory=Future)
-    done: list[Outputs] = field(default_factory=list)
+    done: dict[int, Outputs] = field(default_factory=dict)  # by the first of their samples
+    taken: int = 0
     answered: int = 0
     gone: bool = False
     arrived: float = field(default_factory=time.monotonic)
@@ -76,12 +84,18 @@ class Work:
         """Whether nobody waits for it any more."""
         return self.gone or self.future.done()
 
-    def take(self, outputs: Outputs, count: int) -> None:
-        """Takes the outputs of its next samples; with the last ones it is answered."""
-        self.done.append(outputs)
-        self.answered += count
-        if self.answered == len(self.samples):
-            self.future.set_result({name: _together([part[name] for part in self.done]) for name in outputs})
+    def take(self, outputs: Outputs, rows: range) -> None:
+        """Takes the outputs of some of its samples; with the last ones it is answered."""
+        self.done[rows.start] = outputs
+        self.answered += len(rows)
+        if self.answered == len(self.samples) and not self.future.done():
+            parts = [self.done[first] for first in sorted(self.done)]
+            self.future.set_result({name: _together([part[name] for part in parts]) for name in outputs})
+
+    def fail(self, error: BaseException) -> None:
+        """Answers with an error, once."""
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 def _together(parts: Sequence[Found]) -> Found:
@@ -92,35 +106,43 @@ Part = tuple[Work, range]  # of a request's samples
 
 
 class Engine:
-    """The queue, the thread that looks at it, and the one that owns the models."""
+    """The queue, the threads that look at it, and for each of them one that owns the models."""
 
-    def __init__(self, *, limits: Limits, metrics: Metrics, backend: str = "eager") -> None:
+    def __init__(self, *, limits: Limits, metrics: Metrics, backend: str = "eager", owners: int = 1) -> None:
         self._limits, self._metrics, self._backend = limits, metrics, backend
         self._waiting: deque[Work] = deque()
-        self._changed = threading.Condition()
+        self._alone: deque[Callable[[], None]] = deque()  # the first stays until it is done
+        self._changed = threading.Condition()  # guards all of these, and what works have been answered
         self._over = False
+        self._busy = 0  # how many owners are at something
         self._ratios: dict[str, float] = {}  # tokens a cell, by model
-        self._owner = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._thread = threading.Thread(target=self._run, name="queue", daemon=True)
+        self._threads = torch.get_num_threads()
+        self._owners = ThreadPoolExecutor(owners, thread_name_prefix="model")
+        self._askers = [threading.Thread(target=self._run, name="queue", daemon=True) for _ in range(owners)]
 
     def start(self) -> None:
         """Starts the threads."""
-        self._thread.start()
+        for asker in self._askers:
+            asker.start()
 
     @property
     def alive(self) -> bool:
         """Whether the queue is looked at."""
-        return self._thread.is_alive()
+        return all(asker.is_alive() for asker in self._askers)
 
     def close(self) -> None:
         """Ends the threads when what they are at is done; what waits is given up."""
         with self._changed:
             self._over = True
             self._changed.notify_all()
-        self._thread.join()
-        self._owner.shutdown()
+        for asker in self._askers:
+            asker.join()
+        while self._alone:
+            self._alone[0]()
+        self._owners.shutdown()
         for work in self._waiting:
             work.future.cancel()
+        torch.set_num_threads(self._threads)
 
     def submit(self, work: Work) -> None:
         """Puts a request's samples into the queue."""
@@ -134,22 +156,60 @@ class Engine:
         return np.full(len(work.samples), GUESS) if ratio is None else np.maximum(1, ratio * work.cells)
 
     def run_alone(self, call: Callable[[], Any]) -> "Future[Any]":
-        """Lets the owner of the models do something else between two batches."""
-        return self._owner.submit(call)
+        """Lets an owner do something else with the models while no other is at anything."""
+        future: Future[Any] = Future()
+
+        def job() -> None:
+            done = self._owners.submit(call)
+            error = done.exception()  # waits
+            with self._changed:
+                self._alone.popleft()
+            if error is None:
+                future.set_result(done.result())
+            else:
+                future.set_exception(error)
+
+        with self._changed:
+            self._alone.append(job)
+            self._changed.notify_all()
+        return future
 
     def _run(self) -> None:
-        while not self._over:
-            if batch := self._next():
-                self._answer(batch)
+        while job := self._next():
+            try:
+                job()
+            finally:
+                with self._changed:
+                    self._busy -= 1
+                    self._changed.notify_all()
 
-    def _next(self) -> list[Part]:
-        """Returns what is answered together; nothing when it is over, or when nobody waits any more."""
+    def _next(self) -> Callable[[], None] | None:
+        """Returns what to do next, and counts who asks as busy; None when it is over."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._over)
-            if self._waiting:
-                left = self._waiting[0].arrived + self._limits.wait_s - time.monotonic()
-                self._changed.wait_for(lambda: self._over or self._batch()[1], timeout=max(0.0, left))
-            return [] if self._over else self._batch()[0]
+            while not self._over:
+                job, patience = self._job()
+                if job is not None:
+                    self._busy += 1
+                    return job
+                self._changed.wait(patience)
+        return None
+
+    def _job(self) -> tuple[Callable[[], None] | None, float | None]:
+        """Returns what may be done now, or how long it takes until something may; None: until something changes."""
+        if self._alone:
+            return (None if self._busy else self._alone[0]), None
+        batch, full = self._batch()
+        if not batch:
+            return None, None
+        left = batch[0][0].arrived + self._limits.wait_s - time.monotonic()
+        if not full and left > 0:
+            return None, left
+        for work, rows in batch:
+            work.taken = rows.stop
+            self._waiting.remove(work)
+            if work.taken < len(work.samples):
+                self._waiting.append(work)  # behind the others
+        return partial(self._answer, batch), None
 
     def _batch(self) -> tuple[list[Part], bool]:
         """Returns as much of what waits for the oldest request's model as the budget holds, and whether it is used up.
@@ -158,15 +218,15 @@ class Engine:
         """
         self._waiting = deque(work for work in self._waiting if not work.over)
         found: list[Part] = []
-        left = float(self._limits.tokens)
+        left = self._limits.tokens / len(self._askers)
         for work in self._waiting:
             first = self._waiting[0]
             if (work.hosted.name, work.vectors) != (first.hosted.name, first.vectors):
                 continue
-            costs = self.tokens(work)[work.answered :].cumsum()
+            costs = self.tokens(work)[work.taken :].cumsum()
             count = int((costs <= left).sum()) or (0 if found else 1)
             if count:
-                found.append((work, range(work.answered, work.answered + count)))
+                found.append((work, range(work.taken, work.taken + count)))
                 left -= float(costs[count - 1])
             if count < len(costs):
                 return found, True
@@ -174,24 +234,26 @@ class Engine:
 
     def _answer(self, batch: Sequence[Part]) -> None:
         """Answers a batch; where it fails, each request by itself, so that one does not spoil the others."""
-        done = self._owner.submit(self._computed, batch)
+        done = self._owners.submit(self._computed, batch)
         error = done.exception()  # waits
-        if error is None:
-            first = 0
-            for work, rows in batch:
-                some = slice(first, first + len(rows))
-                own = {name: found.part(some) for name, found in done.result().items()}
-                first += len(rows)
-                work.take(own, len(rows))
-        elif len(batch) == 1:
-            batch[0][0].future.set_exception(error)
-        else:
+        if error is not None and len(batch) > 1:
             for part in batch:
                 self._answer([part])
+            return
+        first = 0
+        with self._changed:
+            if error is not None:
+                batch[0][0].fail(error)
+                return
+            for work, rows in batch:
+                some = slice(first, first + len(rows))
+                first += len(rows)
+                work.take({name: found.part(some) for name, found in done.result().items()}, rows)
 
     def _computed(self, batch: Sequence[Part]) -> Outputs:
-        """Returns the outputs of a batch; only the owner's thread calls it."""
+        """Returns the outputs of a batch, computed by this owner's share of the processors."""
         hosted, vectors = batch[0][0].hosted, batch[0][0].vectors
+        torch.set_num_threads(max(1, self._threads // max(1, self._busy)))  # of this thread
         # Keys of several requests may be equal.
         each = [(number, work, row) for number, (work, rows) in enumerate(batch) for row in rows]
         samples = [replace(work.samples[row], key=f"{number}/{row}") for number, work, row in each]
@@ -208,6 +270,12 @@ class Engine:
         return outputs
 
 
+def owners_of(hosted: Iterable[Hosted], backend: str) -> int:
+    """Returns how many threads are to own models."""
+    devices = {choose_device(one.pipeline.recipe.run.device).type for one in hosted}
+    return min(OWNERS, torch.get_num_threads()) if backend == "eager" and devices == {"cpu"} else 1
+
+
 def cells(hosted: Hosted, samples: Sequence[Sample]) -> np.ndarray:
     """Returns how many cells the ragged fields of each sample have together, 1 where it has none."""
     fields = {name: reader.modality.fields for name, reader in hosted.pipeline.route.items()}
@@ -217,10 +285,11 @@ def cells(hosted: Hosted, samples: Sequence[Sample]) -> np.ndarray:
 @contextmanager
 def counted(hosted: Hosted) -> Iterator[list[int]]:
     """Counts the real tokens that a model's tokenizers make inside the block."""
-    found = [0]
+    found, own = [0], threading.get_ident()
 
     def count(module: Any, given: Any, tokens: Any) -> None:
-        found[0] += int(tokens.mask.sum())
+        if threading.get_ident() == own:  # another owner may be at the same model
+            found[0] += int(tokens.mask.sum())
 
     model = hosted.pipeline.model
     hooks = [model.tokenizer(name).register_forward_hook(count) for name in hosted.pipeline.route]

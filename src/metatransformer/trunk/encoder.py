@@ -5,6 +5,7 @@ freeze, train; nothing initialises parameters after loading.
 """
 
 import hashlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +28,7 @@ from metatransformer.trunk.ragged import Layers, run_in_one, run_ragged
 # tanh approximation; eps and head count: above 7e-2); a shallow trunk may not tell those two GELUs
 # apart (tests/test_trunk_encoder.py, tests/test_trunk_golden.py).
 FINGERPRINT_TOLERANCE = 2e-4
+_MAKING = threading.Lock()  # of what is made of a trunk's weights: several threads may ask for the same
 
 
 @dataclass(frozen=True)
@@ -165,12 +167,13 @@ class Encoder(Trunk):
     def _kept(self, key: tuple[object, ...], make: Callable[[], Any]) -> Any:
         """Returns what was made of these very weights, or makes it."""
         weights = tuple((parameter.data_ptr(), parameter._version) for parameter in self.parameters())
-        if self._made is None or self._made[0] != weights:
-            self._made = weights, {}
-        made = self._made[1]
-        if key not in made:
-            made[key] = make()
-        return made[key]
+        with _MAKING:
+            if self._made is None or self._made[0] != weights:
+                self._made = weights, {}
+            made = self._made[1]
+            if key not in made:
+                made[key] = make()
+            return made[key]
 
     def _lower(self, dtype: torch.dtype) -> Trunk:
         """Returns the layers with linear weights of this type."""
