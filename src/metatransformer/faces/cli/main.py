@@ -216,10 +216,8 @@ SHARDS = (
     ("--errors", {"default": "", "choices": ("stop", "skip"), "help": ERRORS}),
 )
 BACKENDS = ("eager", "compile", "openvino", "int8")
-COMPUTED = (
-    "what computes the trunk: eager (default), compile (torch), openvino (an extra; fastest on CPUs), or int8 (the "
-)
-COMPUTED += "same with products of 8 bits: for CPUs without bfloat16)"
+COMPUTED = "what computes the trunk: eager (default), compile (torch), openvino (an extra; fastest on CPUs), or int8 "
+COMPUTED += "(openvino with products of 8 bits: for CPUs without bfloat16)"
 CHOSEN = "auto (default): openvino for thousands of samples on a CPU, where it is installed, else eager; or compile"
 BACKEND = ("--backend", {"default": "eager", "choices": BACKENDS, "help": COMPUTED})
 PEERS = "of speed: the Pythons of environments with timm, OpenCLIP or sentence-transformers"
