@@ -442,6 +442,9 @@ def test_masks_are_served_as_predict_writes_them(tmp_path: Path, capsys):
         expected = read_mask(out / "masks" / "test" / "test" / "images" / path.name, {})
         np.testing.assert_array_equal(read_mask(held, {}), expected)
         assert one["places"]["shape"] == list(expected.shape) and one["places"]["classes"] == ["ground", "disc"]
+        with Image.open(held) as mask:
+            palette = bytes(mask.getpalette()[:6])
+        assert one["places"]["colours"] == [f"#{palette[first : first + 3].hex()}" for first in (0, 3)]
 
 
 def test_a_segmenter_in_python_answers_as_the_command(tmp_path: Path, capsys):

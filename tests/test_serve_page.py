@@ -47,7 +47,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         model = mt.Classifier(name, encoder="test", device="cpu", precision="float32", recipe=given).fit(values, labels)
         model.save(folder / name)
         found.append(f"{name}={folder / name}")
-    return found
+    pictures = [np.where(np.arange(28)[:, None, None] < 9, 30, np.full((28, 28, 3), 200)).astype(np.uint8)] * 6
+    masks = [picture[..., 0] // 200 for picture in pictures]
+    recipe = {"input.size": 28, "head.centres": 0, "task.places": 300}
+    mt.Segmenter("image", encoder="test", device="cpu", recipe=recipe).fit(pictures, masks).save(folder / "halves")
+    return [*found, f"halves={folder / 'halves'}"]
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +236,25 @@ def test_five_modalities_by_upload(browser: Any, address: str, samples: dict[str
             assert len(page.all("#neighbours li")) == 5 and "<b>" in page.one("#neighbours").text
     errors = [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
     assert not [line for line in errors if "/neighbours" not in line["message"]], errors
+
+
+def test_a_mask_is_shown_with_its_classes(browser: Any, address: str, samples: dict[str, Path]):
+    from selenium.webdriver.support.ui import Select
+
+    page = Page(browser, address)
+    page.choose("image")
+    Select(page.one("#model")).select_by_value("halves")
+    page.hand_in(samples["image"])
+    page.one("#predict").click()
+    page.until(lambda: page.one("#predict").is_enabled() and (page.all(".mask") or page.problem()))
+    assert not page.problem() and not page.one("#inside").is_displayed()
+    assert browser.execute_script("return document.querySelector('.mask').naturalWidth") > 10
+    shares = [float(cell.text.removesuffix(" %")) for cell in page.all("#predictions td")]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.2)
+    assert page.one(".guess").text == f"mostly {page.one('#predictions th').text.strip()}"
+    colours = {swatch.value_of_css_property("background-color") for swatch in page.all(".swatch")}
+    assert len(colours) == len(shares)
+    page.picture("mask")
 
 
 def test_a_bad_file_is_told_in_plain_words(browser: Any, address: str, tmp_path: Path):

@@ -42,7 +42,12 @@ def _places(task: Task, numbers: np.ndarray) -> dict[str, Any]:
     """
     assert isinstance(task, DenseTask)
     names, colours = task.legend
-    told: dict[str, Any] = {"shape": list(numbers.shape), "classes": [str(name) for name in names]}
+    painted = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours]
+    told: dict[str, Any] = {
+        "shape": list(numbers.shape),
+        "classes": [str(name) for name in names],
+        "colours": painted,
+    }
     if numbers.ndim != 2:
         return {**told, "numbers": numbers.tolist()}
     file = io.BytesIO()

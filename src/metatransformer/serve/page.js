@@ -182,7 +182,8 @@ async function predict(event) {
     const told = await ask("predict", { method: "POST", body: body(false) });
     if (mine !== asked) return;
     showPredictions(told);
-    await Promise.all([showInside(told.predictions, mine), showNear(mine)]);
+    const everywhere = told.predictions.some((one) => one.places);  // such an answer says by itself where it is
+    await Promise.all([...(everywhere ? [] : [showInside(told.predictions, mine)]), showNear(mine)]);
   } catch (error) { if (mine === asked) refuse(error); } finally { at("predict").disabled = false; }
 }
 
@@ -205,12 +206,28 @@ function shown(value) {
 function card(one) {
   const article = made("article"), { key, task, prediction, probabilities, places, series, timestamp, ...rest } = one;
   article.append(made("h3", [series, timestamp].filter(Boolean).join(", ") || key || "sample"));
-  article.append(made("p", prediction === "" ? "none" : shown(prediction), { className: "guess" }));
+  article.append(made("p", (places ? "mostly " : "") + (prediction === "" ? "none" : shown(prediction)), { className: "guess" }));
   if (probabilities) article.append(bars(probabilities));
-  if (places && places.png) article.append(made("img", null, { src: "data:image/png;base64," + places.png, alt: "The class of every pixel, as colours" }));
-  const more = Object.entries(rest).filter(([name, value]) => name !== "confidence" && value !== null).slice(0, 4);
+  if (places && places.png) article.append(made("img", null, { src: "data:image/png;base64," + places.png, className: "mask", alt: "The class of every pixel, as colours" }));
+  if (places) article.append(legend(places, rest));
+  const more = Object.entries(rest).filter(([name, value]) => name !== "confidence" && !(places && name.startsWith("share(")) && value !== null).slice(0, 4);
   if (more.length) article.append(made("small", more.map(([name, value]) => name + ": " + shown(value).slice(0, 80)).join(" · ")));
   return article;
+}
+
+function legend(places, shares) {
+  const table = made("table"), body = made("tbody");
+  table.append(made("caption", "Share of the places", { className: "hint" }), body);
+  const all = places.classes.map((name, number) => [name, shares["share(" + name + ")"] || 0, places.colours[number]]);
+  for (const [name, value, colour] of all.filter((one) => one[1] > 0).sort((a, b) => b[1] - a[1])) {
+    const row = made("tr"), head = made("th", name), swatch = made("span", null, { className: "swatch" });
+    swatch.style.backgroundColor = colour;
+    head.scope = "row";
+    head.prepend(swatch);
+    row.append(head, made("td", (100 * value).toFixed(1) + " %"));
+    body.append(row);
+  }
+  return table;
 }
 
 function bars(probabilities) {
