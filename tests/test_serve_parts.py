@@ -211,6 +211,19 @@ def test_what_is_done_alone_meets_no_other(hosted: Hosted, engine: Engine):
     assert all(len(work.future.result(60)["classify"].outputs) == 3 for work in works)
 
 
+def test_what_is_done_alone_takes_turns_with_requests(hosted: Hosted, engine: Engine):
+    order: list[str] = []
+    work = Work(hosted, samples_of(hosted, 1), vectors=False)
+    work.future.add_done_callback(lambda _: order.append("request"))
+    alone = [engine.run_alone(lambda: order.append("alone")) for _ in range(4)]
+    engine.submit(work)
+    engine.start()
+    for one in alone:
+        one.result(60)
+    assert len(work.future.result(60)["classify"].outputs) == 1
+    assert order == ["alone", "request", "alone", "alone", "alone"]
+
+
 # --- readers
 
 

@@ -115,6 +115,7 @@ class Engine:
         self._changed = threading.Condition()  # guards all of these, and what works have been answered
         self._over = False
         self._busy = 0  # how many owners are at something
+        self._owed = False  # whether requests come before what is done alone: it takes turns with them
         self._ratios: dict[str, float] = {}  # tokens a cell, by model
         self._threads = torch.get_num_threads()
         self._owners = ThreadPoolExecutor(owners, thread_name_prefix="model")
@@ -164,6 +165,7 @@ class Engine:
             error = done.exception()  # waits
             with self._changed:
                 self._alone.popleft()
+                self._owed = True
             if error is None:
                 future.set_result(done.result())
             else:
@@ -196,14 +198,18 @@ class Engine:
 
     def _job(self) -> tuple[Callable[[], None] | None, float | None]:
         """Returns what may be done now, or how long it takes until something may; None: until something changes."""
-        if self._alone:
-            return (None if self._busy else self._alone[0]), None
         batch, full = self._batch()
+        if self._alone and not (self._owed and batch):
+            if self._busy:
+                return None, None
+            self._owed = False
+            return self._alone[0], None
         if not batch:
             return None, None
         left = batch[0][0].arrived + self._limits.wait_s - time.monotonic()
         if not full and left > 0:
             return None, left
+        self._owed = False
         for work, rows in batch:
             work.taken = rows.stop
             self._waiting.remove(work)
